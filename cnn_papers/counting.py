@@ -1,0 +1,102 @@
+"""Parameters, shapes and multiply-adds of a network, read off its traced program: nothing is compiled or allocated."""
+
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+class Layer(NamedTuple):
+    """One row of the layer table: `shape` is the output for one image, without the batch axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    params: int
+    macs: int
+
+
+class Network(NamedTuple):
+    """A network's layer table; the totals cover everything, also what no named layer holds."""
+
+    input: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    params: int
+    macs: int
+
+
+def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary heads included."""
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return dict(jax.eval_shape(lambda image: model.init(rngs, image, train=True), image))
+
+
+def parameter_count(params: Any) -> int:
+    """Scalars in a tree of arrays or shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Counts `model` on one image of `input_shape` (h, w, c), in evaluation.
+
+    Rows are the endpoints in the order of the network, then parameters that evaluation does not use (auxiliary heads).
+    Multiply-adds are those of convolutions and matrix products, as the papers count them.
+    """
+    variables = abstract_variables(model, input_shape)
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    ends: dict[str, tuple[int, ...]] = {}
+
+    def logits(variables: dict[str, Any], image: jax.Array) -> jax.Array:
+        logits, endpoints = model.apply(variables, image)
+        ends.update({name: end.shape[1:] for name, end in endpoints.items()})  # JAX would sort a returned dict
+        return logits
+
+    params = {name: parameter_count(tree) for name, tree in variables["params"].items()}
+    macs = Counter[str]()
+    _add_macs(jax.make_jaxpr(logits)(variables, image).jaxpr, macs, (), 1, frozenset(params))
+    rows = [Layer(name, shape, params.pop(name, 0), macs[name]) for name, shape in ends.items()]
+    rows += [Layer(name, (), number, 0) for name, number in params.items()]
+    return Network(tuple(input_shape), tuple(rows), parameter_count(variables["params"]), macs.total())
+
+
+def _add_macs(
+    program: core.Jaxpr, macs: Counter[str], outer: tuple[str, ...], times: int, names: frozenset[str]
+) -> None:
+    """Adds each equation's multiply-adds to the layer of `names` in whose scope it was traced."""
+    for eqn in program.eqns:
+        scope = outer + tuple(str(eqn.source_info.name_stack).split("/"))
+        cost = _equation_macs(eqn)
+        if cost:
+            macs[next((name for name in scope if name in names), "")] += cost * times
+        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        for inner in _inner_programs(eqn):
+            _add_macs(inner, macs, scope, times * repeats, names)
+
+
+def _equation_macs(eqn: core.JaxprEqn) -> int:
+    out = eqn.outvars[0].aval
+    if eqn.primitive.name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        layout = eqn.params["dimension_numbers"].rhs_spec  # (out, in / groups, *spatial)
+        return math.prod(out.shape) * math.prod(kernel) // kernel[layout[0]]
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return math.prod(out.shape) * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    return 0
+
+
+def _inner_programs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+    """The programs an equation calls (jit, remat, scan, custom derivatives, …)."""
+    found = []
+    for value in jax.tree.leaves(
+        list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+    ):
+        if hasattr(value, "jaxpr"):
+            value = value.jaxpr
+        if hasattr(value, "eqns"):
+            found.append(value)
+    return found

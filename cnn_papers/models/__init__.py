@@ -1,0 +1,1 @@
+"""One file per paper; `layers.py` holds what two papers share."""

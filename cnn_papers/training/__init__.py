@@ -1,0 +1,1 @@
+"""Step, losses, optimiser, mesh, checkpoint, writer."""
