@@ -6,6 +6,13 @@ https://papers.nips.cc/paper/4824
 Deviations:
   - The input is 227×227: the paper writes 224, which does not give its 55×55 map without padding it does not mention.
   - Response normalisation stays within a column, since only conv3 and the fully connected layers read both (§3.5).
+  - A layer named in `without` (§7 removes one) leaves its pooling and its crossing between the columns behind, so that
+    the others keep their maps; what reads them adapts. Its response normalisation goes with it.
+  - `batch_norm` is not in the paper: batch normalisation after each convolution (Ioffe, Szegedy, arXiv:1502.03167),
+    whose biases it makes redundant, and no response normalisation.
+  - `one_weird_trick` is not this paper's network but torchvision's `alexnet`, after Krizhevsky (arXiv:1404.5997):
+    other widths and padding, no response normalisation, dropout before the fully connected layers. It starts from He et
+    al.'s initialisation here.
 """
 
 from typing import Any
@@ -17,69 +24,114 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models import layers
 
-# Figure 2 and §3.5: kernels, size, stride, padding; which layers read both columns; where the bias starts at one (§5).
-TABLE = {
-    #         kernels size stride pad  linked  bias  norm   pool
-    "conv1": (96, 11, 4, 0, True, 0.0, True, True),
-    "conv2": (256, 5, 1, 2, False, 1.0, True, True),
-    "conv3": (384, 3, 1, 1, True, 0.0, False, False),
-    "conv4": (384, 3, 1, 1, False, 1.0, False, False),
-    "conv5": (256, 3, 1, 1, False, 1.0, False, True),
+TABLES = {
+    # Figure 2 and §3.5: which layers read both columns; where the bias starts at one (§5).
+    "paper": {
+        #         kernels size stride pad  linked  bias  norm   pool
+        "conv1": (96, 11, 4, 0, True, 0.0, True, True),
+        "conv2": (256, 5, 1, 2, False, 1.0, True, True),
+        "conv3": (384, 3, 1, 1, True, 0.0, False, False),
+        "conv4": (384, 3, 1, 1, False, 1.0, False, False),
+        "conv5": (256, 3, 1, 1, False, 1.0, False, True),
+    },
+    "one_weird_trick": {
+        "conv1": (64, 11, 4, 2, True, 0.0, False, True),
+        "conv2": (192, 5, 1, 2, True, 0.0, False, True),
+        "conv3": (384, 3, 1, 1, True, 0.0, False, False),
+        "conv4": (256, 3, 1, 1, True, 0.0, False, False),
+        "conv5": (256, 3, 1, 1, True, 0.0, False, True),
+    },
 }
-FULLY_CONNECTED = (("fc6", 4096), ("fc7", 4096))
+FULLY_CONNECTED = {"fc6": 4096, "fc7": 4096}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "one_tower": {"columns": 1},
     "one_gpu": {"columns": 1, "halved": ("conv1", "conv2", "conv3", "conv4")},  # footnote 2
+    "batch_norm": {"batch_norm": True, "lrn": False},
+    "one_weird_trick": {"table": "one_weird_trick", "columns": 1, "lrn": False, "weight_init": "he"},
 }
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
+CHOICES = {
+    "table": tuple(TABLES),
+    "columns": (1, 2),
+    "activation": tuple(ACTIVATIONS),
+    "pool": ((3, 2), (2, 2)),
+    "weight_init": ("paper", "he"),
+}
+REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
 class AlexNet(nn.Module):
     """Five convolutions in two columns and three fully connected layers (Figure 2).
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers.
-    Larger images than the one initialised with give maps of scores, averaged over positions into the logits.
+    Larger images than the one initialised with give maps of scores, averaged over positions into the logits (not for
+    `one_weird_trick`, which averages its last map down to 6×6).
     """
 
     num_classes: int = 1000
+    table: str = "paper"
     columns: int = 2
     halved: tuple[str, ...] = ()  # convolutions with half the kernels
+    without: tuple[str, ...] = ()  # layers left out, of REMOVABLE
     activation: str = "relu"
     lrn: bool = True
+    batch_norm: bool = False
     pool: tuple[int, int] = (3, 2)  # window and stride; (2, 2) does not overlap (§3.4)
     dropout: float = 0.5
     weight_init: str = "paper"  # or "he"
+    conv1_stride: int | None = None  # None is the paper's 4; 1 lets the network run on images of 32 pixels
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
     @nn.compact
+    @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        activate = ACTIVATIONS[self.activation]
-        x = image
-        for name, (kernels, size, stride, padding, linked, bias, norm, pool) in TABLE.items():
-            x = layers.ColumnConv(
-                self._scaled(kernels // 2 if name in self.halved else kernels),
-                (size, size),
-                (stride, stride),
-                layers.pad(padding),
-                columns=1 if linked else self.columns,
-                **self._initialisers(bias),
-                name=name,
-            )(x)
-            x = ends[name] = activate(x)
-            if norm and self.lrn:
-                x = ends[name.replace("conv", "norm")] = self._normalise(x)
-            if pool:
-                x = ends[name.replace("conv", "pool")] = layers.max_pool(x, *self.pool)
-        for name, features in FULLY_CONNECTED:
+        x = self._convolutions(image, ends, train)
+        drop_first = self.table == "one_weird_trick"  # it drops what a layer reads, the paper what a layer gives
+        if drop_first:
+            x = ends["avgpool"] = adaptive_average_pool(x, 6)
+        for name, features in FULLY_CONNECTED.items():
+            if name in self.without:
+                continue
+            if drop_first:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = layers.FullyConnected(self._scaled(features), **self._initialisers(1.0), name=name)(x)
-            x = ends[name] = activate(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = ends[name] = ACTIVATIONS[self.activation](x)
+            if not drop_first:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["fc8"] = layers.FullyConnected(self.num_classes, **self._initialisers(0.0), name="fc8")(x)
         return ends["fc8"].mean((1, 2), dtype=jnp.float32), ends
+
+    def _convolutions(self, x: jax.Array, ends: dict[str, jax.Array], train: bool) -> jax.Array:
+        crossing = False
+        for name, (kernels, size, stride, padding, linked, bias, norm, pool) in TABLES[self.table].items():
+            crossing = crossing or linked
+            if name == "conv1":
+                stride = self.conv1_stride or stride
+            if name not in self.without:
+                x = layers.ColumnConv(
+                    self._scaled(kernels // 2 if name in self.halved else kernels),
+                    (size, size),
+                    (stride, stride),
+                    layers.pad(padding),
+                    columns=1 if crossing else self.columns,
+                    use_bias=not self.batch_norm,
+                    **self._initialisers(bias),
+                    name=name,
+                )(x)
+                if self.batch_norm:
+                    statistics = {"use_running_average": not train, "momentum": 0.9, "epsilon": 1e-5}
+                    x = nn.BatchNorm(**statistics, dtype=self.dtype, name=name.replace("conv", "bn"))(x)
+                x = ends[name] = ACTIVATIONS[self.activation](x)
+                if norm and self.lrn:
+                    x = ends[name.replace("conv", "norm")] = self._normalise(x)
+                crossing = False
+            if pool:
+                x = ends[name.replace("conv", "pool")] = layers.max_pool(x, *self.pool)
+        return x
 
     def _normalise(self, x: jax.Array) -> jax.Array:
         """Normalises across the channels of each column."""
@@ -87,46 +139,53 @@ class AlexNet(nn.Module):
         return layers.local_response_norm(columns).reshape(x.shape)
 
     def _initialisers(self, bias: float) -> dict[str, Any]:
-        """§5: N(0, 0.01²), biases zero or one; or He et al.'s with zero biases."""
-        if self.weight_init == "he":
-            return {"kernel_init": layers.he_normal, "dtype": self.dtype}
-        constant = nn.initializers.constant(bias)
-        return {"kernel_init": nn.initializers.normal(0.01), "bias_init": constant, "dtype": self.dtype}
+        return {**layers.initialisers(self.weight_init, bias), "dtype": self.dtype}
 
     def _scaled(self, channels: int) -> int:
         return max(self.columns, round(channels * self.width / self.columns) * self.columns)
 
 
+def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
+    """Means over side×side windows that cover the map: [n, h, w, c] → [n, side, side, c].
+
+    Window i spans rows floor(i·h/side) to ceil((i+1)·h/side), as torch's AdaptiveAvgPool2d has it.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        spans = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
+        means = [jax.lax.slice_in_dim(x, *span, axis=axis).mean(axis, keepdims=True) for span in spans]
+        x = jnp.concatenate(means, axis)
+    return x
+
+
 def Model(variant: str = "paper", **fields: Any) -> AlexNet:
     """The network named `variant`, `fields` that are not None on top."""
     model = layers.build(AlexNet, VARIANTS, variant, fields)
-    if model.activation not in ACTIVATIONS:
-        raise ValueError(f"unknown model.activation '{model.activation}'; there are: {', '.join(ACTIVATIONS)}")
-    if model.weight_init not in ("paper", "he"):
-        raise ValueError(f"unknown model.weight_init '{model.weight_init}'; there are: paper, he")
+    layers.check_choices(model, CHOICES)
+    for field, values in {"without": REMOVABLE, "halved": tuple(TABLES["paper"])}.items():
+        if unknown := [name for name in getattr(model, field) if name not in values]:
+            raise ValueError(f"unknown layer '{unknown[0]}' in model.{field}; there are: {', '.join(values)}")
     return model
 
 
-_SHAPES = {
-    "conv1": (55, 55, 96),
-    "conv2": (27, 27, 256),
-    "conv3": (13, 13, 384),
-    "conv4": (13, 13, 384),
-    "conv5": (13, 13, 256),
-    "pool5": (6, 6, 256),
-    "fc6": (1, 1, 4096),
-    "fc7": (1, 1, 4096),
-    "fc8": (1, 1, 1000),
-}
-_HALF_SHAPES = {
-    "conv1": (55, 55, 48),
-    "conv2": (27, 27, 128),
-    "conv3": (13, 13, 192),
-    "conv4": (13, 13, 192),
-    "conv5": (13, 13, 256),
-}
+_FULLY_CONNECTED_SHAPES = {"pool5": (6, 6, 256), "fc6": (1, 1, 4096), "fc7": (1, 1, 4096), "fc8": (1, 1, 1000)}
+
+
+def _shapes(conv1: int, conv2: int, conv3: int, conv4: int) -> dict[str, tuple[int, ...]]:
+    maps = {"conv1": (55, 55, conv1), "pool1": (27, 27, conv1), "conv2": (27, 27, conv2), "pool2": (13, 13, conv2)}
+    maps |= {"conv3": (13, 13, conv3), "conv4": (13, 13, conv4), "conv5": (13, 13, 256)}
+    return maps | _FULLY_CONNECTED_SHAPES
+
+
+_SHAPES = _shapes(96, 256, 384, 384)
 FACTS = {
     "paper": Facts((227, 227, 3), 60_965_224, 724_406_816, _SHAPES, "Figure 2; 60,965,224 as in BVLC bvlc_alexnet"),
     "one_tower": Facts((227, 227, 3), 62_378_344, 1_135_256_096, _SHAPES, "counted: every layer reads all channels"),
-    "one_gpu": Facts((227, 227, 3), 59_798_312, 391_514_384, _HALF_SHAPES, "footnote 2; counted"),
+    "one_gpu": Facts((227, 227, 3), 59_798_312, 391_514_384, _shapes(48, 128, 192, 192), "footnote 2; counted"),
+    "batch_norm": Facts(
+        (227, 227, 3), 60_966_600, 724_406_816, _SHAPES, "counted: 1,376 scales instead of biases more"
+    ),
+    "one_weird_trick": Facts(
+        (224, 224, 3), 61_100_840, 714_188_480, _shapes(64, 192, 384, 256), "torchvision's published parameter count"
+    ),
 }

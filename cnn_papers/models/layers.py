@@ -1,5 +1,6 @@
 """Layers that more than one paper uses, with the conventions of their time spelled out."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # He et a
 
 
 def build(
-    module: Callable[..., nn.Module], variants: Mapping[str, Mapping[str, Any]], variant: str, fields: dict
+    module: Callable[..., nn.Module], variants: Mapping[str, Mapping[str, Any]], variant: str, fields: Mapping[str, Any]
 ) -> Any:
     """Makes `module` as `variants[variant]` says, with `fields` that are not None on top.
 
@@ -26,6 +27,70 @@ def build(
     if unknown := sorted(set(given) - known):
         raise ValueError(f"unknown model field '{unknown[0]}'; there are: variant, {', '.join(sorted(known))}")
     return module(**{**variants[variant], **given})
+
+
+def check_choices(model: Any, choices: Mapping[str, Sequence[Any]]) -> None:
+    """Raises a ValueError, with the list, where a field of `model` is none of the values `choices` has for it."""
+    for field, values in choices.items():
+        if (value := getattr(model, field)) not in values:
+            raise ValueError(f"unknown model.{field} '{value}'; there are: {', '.join(map(str, values))}")
+
+
+def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, nn.initializers.Initializer]:
+    """How AlexNet and its successors start: "paper" draws N(0, 0.01²) and sets biases to `bias` (AlexNet §5).
+
+    "he" is He et al.'s normal with zero biases, which narrow networks on small images need to start learning.
+    """
+    if weight_init == "he":
+        return {"kernel_init": he_normal, "bias_init": nn.initializers.zeros}
+    return {"kernel_init": nn.initializers.normal(0.01), "bias_init": nn.initializers.constant(bias)}
+
+
+def refuse_small_images(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a network's `__call__` (under `nn.compact`): an image too small for it is a ValueError.
+
+    Too small means that an endpoint has no pixels left. The message names the first such layer and the smallest square
+    image that works, found by tracing the network at other sizes; all of it happens before anything is computed when
+    the call is jitted. `probing` returns what there is instead, empty maps included.
+    """
+
+    @functools.wraps(call)
+    def checked(self: Any, image: jax.Array, *, probing: bool = False, **options: Any) -> Any:
+        logits, ends = call(self, image, **options)
+        empty = next((name for name, end in ends.items() if 0 in end.shape[1:3]), None)
+        if probing or empty is None:
+            return logits, ends
+        h, w = image.shape[1:3]
+        works = functools.partial(_has_pixels_everywhere, self, image, options)
+        too_small, enough = min(h, w), 2 * min(h, w)
+        while not works(enough):
+            too_small, enough = enough, 2 * enough
+        while enough - too_small > 1:
+            middle = (too_small + enough) // 2
+            too_small, enough = (too_small, middle) if works(middle) else (middle, enough)
+        raise ValueError(
+            f"an image of {h}×{w} is too small: {empty} has no pixels left; "
+            f"the smallest square image this network takes is {enough}×{enough}"
+        )
+
+    return checked
+
+
+def _has_pixels_everywhere(model: nn.Module, image: jax.Array, options: Mapping[str, Any], side: int) -> bool:
+    """Whether `model` (bound to its parameters, or being initialised) has no empty endpoint at side×side pixels."""
+    variables = {} if model.is_initializing() else model.variables
+    rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
+
+    def endpoints(variables: Any, image: jax.Array) -> dict[str, jax.Array]:
+        net = model.clone(parent=None)
+        if variables:
+            (_, ends), _ = net.apply(variables, image, rngs=rngs, mutable=True, probing=True, **options)
+        else:
+            (_, ends), _ = net.init_with_output(rngs, image, probing=True, **options)
+        return ends
+
+    probe = jax.ShapeDtypeStruct((1, side, side, image.shape[-1]), image.dtype)
+    return not any(0 in end.shape[1:3] for end in jax.eval_shape(endpoints, variables, probe).values())
 
 
 def local_response_norm(
@@ -77,7 +142,7 @@ class FullyConnected(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        window = x.shape[1:3]
+        window = tuple(max(1, side) for side in x.shape[1:3])  # an empty map passes through: see refuse_small_images
         if self.has_variable("params", "kernel"):
             window = self.get_variable("params", "kernel").shape[:2]
         kernel = self.param("kernel", self.kernel_init, (*window, x.shape[-1], self.features))
@@ -127,3 +192,70 @@ class ColumnConv(nn.Module):
 def pad(pixels: int) -> Sequence[tuple[int, int]]:
     """The same explicit padding on every side: 'SAME' pads unevenly at stride 2 (PyTorch and Caffe do not)."""
     return ((pixels, pixels), (pixels, pixels))
+
+
+def pyramid_pool(x: jax.Array, levels: tuple[int, ...]) -> jax.Array:
+    """[n, h, w, c] of any size to [n, 1, 1, bins·c]: for each level m the maxima of m×m bins, which cover every cell.
+
+    Bin i of m along a side of a cells is [⌊i·a/m⌋, ⌈(i+1)·a/m⌉) (SPP-net, Appendix A).
+    """
+
+    def along(x: jax.Array, axis: int, m: int) -> jax.Array:
+        size = x.shape[axis]
+        bins = [jax.lax.slice_in_dim(x, i * size // m, -(-(i + 1) * size // m), axis=axis) for i in range(m)]
+        return jnp.stack([part.max(axis, initial=-jnp.inf) for part in bins], axis)
+
+    return jnp.concatenate([along(along(x, 1, m), 2, m).reshape(len(x), 1, 1, -1) for m in levels], -1)
+
+
+def window_features(
+    feature_map: jax.Array, windows: jax.Array, levels: tuple[int, ...], *, stride: int, offset: float = 0.0
+) -> jax.Array:
+    """The pyramid over each window of one feature map: [h, w, c] and [k, 4] to [k, bins·c] (SPP-net §4.1, Appendix A).
+
+    `windows` are left, top, right, bottom in image pixels; `stride` is S, the pixels from one cell to the next, and
+    `offset` the first cell's centre, 0 if every layer pads ⌊size/2⌋. A window covers the cells whose centres lie inside
+    it: left and top ⌊x/S⌋ + 1, right and bottom ⌈x/S⌉ - 1, cut off at the map's edges. One that holds no centre takes
+    the cell at its middle, as the released code does. A bin costs four look-ups, whatever its size.
+    """
+    h, w, _ = feature_map.shape
+    maxima = _block_maxima(_block_maxima(feature_map[None, None], 1, 3), 0, 2)
+    left, top, right, bottom = (windows - offset).T
+    rows, columns = _cells(top, bottom, stride, h), _cells(left, right, stride, w)
+    bins = [_bin_maxima(maxima, _bins(*rows, m), _bins(*columns, m)) for m in levels]
+    return jnp.concatenate([part.reshape(len(windows), -1) for part in bins], -1)
+
+
+def _cells(low: jax.Array, high: jax.Array, stride: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """The first and one past the last of `size` cells whose centres lie between two borders."""
+    first = (low // stride).astype(jnp.int32) + 1  # not floor(low / stride): XLA multiplies by an inexact 1 / stride
+    last = -(-high // stride).astype(jnp.int32) - 1
+    middle = (first + last) // 2
+    first, last = (jnp.where(first > last, middle, end).clip(0, size - 1) for end in (first, last))
+    return first, last + 1
+
+
+def _bins(start: jax.Array, stop: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
+    """Starts and ends, [k, m], of the m bins that `pyramid_pool` makes of the cells from `start` to `stop`."""
+    start, size, i = start[:, None], (stop - start)[:, None], jnp.arange(m)[None]
+    return start + i * size // m, start - (-(i + 1) * size // m)
+
+
+def _block_maxima(x: jax.Array, table: int, axis: int) -> jax.Array:
+    """Concatenates along `table` the maxima of 1, 2, 4, … cells along `axis` from each cell onwards."""
+    blocks = [x]
+    for power in range(x.shape[axis].bit_length() - 1):
+        blocks.append(jnp.maximum(blocks[-1], jnp.roll(blocks[-1], -(2**power), axis)))  # no bin reads what wraps round
+    return jnp.concatenate(blocks, table)
+
+
+def _bin_maxima(maxima: jax.Array, rows: tuple[jax.Array, ...], columns: tuple[jax.Array, ...]) -> jax.Array:
+    """[k, m, m, c]: the maximum of each bin, from the four blocks in its corners that together cover it."""
+
+    def blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, ...]:
+        power = 31 - jax.lax.clz(stop - start)
+        return power, start, stop - (1 << power)
+
+    i, *ys = (part[:, :, None] for part in blocks(*rows))
+    j, *xs = (part[:, None, :] for part in blocks(*columns))
+    return jnp.stack([maxima[i, j, y, x] for y in ys for x in xs]).max(0)

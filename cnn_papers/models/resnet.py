@@ -5,8 +5,13 @@ He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016. ar
 Deviations:
   - Batch statistics run over the whole batch, not over the 32 images of one GPU.
   - Evaluation uses moving averages of the batch statistics, not means recomputed over the training set.
+  - The variants `…-v1.5` are not in the paper: they stride in the 3×3, as fb.resnet.torch and torchvision do.
 """
 
+import functools
+import operator
+import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -31,7 +36,9 @@ def _variants() -> dict[str, dict[str, Any]]:
     variants: dict[str, dict[str, Any]] = {}
     for depth, (blocks, bottleneck) in IMAGENET.items():
         variants[depth] = {"blocks": blocks, "bottleneck": bottleneck}
-        if not bottleneck:
+        if bottleneck:
+            variants[f"{depth}-v1.5"] = variants[depth] | {"stride_in": "3x3"}
+        else:
             variants |= {f"{depth}-{option}": {"blocks": blocks, "shortcut": option} for option in "AC"}
             variants[f"plain-{depth}"] = {"blocks": blocks, "shortcut": "none"}
     for depth in CIFAR_DEPTHS:
@@ -43,6 +50,7 @@ def _variants() -> dict[str, dict[str, Any]]:
 
 
 VARIANTS = _variants()
+CHOICES = {"shortcut": ("A", "B", "C", "none"), "stride_in": ("1x1", "3x3"), "stem": ("imagenet", "cifar")}
 
 
 class Block(nn.Module):
@@ -59,17 +67,14 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         norm = _norm(train, self.dtype)
         shortcut = self._shortcut(x, norm)
-        if self.bottleneck:
-            strides = (self.stride, 1, 1) if self.stride_in == "1x1" else (1, self.stride, 1)
-            layout = zip((self.features, self.features, 4 * self.features), (1, 3, 1), strides, strict=True)
-        else:
-            layout = zip((self.features, self.features), (3, 3), (self.stride, 1), strict=True)
-        last = 3 if self.bottleneck else 2
-        for i, (features, size, stride) in enumerate(layout, 1):
-            x = _conv(features, size, stride, self.dtype, f"conv{i}")(x)
-            x = norm(name=f"bn{i}")(x)
-            if i < last:
-                x = nn.relu(x)
+        f, first, middle = self.features, 1, self.stride
+        if self.stride_in == "1x1":
+            first, middle = middle, first
+        bottleneck = ((f, 1, first), (f, 3, middle), (4 * f, 1, 1))
+        rows = bottleneck if self.bottleneck else ((f, 3, self.stride), (f, 3, 1))
+        for i, (features, size, stride) in enumerate(rows, 1):
+            x = norm(name=f"bn{i}")(_conv(features, size, stride, self.dtype, f"conv{i}")(x))
+            x = nn.relu(x) if i < len(rows) else x
         return nn.relu(x if shortcut is None else x + shortcut)
 
     def _shortcut(self, x: jax.Array, norm: Any) -> jax.Array | None:
@@ -92,18 +97,28 @@ def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Co
     return nn.Conv(features, *shape, padding, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=name)
 
 
-def _norm(train: bool, dtype: Any) -> Any:
-    def norm(name: str) -> nn.BatchNorm:
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+def _norm(train: bool, dtype: Any) -> Callable[..., nn.BatchNorm]:
+    return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
 
-    return norm
+
+def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
+    """Applies `times` blocks like `block`, each with parameters of its own, as one loop: it compiles like one block."""
+    loop = nn.scan(
+        lambda block, x, _: (block(x, train=train), None),
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True},
+        length=times,
+    )
+    return loop(block, x, None)[0]
 
 
 class ResNet(nn.Module):
     """Residual network, or its plain counterpart with shortcut "none".
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers,
-    `conv1` and each block as `conv<stage>_<i>`.
+    `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks after the first of a stage are one loop with
+    stacked parameters, named `conv2_2_to_200`: the same network, compiled in a fraction of the time. `stack_blocks` and
+    `unstack_blocks` turn the parameters of one form into the other's.
     """
 
     blocks: tuple[int, ...]
@@ -112,103 +127,94 @@ class ResNet(nn.Module):
     shortcut: str = "B"  # A, B, C of §4.1, or "none" for a plain net
     stride_in: str = "1x1"  # which convolution of a bottleneck strides: the first (paper) or the "3x3" (v1.5)
     stem: str = "imagenet"  # or "cifar" (§4.2)
+    scan: bool = False
     num_classes: int = 1000
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
     @nn.compact
+    @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
+        widths = [max(1, round(width * self.width)) for width in self.widths]
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = _conv(self._scaled(self.widths[0]), size, stride, self.dtype, "conv1")(image)
+        x = _conv(widths[0], size, stride, self.dtype, "conv1")(image)
         x = ends["conv1"] = nn.relu(_norm(train, self.dtype)(name="bn1")(x))
         if self.stem == "imagenet":
             x = ends["pool1"] = layers.max_pool(x, 3, 2, padding=1)
-        for stage, (count, features) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
-                kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
-                name = f"conv{stage + 2}_{i + 1}"
-                x = ends[name] = Block(self._scaled(features), stride, *kind, name=name)(x, train=train)
+        kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
+        for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
+            parts = [f"{i + 1}" for i in range(count)]
+            if self.scan and count > 2:
+                parts[1:] = [f"2_to_{count}"]
+            for part in parts:
+                stride = 2 if stage > 2 and part == "1" else 1
+                block = Block(width, stride, *kind, name=f"conv{stage}_{part}")
+                x = _repeat(block, count - 1, x, train) if "to" in part else block(x, train=train)
+                ends[f"conv{stage}_{part}"] = x
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
-    def _scaled(self, channels: int) -> int:
-        return max(1, round(channels * self.width))
+
+def stack_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters or statistics of a net of `blocks`, for the same net with `scan`; `unstack_blocks` is the reverse."""
+    tree = dict(tree)
+    for stage, count in enumerate(blocks, 2):
+        if count > 2:
+            rest = [tree.pop(f"conv{stage}_{i}") for i in range(2, count + 1)]
+            tree[f"conv{stage}_2_to_{count}"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)
+    return tree
+
+
+def unstack_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
+    tree = dict(tree)
+    for stage, count in enumerate(blocks, 2):
+        if count > 2:
+            rest = tree.pop(f"conv{stage}_2_to_{count}")
+            tree |= {f"conv{stage}_{i + 2}": jax.tree.map(operator.itemgetter(i), rest) for i in range(count - 1)}
+    return tree
 
 
 def Model(variant: str = "50", **fields: Any) -> ResNet:
     """The network named `variant`, `fields` that are not None on top."""
     model = layers.build(ResNet, VARIANTS, variant, fields)
-    for field, values in {"shortcut": "A B C none", "stride_in": "1x1 3x3", "stem": "imagenet cifar"}.items():
-        if getattr(model, field) not in values.split():
-            raise ValueError(f"unknown model.{field} '{getattr(model, field)}'; there are: {values}")
+    layers.check_choices(model, CHOICES)
     if len(model.blocks) != len(model.widths):
         raise ValueError(f"model.blocks names {len(model.blocks)} stages, model.widths {len(model.widths)}")
     return model
 
 
-# (parameters, multiply-adds). §4.2 and Table 6 give 0.27M … 19.4M parameters, Table 1 gives 1.8, 3.6, 3.8, 7.6 and 11.3
-# billion multiply-adds; plain nets and option A add nothing to each other.
-_COUNTS = {
-    "18": (11_689_512, 1_814_073_344),
-    "18-A": (11_515_688, 1_794_805_760),
-    "18-C": (12_043_816, 1_878_298_624),
-    "plain-18": (11_515_688, 1_794_805_760),
-    "34": (21_797_672, 3_663_761_408),
-    "34-A": (21_623_848, 3_644_493_824),
-    "34-C": (22_716_840, 3_830_747_136),
-    "plain-34": (21_623_848, 3_644_493_824),
-    "50": (25_557_032, 3_857_973_248),
-    "101": (44_549_160, 7_570_194_432),
-    "152": (60_192_808, 11_282_415_616),
-    "cifar-8": (75_290, 12_239_488),
-    "cifar-8-B": (78_042, 12_501_632),
-    "cifar-8-C": (78_330, 12_763_776),
-    "cifar-plain-8": (75_290, 12_239_488),
-    "cifar-20": (269_722, 40_551_040),
-    "cifar-20-B": (272_474, 40_813_184),
-    "cifar-20-C": (283_962, 42_648_192),
-    "cifar-plain-20": (269_722, 40_551_040),
-    "cifar-32": (464_154, 68_862_592),
-    "cifar-32-B": (466_906, 69_124_736),
-    "cifar-32-C": (489_594, 72_532_608),
-    "cifar-plain-32": (464_154, 68_862_592),
-    "cifar-44": (658_586, 97_174_144),
-    "cifar-44-B": (661_338, 97_436_288),
-    "cifar-44-C": (695_226, 102_417_024),
-    "cifar-plain-44": (658_586, 97_174_144),
-    "cifar-56": (853_018, 125_485_696),
-    "cifar-56-B": (855_770, 125_747_840),
-    "cifar-56-C": (900_858, 132_301_440),
-    "cifar-plain-56": (853_018, 125_485_696),
-    "cifar-110": (1_727_962, 252_887_680),
-    "cifar-110-B": (1_730_714, 253_149_824),
-    "cifar-110-C": (1_826_202, 266_781_312),
-    "cifar-plain-110": (1_727_962, 252_887_680),
-    "cifar-1202": (19_421_274, 2_829_238_912),
-    "cifar-1202-B": (19_424_026, 2_829_501_056),
-    "cifar-1202-C": (20_538_714, 2_986_263_168),
-    "cifar-plain-1202": (19_421_274, 2_829_238_912),
+# (parameters, multiply-adds) with shortcuts A, B and C. Table 6 gives 0.27M … 19.4M parameters, Table 1 gives 1.8 and 3.6
+# billion multiply-adds. Option A adds nothing to the plain net.
+_BASIC = {
+    "18": ((11_515_688, 1_794_805_760), (11_689_512, 1_814_073_344), (12_043_816, 1_878_298_624)),
+    "34": ((21_623_848, 3_644_493_824), (21_797_672, 3_663_761_408), (22_716_840, 3_830_747_136)),
+    "cifar-8": ((75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
+    "cifar-20": ((269_722, 40_551_040), (272_474, 40_813_184), (283_962, 42_648_192)),
+    "cifar-32": ((464_154, 68_862_592), (466_906, 69_124_736), (489_594, 72_532_608)),
+    "cifar-44": ((658_586, 97_174_144), (661_338, 97_436_288), (695_226, 102_417_024)),
+    "cifar-56": ((853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
+    "cifar-110": ((1_727_962, 252_887_680), (1_730_714, 253_149_824), (1_826_202, 266_781_312)),
+    "cifar-1202": ((19_421_274, 2_829_238_912), (19_424_026, 2_829_501_056), (20_538_714, 2_986_263_168)),
 }
-_STAGES = {"conv2": 56, "conv3": 28, "conv4": 14, "conv5": 7}
-_CIFAR_STAGES = {"conv2": (32, 32, 16), "conv3": (16, 16, 32), "conv4": (8, 8, 64)}
-
-
-def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
-    """Table 1 and the table of §4.2: the map after the first block of each stage."""
-    fields = VARIANTS[variant]
-    if fields.get("stem") == "cifar":
-        return {f"{stage}_1": shape for stage, shape in _CIFAR_STAGES.items()}
-    widths = [width * (4 if fields.get("bottleneck") else 1) for width in (64, 128, 256, 512)]
-    shapes = {f"{stage}_1": (size, size, width) for (stage, size), width in zip(_STAGES.items(), widths, strict=True)}
-    return {"conv1": (112, 112, 64), "pool1": (56, 56, 64), **shapes}
-
-
-FACTS = {
-    variant: Facts(
-        (32, 32, 3) if "cifar" in variant else (224, 224, 3), *counts, _shapes(variant), "Table 1, §4.2; counted"
-    )
-    for variant, counts in _COUNTS.items()
+# The same with the stride in the first 1×1 (Table 1: 3.8, 7.6 and 11.3 billion) and in the 3×3.
+_BOTTLENECKS = {
+    "50": ((25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
+    "101": ((44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
+    "152": ((60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
 }
+
+
+def _facts(variant: str) -> Facts:
+    """Shapes are those of Table 1 and of the table of §4.2: the map after the first block of each stage."""
+    net = Model(variant)
+    base = re.sub("plain-|-[ABC]$|-v1.5$", "", variant)
+    counts = _BOTTLENECKS[base][net.stride_in == "3x3"] if net.bottleneck else _BASIC[base]["ABC".find(net.shortcut)]
+    cifar = net.stem == "cifar"
+    first, channels = (32, 1) if cifar else (56, 4 if net.bottleneck else 1)
+    shapes = {f"conv{i + 2}_1": (first >> i, first >> i, width * channels) for i, width in enumerate(net.widths)}
+    return Facts((32, 32, 3) if cifar else (224, 224, 3), *counts, shapes, "Table 1, §4.2; counted")
+
+
+FACTS = {variant: _facts(variant) for variant in VARIANTS}

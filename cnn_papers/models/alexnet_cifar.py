@@ -1,0 +1,97 @@
+"""AlexNet's four-layer network for CIFAR-10.
+
+Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS 2012, Figure 1
+(ReLU against tanh) and §3.3 (response normalisation). https://papers.nips.cc/paper/4824
+
+Deviations:
+  - The paper does not describe the network ("due to space constraints") and refers to the code of cuda-convnet. This is
+    that code's network of three convolutions and one fully connected layer, as Caffe keeps it (BVLC/caffe,
+    examples/cifar10/cifar10_full_train_test.prototxt). The figures of §3.3 (13 % and 11 % error) come from another
+    definition there, two of whose layers are local.
+  - Response normalisation is the paper's, across channels; Caffe's file normalises within a channel.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_papers.facts import Facts
+from cnn_papers.models import layers
+
+# Filters, standard deviation of the initial weights, pooling (3×3 at stride 2), response normalisation.
+TABLE = {
+    "conv1": (32, 1e-4, "max", True),
+    "conv2": (32, 1e-2, "average", True),
+    "conv3": (64, 1e-2, "average", False),
+}
+FC_STD = 1e-2
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "relu": {},
+    "tanh": {"activation": "tanh"},  # Figure 1, the dashed line
+    "relu_lrn": {"lrn": True},
+}
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
+CHOICES = {"activation": tuple(ACTIVATIONS), "weight_init": ("paper", "he")}
+
+
+class AlexNetCifar(nn.Module):
+    """Three 5×5 convolutions, each pooled, and a fully connected layer.
+
+    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the layers. Larger
+    images than the one initialised with give maps of scores, averaged over positions into the logits.
+    """
+
+    num_classes: int = 10
+    activation: str = "relu"
+    lrn: bool = False
+    weight_init: str = "paper"  # or "he"
+    width: float = 1.0  # multiplies every channel count; 1 is the paper's network
+    dtype: Any = None
+
+    @nn.compact
+    @layers.refuse_small_images
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        ends: dict[str, jax.Array] = {}
+        x = image
+        for name, (filters, std, pool, norm) in TABLE.items():
+            features = max(1, round(filters * self.width))
+            init = {"kernel_init": self._init(std), "dtype": self.dtype}
+            x = nn.Conv(features, (5, 5), padding=layers.pad(2), **init, name=name)(x)
+            x = ends[name] = ACTIVATIONS[self.activation](x)
+            x = layers.max_pool(x, 3, 2, ceil_mode=True) if pool == "max" else average_pool(x)
+            ends[name.replace("conv", "pool")] = x
+            if norm and self.lrn:
+                x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
+        ends["fc10"] = layers.FullyConnected(self.num_classes, self._init(FC_STD), dtype=self.dtype, name="fc10")(x)
+        return ends["fc10"].mean((1, 2), dtype=jnp.float32), ends
+
+    def _init(self, std: float) -> nn.initializers.Initializer:
+        return layers.he_normal if self.weight_init == "he" else nn.initializers.normal(std)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Means over 3×3 windows at stride 2, the output size rounded up; pixels beyond the edge do not count."""
+    pads: Any = [(0, (side + 1) % 2) for side in x.shape[1:3]]  # the last window of an even side hangs over by one
+    return nn.avg_pool(x, (3, 3), (2, 2), pads, count_include_pad=False)
+
+
+def Model(variant: str = "relu", **fields: Any) -> AlexNetCifar:
+    """The network named `variant`, `fields` that are not None on top."""
+    model = layers.build(AlexNetCifar, VARIANTS, variant, fields)
+    layers.check_choices(model, CHOICES)
+    return model
+
+
+_SHAPES = {
+    "conv1": (32, 32, 32),
+    "pool1": (16, 16, 32),
+    "conv2": (16, 16, 32),
+    "pool2": (8, 8, 32),
+    "conv3": (8, 8, 64),
+    "pool3": (4, 4, 64),
+    "fc10": (1, 1, 10),
+}
+FACTS = {variant: Facts((32, 32, 3), 89_578, 12_298_240, _SHAPES, "counted from Caffe's file") for variant in VARIANTS}

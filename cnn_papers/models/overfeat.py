@@ -1,0 +1,166 @@
+"""OverFeat.
+
+Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun: OverFeat: Integrated Recognition, Localization and Detection using
+Convolutional Networks. ICLR 2014. arXiv:1312.6229
+
+Deviations:
+  - Biases start at zero: the paper draws the weights from N(0, 0.01²) and does not speak of biases.
+  - Padding is that of the released networks: one pixel in the 3×3 convolutions, none elsewhere.
+  - The offsets of the last pooling are 0, 1 and 2 in the paper, whose accurate network pools 3×3 there. The fast
+    network pools 2×2, so its offsets are 0 and 1: as many as the window has pixels.
+  - At image sizes other than the paper's six, some offsets see one position fewer than others. They are all kept, so
+    that every position of the classifier is scored exactly once.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_papers.facts import Facts
+from cnn_papers.models import layers
+
+# Tables 1 and 3. A convolution is (kernels, size, stride, padding), a pooling its side and stride, a fully connected
+# layer its units; the last one has the classes.
+TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "fast": (
+        {
+            "conv1": (96, 11, 4, 0),
+            "pool1": 2,
+            "conv2": (256, 5, 1, 0),
+            "pool2": 2,
+            "conv3": (512, 3, 1, 1),
+            "conv4": (1024, 3, 1, 1),
+            "conv5": (1024, 3, 1, 1),
+        },
+        {"pool5": 2, "fc6": 3072, "fc7": 4096, "fc8": None},
+    ),
+    "accurate": (
+        {
+            "conv1": (96, 7, 2, 0),
+            "pool1": 3,
+            "conv2": (256, 7, 1, 0),
+            "pool2": 2,
+            "conv3": (512, 3, 1, 1),
+            "conv4": (512, 3, 1, 1),
+            "conv5": (1024, 3, 1, 1),
+            "conv6": (1024, 3, 1, 1),
+        },
+        {"pool6": 3, "fc7": 4096, "fc8": 4096, "fc9": None},
+    ),
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
+
+
+class OverFeat(nn.Module):
+    """A classifier that slides: on images larger than the one it was initialised with it gives maps of scores.
+
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes], the mean over the map, and a dict
+    of layers by the paper's numbers; the map is the last of them, `fc8` or `fc9`, [n, a, b, num_classes].
+
+    With `fine`, evaluation applies the last pooling at every offset (Δy, Δx), the classifier to each result, and
+    interleaves the outputs (§3.3): positions 12 image pixels apart instead of 36 (accurate), 16 instead of 32 (fast).
+    The last pooling's endpoint is then [n, Δy, Δx, h, w, c]; where offsets see fewer positions it is filled with zeros.
+    """
+
+    net: str
+    num_classes: int = 1000
+    fine: bool = False
+    conv1_stride: int | None = None  # None is the paper's; smaller ones let small images through
+    dropout: float = 0.5  # §3.2
+    weight_init: str = "paper"  # or "he"
+    width: float = 1.0  # multiplies every channel count; 1 is the paper's network
+    dtype: Any = None
+
+    @nn.compact
+    @layers.refuse_small_images
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        ends: dict[str, jax.Array] = {}
+        convolutions, classifier = TABLE[self.net]
+        x = image
+        for name, row in convolutions.items():
+            x = ends[name] = nn.relu(self._conv(name, *row)(x)) if "conv" in name else layers.max_pool(x, row, row)
+        (last, pool), *fully_connected = classifier.items()
+        fine = self.fine and not train
+        missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels to where the last offset would end
+        ends[last] = _pool_at_offsets(x, pool, missing) if fine else layers.max_pool(x, pool, pool)
+        x = ends[last].reshape(len(x) * (pool**2 if fine else 1), *ends[last].shape[-3:])
+        for name, units in fully_connected:
+            hidden = units is not None
+            features = self._scaled(units) if hidden else self.num_classes
+            x = layers.FullyConnected(features, name=name, **self._initialisers())(x)
+            x = nn.relu(x) if hidden else x
+            ends[name] = _interleave(x, pool, missing) if fine else x
+            if hidden:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return ends[name].mean((1, 2), dtype=jnp.float32), ends
+
+    def _conv(self, name: str, kernels: int, size: int, stride: int, padding: int) -> nn.Conv:
+        if name == "conv1":
+            stride = self.conv1_stride or stride
+        shape = (size, size), (stride, stride)
+        return nn.Conv(self._scaled(kernels), *shape, layers.pad(padding), name=name, **self._initialisers())
+
+    def _initialisers(self) -> dict[str, Any]:
+        return layers.initialisers(self.weight_init) | {"dtype": self.dtype}
+
+    def _scaled(self, channels: int) -> int:
+        return max(1, round(channels * self.width))
+
+
+def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
+    """[n, h, w, c] pooled from every (Δy, Δx): [n, pool, pool, ⌊h / pool⌋, ⌊w / pool⌋, c]."""
+    h, w = (side + fill + 1 - pool for side, fill in zip(x.shape[1:3], missing, strict=True))
+    x = jnp.pad(x, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)])
+    shifted = [x[:, dy : dy + h, dx : dx + w] for dy in range(pool) for dx in range(pool)]
+    maps = jnp.stack([layers.max_pool(part, pool, pool) for part in shifted], 1)
+    return maps.reshape(len(x), pool, pool, *maps.shape[2:])
+
+
+def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
+    """[n·pool², a, b, c] to [n, pool·a, pool·b, c]: position (y, x) comes from the offsets (y, x) modulo `pool`.
+
+    Positions that saw the fill of `_pool_at_offsets` are the last `missing` ones, and are dropped.
+    """
+    n, a, b, c = len(x) // pool**2, *x.shape[1:]
+    x = x.reshape(n, pool, pool, a, b, c).transpose(0, 3, 1, 4, 2, 5).reshape(n, a * pool, b * pool, c)
+    return x[:, : a * pool - missing[0], : b * pool - missing[1]]
+
+
+def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
+    """The network named `variant`, `fields` that are not None on top."""
+    model = layers.build(OverFeat, VARIANTS, variant, fields)
+    layers.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    return model
+
+
+# 145,920,872 and 144,656,488 are also the sizes of the released weight files. The paper's Table 1 prints 24×24 as the
+# fast network's input to layer 2, where it is that layer's output.
+_FAST = {
+    "conv1": (56, 56, 96),
+    "pool1": (28, 28, 96),
+    "conv2": (24, 24, 256),
+    "pool2": (12, 12, 256),
+    "conv3": (12, 12, 512),
+    "conv5": (12, 12, 1024),
+    "pool5": (6, 6, 1024),
+    "fc6": (1, 1, 3072),
+    "fc8": (1, 1, 1000),
+}
+_ACCURATE = {
+    "conv1": (108, 108, 96),
+    "pool1": (36, 36, 96),
+    "conv2": (30, 30, 256),
+    "pool2": (15, 15, 256),
+    "conv4": (15, 15, 512),
+    "conv6": (15, 15, 1024),
+    "pool6": (5, 5, 1024),
+    "fc7": (1, 1, 4096),
+    "fc9": (1, 1, 1000),
+}
+FACTS = {
+    "fast": Facts((231, 231, 3), 145_920_872, 2_801_403_904, _FAST, "Table 1; the released weights"),
+    "accurate": Facts((221, 221, 3), 144_656_488, 5_355_446_784, _ACCURATE, "Table 3; the released weights"),
+}

@@ -1,0 +1,95 @@
+"""Parses strings of operations, such as "resize_short(256)|random_crop(224)", into calls of one module's functions.
+
+Sweeps change pipelines, schedules and protocols as text; only literal arguments are read, nothing is evaluated.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from cnn_papers.errors import UserError
+
+
+class Op(NamedTuple):
+    """A function of a module with the arguments the string gives it; call it with what the pipeline adds."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, *leading: Any, **context: Any) -> Any:
+        """Calls the function with `leading`, the string's arguments, and those of `context` that it names."""
+        wanted = {key: value for key, value in context.items() if self.needs(key)}
+        return self.function(*leading, *self.args, **self.kwargs, **wanted)
+
+    def needs(self, name: str) -> bool:
+        """Whether the function declares the keyword-only parameter `name` (`rng`, `key`, `statistics`)."""
+        parameter = inspect.signature(self.function).parameters.get(name)
+        return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The public functions a string may name: those defined in `module` itself."""
+    found = inspect.getmembers(module, inspect.isfunction)
+    return {name: f for name, f in found if f.__module__ == module.__name__ and not name.startswith("_")}
+
+
+def parse(text: str, module: ModuleType, *, leading: int, key: str) -> tuple[Op, ...]:
+    """The operations of `text`, in order; an empty text has none.
+
+    Args:
+      text: names with literal arguments, separated by `|`.
+      module: where the functions live.
+      leading: how many arguments the pipeline passes before those of the string (the image, the epoch, …).
+      key: the config key the text comes from, for messages.
+
+    Raises:
+      UserError: text that does not parse, an operation that does not exist, arguments that do not fit.
+    """
+    return tuple(_parse_one(part, module, leading, key) for part in _split(text) if part)
+
+
+def _split(text: str) -> list[str]:
+    """Parts between the `|` that stand outside brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        depth += 0 if quote else (character in "([{") - (character in ")]}")
+        if character == "|" and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
+    try:
+        node = ast.parse(part, mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        assert isinstance(call.func, ast.Name) and all(word.arg for word in call.keywords)
+        name = call.func.id
+        args = tuple(ast.literal_eval(arg) for arg in call.args)
+        kwargs = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError, AssertionError) as error:
+        raise UserError(f"config.{key}: cannot read '{part}'; write name or name(literal, …), joined by '|'") from error
+    known = functions(module)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"config.{key}: there is no '{name}'{hint} There are: {', '.join(known)}")
+    op = Op(name, known[name], args, kwargs)
+    context = {c: None for c in ("rng", "key", "statistics", "progress") if op.needs(c) and c not in kwargs}
+    try:
+        inspect.signature(op.function).bind(*[None] * leading, *args, **kwargs, **context)
+    except TypeError as error:
+        parameters = [p for p in inspect.signature(op.function).parameters.values() if p.name not in context]
+        usage = ", ".join(str(p) for p in parameters[leading:])
+        raise UserError(f"config.{key}: '{part}' does not fit {name}({usage}): {error}") from error
+    return op

@@ -1,0 +1,57 @@
+"""What a run prints at its start and its end."""
+
+import importlib
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from cnn_papers import assembly
+from cnn_papers.counting import Network
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def errors(values: dict[str, float]) -> str:
+    """Top-1 and top-5 error in words."""
+    return f"top-1 error {values['top1_error']:.2f}%, top-5 error {values['top5_error']:.2f}%"
+
+
+def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: Mesh, folder: pathlib.Path) -> None:
+    """Prints recipe, data, model against the paper's figures, devices and length."""
+    facts = assembly.model_module(config.model_name).FACTS[config.model.variant]
+    train, held_out = data.train, data.held_out
+    place = "on the devices" if train.resident is not None else "streamed"
+    recipe = f"{config.name}:{config.recipe}"
+    if config.recipe != config.paper_recipe:
+        recipe += f"  (the paper's own is configs/{config.name}.py:{config.paper_recipe})"
+    lines = {
+        "recipe": recipe,
+        "data": f"{train.split.name}, {len(train):,} images, {place}; {held_out.split.name}, {len(held_out):,} images",
+        "model": f"{config.model_name} '{config.model.variant}' at {'×'.join(map(str, network.input))}, {config.model.dtype}",
+        "parameters": f"{network.params:,}  (paper's network: {facts.params:,})",
+        "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {'×'.join(map(str, facts.input))})",
+        "devices": f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
+        "length": f"{steps:,} steps of {config.batch_size} images, {steps * config.batch_size / len(train):.1f} epochs",
+        "workdir": str(folder),
+    }
+    for name, text in lines.items():
+        print(f"{name:>14}  {text}", flush=True)
+
+
+def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
+    """Prints the last and the best evaluation, and what the paper reports for its own recipe."""
+    evaluations = [row for row in rows if "val/top1_error" in row]
+    for name, row in (("last", evaluations[-1]), ("best", min(evaluations, key=lambda row: row["val/top1_error"]))):
+        values = {key.removeprefix("val/"): value for key, value in row.items()}
+        print(f"{name:>14}  step {row['step']}: {errors(values)}")
+    reported = importlib.import_module(f"configs.{config.name}").REPORTED
+    for result in reported:
+        if result.recipe == config.recipe:
+            print(
+                f"{'paper':>14}  {result.metric.removeprefix('val/')} {result.value}% ({result.protocol}, {result.source})"
+            )

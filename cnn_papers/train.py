@@ -1,0 +1,221 @@
+"""The whole run on one page: from a config and a folder to a trained network."""
+
+import collections
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn_papers import assembly, counting, summary
+from cnn_papers.evaluators import single_view
+from cnn_papers.training import curves, optim, workdir
+from cnn_papers.training import mesh as meshes
+from cnn_papers.training.checkpoint import Checkpoints, evaluated, read_model
+from cnn_papers.training.step import State, init_state, make_predict_step, make_train_step, zero_totals
+from cnn_papers.training.stop import Stop, stop_on_signal
+from cnn_papers.training.writer import METRICS, Writer, read_rows
+
+DONE, DIVERGED = 0, 3
+RUN_AHEAD = 2  # steps under way on the devices before the host looks at the figures of one
+
+
+class Length(NamedTuple):
+    """How long a run is, in steps: in all, an epoch, between evaluations."""
+
+    total: int
+    per_epoch: float
+    eval_every: int
+
+
+class Run(NamedTuple):
+    """The pieces of a run that stay; `init`, `train_step` and `eval_step` are jitted, `abstract` is what `init` gives."""
+
+    config: Any
+    folder: pathlib.Path
+    model: nn.Module
+    data: assembly.Data
+    length: Length
+    optimizer: optim.Optimizer
+    abstract: State
+    init: Any
+    train_step: Any
+    eval_step: Any
+
+
+def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
+    """Trains as `config` (a ConfigDict) says, or goes on where the run in `folder` stopped; returns the exit code.
+
+    Exit codes: 0 done; 3 diverged (too many non-finite steps in a row); 128 + n stopped by signal n, state saved.
+
+    Raises:
+      UserError: a mistake in the config, data that is not there, a folder of another run, damaged checkpoints.
+    """
+    assembly.check_ranges(config)
+    with workdir.locked(folder), stop_on_signal() as stop:
+        workdir.check_same_run(folder, config.to_dict())
+        run = assemble(config, folder)
+        workdir.check_space(folder, summary.tree_bytes(run.abstract), config.checkpoint.keep)
+        workdir.write_run(folder, config.to_dict(), {"class_names": run.data.train.split.class_names})
+        checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+        best = Checkpoints(folder / "best")
+        try:
+            state = _restore_or_init(run, checkpoints, best)
+            if int(state.step) >= run.length.total:
+                print(f"this run is finished: {run.length.total} steps in {folder}")
+                code = DONE
+            else:
+                code = _train(run, state, checkpoints, best, stop)
+        finally:
+            checkpoints.close()
+            best.close()
+        if code == DONE:
+            summary.show_result(config, read_rows(folder / METRICS))
+            curves.draw(folder)
+        return code
+
+
+def evaluate_run(config: Any, folder: pathlib.Path) -> dict[str, float]:
+    """Evaluates the best checkpoint of the run in `folder` on the evaluation split of `config`."""
+    run = assemble(config, folder)
+    step, variables = read_model(folder / "best", run.abstract)
+    values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
+    print(f"{run.data.held_out.split.name}, best checkpoint, step {step}: {summary.errors(values)}")
+    return values
+
+
+def assemble(config: Any, folder: pathlib.Path) -> Run:
+    """Everything that `config` names, checked and put together; prints the start-up summary."""
+    mesh = meshes.make_mesh(config.mesh.data)
+    meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
+    model = assembly.build_model(config.model_name, **config.model)
+    data = assembly.open_data(config, mesh)
+    length = run_length(config, len(data.train))
+    image_shape = data.train.image_shape
+    optimizer = optim.make_optimizer(
+        counting.abstract_variables(model, image_shape)["params"],
+        batch_size=config.batch_size,
+        steps_per_epoch=length.per_epoch,
+        total_steps=length.total,
+        **{key: value for key, value in config.optim.items() if key in optim.SETTINGS},
+    )
+    train_step = make_train_step(
+        model,
+        optimizer,
+        data.augment,
+        key=jax.random.key(config.seed),
+        aux_weight=config.loss.aux_weight,
+        ema_decay=config.optim.ema_decay,
+        accumulate=config.optim.accumulate,
+    )
+    eval_step = single_view.make_step(make_predict_step(model, data.view))
+    everywhere, over_data = meshes.replicated(mesh), meshes.over_data(mesh)
+    ema = config.optim.ema_decay > 0
+    init = functools.partial(init_state, model, optimizer, image_shape, jax.random.key(config.seed), ema=ema)
+    abstract = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init))
+    summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
+    return Run(
+        config,
+        folder,
+        model,
+        data,
+        length,
+        optimizer,
+        abstract,
+        jax.jit(init, out_shardings=everywhere),
+        jax.jit(train_step, in_shardings=(everywhere, over_data), out_shardings=everywhere, donate_argnums=0),
+        jax.jit(eval_step, in_shardings=(everywhere, over_data), out_shardings=everywhere),
+    )
+
+
+def run_length(config: Any, examples: int) -> Length:
+    """The length of a run over `examples` training images, in steps."""
+    per_epoch = examples / config.batch_size
+    total = config.total_steps or max(1, round(config.total_epochs * per_epoch))
+    return Length(total, per_epoch, max(1, round(config.eval.every_epochs * per_epoch)))
+
+
+def _placed(sharding: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints) -> State:
+    """The state of the newest good checkpoint, or a fresh one; what lies beyond it is removed."""
+    step = checkpoints.newest_good()
+    checkpoints.remove_after(-1 if step is None else step)
+    best.remove_after(-1 if step is None else step)
+    if step is None:
+        return run.init()
+    print(f"going on from step {step} of {run.length.total}")
+    return checkpoints.restore(step, run.abstract)
+
+
+def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, stop: Stop) -> int:
+    """Steps until the end, a signal, or divergence; the state is saved in each case. Returns the exit code."""
+    config, length, start, began = run.config, run.length, int(state.step), time.monotonic()
+    steps = range(start, length.total)
+    batches = run.data.train.train_batches(config.batch_size, seed=config.seed, steps=steps)
+    writer = Writer(run.folder, start_step=start, total_steps=length.total, steps_per_epoch=length.per_epoch)
+    under_way: collections.deque[Any] = collections.deque()
+    code = DONE
+    try:
+        for step, batch in zip(range(start + 1, length.total + 1), batches, strict=True):
+            state, scalars = run.train_step(state, batch)
+            under_way.append(scalars)
+            skipped = int(under_way.popleft()["skipped_in_a_row"]) if len(under_way) > RUN_AHEAD else 0
+            if step == start + 1:
+                jax.block_until_ready(state)
+                writer.say(f"first step after {time.monotonic() - began:.1f} s")
+                writer.resume_clock(step)
+            last = step == length.total
+            if step % config.log_every_steps == 0 or last:
+                state = _report(run, state, scalars, step, writer)
+            if step % length.eval_every == 0 or last:
+                state = _evaluate(run, state, step, writer, best)
+            if skipped >= config.optim.max_skipped_in_a_row:
+                code = DIVERGED
+                writer.say(f"diverged: loss or gradient not finite for {skipped} steps in a row; lower config.optim.lr")
+            elif stop.requested and not last:
+                code = stop.code
+            if step % config.checkpoint.every_steps == 0 or last or code:
+                checkpoints.save(step, state)
+                writer.resume_clock(step)
+            if code:
+                break
+        checkpoints.finish()
+    finally:
+        writer.close()
+    return code
+
+
+def _report(run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer) -> State:
+    """Writes the means since the last report and starts the next."""
+    totals = jax.device_get(state.totals)
+    steps = max(1, int(totals.steps))
+    values = {name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"}
+    values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
+    writer.train(step, values, run.config.batch_size)
+    return state._replace(totals=jax.device_put(zero_totals(), run.abstract.step.sharding))
+
+
+def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoints) -> State:
+    """Evaluates, reports, tells the schedule, and keeps the state if it is the best so far."""
+    variables = evaluated(state.params, state.batch_stats, state.ema)
+    values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
+    earlier = [row["val/top1_error"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row]
+    is_best = np.isfinite(values["loss"]) and values["top1_error"] < min(earlier, default=np.inf)
+    writer.evaluation(step, values, "  (best)" if is_best else "")
+    writer.filters(step, state.params, run.data.train.image_shape[-1])
+    state = state._replace(opt_state=run.optimizer.observe(state.opt_state, values["top1_error"]))
+    if is_best:
+        best.save(step, state)
+        best.finish()
+    writer.resume_clock(step)
+    return state
+
+
+def _eval_batches(run: Run) -> Any:
+    return run.data.held_out.eval_batches(run.config.eval.batch_size or run.config.batch_size)

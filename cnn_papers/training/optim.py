@@ -1,0 +1,163 @@
+"""Stochastic gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path multipliers."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_papers.errors import UserError
+from cnn_papers.opstrings import Op, parse
+from cnn_papers.training import schedules
+
+Multipliers = Sequence[tuple[str, float]]
+SETTINGS = (  # the keys of `config.optim` that `make_optimizer` takes
+    "lr lr_batch momentum momentum_form nesterov weight_decay schedule warmup_epochs lr_mults wd_mults"
+).split()
+
+
+class LearningRate(NamedTuple):
+    """The state of the learning rate: updates made, and what a plateau schedule has seen and done."""
+
+    count: jax.Array
+    factor: jax.Array
+    best_error: jax.Array
+    waited: jax.Array
+
+
+class Optimizer(NamedTuple):
+    """`init(params)`, `update(grads, state, params) -> (updates, state)`, and what a run asks besides.
+
+    `learning_rate(state)` is the rate of the next update; `observe(state, error)` tells a plateau schedule of an
+    evaluation and changes nothing for the others.
+    """
+
+    init: Any
+    update: Any
+    learning_rate: Any
+    observe: Any
+
+
+def make_optimizer(
+    params: Any,
+    *,
+    lr: float,
+    lr_batch: int,
+    batch_size: int,
+    momentum: float,
+    momentum_form: str,
+    nesterov: bool,
+    weight_decay: float,
+    schedule: str,
+    warmup_epochs: float,
+    lr_mults: Multipliers,
+    wd_mults: Multipliers,
+    steps_per_epoch: float,
+    total_steps: int,
+) -> Optimizer:
+    """SGD with momentum for the parameters `params` (arrays or shapes).
+
+    Args:
+      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with `batch_size` in proportion.
+      momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v (AlexNet §5, Caffe);
+        "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ once the rate changes.
+      weight_decay: L2, added to the gradient before momentum.
+      schedule: an op string of `training.schedules`.
+      warmup_epochs: the rate rises linearly from 0 over these.
+      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as `fc8/bias` holds.
+
+    Raises:
+      UserError: unknown schedule or momentum form, a pattern that matches no parameter.
+    """
+    parsed = parse(schedule, schedules, leading=1, key="optim.schedule")
+    if len(parsed) != 1:
+        raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
+    base = lr * batch_size / lr_batch
+
+    def rate(state: LearningRate) -> jax.Array:
+        progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
+        warmup = jnp.minimum((state.count + 1) / (warmup_epochs * steps_per_epoch), 1.0) if warmup_epochs else 1.0
+        return base * state.factor * warmup * parsed[0](progress)
+
+    trace = optax.trace(momentum, nesterov=nesterov)
+    scale = _scale_by_rate(rate, multipliers(params, lr_mults, "optim.lr_mults"))
+    order = {"caffe": (scale, trace), "torch": (trace, scale)}
+    if momentum_form not in order:
+        raise UserError(f"config.optim.momentum_form is 'caffe' or 'torch', not '{momentum_form}'")
+    decay = _add_decay(weight_decay, multipliers(params, wd_mults, "optim.wd_mults"))
+    transform = optax.chain(decay, *order[momentum_form], optax.scale(-1.0))
+    return Optimizer(transform.init, transform.update, lambda state: rate(_rate_state(state)), _observer(parsed[0]))
+
+
+def multipliers(params: Any, patterns: Multipliers, key: str) -> Any:
+    """A tree like `params` with the factor of the first pattern that matches each path, 1.0 where none does."""
+    used = set()
+
+    def factor(path: Any, _: Any) -> float:
+        name = "/".join(str(part.key) for part in path)
+        for pattern, value in patterns:
+            if re.fullmatch(pattern, name):
+                used.add(pattern)
+                return float(value)
+        return 1.0
+
+    tree = jax.tree_util.tree_map_with_path(factor, params)
+    if unused := [pattern for pattern, _ in patterns if pattern not in used]:
+        names = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        raise UserError(f"config.{key}: '{unused[0]}' matches no parameter; they are named like {', '.join(names[:4])}")
+    return tree
+
+
+def _add_decay(weight_decay: float, mults: Any) -> optax.GradientTransformation:
+    def add(grads: Any, params: Any) -> Any:
+        return jax.tree.map(lambda g, w, mult: g + weight_decay * mult * w, grads, params, mults)
+
+    return optax.stateless(add)
+
+
+def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
+    def init(params: Any) -> LearningRate:
+        del params
+        return LearningRate(jnp.int32(0), jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
+
+    def update(grads: Any, state: LearningRate, params: Any = None) -> tuple[Any, LearningRate]:
+        del params
+        now = rate(state)
+        return jax.tree.map(lambda g, mult: now * mult * g, grads, mults), state._replace(count=state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_rate(node: Any) -> bool:
+    return isinstance(node, LearningRate)
+
+
+def _rate_state(state: Any) -> LearningRate:
+    return next(node for node in jax.tree.leaves(state, is_leaf=_is_rate) if _is_rate(node))
+
+
+def _observer(schedule: Op) -> Any:
+    """Drops the factor after `patience` evaluations in a row without a lower error, when the schedule is `plateau`."""
+    if schedule.name != "plateau":
+        return lambda state, error: state
+    settings = inspect.signature(schedules.plateau).bind(None, *schedule.args, **schedule.kwargs)
+    settings.apply_defaults()
+    factor, patience = settings.arguments["factor"], settings.arguments["patience"]
+
+    def seen(state: LearningRate, error: float) -> LearningRate:
+        better = error < state.best_error
+        waited = jnp.where(better, 0, state.waited + 1)
+        drop = waited >= patience
+        return state._replace(
+            factor=jnp.where(drop, state.factor * factor, state.factor),
+            best_error=jnp.minimum(state.best_error, error),
+            waited=jnp.where(drop, 0, waited),
+        )
+
+    def observe(state: Any, error: float) -> Any:
+        return jax.tree.map(lambda node: seen(node, error) if _is_rate(node) else node, state, is_leaf=_is_rate)
+
+    return observe

@@ -1,0 +1,68 @@
+"""Learning-rate schedules, named in `config.optim.schedule`: each gives the factor on the base learning rate.
+
+The first argument is where training stands, a `Progress`; the others come from the config string.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Progress(NamedTuple):
+    """Where training stands: `step` from 0 (a traced scalar), and what a step is in epochs and of the whole."""
+
+    step: jax.Array
+    steps_per_epoch: float
+    total_steps: int
+
+
+def constant(progress: Progress) -> jax.Array:
+    """No change."""
+    return jnp.ones_like(progress.step, jnp.float32)
+
+
+def step(progress: Progress, *boundaries: int, factor: float = 0.1) -> jax.Array:
+    """Multiplied by `factor` at each of the given steps."""
+    return _staircase(progress.step, boundaries, factor)
+
+
+def step_epochs(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
+    """Multiplied by `factor` at each of the given epochs."""
+    return _staircase(progress.step / progress.steps_per_epoch, boundaries, factor)
+
+
+def step_fractions(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
+    """Multiplied by `factor` at each of the given fractions of the whole training (DenseNet §4.2: 0.5, 0.75)."""
+    return _staircase(progress.step / progress.total_steps, boundaries, factor)
+
+
+def exponential(progress: Progress, factor: float, every_epochs: float = 1.0) -> jax.Array:
+    """Multiplied by `factor` every so many epochs (GoogLeNet §6: 0.96 every 8)."""
+    drops = jnp.floor(progress.step / (progress.steps_per_epoch * every_epochs))
+    return factor**drops
+
+
+def poly(progress: Progress, power: float = 0.5) -> jax.Array:
+    """(1 - t)^power, t from 0 to 1 over the whole training (Caffe's policy)."""
+    return (1 - jnp.minimum(progress.step / progress.total_steps, 1.0)) ** power
+
+
+def cosine(progress: Progress) -> jax.Array:
+    """Half a cosine from 1 to 0 over the whole training (Loshchilov & Hutter, arXiv:1608.03983)."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress.step / progress.total_steps, 1.0)))
+
+
+def plateau(progress: Progress, factor: float = 0.1, patience: int = 3) -> jax.Array:
+    """Multiplied by `factor` whenever the validation error has not fallen for `patience` evaluations (AlexNet §5).
+
+    The drops follow evaluations, not steps: `optim.observe` makes them, and this leaves the step out.
+    """
+    return jnp.ones_like(progress.step, jnp.float32)
+
+
+def _staircase(position: jax.Array, boundaries: tuple[float, ...], factor: float) -> jax.Array:
+    if not boundaries:
+        return jnp.ones_like(position, jnp.float32)
+    passed = (position >= jnp.asarray(boundaries, jnp.float32)).sum()
+    return jnp.asarray(factor, jnp.float32) ** passed

@@ -1,0 +1,143 @@
+"""One training step and one evaluation step, as pure functions of arrays."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_papers.training import losses
+from cnn_papers.training.optim import Optimizer
+
+Batch = dict[str, jax.Array]
+Preprocess = Callable[[jax.Array, jax.Array], jax.Array]  # (uint8 images [n, h, w, c], key) -> float32 images
+
+
+class Totals(NamedTuple):
+    """Sums over the finite steps since the last report, kept with the state so that a resumed run reports the same."""
+
+    steps: jax.Array
+    loss: jax.Array
+    top1_error: jax.Array
+    grad_norm: jax.Array
+
+
+class State(NamedTuple):
+    """Everything a run continues from.
+
+    Attributes:
+      step: steps taken, skipped ones too: the position in the data.
+      params, batch_stats, opt_state: of the model and the optimiser.
+      ema: running average of `params` (GoogLeNet §6), or None.
+      skipped, skipped_in_a_row: steps whose loss or gradient was not finite.
+      totals: for the next report.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+    totals: Totals
+
+
+def init_state(
+    model: nn.Module, optimizer: Optimizer, image_shape: tuple[int, ...], key: jax.Array, *, ema: bool
+) -> State:
+    """A fresh state for images of `image_shape` (h, w, c)."""
+    rngs = dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+    variables = model.init(rngs, jnp.zeros((1, *image_shape)), train=True)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    zero = jnp.int32(0)
+    return State(zero, params, stats, optimizer.init(params), average, zero, zero, zero_totals())
+
+
+def zero_totals() -> Totals:
+    """Totals of no step."""
+    return Totals(jnp.int32(0), jnp.float32(0), jnp.float32(0), jnp.float32(0))
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    preprocess: Preprocess,
+    *,
+    key: jax.Array,
+    aux_weight: float,
+    ema_decay: float,
+    accumulate: int,
+) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+    """The pure function (state, batch) -> (state, scalars).
+
+    `batch` holds uint8 `image` [n, h, w, c] and int32 `label` [n]; it is worked through in `accumulate` parts, each
+    with its own batch statistics. Each step folds its number into the run's `key`. A step whose loss or gradient norm
+    is not finite leaves parameters, statistics, optimiser and average as they were and is counted.
+    """
+
+    def loss_of(params: Any, stats: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        (logits, endpoints), updates = model.apply(
+            {"params": params, "batch_stats": stats}, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        loss = losses.classification(logits, endpoints, label, aux_weight=aux_weight)
+        return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
+
+    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        image, label = preprocess(batch["image"], augment_key), batch["label"]
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        if accumulate == 1:
+            (loss, (stats, error)), grads = grad(state.params, state.batch_stats, image, label, dropout_key)
+        else:
+            loss, stats, error, grads = _accumulated(grad, state, image, label, dropout_key, accumulate)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        rate = optimizer.learning_rate(state.opt_state)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema and jax.tree.map(lambda a, p: ema_decay * a + (1 - ema_decay) * p, state.ema, params)
+        totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
+        new = state._replace(params=params, batch_stats=stats, opt_state=opt_state, ema=ema, totals=totals)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)._replace(
+            step=state.step + 1,
+            skipped=state.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        scalars = {"loss": loss, "top1_error": 100 * error, "grad_norm": norm, "lr": rate}
+        return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
+
+    return train_step
+
+
+def _accumulated(
+    grad: Any, state: State, image: jax.Array, label: jax.Array, key: jax.Array, parts: int
+) -> tuple[jax.Array, Any, jax.Array, Any]:
+    """Means of loss, error and gradient over `parts` parts of the batch, one after the other."""
+
+    def split(x: jax.Array) -> jax.Array:
+        # Rows go to the parts in turn, so that every part stays spread over the devices as the batch is.
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        stats, sums = carry
+        (loss, (stats, error)), grads = grad(state.params, stats, *part)
+        return (stats, jax.tree.map(jnp.add, sums, (loss, error, grads))), None
+
+    zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
+    parted = (split(image), split(label), jax.random.split(key, parts))
+    (stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), parted)
+    loss, error, grads = jax.tree.map(lambda total: total / parts, sums)
+    return loss, stats, error, grads
+
+
+def make_predict_step(model: nn.Module, preprocess: Preprocess) -> Callable[[Any, jax.Array], jax.Array]:
+    """The pure function (variables, uint8 images [n, h, w, c]) -> class logits float32 [n, classes]."""
+
+    def predict(variables: Any, image: jax.Array) -> jax.Array:
+        return model.apply(variables, preprocess(image, jax.random.key(0)))[0]
+
+    return predict

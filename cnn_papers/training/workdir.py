@@ -1,0 +1,108 @@
+"""A run's folder: one process at a time, one configuration for good."""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from cnn_papers.errors import UserError
+
+RUN = "run.json"
+# What may differ when a run is taken up again: where things lie, how long and how loudly it runs.
+FREE_KEYS = ("checkpoint", "data.data_dir", "data.resident", "log_every_steps", "mesh", "total_epochs", "total_steps")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds `workdir` (made if missing) for this process.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written to: {error.strerror}; give another with --workdir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f"workdir {workdir} is in use by {file.read().strip()}; wait or give another") from error
+        file.truncate(0)
+        now = datetime.datetime.now().isoformat(" ", "seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        file.flush()
+        yield
+
+
+def write_run(workdir: pathlib.Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class names, …)."""
+    packages = ("cnn_papers", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {"python": sys.version.split()[0]}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed, only on the path
+            versions[package] = importlib.metadata.version(package)
+    part = workdir / (RUN + ".tmp")
+    part.write_text(json.dumps({**facts, "versions": versions, "config": config}, indent=1))
+    os.replace(part, workdir / RUN)
+
+
+def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What `write_run` wrote; None where there is no run."""
+    try:
+        return json.loads((workdir / RUN).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir / RUN} cannot be read: {error}") from error
+
+
+def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+    """Raises UserError if `workdir` holds a run of another configuration, with the differences that matter."""
+    run = read_run(workdir)
+    if run is None:
+        return
+    old, new = _flat(run["config"]), _flat(config)
+    different = [
+        f"{key}: {old.get(key, 'unset')} there, {new.get(key, 'unset')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "unset") != new.get(key, "unset") and not key.startswith(FREE_KEYS)
+    ]
+    if different:
+        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+        raise UserError(
+            f"workdir {workdir} holds a run of another configuration ({'; '.join(different[:4])}{more}); "
+            "give another with --workdir, or remove it"
+        )
+
+
+def check_space(workdir: pathlib.Path, state_bytes: int, keep: int) -> None:
+    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of `workdir`."""
+    need, free = state_bytes * (keep + 1), shutil.disk_usage(workdir).free
+    if free < need:
+        raise UserError(
+            f"workdir {workdir} has {free:,} bytes free; {keep} checkpoints and one under way need {need:,}: "
+            "free some space, lower config.checkpoint.keep or give another with --workdir"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
+    }

@@ -1,0 +1,189 @@
+"""What a run reports: metrics.jsonl (the truth), timing.jsonl, TensorBoard events, and lines or a bar on the terminal.
+
+Rows of metrics.jsonl depend on the run alone, so that a run killed and taken up again writes the same file; whatever
+the clock says goes to timing.jsonl.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import rich.progress
+
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+Row = dict[str, Any]
+
+
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """The rows of a .jsonl file; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+class Writer:
+    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first."""
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int, steps_per_epoch: float):
+        self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
+        self._files = {name: _reopen(workdir / name, start_step) for name in (METRICS, TIMING)}
+        self._events = _open_events(workdir, start_step)
+        self._bar = _open_bar(start_step, total_steps)
+        self._since, self._step = time.monotonic(), start_step
+
+    def resume_clock(self, step: int) -> None:
+        """Leaves out what happened since the last report (compiling, evaluating, saving) from the speed."""
+        self._since, self._step = time.monotonic(), step
+
+    def train(self, step: int, values: Row, batch_size: int) -> None:
+        """Reports training figures up to `step`, and the speed since the last report."""
+        speed = (step - self._step) * batch_size / max(time.monotonic() - self._since, 1e-9)
+        eta = (self.total_steps - step) * batch_size / max(speed, 1e-9)
+        self._write(METRICS, step, {f"train/{name}": value for name, value in values.items()})
+        self._write(TIMING, step, {"images_per_second": round(speed, 1)})
+        text = f"loss {values['loss']:.4f}  top-1 error {values['top1_error']:.2f}%  {speed:,.0f} images/s"
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step, text=f"epoch {self._epoch(step)}  {text}")
+        else:
+            self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  {text}  ETA {_clock(eta)}")
+        self.resume_clock(step)
+
+    def evaluation(self, step: int, values: Row, note: str = "") -> None:
+        """Reports the errors on the evaluation split at `step`."""
+        self._write(METRICS, step, {f"val/{name}": value for name, value in values.items()})
+        errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
+        self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}")
+
+    def filters(self, step: int, params: Any, channels: int) -> None:
+        """Draws the first layer's kernels, those that read an image of so many channels, for TensorBoard."""
+        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels]
+        if self._events and kernels:
+            self._events.image(step, "conv1", filter_grid(np.asarray(kernels[0], np.float32)))
+
+    def say(self, text: str) -> None:
+        """One line on the terminal, above the bar if there is one."""
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        for file in self._files.values():
+            file.close()
+        if self._events:
+            self._events.close()
+        if self._bar:
+            self._bar.stop()
+
+    def _epoch(self, step: int) -> str:
+        return f"{step / self.steps_per_epoch:.1f}"
+
+    def _write(self, name: str, step: int, row: Row) -> None:
+        self._files[name].write(json.dumps({"step": step, **row}) + "\n")
+        self._files[name].flush()
+        if self._events:
+            self._events.scalars(step, row)
+
+
+class Events:
+    """TensorBoard events, written without TensorFlow. Best effort: the first failure is logged and ends it."""
+
+    def __init__(self, folder: pathlib.Path, start_step: int):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._writer, self._broken = event_pb2, EventFileWriter(str(folder)), False
+        if start_step:  # tells TensorBoard to drop what an interrupted process wrote beyond this step
+            session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(event_pb2.Event(session_log=session, step=start_step, wall_time=time.time()))
+
+    def scalars(self, step: int, values: Row) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        items = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add(self._event.Event(step=step, wall_time=time.time(), summary=Summary(value=items)))
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """`image` is uint8 RGB [h, w, 3]."""
+        import cv2
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        picture = Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=encoded)
+        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        self._add(self._event.Event(step=step, wall_time=time.time(), summary=summary))
+
+    def close(self) -> None:
+        if not self._broken:
+            self._writer.close()
+
+    def _add(self, event: Any) -> None:
+        if self._broken:
+            return
+        try:
+            self._writer.add_event(event)
+        except Exception as error:  # a full disk or a dead file system must not end the training
+            self._broken = True
+            logging.getLogger(__name__).warning("TensorBoard events stop here: %s", error)
+
+
+def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:
+    """Kernels [h, w, c, n] side by side as uint8 RGB; each is stretched to its own full range."""
+    h, w, c, n = kernel.shape
+    low, high = kernel.min((0, 1, 2)), kernel.max((0, 1, 2))
+    scaled = (255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    scaled = scaled if c == 3 else np.repeat(scaled.mean(2, keepdims=True).astype(np.uint8), 3, 2)
+    rows = -(-n // columns)
+    grid = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, 3), 255, np.uint8)
+    for i in range(n):
+        top, left = i // columns * (h + 1), i % columns * (w + 1)
+        grid[top : top + h, left : left + w] = scaled[..., i]
+    return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def _reopen(path: pathlib.Path, last_step: int) -> Any:
+    """The file opened for appending, cut back to the rows up to `last_step`."""
+    rows = [row for row in read_rows(path) if row["step"] <= last_step]
+    part = path.with_suffix(".tmp")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(part, path)
+    return path.open("a")
+
+
+def _open_events(workdir: pathlib.Path, start_step: int) -> Events | None:
+    try:
+        return Events(workdir / "tensorboard", start_step)
+    except (ImportError, OSError) as error:
+        logging.getLogger(__name__).warning("no TensorBoard events: %s", error)
+        return None
+
+
+def _open_bar(start_step: int, total_steps: int) -> rich.progress.Progress | None:
+    if not sys.stdout.isatty():
+        return None
+    fields = ("{task.completed}/{task.total}", "{task.fields[text]}")
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("step"),
+        rich.progress.TextColumn(fields[0]),
+        rich.progress.BarColumn(20),
+        rich.progress.TextColumn(fields[1]),
+        rich.progress.TextColumn("ETA"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    bar.add_task("train", total=total_steps, completed=start_step, text="compiling")
+    bar.start()
+    return bar
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

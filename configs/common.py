@@ -1,0 +1,77 @@
+"""The keys that every recipe has, with the values most of them share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from cnn_papers.errors import UserError
+
+Recipe = Callable[[], ConfigDict]
+
+
+def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> ConfigDict:
+    """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is called `paper`."""
+    recipe = recipe or "desk"
+    if recipe not in recipes:
+        raise UserError(f"configs/{name}.py has no recipe '{recipe}'; there are: {', '.join(recipes)}")
+    config = recipes[recipe]()
+    config.name, config.recipe, config.paper_recipe = name, recipe, paper
+    return config
+
+
+def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, Any]) -> ConfigDict:
+    """A config with every key.
+
+    Args:
+      model_name: a file of `cnn_papers.models`.
+      variant: one of its VARIANTS.
+      num_classes: width of the head.
+      fields: the model's other fields by type, such as {"dropout": float}, left to the variant unless given a value.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 128
+    config.total_epochs = 1.0
+    config.total_steps = 0  # when positive, instead of total_epochs
+    config.log_every_steps = 50
+    config.model_name = model_name
+    config.model = ConfigDict({"variant": variant, "num_classes": num_classes, "dtype": "float32"})
+    for field, value in fields.items():
+        config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
+    config.data = ConfigDict(
+        {
+            "name": "digits",
+            "data_dir": "",  # TFDS's default folder
+            "train_split": "train",
+            "eval_split": "test",
+            "train_host": "decode",
+            "train_device": "",
+            "eval_host": "decode",
+            "eval_device": "",
+            "resident": "auto",  # or always, never
+            "max_skips": 10,  # training images that may turn out undecodable
+        }
+    )
+    config.loss = ConfigDict({"aux_weight": 0.0})
+    config.optim = ConfigDict(
+        {
+            "lr": 0.1,
+            "lr_batch": 128,  # the batch that lr is meant for; another batch scales it
+            "momentum": 0.9,
+            "momentum_form": "caffe",
+            "nesterov": False,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "warmup_epochs": 0.0,
+            "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
+            "wd_mults": (),
+            "accumulate": 1,  # parts a batch is worked through in
+            "ema_decay": 0.0,  # 0: no running average of the parameters
+            "max_skipped_in_a_row": 20,  # non-finite steps before the run stops
+        }
+    )
+    config.eval = ConfigDict({"every_epochs": 1.0, "batch_size": 0, "protocol": "single_view"})  # 0: batch_size
+    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
+    config.mesh = ConfigDict({"data": -1})  # all devices
+    return config

@@ -1,0 +1,116 @@
+"""The embedded data: exactly scikit-learn's digits, and scenes whose boxes fit what was pasted."""
+
+import collections
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from cnn_papers.data import digits
+from cnn_papers.data.sources import find_builder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder where both configurations have been made, once."""
+    folder = tmp_path_factory.mktemp("digits")
+    for name in ("digits", "digits/scenes"):
+        find_builder(name, str(folder)).download_and_prepare()
+    return folder
+
+
+def _examples(name: str, split: str, data_dir: pathlib.Path) -> list[dict]:
+    source = find_builder(name, str(data_dir)).as_data_source(split)
+    return source.__getitems__(list(range(len(source))))
+
+
+def _theirs() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's images, uint8 [1797, 8, 8, 1] with its 0…16 as 0…255, and labels."""
+    pixels, labels = load_digits(return_X_y=True)
+    return np.round(np.asarray(pixels) * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels)
+
+
+def test_plain_is_the_default_and_written_as_array_record(data_dir):
+    builder = find_builder("digits", str(data_dir))
+    assert builder.info.full_name == "digits/plain/1.0.0"
+    assert builder.info.file_format.value == "array_record"
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 1437, "test": 360}
+    assert builder.info.features["image"].shape == (8, 8, 1)
+    assert builder.info.features["label"].names == list("0123456789")
+
+
+def test_plain_examples_are_scikit_learns_in_its_order(data_dir):
+    images, labels = _theirs()
+    for split, part in (("train", slice(0, 1437)), ("test", slice(1437, 1797))):
+        ours = _examples("digits", split, data_dir)
+        np.testing.assert_array_equal(np.stack([e["image"] for e in ours]), images[part])
+        assert [e["label"] for e in ours] == labels[part].tolist()
+        histogram = collections.Counter(int(e["label"]) for e in ours)
+        assert [histogram[c] for c in range(10)] == np.bincount(labels[part], minlength=10).tolist()
+
+
+def test_pixels_use_all_of_uint8(data_dir):
+    images = np.stack([e["image"] for e in _examples("digits", "train", data_dir)])
+    assert np.unique(images).tolist() == [round(v * 255 / 16) for v in range(17)]
+
+
+def test_a_second_build_is_the_same(data_dir, tmp_path):
+    find_builder("digits", str(tmp_path)).download_and_prepare()
+    first, second = (_examples("digits", "test", folder) for folder in (data_dir, tmp_path))
+    assert len(first) == 360
+    for a, b in zip(first, second, strict=True):
+        assert a["label"] == b["label"]
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
+def test_scenes_are_of_one_to_three_digits_and_labelled_by_the_largest(data_dir):
+    builder = find_builder("digits/scenes", str(data_dir))
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 2000, "test": 400}
+    for split, least in (("train", 400), ("test", 80)):
+        examples = _examples("digits/scenes", split, data_dir)
+        counts = collections.Counter(len(e["objects"]["label"]) for e in examples)
+        assert set(counts) == {1, 2, 3} and min(counts.values()) >= least
+        assert {int(e["label"]) for e in examples} == set(range(10))
+        for e in examples:
+            assert e["image"].shape == (64, 64, 3) and e["image"].dtype == np.uint8
+            boxes = np.array(e["objects"]["bbox"])
+            areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+            assert e["label"] == e["objects"]["label"][int(areas.argmax())]
+
+
+def test_boxes_are_tight_around_the_pasted_digits_and_do_not_overlap(data_dir):
+    for scene, example in enumerate(_examples("digits/scenes", "train[:300]", data_dir)):
+        ground = np.rint(digits._ground(np.random.default_rng((digits._SCENE_SEED, scene))))
+        changed = (example["image"] != ground).any(-1)
+        covered = np.zeros((64, 64), int)
+        for box in example["objects"]["bbox"]:
+            top, left, bottom, right = (np.asarray(box) * 64).tolist()
+            assert all(edge == int(edge) for edge in (top, left, bottom, right))
+            inside = changed[int(top) : int(bottom), int(left) : int(right)]
+            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any(), scene
+            assert max(inside.shape) <= 40 and min(inside.shape) >= 2
+            covered[int(top) : int(bottom), int(left) : int(right)] += 1
+        assert covered.max() == 1, scene
+        assert not changed[covered == 0].any(), scene
+
+
+def test_scenes_of_a_split_show_only_its_digits_and_come_out_the_same_again(data_dir):
+    images, labels = _theirs()
+    for split, part, first in (("train", slice(0, 1437), 0), ("test", slice(1437, 1797), 2000)):
+        for scene, stored in enumerate(_examples("digits/scenes", split + "[:20]", data_dir), first):
+            rng = np.random.default_rng((digits._SCENE_SEED, scene))
+            again = digits._make_scene(rng, images[part], labels[part])
+            pixels = cv2.imdecode(np.frombuffer(again["image"], np.uint8), cv2.IMREAD_COLOR)
+            assert pixels is not None
+            np.testing.assert_array_equal(stored["image"], pixels[..., ::-1])
+            assert stored["label"] == again["label"]
+            assert [int(label) for label in stored["objects"]["label"]] == [o["label"] for o in again["objects"]]
+
+
+def test_scenes_are_in_colour_and_all_different(data_dir):
+    images = np.stack([e["image"] for e in _examples("digits/scenes", "train[:100]", data_dir)])
+    assert len({image.tobytes() for image in images}) == 100
+    spread = images.astype(int).max(-1) - images.astype(int).min(-1)
+    assert spread.mean() > 40
