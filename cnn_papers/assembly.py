@@ -4,16 +4,20 @@ import importlib
 import pkgutil
 from typing import Any, NamedTuple
 
+import cv2
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 import cnn_papers.models
-from cnn_papers.data import augment
+from cnn_papers.data import host_ops
+from cnn_papers.data.augment import Transform, compose, needs_statistics
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split, open_split
 from cnn_papers.data.statistics import Statistics, load_or_compute
 from cnn_papers.errors import UserError
+from cnn_papers.opstrings import parse
 from cnn_papers.training import mesh as meshes
 
 POSITIVE = [
@@ -51,8 +55,8 @@ class Data(NamedTuple):
 
     train: Pipeline
     held_out: Pipeline
-    augment: augment.Transform
-    view: augment.Transform
+    augment: Transform
+    view: Transform
 
 
 def check_ranges(config: Any) -> None:
@@ -112,8 +116,8 @@ def open_data(config: Any, mesh: Mesh) -> Data:
     return Data(
         open_pipeline(train, config, "train_host", mesh, max_skips=data.max_skips),
         open_pipeline(held_out, config, "eval_host", mesh),
-        augment.compose(data.train_device, statistics, key="data.train_device", train=True),
-        augment.compose(data.eval_device, statistics, key="data.eval_device", train=False),
+        compose(data.train_device, statistics, key="data.train_device", train=True),
+        compose(data.eval_device, statistics, key="data.eval_device", train=False),
     )
 
 
@@ -135,7 +139,24 @@ def open_pipeline(
 
 def _statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
     """The statistics of the training images as evaluation sees them, if any device operation asks for them."""
-    if not augment.needs_statistics(config.data.train_device, config.data.eval_device):
+    if not needs_statistics(config.data.train_device, config.data.eval_device):
         return None
     pipeline = open_pipeline(train, config, "eval_host", mesh, max_skips=config.data.max_skips, resident="never")
     return load_or_compute(train, config.data.eval_host, pipeline.images)
+
+
+def configured_input(config: Any) -> tuple[int, ...]:
+    """The (h, w, c) that the config feeds the network, without opening its data.
+
+    Where the host operations leave images as large as they come, it is the input the paper's figures hold for.
+    """
+    ops = parse(config.data.eval_host, host_ops, leading=1, key="data.eval_host")
+    shapes = set()
+    for size in ((48, 64, 3), (600, 500, 3)):
+        image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
+        for op in ops:
+            image = op(image, rng=np.random.default_rng(0))
+        shapes.add(image.shape)
+    if len(shapes) == 1:
+        return shapes.pop()
+    return model_module(config.model_name).FACTS[config.model.variant].input

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from cnn_papers.errors import UserError
+
 
 class Layer(NamedTuple):
     """One row of the layer table: `shape` is the output for one image, without the batch axis."""
@@ -29,10 +31,17 @@ class Network(NamedTuple):
 
 
 def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary heads included."""
+    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary heads included.
+
+    Raises:
+      UserError: an image that the network cannot take.
+    """
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    return dict(jax.eval_shape(lambda image: model.init(rngs, image, train=True), image))
+    try:
+        return dict(jax.eval_shape(lambda image: model.init(rngs, image, train=True), image))
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
 
 
 def parameter_count(params: Any) -> int:
@@ -51,7 +60,8 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     ends: dict[str, tuple[int, ...]] = {}
 
     def logits(variables: dict[str, Any], image: jax.Array) -> jax.Array:
-        logits, endpoints = model.apply(variables, image)
+        outputs: Any = model.apply(variables, image)
+        logits, endpoints = outputs
         ends.update({name: end.shape[1:] for name, end in endpoints.items()})  # JAX would sort a returned dict
         return logits
 
@@ -77,15 +87,15 @@ def _add_macs(
             _add_macs(inner, macs, scope, times * repeats, names)
 
 
-def _equation_macs(eqn: core.JaxprEqn) -> int:
-    out = eqn.outvars[0].aval
+def _equation_macs(eqn: Any) -> int:
     if eqn.primitive.name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         layout = eqn.params["dimension_numbers"].rhs_spec  # (out, in / groups, *spatial)
-        return math.prod(out.shape) * math.prod(kernel) // kernel[layout[0]]
+        return math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // kernel[layout[0]]
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
-        return math.prod(out.shape) * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+        inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+        return math.prod(eqn.outvars[0].aval.shape) * inner
     return 0
 
 

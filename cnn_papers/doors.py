@@ -99,12 +99,12 @@ def _config_files() -> str:
 
 def _unknown_key(argv: list[str]) -> UserError | None:
     """The first `--config.…` override that names no key, with the nearest that exists."""
-    config = flags.FLAGS["config"].value
+    config: Any = flags.FLAGS["config"].value
     for argument in argv:
         path = argument.lstrip("-").partition("=")[0]
         if not path.startswith("config."):
             continue
-        node = config
+        node: Any = config
         for i, part in enumerate(path.split(".")[1:], 1):
             if not hasattr(node, "keys") or part not in node:
                 parent = ".".join(path.split(".")[:i])

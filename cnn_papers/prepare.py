@@ -122,11 +122,14 @@ def _download(builder: Any, archives: pathlib.Path) -> None:
         f"cannot download {builder.name}: check the network and HTTPS_PROXY, or prepare it on another machine and copy "
         f"{builder.data_dir} from there"
     )
-    urls = list(builder.url_infos or {}) if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS else []
-    if urls and not any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO")):  # nothing fetched earlier
+    urls = [url for url in builder.url_infos or {} if url.startswith("http")]
+    by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+    if (
+        urls and not by_hand and not any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO"))
+    ):  # nothing fetched earlier
         try:
             requests.head(urls[0], timeout=20)  # TFDS itself would try for minutes
-        except requests.exceptions.ConnectionError as error:
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise UserError(f"{advice} ({_first_line(error)})") from error
     config = tfds.download.DownloadConfig(manual_dir=os.fspath(archives), try_download_gcs=False)
     try:

@@ -26,15 +26,16 @@ def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: M
     facts = assembly.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out
     place = "on the devices" if train.resident is not None else "streamed"
+    size, paper_size = ("×".join(map(str, shape)) for shape in (network.input, facts.input))
     recipe = f"{config.name}:{config.recipe}"
     if config.recipe != config.paper_recipe:
         recipe += f"  (the paper's own is configs/{config.name}.py:{config.paper_recipe})"
     lines = {
         "recipe": recipe,
         "data": f"{train.split.name}, {len(train):,} images, {place}; {held_out.split.name}, {len(held_out):,} images",
-        "model": f"{config.model_name} '{config.model.variant}' at {'×'.join(map(str, network.input))}, {config.model.dtype}",
+        "model": f"{config.model_name} '{config.model.variant}' at {size}, {config.model.dtype}",
         "parameters": f"{network.params:,}  (paper's network: {facts.params:,})",
-        "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {'×'.join(map(str, facts.input))})",
+        "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {paper_size})",
         "devices": f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
         "length": f"{steps:,} steps of {config.batch_size} images, {steps * config.batch_size / len(train):.1f} epochs",
         "workdir": str(folder),
@@ -52,6 +53,5 @@ def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
     reported = importlib.import_module(f"configs.{config.name}").REPORTED
     for result in reported:
         if result.recipe == config.recipe:
-            print(
-                f"{'paper':>14}  {result.metric.removeprefix('val/')} {result.value}% ({result.protocol}, {result.source})"
-            )
+            metric = result.metric.removeprefix("val/")
+            print(f"{'paper':>14}  {metric} {result.value}% ({result.protocol}, {result.source})")

@@ -32,7 +32,7 @@ class Length(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The pieces of a run that stay; `init`, `train_step` and `eval_step` are jitted, `abstract` is what `init` gives."""
+    """The pieces of a run that stay; `init`, `train_step` and `eval_step` are jitted, `abstract` is like `init()`."""
 
     config: Any
     folder: pathlib.Path

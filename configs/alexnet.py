@@ -4,7 +4,7 @@ python -m cnn_papers.main --config=configs/alexnet.py                  desk: emb
 python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012     the paper's
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from cnn_papers.facts import Reported
 from configs import common
@@ -21,7 +21,7 @@ FIELDS = {
 }
 
 
-def desk() -> ConfigDict:
+def desk() -> Any:
     """The paper's network, a quarter as wide, on 8×8 digits enlarged to 67×67."""
     config = common.base("alexnet", "paper", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
     _sgd(config)
@@ -38,7 +38,7 @@ def desk() -> ConfigDict:
     return config
 
 
-def imagenet2012() -> ConfigDict:
+def imagenet2012() -> Any:
     """The paper's recipe."""
     config = common.base("alexnet", "paper", 1000, FIELDS)
     _sgd(config)
@@ -57,13 +57,13 @@ def imagenet2012() -> ConfigDict:
     return config
 
 
-def _sgd(config: ConfigDict) -> None:
+def _sgd(config: Any) -> None:
     config.optim.momentum = 0.9  # §5
     config.optim.momentum_form = "caffe"  # §5: v ← 0.9·v − 0.0005·ε·w − ε·g
     config.optim.weight_decay = 5e-4  # §5
 
 
-def get_config(recipe: str = "") -> ConfigDict:
+def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for "") or imagenet2012."""
     return common.choose({"desk": desk, "imagenet2012": imagenet2012}, recipe, name="alexnet", paper="imagenet2012")
 

@@ -7,10 +7,10 @@ from ml_collections import ConfigDict, config_dict
 
 from cnn_papers.errors import UserError
 
-Recipe = Callable[[], ConfigDict]
+Recipe = Callable[[], Any]
 
 
-def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> ConfigDict:
+def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> Any:
     """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is called `paper`."""
     recipe = recipe or "desk"
     if recipe not in recipes:
@@ -20,8 +20,8 @@ def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str)
     return config
 
 
-def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, Any]) -> ConfigDict:
-    """A config with every key.
+def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, Any]) -> Any:
+    """A ConfigDict with every key (typed Any, since its attributes are its keys).
 
     Args:
       model_name: a file of `cnn_papers.models`.

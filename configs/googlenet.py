@@ -4,7 +4,7 @@ python -m cnn_papers.main --config=configs/googlenet.py                  desk: e
 python -m cnn_papers.main --config=configs/googlenet.py:imagenet2012     the paper's
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from cnn_papers.facts import Reported
 from configs import common
@@ -12,7 +12,7 @@ from configs import common
 FIELDS = {"aux_heads": bool, "lrn": bool, "dropout": float, "aux_dropout": float, "width": float}
 
 
-def desk() -> ConfigDict:
+def desk() -> Any:
     """The paper's network, narrower, on 8×8 digits enlarged to 32×32."""
     config = common.base("googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5})
     config.batch_size = 64  # not in paper: the data set is small
@@ -31,7 +31,7 @@ def desk() -> ConfigDict:
     return config
 
 
-def imagenet2012() -> ConfigDict:
+def imagenet2012() -> Any:
     """The paper's recipe; what it leaves open follows Caffe's bvlc_googlenet."""
     config = common.base("googlenet", "paper", 1000, FIELDS)
     config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
@@ -54,7 +54,7 @@ def imagenet2012() -> ConfigDict:
     return config
 
 
-def get_config(recipe: str = "") -> ConfigDict:
+def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for "") or imagenet2012."""
     recipes = {"desk": desk, "imagenet2012": imagenet2012}
     return common.choose(recipes, recipe, name="googlenet", paper="imagenet2012")

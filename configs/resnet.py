@@ -5,7 +5,7 @@ python -m cnn_papers.main --config=configs/resnet.py:cifar10        §4.2, ResNe
 python -m cnn_papers.main --config=configs/resnet.py:imagenet2012   §3.4, ResNet-50
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from cnn_papers.facts import Reported
 from configs import common
@@ -21,7 +21,7 @@ FIELDS = {
 }
 
 
-def desk() -> ConfigDict:
+def desk() -> Any:
     """The eight-layer member of the CIFAR family on 8×8 digits enlarged to 32×32."""
     config = common.base("resnet", "cifar-8", 10, FIELDS)
     _sgd(config)
@@ -38,7 +38,7 @@ def desk() -> ConfigDict:
     return config
 
 
-def cifar10() -> ConfigDict:
+def cifar10() -> Any:
     """§4.2, trained on 45k and judged on 5k as the paper chose its schedule; `train` and `test` for its Table 6."""
     config = common.base("resnet", "cifar-20", 10, FIELDS)
     _sgd(config)
@@ -55,7 +55,7 @@ def cifar10() -> ConfigDict:
     return config
 
 
-def imagenet2012() -> ConfigDict:
+def imagenet2012() -> Any:
     """§3.4. The paper drops the rate when the error plateaus; its released code does at fixed steps."""
     config = common.base("resnet", "50", 1000, FIELDS)
     _sgd(config)
@@ -74,14 +74,14 @@ def imagenet2012() -> ConfigDict:
     return config
 
 
-def _sgd(config: ConfigDict) -> None:
+def _sgd(config: Any) -> None:
     """What §3.4 and §4.2 share; the velocity holds the learning rate, as in the authors' Caffe."""
     config.optim.momentum = 0.9  # §3.4, §4.2
     config.optim.momentum_form = "caffe"
     config.optim.weight_decay = 1e-4  # §3.4, §4.2
 
 
-def get_config(recipe: str = "") -> ConfigDict:
+def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), cifar10 or imagenet2012."""
     recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012}
     return common.choose(recipes, recipe, name="resnet", paper="imagenet2012")

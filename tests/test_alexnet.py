@@ -11,10 +11,17 @@ from cnn_papers.models import alexnet
 SMALL = {"width": 0.125, "conv1_stride": 1, "num_classes": 7}
 
 
-def build(variant="paper", side=32, **fields):
-    model = alexnet.Model(variant, **{**SMALL, **fields})
-    image = jax.random.normal(jax.random.key(0), (2, side, side, 3))
-    return model, dict(jax.jit(model.init)(jax.random.key(1), image)), image
+def build(variant="paper", **fields):
+    """A small network as a compiled function of (variables, image), random variables and two images for it."""
+    model = alexnet.Model(variant, **SMALL, **fields)
+    random = np.random.default_rng(0)
+
+    def normal(leaf):
+        return random.normal(scale=0.2, size=leaf.shape).astype(np.float32)
+
+    variables = jax.tree.map(normal, counting.abstract_variables(model, (32, 32, 3)))
+    apply = jax.jit(model.apply, static_argnames=("train", "mutable"))
+    return apply, variables, random.normal(size=(2, 32, 32, 3)).astype(np.float32)
 
 
 def kernels(**fields):
@@ -38,16 +45,17 @@ def test_kernels_read_the_channels_that_figure_2_draws():
 
 
 def test_columns_meet_at_conv3_and_not_before():
-    model, variables, image = build()
-    half = variables["params"]["conv1"]["kernel"].shape[-1] // 2
-    silenced = variables["params"]["conv1"]["kernel"].at[..., :half].set(0)
+    apply, variables, image = build()
+    kernel = variables["params"]["conv1"]["kernel"]
+    silenced = kernel * (np.arange(kernel.shape[-1]) >= kernel.shape[-1] // 2)
     changed = {"params": {**variables["params"], "conv1": {**variables["params"]["conv1"], "kernel": silenced}}}
-    _, before = model.apply(variables, image)
-    _, after = model.apply(changed, image)
+    _, before = apply(variables, image)
+    _, after = apply(changed, image)
     for name in ("conv1", "norm1", "pool1", "conv2", "norm2", "pool2"):
-        mine, other = jnp.split(before[name] != after[name], 2, -1)
+        mine, other = np.split(np.asarray(before[name] != after[name]), 2, -1)
         assert mine.any() and not other.any(), name
-    assert all((before["conv3"] != after["conv3"])[..., half:].any((0, 1, 2)))
+    mine, other = np.split(np.asarray(before["conv3"] != after["conv3"]), 2, -1)
+    assert mine.any() and other.any()
 
 
 @pytest.mark.parametrize(
@@ -77,89 +85,82 @@ def test_two_layers_left_out_hand_the_crossing_on():
     assert got["conv5"] == (3, 3, 256, 256) and got["fc6"] == (6, 6, 256, 4096)
 
 
-def test_lrn_and_pooling_switch_off_without_touching_the_rest():
-    _, variables, image = build()
-    _, ends = alexnet.Model(**SMALL, lrn=False).apply(variables, image)
-    assert not [name for name in ends if name.startswith("norm")]
+def test_pooling_without_overlap_keeps_every_map():
     full = counting.count(alexnet.Model(pool=(2, 2)), (227, 227, 3))
-    assert {row.name: row.shape[:2] for row in full.layers if row.name.startswith("pool")} == {
-        "pool1": (27, 27),
-        "pool2": (13, 13),
-        "pool5": (6, 6),
-    }
+    sides = {row.name: row.shape[:2] for row in full.layers if row.name.startswith("pool")}
+    assert sides == {"pool1": (27, 27), "pool2": (13, 13), "pool5": (6, 6)}
     assert full.params == alexnet.FACTS["paper"].params
 
 
-def test_response_normalisation_stays_within_a_column():
-    model, variables, image = build()
-    _, ends = model.apply(variables, image)
+def test_response_normalisation_stays_within_a_column_and_switches_off():
+    apply, variables, image = build()
+    _, ends = apply(variables, 100 * image)
     a = np.asarray(ends["conv1"], np.float64)
-    expected = np.empty_like(a)
     channels = a.shape[-1]
+    expected = np.empty_like(a)
     for i in range(channels):
         column = range(channels // 2) if i < channels // 2 else range(channels // 2, channels)
         near = [j for j in column if abs(j - i) <= 2]
         expected[..., i] = a[..., i] / (2 + 1e-4 * (a[..., near] ** 2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(ends["norm1"], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ends["norm1"], expected, rtol=1e-4, atol=1e-5)
+    rows = counting.count(alexnet.Model(lrn=False), (227, 227, 3)).layers
+    assert not [row.name for row in rows if row.name.startswith("norm")]
 
 
 @pytest.mark.parametrize("activation, low, high", [("relu", 0, np.inf), ("tanh", -1, 1), ("sigmoid", 0, 1)])
 def test_activation_bounds_every_hidden_layer(activation, low, high):
-    model, variables, image = build(activation=activation)
-    _, ends = model.apply(jax.tree.map(lambda p: 5 * p, variables), image)
+    apply, variables, image = build(activation=activation)
+    _, ends = apply(variables, image)
     for name in ("conv1", "conv3", "conv5", "fc6", "fc7"):
-        assert low <= ends[name].min() and ends[name].max() <= high and ends[name].max() > 0.1, name
+        assert low <= ends[name].min() and ends[name].max() <= high and ends[name].max() > 0.5, name
     assert (ends["conv1"].min() < -0.1) == (activation == "tanh")
 
 
-def test_dropout_follows_the_fully_connected_layers_and_precedes_them_in_one_weird_trick():
-    rngs = {"dropout": jax.random.key(2)}
-    model, variables, image = build(dropout=1.0, weight_init="he")
-    (logits, ends) = model.apply(variables, image, train=True, rngs=rngs)
-    assert jnp.array_equal(ends["fc6"], model.apply(variables, image)[1]["fc6"])
-    assert not ends["fc7"].any() and not logits.any()  # the biases start at zero
-    model, variables, image = build("one_weird_trick", dropout=1.0)
-    (logits, ends) = model.apply(variables, image, train=True, rngs=rngs)
-    assert ends["avgpool"].any() and not ends["fc6"].any() and not logits.any()
-    (logits, _) = alexnet.Model("one_weird_trick", **SMALL).apply(variables, image)
-    assert logits.any()
+def test_the_paper_drops_what_fc6_and_fc7_give():
+    apply, variables, image = build(dropout=1.0)
+    logits, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(2)})
+    assert ends["fc6"].max() > 1 and ends["fc6"].std(0).max() > 0.1  # fc6 itself has seen the image
+    bias = {name: np.maximum(variables["params"][name]["bias"], 0) for name in ("fc6", "fc7")}
+    np.testing.assert_allclose(ends["fc7"][0, 0, 0], bias["fc7"], rtol=1e-6)
+    np.testing.assert_allclose(logits[1], variables["params"]["fc8"]["bias"], rtol=1e-6)
 
 
-def test_initialisation_is_the_papers_or_he():
-    _, variables, _ = build(width=0.5)
-    params = variables["params"]
-    assert {name: set(np.unique(layer["bias"])) for name, layer in params.items()} == {
-        "conv1": {0.0},
-        "conv2": {1.0},
-        "conv3": {0.0},
-        "conv4": {1.0},
-        "conv5": {1.0},
-        "fc6": {1.0},
-        "fc7": {1.0},
-        "fc8": {0.0},
-    }
+def test_one_weird_trick_drops_what_fc6_and_fc7_read():
+    apply, variables, image = build("one_weird_trick", dropout=1.0)
+    logits, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(2)})
+    assert ends["avgpool"].max() > 1
+    np.testing.assert_allclose(ends["fc6"][0, 0, 0], np.maximum(variables["params"]["fc6"]["bias"], 0), rtol=1e-6)
+    fc8 = variables["params"]["fc8"]
+    expected = np.asarray(ends["fc7"])[:, 0, 0] @ fc8["kernel"][0, 0] + fc8["bias"]  # nothing dropped before fc8
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_initialisation_is_the_papers():
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    params = jax.jit(alexnet.Model(**SMALL).init)(jax.random.key(0, impl="rbg"), image)["params"]
+    ones = {name for name, layer in params.items() if (layer["bias"] == 1).all()}
+    assert ones == {"conv2", "conv4", "conv5", "fc6", "fc7"}
+    assert all(not layer["bias"].any() for name, layer in params.items() if name not in ones)
     for name, layer in params.items():
         np.testing.assert_allclose(layer["kernel"].std(), 0.01, rtol=0.1, err_msg=name)
-    he = build(weight_init="he", width=0.5)[1]["params"]
-    assert not he["conv2"]["bias"].any()
-    np.testing.assert_allclose(he["conv3"]["kernel"].std(), np.sqrt(2 / (9 * 128)), rtol=0.05)
 
 
 def test_batch_norm_replaces_biases_and_normalises_what_the_activation_reads():
-    model, variables, image = build("batch_norm", activation="tanh", dropout=0.0)
-    names = [f"bn{i}" for i in range(1, 6)]
-    assert sorted(variables["batch_stats"]) == names
+    apply, variables, image = build("batch_norm", activation="tanh")
+    assert sorted(variables["batch_stats"]) == [f"bn{i}" for i in range(1, 6)]
     assert all("bias" not in variables["params"][f"conv{i}"] for i in range(1, 6))
-    (_, ends), updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
-    for i in (1, 2, 5):
-        before = jnp.arctanh(ends[f"conv{i}"])
-        np.testing.assert_allclose(before.mean((0, 1, 2)), 0, atol=1e-3)
+    rngs = {"dropout": jax.random.key(0)}
+    (_, ends), updated = apply(variables, image, train=True, rngs=rngs, mutable=("batch_stats",))
+    for i in (1, 2, 3):  # conv4 and conv5 have the same code
+        scale, bias = variables["params"][f"bn{i}"]["scale"], variables["params"][f"bn{i}"]["bias"]
+        normalised = (np.arctanh(np.asarray(ends[f"conv{i}"], np.float64)) - bias) / scale
+        np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=1e-2)
+        np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=2e-2)
     assert "norm1" not in ends
-    moved = updated["batch_stats"]["bn2"]["mean"]
-    assert moved.shape == (32,) and jnp.abs(moved).min() > 0
+    assert (updated["batch_stats"]["bn2"]["mean"] != variables["batch_stats"]["bn2"]["mean"]).all()
 
 
-@pytest.mark.parametrize("h, w", [(6, 6), (7, 13), (4, 9), (12, 1)])
+@pytest.mark.parametrize("h, w", [(6, 6), (7, 13), (4, 1)])
 def test_adaptive_average_pooling_against_a_loop(h, w):
     x = np.random.default_rng(0).normal(size=(2, h, w, 3)).astype(np.float32)
     expected = np.empty((2, 6, 6, 3), np.float32)
@@ -168,7 +169,9 @@ def test_adaptive_average_pooling_against_a_loop(h, w):
             rows = slice(int(np.floor(i * h / 6)), int(np.ceil((i + 1) * h / 6)))
             columns = slice(int(np.floor(j * w / 6)), int(np.ceil((j + 1) * w / 6)))
             expected[:, i, j] = x[:, rows, columns].mean((1, 2))
-    np.testing.assert_allclose(alexnet.adaptive_average_pool(jnp.asarray(x), 6), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(alexnet.adaptive_average_pool, static_argnums=1)(x, 6), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("height, width", [(224, 224), (257, 320)])
@@ -183,13 +186,13 @@ def test_one_weird_trick_takes_any_size(height, width):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"activation": "gelu"}, "unknown model.activation 'gelu'; there are: relu, tanh, sigmoid"),
-        ({"weight_init": "xavier"}, "unknown model.weight_init 'xavier'; there are: paper, he"),
-        ({"columns": 3}, "unknown model.columns '3'; there are: 1, 2"),
-        ({"pool": (4, 2)}, r"unknown model.pool '\(4, 2\)'; there are: \(3, 2\), \(2, 2\)"),
-        ({"without": ("conv1",)}, "unknown layer 'conv1' in model.without; there are: conv2, conv3, .*, fc7"),
-        ({"halved": ("fc6",)}, "unknown layer 'fc6' in model.halved; there are: conv1, .*, conv5"),
-        ({"variant": "caffenet"}, "unknown model.variant 'caffenet'; there are: paper, one_tower"),
+        ({"activation": "gelu"}, r"unknown model\.activation 'gelu'; there are: relu, tanh, sigmoid"),
+        ({"weight_init": "xavier"}, r"unknown model\.weight_init 'xavier'; there are: paper, he"),
+        ({"columns": 3}, r"unknown model\.columns '3'; there are: 1, 2"),
+        ({"pool": (4, 2)}, r"unknown model\.pool '\(4, 2\)'; there are: \(3, 2\), \(2, 2\)"),
+        ({"without": ("conv1",)}, r"unknown layer 'conv1' in model\.without; there are: conv2, conv3, .*, fc7"),
+        ({"halved": ("fc6",)}, r"unknown layer 'fc6' in model\.halved; there are: conv1, .*, conv5"),
+        ({"variant": "caffenet"}, r"unknown model\.variant 'caffenet'; there are: paper, one_tower"),
     ],
 )
 def test_what_is_unknown_is_refused_with_a_list(fields, message):
@@ -198,6 +201,8 @@ def test_what_is_unknown_is_refused_with_a_list(fields, message):
 
 
 def test_an_image_too_small_is_refused():
-    with pytest.raises(ValueError, match="pool5 has no pixels left; the smallest square image .* is 67×67"):
-        counting.count(alexnet.Model(), (66, 66, 3))
-    counting.count(alexnet.Model(), (67, 67, 3))
+    model = alexnet.Model()
+    image = jax.ShapeDtypeStruct((1, 66, 66, 3), jnp.float32)
+    with pytest.raises(ValueError, match=r"pool5 has no pixels left; the smallest square image .* is 67×67"):
+        jax.eval_shape(model.init, jax.random.key(0), image)
+    jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 67, 67, 3), jnp.float32))

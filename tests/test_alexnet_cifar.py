@@ -4,19 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_papers import counting
 from cnn_papers.models import alexnet_cifar
-
-
-def build(variant="relu", **fields):
-    model = alexnet_cifar.Model(variant, **fields)
-    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    return model, jax.jit(model.init)(jax.random.key(1), image), image
 
 
 @pytest.mark.parametrize("h, w, shape", [(16, 16, (8, 8)), (15, 8, (7, 4)), (5, 2, (2, 1))])
 def test_average_pooling_rounds_up_and_ignores_what_is_outside(h, w, shape):
     x = np.random.default_rng(0).normal(size=(2, h, w, 3)).astype(np.float32)
-    got = alexnet_cifar.average_pool(x)
+    got = jax.jit(alexnet_cifar.average_pool)(x)
     expected = np.empty((2, *shape, 3), np.float32)
     for i in range(shape[0]):
         for j in range(shape[1]):
@@ -25,27 +20,30 @@ def test_average_pooling_rounds_up_and_ignores_what_is_outside(h, w, shape):
 
 
 def test_weights_start_as_in_the_published_file():
-    _, variables, _ = build()
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    params = jax.jit(alexnet_cifar.Model().init)(jax.random.key(0, impl="rbg"), image)["params"]
     for name, std in {"conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "fc10": 1e-2}.items():
-        np.testing.assert_allclose(variables["params"][name]["kernel"].std(), std, rtol=0.05, err_msg=name)
-        assert not variables["params"][name]["bias"].any()
+        np.testing.assert_allclose(params[name]["kernel"].std(), std, rtol=0.05, err_msg=name)
+        assert not params[name]["bias"].any()
 
 
-def test_switches_change_the_network_and_nothing_else():
-    _, variables, image = build()
-    _, relu = alexnet_cifar.Model("relu", weight_init="he").apply(variables, image)
-    _, tanh = alexnet_cifar.Model("tanh").apply(variables, image)
-    _, lrn = alexnet_cifar.Model("relu_lrn").apply(variables, image)
+def test_variants_differ_in_what_they_say_and_nothing_else():
+    random = np.random.default_rng(0)
+    shapes = counting.abstract_variables(alexnet_cifar.Model(), (32, 32, 3))
+    variables = jax.tree.map(lambda leaf: random.normal(scale=1e-3, size=leaf.shape).astype(np.float32), shapes)
+    image = random.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    ends = {v: jax.jit(alexnet_cifar.Model(v).apply)(variables, image)[1] for v in alexnet_cifar.VARIANTS}
+    relu, tanh, lrn = ends["relu"], ends["tanh"], ends["relu_lrn"]
     assert relu["conv1"].min() == 0 and tanh["conv1"].min() < 0
     np.testing.assert_allclose(tanh["conv1"].clip(0), np.tanh(relu["conv1"]), rtol=1e-5)
     assert set(lrn) - set(relu) == {"norm1", "norm2"}
-    np.testing.assert_allclose(lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3)  # tiny activations: k alone divides
+    np.testing.assert_allclose(lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3)  # so small that k = 2 alone divides
 
 
 def test_what_is_unknown_or_too_small_is_refused():
-    with pytest.raises(ValueError, match="unknown model.activation 'elu'; there are: relu, tanh, sigmoid"):
+    with pytest.raises(ValueError, match=r"unknown model\.activation 'elu'; there are: relu, tanh, sigmoid"):
         alexnet_cifar.Model(activation="elu")
-    with pytest.raises(ValueError, match="unknown model.variant 'paper'; there are: relu, tanh, relu_lrn"):
+    with pytest.raises(ValueError, match=r"unknown model\.variant 'paper'; there are: relu, tanh, relu_lrn"):
         alexnet_cifar.Model("paper")
-    with pytest.raises(ValueError, match="pool3 has no pixels left; the smallest square image .* is 8×8"):
+    with pytest.raises(ValueError, match=r"pool3 has no pixels left; the smallest square image .* is 8×8"):
         jax.eval_shape(alexnet_cifar.Model().init, jax.random.key(0), np.zeros((1, 7, 7, 3), np.float32))

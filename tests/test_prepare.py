@@ -189,9 +189,10 @@ def test_other_sets_for_the_hand_show_tfds_instructions(tmp_path):
     assert "\n" not in str(e.value)
 
 
-def test_without_a_network_it_ends_at_once(tmp_path, monkeypatch, tensorflow_found):
+@pytest.mark.parametrize("kind", [requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout])
+def test_without_a_network_it_ends_at_once(tmp_path, monkeypatch, tensorflow_found, kind):
     def fail(*args, **kwargs):
-        raise requests.exceptions.ConnectionError("Failed to resolve 'www.cs.toronto.edu'")
+        raise kind("Failed to resolve 'www.cs.toronto.edu'")
 
     monkeypatch.setattr(requests, "head", fail)
     with pytest.raises(

@@ -6,6 +6,8 @@ An operation that draws at random names `rng`, a NumPy generator that depends on
 import cv2
 import numpy as np
 
+from cnn_papers.errors import UserError
+
 METHODS = {
     "area": cv2.INTER_AREA,
     "bilinear": cv2.INTER_LINEAR,
@@ -22,9 +24,10 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
 
     Raises:
       ValueError: bytes that are no image OpenCV can read.
+      UserError: another number of channels.
     """
     if channels not in (1, 3):
-        raise ValueError(f"an image decodes to 1 or 3 channels, not {channels}")
+        raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     encoded = np.frombuffer(image, np.uint8)
     try:
         # PNG has no EXIF rotation to apply but may have transparency, which only IMREAD_UNCHANGED keeps.
@@ -53,7 +56,7 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 def resize(image: np.ndarray, height: int, width: int | None = None, method: str = "area") -> np.ndarray:
     """To height×width (square when one side is given), whatever the aspect. `area` averages, so it shrinks cleanly."""
     if method not in METHODS:
-        raise ValueError(f"unknown resize method '{method}'; there are: {', '.join(METHODS)}")
+        raise UserError(f"unknown resize method '{method}'; there are: {', '.join(METHODS)}")
     width = height if width is None else width
     if image.shape[:2] == (height, width):
         return image

@@ -53,7 +53,9 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
     source = builder.as_data_source(split, decoders={"image": _skip_decoding()})
     for path, _ in shards:
         if not os.path.exists(path):
-            raise UserError(f"{path} is missing: remove {builder.data_path}, then {prepare_command(name, data_dir)}")
+            raise UserError(
+                f"{path} is missing: remove {builder.data_path}, then run {prepare_command(name, data_dir)}"
+            )
     id_feature = next((feature for feature in _ID_FEATURES if feature in builder.info.features), None)
     full_name = f"{name}[{split}]"
     examples = _TfdsExamples(source, full_name, id_feature, shards)
@@ -262,7 +264,8 @@ def _image_files(folder: pathlib.Path) -> list[str]:
         for parent, folders, entries in os.walk(folder / name):
             folders[:] = [entry for entry in folders if not entry.startswith(".")]
             images = [e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and not e.startswith(".")]
-            files.extend((pathlib.Path(parent) / image).relative_to(folder).as_posix() for image in images)
+            place = pathlib.Path(parent).relative_to(folder).as_posix()
+            files.extend(f"{place}/{image}" for image in images)
         if len(files) == before:
             raise UserError(f"class folder {folder / name} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())

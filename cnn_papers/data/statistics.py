@@ -48,7 +48,7 @@ def compute(batches: Iterable[np.ndarray]) -> Statistics:
 
 
 def fingerprint(split: Split, host_ops: str) -> str:
-    """Identifies the images that statistics belong to: their number, the operations on them, and a sample of the bytes."""
+    """Identifies the images that statistics belong to: their number, the operations on them, a sample of the bytes."""
     digest = hashlib.sha256(repr((len(split.examples), host_ops)).encode())
     for index in np.linspace(0, len(split.examples) - 1, 32).astype(int):
         digest.update(split.examples[int(index)]["image"])
@@ -56,7 +56,7 @@ def fingerprint(split: Split, host_ops: str) -> str:
 
 
 def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[np.ndarray]]) -> Statistics:
-    """The statistics of `split` seen through `host_ops`: from disk when they are there, else by one pass over `batches()`.
+    """The statistics of `split` seen through `host_ops`: from disk where they are, else by one pass over `batches()`.
 
     They stand beside the data, or in the user's cache folder where the data may not be written to.
     """

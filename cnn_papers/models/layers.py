@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # He et al. 2015, arXiv:1502.01852, eq. 10
 
@@ -114,7 +115,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, padding: int = 0, ceil_m
     With `ceil_mode` the last window may hang over the lower and right edge, as Caffe's and cuda-convnet's do, but
     never starts beyond the padded input.
     """
-    pads = [
+    pads: Any = [
         (padding, padding + _overhang(size, window, stride, padding) if ceil_mode else padding) for size in x.shape[1:3]
     ]
     return nn.max_pool(x, (window, window), (stride, stride), pads)
@@ -147,7 +148,7 @@ class FullyConnected(nn.Module):
             window = self.get_variable("params", "kernel").shape[:2]
         kernel = self.param("kernel", self.kernel_init, (*window, x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if tuple(window) == x.shape[1:3]:  # one position: a matrix product, which every backend runs best
             y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features)
             return (y + bias[None])[:, None, None, :]
@@ -178,7 +179,7 @@ class ColumnConv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // self.columns, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         parts = zip(jnp.split(x, self.columns, -1), jnp.split(kernel, self.columns, -1), strict=True)
         y = jnp.concatenate([self._convolve(*part) for part in parts], -1)
         return y if bias is None else y + bias[None, None, None]

@@ -48,9 +48,14 @@ CONNECTIONS = (
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "original": {},
-    "relu": {"activation": "relu", "pooling": "max", "connections": "full"},
+    "relu": {"activation": "relu", "pooling": "max", "connections": "full", "weight_init": "he"},
 }
-CHOICES = {"activation": ("squash", "relu"), "pooling": ("subsample", "max"), "connections": ("table", "full")}
+CHOICES = {
+    "activation": ("squash", "relu"),
+    "pooling": ("subsample", "max"),
+    "connections": ("table", "full"),
+    "weight_init": ("paper", "he"),
+}
 
 
 def squash(x: jax.Array) -> jax.Array:
@@ -109,6 +114,7 @@ class LeNet(nn.Module):
     activation: str = "squash"
     pooling: str = "subsample"
     connections: str = "table"
+    weight_init: str = "paper"  # or "he"
     width: float = 1.0  # multiplies every channel count (S2 keeps three maps); 1 is the paper's network
     dtype: Any = None
 
@@ -116,7 +122,7 @@ class LeNet(nn.Module):
     @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        init = uniform_by_fan_in if self.activation == "squash" else layers.he_normal
+        init = uniform_by_fan_in if self.weight_init == "paper" else layers.he_normal
         activate = squash if self.activation == "squash" else nn.relu
         c1, c3 = (max(3, round(maps * self.width)) for maps in MAPS.values())
         conv = nn.Conv(c1, (5, 5), padding="VALID", kernel_init=init, dtype=self.dtype, name="C1")

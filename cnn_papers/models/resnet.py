@@ -8,10 +8,8 @@ Deviations:
   - The variants `…-v1.5` are not in the paper: they stride in the 3×3, as fb.resnet.torch and torchvision do.
 """
 
-import functools
 import operator
 import re
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -43,6 +41,7 @@ def _variants() -> dict[str, dict[str, Any]]:
             variants[f"plain-{depth}"] = {"blocks": blocks, "shortcut": "none"}
     for depth in CIFAR_DEPTHS:
         cifar = {"blocks": ((depth - 2) // 6,) * 3, "widths": (16, 32, 64), "stem": "cifar", "num_classes": 10}
+        cifar["scan"] = depth > 1000  # unrolled, 1202 layers take many minutes and gigabytes to compile
         variants[f"cifar-{depth}"] = cifar | {"shortcut": "A"}
         variants |= {f"cifar-{depth}-{option}": cifar | {"shortcut": option} for option in "BC"}
         variants[f"cifar-plain-{depth}"] = cifar | {"shortcut": "none"}
@@ -65,51 +64,42 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        norm = _norm(train, self.dtype)
-        shortcut = self._shortcut(x, norm)
-        f, first, middle = self.features, 1, self.stride
-        if self.stride_in == "1x1":
-            first, middle = middle, first
-        bottleneck = ((f, 1, first), (f, 3, middle), (4 * f, 1, 1))
+        shortcut = self._shortcut(x, train)
+        f, strides = self.features, (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
+        bottleneck = ((f, 1, strides[0]), (f, 3, strides[1]), (4 * f, 1, 1))
         rows = bottleneck if self.bottleneck else ((f, 3, self.stride), (f, 3, 1))
-        for i, (features, size, stride) in enumerate(rows, 1):
-            x = norm(name=f"bn{i}")(_conv(features, size, stride, self.dtype, f"conv{i}")(x))
+        for i, row in enumerate(rows, 1):
+            x = _conv_norm(x, *row, f"{i}", train, self.dtype)
             x = nn.relu(x) if i < len(rows) else x
         return nn.relu(x if shortcut is None else x + shortcut)
 
-    def _shortcut(self, x: jax.Array, norm: Any) -> jax.Array | None:
+    def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | None:
         """§3.3: identity, (A) zero-padded identity, (B) projection where sizes change, (C) projection everywhere."""
         out = self.features * (4 if self.bottleneck else 1)
         changes = self.stride != 1 or x.shape[-1] != out
         if self.shortcut == "none":
             return None
         if self.shortcut == "C" or (self.shortcut == "B" and changes):
-            return norm(name="bn_proj")(_conv(out, 1, self.stride, self.dtype, "proj")(x))
-        if not changes:
-            return x
+            return _conv_norm(x, out, 1, self.stride, "_proj", train, self.dtype)
         x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, out - x.shape[-1])])
 
 
-def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    padding = layers.pad(size // 2)
-    shape = (size, size), (stride, stride)
-    return nn.Conv(features, *shape, padding, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=name)
-
-
-def _norm(train: bool, dtype: Any) -> Callable[..., nn.BatchNorm]:
-    return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
+def _conv_norm(x: jax.Array, features: int, size: int, stride: int, name: str, train: bool, dtype: Any) -> jax.Array:
+    shape = (size, size), (stride, stride), layers.pad(size // 2)
+    conv = nn.Conv(features, *shape, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=f"conv{name}")
+    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=f"bn{name}")
+    return norm(conv(x))
 
 
 def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
     """Applies `times` blocks like `block`, each with parameters of its own, as one loop: it compiles like one block."""
-    loop = nn.scan(
-        lambda block, x, _: (block(x, train=train), None),
-        variable_axes={"params": 0, "batch_stats": 0},
-        split_rngs={"params": True},
-        length=times,
-    )
-    return loop(block, x, None)[0]
+
+    def body(block: Block, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return block(x, train=train), None
+
+    axes = {"params": 0, "batch_stats": 0}
+    return nn.scan(body, axes, split_rngs={"params": True}, length=times)(block, x, None)[0]
 
 
 class ResNet(nn.Module):
@@ -117,8 +107,7 @@ class ResNet(nn.Module):
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers,
     `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks after the first of a stage are one loop with
-    stacked parameters, named `conv2_2_to_200`: the same network, compiled in a fraction of the time. `stack_blocks` and
-    `unstack_blocks` turn the parameters of one form into the other's.
+    stacked parameters, named `conv2_2_to_200`: the same network, compiled in a fraction of the time.
     """
 
     blocks: tuple[int, ...]
@@ -137,16 +126,13 @@ class ResNet(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         widths = [max(1, round(width * self.width)) for width in self.widths]
-        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = _conv(widths[0], size, stride, self.dtype, "conv1")(image)
-        x = ends["conv1"] = nn.relu(_norm(train, self.dtype)(name="bn1")(x))
+        first = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = ends["conv1"] = nn.relu(_conv_norm(image, widths[0], *first, "1", train, self.dtype))
         if self.stem == "imagenet":
             x = ends["pool1"] = layers.max_pool(x, 3, 2, padding=1)
         kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
         for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
-            parts = [f"{i + 1}" for i in range(count)]
-            if self.scan and count > 2:
-                parts[1:] = [f"2_to_{count}"]
+            parts = ["1", f"2_to_{count}"] if self.scan and count > 2 else [f"{i + 1}" for i in range(count)]
             for part in parts:
                 stride = 2 if stage > 2 and part == "1" else 1
                 block = Block(width, stride, *kind, name=f"conv{stage}_{part}")
@@ -157,22 +143,16 @@ class ResNet(nn.Module):
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
 
-def stack_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters or statistics of a net of `blocks`, for the same net with `scan`; `unstack_blocks` is the reverse."""
+def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters or statistics of a net of `blocks`, for the same net with the other value of `scan`."""
     tree = dict(tree)
     for stage, count in enumerate(blocks, 2):
-        if count > 2:
-            rest = [tree.pop(f"conv{stage}_{i}") for i in range(2, count + 1)]
-            tree[f"conv{stage}_2_to_{count}"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)
-    return tree
-
-
-def unstack_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
-    tree = dict(tree)
-    for stage, count in enumerate(blocks, 2):
-        if count > 2:
-            rest = tree.pop(f"conv{stage}_2_to_{count}")
-            tree |= {f"conv{stage}_{i + 2}": jax.tree.map(operator.itemgetter(i), rest) for i in range(count - 1)}
+        whole, parts = f"conv{stage}_2_to_{count}", [f"conv{stage}_{i}" for i in range(2, count + 1)]
+        if whole in tree:
+            stacked = tree.pop(whole)
+            tree |= {part: jax.tree.map(operator.itemgetter(i), stacked) for i, part in enumerate(parts)}
+        elif count > 2:
+            tree[whole] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tree.pop, parts))
     return tree
 
 
@@ -185,9 +165,9 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
     return model
 
 
-# (parameters, multiply-adds) with shortcuts A, B and C. Table 6 gives 0.27M … 19.4M parameters, Table 1 gives 1.8 and 3.6
-# billion multiply-adds. Option A adds nothing to the plain net.
-_BASIC = {
+# (parameters, multiply-adds) with shortcuts A (which adds nothing to the plain net), B and C. Table 6 gives 0.27M to
+# 19.4M parameters, Table 1 gives 1.8 and 3.6 billion multiply-adds.
+_COUNTS = {
     "18": ((11_515_688, 1_794_805_760), (11_689_512, 1_814_073_344), (12_043_816, 1_878_298_624)),
     "34": ((21_623_848, 3_644_493_824), (21_797_672, 3_663_761_408), (22_716_840, 3_830_747_136)),
     "cifar-8": ((75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
@@ -197,9 +177,7 @@ _BASIC = {
     "cifar-56": ((853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
     "cifar-110": ((1_727_962, 252_887_680), (1_730_714, 253_149_824), (1_826_202, 266_781_312)),
     "cifar-1202": ((19_421_274, 2_829_238_912), (19_424_026, 2_829_501_056), (20_538_714, 2_986_263_168)),
-}
-# The same with the stride in the first 1×1 (Table 1: 3.8, 7.6 and 11.3 billion) and in the 3×3.
-_BOTTLENECKS = {
+    # bottlenecks: with the stride in the first 1×1 (Table 1: 3.8, 7.6 and 11.3 billion) and in the 3×3
     "50": ((25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
     "101": ((44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
     "152": ((60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
@@ -209,12 +187,13 @@ _BOTTLENECKS = {
 def _facts(variant: str) -> Facts:
     """Shapes are those of Table 1 and of the table of §4.2: the map after the first block of each stage."""
     net = Model(variant)
-    base = re.sub("plain-|-[ABC]$|-v1.5$", "", variant)
-    counts = _BOTTLENECKS[base][net.stride_in == "3x3"] if net.bottleneck else _BASIC[base]["ABC".find(net.shortcut)]
+    counts = _COUNTS[re.sub("plain-|-[ABC]$|-v1.5$", "", variant)]
+    params, macs = counts[net.stride_in == "3x3" if net.bottleneck else max(0, "ABC".find(net.shortcut))]
     cifar = net.stem == "cifar"
     first, channels = (32, 1) if cifar else (56, 4 if net.bottleneck else 1)
-    shapes = {f"conv{i + 2}_1": (first >> i, first >> i, width * channels) for i, width in enumerate(net.widths)}
-    return Facts((32, 32, 3) if cifar else (224, 224, 3), *counts, shapes, "Table 1, §4.2; counted")
+    shapes = {} if cifar else {"conv1": (112, 112, 64), "pool1": (56, 56, 64)}
+    shapes |= {f"conv{i + 2}_1": (first >> i, first >> i, width * channels) for i, width in enumerate(net.widths)}
+    return Facts((32, 32, 3) if cifar else (224, 224, 3), params, macs, shapes, "Table 1, §4.2; counted")
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path multipliers."""
+"""Gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path multipliers."""
 
 import inspect
 import re
@@ -14,9 +14,18 @@ from cnn_papers.opstrings import Op, parse
 from cnn_papers.training import schedules
 
 Multipliers = Sequence[tuple[str, float]]
-SETTINGS = (  # the keys of `config.optim` that `make_optimizer` takes
-    "lr lr_batch momentum momentum_form nesterov weight_decay schedule warmup_epochs lr_mults wd_mults"
-).split()
+SETTINGS = [  # the keys of `config.optim` that `make_optimizer` takes
+    "lr",
+    "lr_batch",
+    "momentum",
+    "momentum_form",
+    "nesterov",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "lr_mults",
+    "wd_mults",
+]
 
 
 class LearningRate(NamedTuple):
@@ -123,10 +132,10 @@ def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
         del params
         return LearningRate(jnp.int32(0), jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
 
-    def update(grads: Any, state: LearningRate, params: Any = None) -> tuple[Any, LearningRate]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         now = rate(state)
-        return jax.tree.map(lambda g, mult: now * mult * g, grads, mults), state._replace(count=state.count + 1)
+        return jax.tree.map(lambda g, mult: now * mult * g, updates, mults), state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
 

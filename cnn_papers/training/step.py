@@ -49,7 +49,8 @@ def init_state(
     model: nn.Module, optimizer: Optimizer, image_shape: tuple[int, ...], key: jax.Array, *, ema: bool
 ) -> State:
     """A fresh state for images of `image_shape` (h, w, c)."""
-    rngs = dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+    params_key, dropout_key = jax.random.split(key)
+    rngs: Any = {"params": params_key, "dropout": dropout_key}
     variables = model.init(rngs, jnp.zeros((1, *image_shape)), train=True)
     params, stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, params) if ema else None

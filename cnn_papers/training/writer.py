@@ -97,28 +97,29 @@ class Events:
     """TensorBoard events, written without TensorFlow. Best effort: the first failure is logged and ends it."""
 
     def __init__(self, folder: pathlib.Path, start_step: int):
-        from tensorboard.compat.proto import event_pb2
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._writer, self._broken = event_pb2, EventFileWriter(str(folder)), False
+        self._event: Any = event_pb2  # generated at import: type checkers cannot look inside
+        self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
+        self._writer, self._broken = EventFileWriter(str(folder)), False
         if start_step:  # tells TensorBoard to drop what an interrupted process wrote beyond this step
-            session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(event_pb2.Event(session_log=session, step=start_step, wall_time=time.time()))
+            session = self._event.SessionLog(status=self._event.SessionLog.START)
+            self._add(self._event.Event(session_log=session, step=start_step, wall_time=time.time()))
 
     def scalars(self, step: int, values: Row) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        items = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._add(self._event.Event(step=step, wall_time=time.time(), summary=Summary(value=items)))
+        items = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add(self._event.Event(step=step, wall_time=time.time(), summary=self._summary(value=items)))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """`image` is uint8 RGB [h, w, 3]."""
         import cv2
-        from tensorboard.compat.proto.summary_pb2 import Summary
 
         encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-        picture = Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=encoded)
-        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        picture = self._summary.Image(
+            height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=encoded
+        )
+        summary = self._summary(value=[self._summary.Value(tag=name, image=picture)])
         self._add(self._event.Event(step=step, wall_time=time.time(), summary=summary))
 
     def close(self) -> None:

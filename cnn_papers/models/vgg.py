@@ -1,0 +1,120 @@
+"""VGG.
+
+Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition. ICLR 2015. arXiv:1409.1556
+
+Deviations:
+  - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets from layers of a
+    trained net A, or, as it found later, from Glorot and Bengio's initialisation (`weight_init` "glorot").
+  - `B-5x5` follows §4.3's description of a net that no table lists: net B with a 5×5 for each pair of 3×3.
+  - The variants `…-BN` are not in the paper: they are torchvision's, which normalise every convolution over the batch
+    and keep its bias.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_papers.facts import Facts
+from cnn_papers.models import layers
+
+# Table 1: kernel sizes of the convolutions of each stage; a max pooling follows every stage.
+TABLE = {
+    "A": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "B": ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3)),
+    "C": ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
+    "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
+    "B-5x5": ((5,), (5,), (5,), (5,), (5,)),
+}
+CHANNELS = (64, 128, 256, 512, 512)
+FULLY_CONNECTED = (("fc6", 4096), ("fc7", 4096))
+
+VARIANTS: dict[str, dict[str, Any]] = {name: {"stages": stages} for name, stages in TABLE.items()}
+VARIANTS["A-LRN"] = {"stages": TABLE["A"], "lrn": True}
+VARIANTS |= {f"{name}-BN": {"stages": TABLE[name], "batch_norm": True} for name in "ABDE"}
+INITIALISERS = {
+    "paper": nn.initializers.normal(0.1),  # §3.1: variance 10⁻²
+    "glorot": nn.initializers.glorot_uniform(),
+    "he": layers.he_normal,
+}
+
+
+class VGG(nn.Module):
+    """Stages of 3×3 convolutions, each with a 2×2 max pooling, and three fully connected layers.
+
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers,
+    `conv1_1` to `fc8`. Larger images than the one initialised with give maps of scores, averaged over positions into
+    the logits (§3.2).
+    """
+
+    stages: tuple[tuple[int, ...], ...]
+    num_classes: int = 1000
+    lrn: bool = False  # local response normalisation after the first convolution
+    batch_norm: bool = False
+    dropout: float = 0.5
+    weight_init: str = "paper"
+    width: float = 1.0  # multiplies every channel count; 1 is the paper's network
+    dtype: Any = None
+
+    @nn.compact
+    @layers.refuse_small_images
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        ends: dict[str, jax.Array] = {}
+        init = {"kernel_init": INITIALISERS[self.weight_init], "dtype": self.dtype}
+        x = image
+        for stage, (sizes, channels) in enumerate(zip(self.stages, CHANNELS, strict=True), 1):
+            for i, size in enumerate(sizes, 1):
+                name, window = f"conv{stage}_{i}", (size, size)
+                x = nn.Conv(self._scaled(channels), window, padding=layers.pad(size // 2), **init, name=name)(x)
+                if self.batch_norm:
+                    x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
+                x = ends[name] = nn.relu(x)
+            if self.lrn and stage == 1:
+                x = ends["norm1"] = layers.local_response_norm(x)
+            x = ends[f"pool{stage}"] = layers.max_pool(x, 2, 2)
+        for name, features in FULLY_CONNECTED:
+            x = ends[name] = nn.relu(layers.FullyConnected(self._scaled(features), **init, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        ends["fc8"] = layers.FullyConnected(self.num_classes, **init, name="fc8")(x)
+        return ends["fc8"].mean((1, 2), dtype=jnp.float32), ends
+
+    def _scaled(self, channels: int) -> int:
+        return max(1, round(channels * self.width))
+
+
+def Model(variant: str = "D", **fields: Any) -> VGG:
+    """The network named `variant`, `fields` that are not None on top."""
+    model = layers.build(VGG, VARIANTS, variant, fields)
+    layers.check_choices(model, {"weight_init": tuple(INITIALISERS)})
+    return model
+
+
+# (parameters, multiply-adds). Table 2 gives 133, 133, 134, 138 and 144 million parameters for A to E.
+_COUNTS = {
+    "A": (132_863_336, 7_609_090_048),
+    "A-LRN": (132_863_336, 7_609_090_048),
+    "B": (133_047_848, 11_308_466_176),
+    "C": (133_638_952, 11_770_888_192),
+    "D": (138_357_544, 15_470_264_320),
+    "E": (143_667_240, 19_632_062_464),
+    "B-5x5": (134_503_528, 9_356_017_664),
+    "A-BN": (132_868_840, 7_609_090_048),
+    "B-BN": (133_053_736, 11_308_466_176),
+    "D-BN": (138_365_992, 15_470_264_320),
+    "E-BN": (143_678_248, 19_632_062_464),
+}
+
+
+def _facts(variant: str) -> Facts:
+    """Shapes are those of Table 1: 224 pixels, halved by every pooling."""
+    shapes: dict[str, tuple[int, ...]] = {"fc6": (1, 1, 4096), "fc7": (1, 1, 4096), "fc8": (1, 1, 1000)}
+    for stage, (sizes, channels) in enumerate(zip(VARIANTS[variant]["stages"], CHANNELS, strict=True), 1):
+        side = 448 >> stage
+        shapes |= {f"conv{stage}_{i}": (side, side, channels) for i in range(1, len(sizes) + 1)}
+        shapes[f"pool{stage}"] = (side // 2, side // 2, channels)
+    return Facts((224, 224, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted")
+
+
+FACTS = {variant: _facts(variant) for variant in VARIANTS}

@@ -1,0 +1,219 @@
+"""Spatial pyramid pooling: bins, windows of a feature map, and the networks around them."""
+
+import math
+from fractions import Fraction
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_papers import counting
+from cnn_papers.models import layers, spp
+
+PYRAMIDS = ((6, 3, 2, 1), (4, 3, 2, 1), (3, 2, 1))
+
+
+def bin_edges(size, m):
+    """The paper's bins, in exact fractions: floor to the left, ceiling to the right."""
+    return [(math.floor(Fraction(i * size, m)), math.ceil(Fraction((i + 1) * size, m))) for i in range(m)]
+
+
+def loop(feature_map, window, levels, stride, offset):
+    """One window's features, cell by cell from Appendix A."""
+    spans = []
+    for low, high, size in ((window[1], window[3], feature_map.shape[0]), (window[0], window[2], feature_map.shape[1])):
+        low, high = Fraction(float(low)) - Fraction(offset), Fraction(float(high)) - Fraction(offset)
+        first, last = math.floor(low / stride) + 1, math.ceil(high / stride) - 1
+        if first > last:
+            first = last = (first + last) // 2
+        spans.append((min(max(first, 0), size - 1), min(max(last, 0), size - 1)))
+    (top, bottom), (left, right) = spans
+    inside = feature_map[top : bottom + 1, left : right + 1]
+    return np.concatenate(
+        [
+            inside[y0:y1, x0:x1].max((0, 1))
+            for m in levels
+            for y0, y1 in bin_edges(inside.shape[0], m)
+            for x0, x1 in bin_edges(inside.shape[1], m)
+        ]
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 10), (13, 13), (21, 16)])
+def test_every_cell_is_in_a_bin_and_the_length_is_fixed(size):
+    levels, (h, w) = (6, 4, 3, 2, 1), size
+    one_hot = jnp.eye(h * w).reshape(1, h, w, h * w)  # a channel for each cell
+    pooled = jax.jit(layers.pyramid_pool, static_argnums=1)(one_hot, levels).reshape(66, h * w)
+    np.testing.assert_array_equal(pooled.max(0), np.ones(h * w))
+    cells = [(y1 - y0) * (x1 - x0) for m in levels for y0, y1 in bin_edges(h, m) for x0, x1 in bin_edges(w, m)]
+    np.testing.assert_array_equal(pooled.sum(1), cells)
+
+
+@pytest.mark.parametrize("m", range(1, 9))
+def test_bins_cover_windows_of_every_size(m):
+    """Bins start and end with the window, leave nothing between them, and none is empty, down to one cell."""
+    sizes = np.arange(1, 200)
+    first, stop = (np.asarray(edge) for edge in layers._bins(jnp.full(199, 7), jnp.asarray(7 + sizes), m))
+    np.testing.assert_array_equal(first[:, 0], 7)
+    np.testing.assert_array_equal(stop[:, -1], 7 + sizes)
+    assert (first < stop).all() and (first[:, 1:] <= stop[:, :-1]).all()
+    expected = np.array([bin_edges(size, m) for size in sizes.tolist()])
+    np.testing.assert_array_equal(np.stack([first, stop], -1) - 7, expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"), [((13, 13), (6, 3, 2, 1)), ((18, 18), (6, 3, 2, 1)), ((13, 13), (4, 3, 2, 1)), ((18, 12), (6,))]
+)
+def test_bins_are_the_papers_sliding_windows_where_those_fit(size, levels):
+    """§2.3: windows of ⌈a/n⌉ at stride ⌊a/n⌋, on the maps the paper has at 224 pixels."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *size, 3)), jnp.float32)
+    sliding = []
+    for m in levels:
+        window, stride = zip(*((-(-side // m), side // m) for side in size), strict=True)
+        maxima = nn.max_pool(x, window, stride)
+        assert maxima.shape == (2, m, m, 3)
+        sliding.append(maxima.reshape(2, 1, 1, -1))
+    pooled = jax.jit(layers.pyramid_pool, static_argnums=1)(x, levels)
+    np.testing.assert_array_equal(pooled, jnp.concatenate(sliding, -1))
+
+
+def test_sliding_windows_do_not_fit_the_map_of_180_pixels():
+    """The deviation's reason: 10 cells in 6 windows of 2 at stride 1 are 9 windows, or 6 that leave 3 cells out."""
+    assert nn.max_pool(jnp.zeros((1, 10, 10, 1)), (2, 2), (1, 1)).shape == (1, 9, 9, 1)
+    assert layers.pyramid_pool(jnp.zeros((1, 10, 10, 1)), (6,)).shape == (1, 1, 1, 36)
+
+
+@pytest.mark.parametrize("levels", PYRAMIDS)
+@pytest.mark.parametrize(("size", "stride", "offset"), [((21, 30), 16, 15.0), ((33, 17), 12, 8.0), ((5, 40), 16, 0.0)])
+def test_window_features_equal_a_loop(levels, size, stride, offset):
+    rng = np.random.default_rng(0)
+    feature_map = rng.normal(size=(*size, 2)).astype(np.float32)
+    limits = np.array([size[1], size[0]]) * stride
+    corners = rng.uniform(-40, 40 + limits, (60, 2, 2))  # some reach over the map, some hold no cell
+    corners[::2] = np.round(corners[::2] / stride) * stride + offset  # exactly on the centres of cells
+    corners[-4:] = corners[-4:, :1] + rng.uniform(0, 3, (4, 2, 2))
+    windows = np.concatenate([corners.min(1), corners.max(1)], -1).astype(np.float32)
+    features = jax.jit(layers.window_features, static_argnames=("levels", "stride", "offset"))(
+        feature_map, windows, levels=levels, stride=stride, offset=offset
+    )
+    expected = np.stack([loop(feature_map, window, levels, stride, offset) for window in windows])
+    assert features.shape == (60, sum(m * m for m in levels) * 2)
+    np.testing.assert_array_equal(features, expected)
+
+
+def test_window_projection_in_numbers():
+    """Appendix A at S = 16: ⌊x/S⌋ + 1 to ⌈x/S⌉ - 1, one cell where that is nothing, never beyond the map."""
+    feature_map = jnp.arange(10.0)[None, :, None]
+    spans = {(0, 48): 2, (1, 49): 3, (15, 33): 2, (16, 33): 2, (17, 31): 1, (-50, 500): 9, (400, 500): 9, (-9, -1): 0}
+    windows = jnp.array([[left, -1, right, 17] for left, right in spans])
+    features = layers.window_features(feature_map, windows, (1,), stride=16)
+    np.testing.assert_array_equal(features[:, 0], list(spans.values()))
+
+
+@pytest.mark.parametrize("levels", PYRAMIDS)
+def test_the_whole_map_as_a_window_is_the_pyramid(levels):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(11, 19, 4)), jnp.float32)
+    whole = jnp.array([[-1, -1, 12 * 18 + 1, 12 * 10 + 1]])
+
+    weights = jnp.arange(1.0, 1 + sum(m * m for m in levels) * 4)
+
+    @jax.jit
+    def value_and_gradient(x):
+        by_window = jax.value_and_grad(
+            lambda x: (layers.window_features(x, whole, levels, stride=12)[0] * weights).sum()
+        )
+        by_pyramid = jax.value_and_grad(lambda x: (layers.pyramid_pool(x[None], levels)[0, 0, 0] * weights).sum())
+        return by_window(x), by_pyramid(x)
+
+    (features, gradient), (expected_features, expected_gradient) = value_and_gradient(x)
+    assert features == expected_features
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+
+
+def random_parameters(model, side, rng):
+    params = counting.abstract_variables(model, (side, side, 3))["params"]
+
+    def draw(shape):
+        return jnp.asarray(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape), jnp.float32)
+
+    return {"params": jax.tree.map(lambda leaf: draw(leaf.shape), params)}
+
+
+@pytest.mark.parametrize("net", ["zf5", "convnet5", "overfeat5"])
+def test_geometry_is_that_of_the_receptive_fields(net):
+    """A bright column of pixels reaches the cells that see it: their fields are centred at offset + S·i."""
+    model = spp.Model(net, width=0.02, num_classes=2, lrn=False)
+    params = counting.abstract_variables(model, (64, 64, 3))["params"]
+    variables = {"params": jax.tree.map(lambda leaf: jnp.full(leaf.shape, 1 / math.prod(leaf.shape[:-1])), params)}
+    width, (stride, offset) = 256, model.geometry()
+    images = (1 + 1e4 * jnp.eye(width))[:, None, :, None] * jnp.ones((1, 64, 1, 3))
+    conv5 = jax.jit(lambda v, x: model.apply(v, x)[1]["conv5"])
+    dark = conv5(variables, jnp.ones((1, 64, width, 3)))
+    sees = np.asarray((conv5(variables, images) > 1.0001 * dark).any((1, 3)))
+    inner = [i for i in range(sees.shape[1]) if not sees[0, i] and not sees[-1, i]]
+    fields = [np.flatnonzero(sees[:, i])[[0, -1]] for i in inner]
+    assert len(inner) >= 4 and stride == (12 if "overfeat" in net else 16)
+    np.testing.assert_array_equal([(low + high) / 2 for low, high in fields], [offset + stride * i for i in inner])
+
+
+@pytest.mark.parametrize("net", ["zf5", "convnet5", "overfeat7"])
+def test_the_whole_image_as_a_window_is_the_classifier(net):
+    model = spp.Model(net, width=0.02, num_classes=4, levels=(3, 2, 1))
+    rng = np.random.default_rng(0)
+    variables = random_parameters(model, 96, rng)
+    image = jnp.asarray(rng.normal(size=(2, 96, 128, 3)), jnp.float32)
+    windows = jnp.array([[[0, 0, 128, 96], [10, 20, 90, 90], [40, 0, 50, 7]]] * 2)
+    whole = jax.jit(model.apply)(variables, image)
+    logits, ends = jax.jit(lambda v, x, w: model.apply(v, x, windows=w))(variables, image, windows)
+    assert logits.shape == (2, 3, 4) and ends["spp"].shape == (6, 1, 1, whole[1]["spp"].shape[-1])
+    np.testing.assert_allclose(logits[:, 0], whole[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(logits[:, 0] - logits[:, 1]).max() > 1e-3
+
+
+def test_native_image_projects_to_the_whole_map():
+    """A window of 224×224 pixels covers 13×13 cells of ZF-5 and Convnet*-5 and 18×18 of Overfeat, as §3.3 needs."""
+    for net in spp.TABLE:
+        stride, offset = spp.Model(net).geometry()
+        size = spp.FACTS[net].shapes["conv5"][0]
+        edges = jnp.array([0.0]) - offset, jnp.array([224.0]) - offset
+        first, stop = layers._cells(*edges, stride, size)
+        assert (int(first[0]), int(stop[0])) == (0, size)
+
+
+def test_thirty_bins_have_fewer_parameters_than_no_pyramid():
+    """§3.1.2: several levels are better than one, and not because of more parameters."""
+    thirty, none, fifty = (spp.FACTS[variant].params for variant in ("zf5-30bins", "zf5-no-spp", "zf5"))
+    assert thirty < none < fifty
+    for variant, params in {"zf5-30bins": thirty, "zf5-no-spp": none}.items():
+        variables = counting.abstract_variables(spp.Model(variant), (224, 224, 3))
+        assert counting.parameter_count(variables["params"]) == params
+
+
+@pytest.mark.parametrize(("net", "cells"), [("zf5", 10), ("convnet5", 10), ("overfeat5", 14), ("overfeat7", 14)])
+def test_one_set_of_parameters_serves_224_and_180_pixels(net, cells):
+    model = spp.Model(net)
+    native, smaller = (counting.abstract_variables(model, (side, side, 3)) for side in (224, 180))
+    assert jax.tree.map(lambda leaf: leaf.shape, native) == jax.tree.map(lambda leaf: leaf.shape, smaller)
+    image = jax.ShapeDtypeStruct((1, 180, 180, 3), jnp.float32)
+    ends = jax.eval_shape(lambda v, x: model.apply(v, x)[1], native, image)
+    assert ends["conv5"].shape[1:3] == (cells, cells) and ends["fc8"].shape == (1, 1, 1, 1000)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"unknown model\.net 'vgg'; there are: zf5, convnet5, overfeat5, overfeat7"):
+        spp.Model("zf5", net="vgg")
+    with pytest.raises(ValueError, match=r"model\.levels are bins per side and at least 1, not \(3, 0\)"):
+        spp.Model("zf5", levels=(3, 0))
+    model = spp.Model("zf5", width=0.05)
+    with pytest.raises(ValueError, match=r"an image of 16×16 is too small: \w+ has no pixels left.* takes is \d+×\d+"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = counting.abstract_variables(model, (224, 224, 3))
+    windows = jnp.zeros((2, 3, 4))
+    with pytest.raises(ValueError, match="an image of 16×16 is too small: its feature map is empty"):
+        jax.eval_shape(lambda v: model.apply(v, jnp.zeros((2, 16, 16, 3)), windows=windows), variables)
+    plain = spp.Model("zf5-no-spp", width=0.05)
+    variables = counting.abstract_variables(plain, (224, 224, 3))
+    with pytest.raises(ValueError, match="features of windows need a pyramid"):
+        jax.eval_shape(lambda v: plain.apply(v, jnp.zeros((2, 224, 224, 3)), windows=windows), variables)
