@@ -1,16 +1,16 @@
-"""From a config to the pieces of a run: checks, model, data. Every door that takes `--config` starts here."""
+"""From a config to the data of a run, checked. Every door that takes `--config` starts here."""
 
-import importlib
-import pkgutil
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
-import flax.linen as nn
-import jax.numpy as jnp
+import jax
 import numpy as np
+from flax.errors import FlaxError
 from jax.sharding import Mesh
 
-import cnn_papers.models
+from cnn_papers import zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import Transform, compose, needs_statistics
 from cnn_papers.data.pipeline import Pipeline
@@ -27,6 +27,7 @@ POSITIVE = [
     "eval.every_epochs",
     "log_every_steps",
     "model.num_classes",
+    "model.width",
     "optim.accumulate",
     "optim.lr_batch",
     "optim.max_skipped_in_a_row",
@@ -45,58 +46,51 @@ NOT_NEGATIVE = [
     "total_steps",
 ]
 BELOW_ONE = ("optim.ema_decay", "optim.momentum")
+PROTOCOLS = ("single_view",)
 
 
 class Data(NamedTuple):
     """Both splits of a run on its mesh, with what their device operations need to know of the training images.
 
-    `augment` and `view` take (uint8 images [n, h, w, c], key) to the float32 images of training and of evaluation.
+    `augment` and `view` take (uint8 images [n, h, w, c], key) to the float32 images of training and of evaluation;
+    `statistics` is None where neither asks for any.
     """
 
     train: Pipeline
     held_out: Pipeline
+    statistics: Statistics | None
     augment: Transform
     view: Transform
 
 
 def check_ranges(config: Any) -> None:
-    """Raises UserError for numbers that have the right type but make no sense."""
-    for key in POSITIVE + NOT_NEGATIVE:
-        value = _get(config, key)
-        if value < 0 or (value == 0 and key in POSITIVE):
+    """Raises UserError for values that have the right type but make no sense."""
+    for key, value in _numbers(config).items():
+        if not math.isfinite(value):
+            raise UserError(f"config.{key}={value} must be finite")
+        if key in POSITIVE + NOT_NEGATIVE and (value < 0 or (value == 0 and key in POSITIVE)):
             raise UserError(f"config.{key}={value} must be {'positive' if key in POSITIVE else 'zero or more'}")
         if key in BELOW_ONE and value >= 1:
             raise UserError(f"config.{key}={value} must be below 1")
+        if key.endswith("dropout") and not 0 <= value < 1:
+            raise UserError(f"config.{key}={value} must be in [0, 1)")
+    if config.seed >= 2**32:
+        raise UserError(f"config.seed={config.seed} must be below 2**32")
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
+    if config.eval.protocol not in PROTOCOLS:
+        raise UserError(f"unknown config.eval.protocol '{config.eval.protocol}'; there are: {', '.join(PROTOCOLS)}")
 
 
-def _get(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def model_names() -> list[str]:
-    """The files of `cnn_papers.models` that are networks."""
-    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if module.name != "layers"]
-
-
-def model_module(name: str) -> Any:
-    """The file of `cnn_papers.models` called `name`, with `Model` and `FACTS`."""
-    if name not in model_names():
-        raise UserError(f"unknown config.model_name '{name}'; there are: {', '.join(model_names())}")
-    return importlib.import_module(f"cnn_papers.models.{name}")
-
-
-def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Module:
-    """The network `name` with its `variant` and other `fields`; a field that is None is left to the variant."""
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.model.dtype is float32 or bfloat16, not '{dtype}'")
-    try:
-        return model_module(name).Model(**fields, dtype=jnp.dtype(dtype))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"config.model: {error}") from error
+def _numbers(config: Any, prefix: str = "") -> dict[str, float]:
+    """The numbers of a config by dotted key."""
+    found: dict[str, float] = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            found |= _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def open_data(config: Any, mesh: Mesh) -> Data:
@@ -116,6 +110,7 @@ def open_data(config: Any, mesh: Mesh) -> Data:
     return Data(
         open_pipeline(train, config, "train_host", mesh, max_skips=data.max_skips),
         open_pipeline(held_out, config, "eval_host", mesh),
+        statistics,
         compose(data.train_device, statistics, key="data.train_device", train=True),
         compose(data.eval_device, statistics, key="data.eval_device", train=False),
     )
@@ -139,18 +134,36 @@ def open_pipeline(
 
 def _statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
     """The statistics of the training images as evaluation sees them, if any device operation asks for them."""
-    if not needs_statistics(config.data.train_device, config.data.eval_device):
+    if not any(needs_statistics(config.data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")):
         return None
     pipeline = open_pipeline(train, config, "eval_host", mesh, max_skips=config.data.max_skips, resident="never")
     return load_or_compute(train, config.data.eval_host, pipeline.images)
 
 
-def configured_input(config: Any) -> tuple[int, ...]:
-    """The (h, w, c) that the config feeds the network, without opening its data.
+def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_size: int) -> None:
+    """Traces what the first step and the first evaluation do with images; UserError for what they would trip over.
+
+    `evaluate` takes the shapes of an evaluation batch.
+    """
+    sizes = [pipeline.image_shape for pipeline in (data.train, data.held_out)]
+    train, held_out = (jax.ShapeDtypeStruct((batch_size, *size), np.uint8) for size in sizes)
+    label, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (np.int32, np.bool_))
+    jax.eval_shape(data.augment, train, jax.random.key(0))
+    try:
+        evaluate({"image": held_out, "label": label, "mask": mask})
+    except (TypeError, ValueError, FlaxError) as error:
+        raise UserError(
+            f"a network for images of {sizes[0]} (config.data.train_host) cannot take those of {sizes[1]} "
+            f"(config.data.eval_host): {str(error).splitlines()[0]}"
+        ) from error
+
+
+def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
+    """The (h, w, c) that `config.data[host]` feeds the network, without opening its data.
 
     Where the host operations leave images as large as they come, it is the input the paper's figures hold for.
     """
-    ops = parse(config.data.eval_host, host_ops, leading=1, key="data.eval_host")
+    ops = parse(config.data[host], host_ops, leading=1, key=f"data.{host}")
     shapes = set()
     for size in ((48, 64, 3), (600, 500, 3)):
         image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
@@ -159,4 +172,4 @@ def configured_input(config: Any) -> tuple[int, ...]:
         shapes.add(image.shape)
     if len(shapes) == 1:
         return shapes.pop()
-    return model_module(config.model_name).FACTS[config.model.variant].input
+    return zoo.model_module(config.model_name).FACTS[config.model.variant].input

@@ -52,7 +52,8 @@ def parameter_count(params: Any) -> int:
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Counts `model` on one image of `input_shape` (h, w, c), in evaluation.
 
-    Rows are the endpoints in the order of the network, then parameters that evaluation does not use (auxiliary heads).
+    Rows are the endpoints in the order of the network, then what has parameters and is none of them: normalisations,
+    auxiliary heads.
     Multiply-adds are those of convolutions and matrix products, as the papers count them.
     """
     variables = abstract_variables(model, input_shape)
@@ -69,7 +70,7 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     macs = Counter[str]()
     _add_macs(jax.make_jaxpr(logits)(variables, image).jaxpr, macs, (), 1, frozenset(params))
     rows = [Layer(name, shape, params.pop(name, 0), macs[name]) for name, shape in ends.items()]
-    rows += [Layer(name, (), number, 0) for name, number in params.items()]
+    rows += [Layer(name, (), number, macs[name]) for name, number in params.items()]
     return Network(tuple(input_shape), tuple(rows), parameter_count(variables["params"]), macs.total())
 
 

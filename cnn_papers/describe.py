@@ -12,13 +12,13 @@ HEADER = ("layer", "output", "parameters", "multiply-adds")
 
 def main(argv: list[str]) -> None:
     """Prints the table of the network that the flags name, traced for its input without allocating anything."""
-    from cnn_papers import assembly, counting
+    from cnn_papers import assembly, counting, zoo
     from cnn_papers.errors import UserError
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
     config = doors.config_value()
-    model = assembly.build_model(config.model_name, **config.model)
+    model = zoo.build_model(config.model_name, **config.model)
     size = flags.FLAGS.input
     if size and (len(size) != 3 or not all(side.isdecimal() for side in size)):
         raise UserError(f"--input={','.join(size)}: it takes height,width,channels, such as 224,224,3")

@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from absl import logging as absl_logging
 from cnn_papers.errors import UserError
 
 COMPILE_CACHE_BYTES = 2 * 2**30
+NO_CONFIG = "--config is missing; for example --config=configs/googlenet.py. "
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -24,7 +26,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     try:
         app.run(main, flags_parser=_parse)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)  # one line, whatever libraries put into it
         sys.exit(2)
 
 
@@ -40,7 +42,7 @@ def config_value() -> Any:
     """The ConfigDict that `--config` and its overrides give."""
     config = flags.FLAGS.config
     if config is None:
-        raise UserError(f"--config is missing; for example --config=configs/googlenet.py. {_config_files()}")
+        raise UserError(NO_CONFIG + _config_files())
     return config
 
 
@@ -60,17 +62,17 @@ def use_compile_cache() -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Absl's parser, with config files found from anywhere and every mistake as a UserError."""
-    argv = [_find_config(argument) for argument in argv]
+    argv, path = _find_config(argv)
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise UserError(str(error)) from error
-    except (AttributeError, KeyError) as error:
-        raise _unknown_key(argv) or error from error
+        if not path and any(re.match("--?(no)?config[.]", argument) for argument in argv):
+            raise UserError(NO_CONFIG + _config_files()) from error  # no override means anything without it
+        head, traceback, _ = str(error).partition("Traceback")  # of an error in the config file itself
+        raise UserError(head + str(error).splitlines()[-1] if traceback else str(error)) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _unknown_key(argv, path) or error from error
     _set_up_logging()
-    if "config" in flags.FLAGS and type(flags.FLAGS.config).__name__ == "_ErrorConfig":
-        path = next(a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config=")))
-        raise UserError(f"there is no config file {path.partition(':')[0]}. {_config_files()}")
     return rest
 
 
@@ -78,18 +80,26 @@ def _set_up_logging() -> None:
     """Our own messages and other people's warnings, one line each; absl's handler would repeat them with a prefix."""
     logging.getLogger().removeHandler(absl_logging.get_absl_handler())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns that a folder opened for reading is read-only
     logging.getLogger("cnn_papers").setLevel(logging.INFO)
 
 
-def _find_config(argument: str) -> str:
-    """`--config=configs/x.py` away from the repository means the installed one."""
-    flag, _, path = argument.partition("=")
-    file = path.partition(":")[0]
-    installed = pathlib.Path(__file__).parents[1]
-    if flag.lstrip("-") == "config" and not os.path.exists(file) and (installed / file).is_file():
-        return f"{flag}={installed / path}"
-    return argument
+def _find_config(argv: list[str]) -> tuple[list[str], str]:
+    """The arguments with `--config FILE` as one, and that FILE; away from the repository it means the installed one."""
+    found, path = [], ""
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument.lstrip("-") == "config" and argument.startswith("-"):
+            argument = f"{argument}={next(arguments, '')}"
+        if re.match("--?config=", argument):
+            path = argument.partition("=")[2]
+            file, installed = path.partition(":")[0], pathlib.Path(__file__).parents[1]
+            if not os.path.isfile(file) and not (installed / file).is_file():
+                raise UserError(f"there is no config file '{file}'. {_config_files()}")
+            path = path if os.path.isfile(file) else str(installed / path)
+            argument = f"--config={path}"
+        found.append(argument)
+    return found, path
 
 
 def _config_files() -> str:
@@ -97,20 +107,21 @@ def _config_files() -> str:
     return "There are: " + ", ".join(f"configs/{f.name}" for f in files if f.stem not in ("__init__", "common"))
 
 
-def _unknown_key(argv: list[str]) -> UserError | None:
-    """The first `--config.…` override that names no key, with the nearest that exists."""
-    config: Any = flags.FLAGS["config"].value
+def _unknown_key(argv: list[str], path: str) -> UserError | None:
+    """The first `--config.…` override that names no key of the config in `path`, with the nearest that exists."""
+    config: Any = flags.FLAGS["config"].parser.parse(path)
     for argument in argv:
-        path = argument.lstrip("-").partition("=")[0]
-        if not path.startswith("config."):
-            continue
+        match = re.match("--?(?:no)?config[.]([^=]*)", argument)
         node: Any = config
-        for i, part in enumerate(path.split(".")[1:], 1):
-            if not hasattr(node, "keys") or part not in node:
-                parent = ".".join(path.split(".")[:i])
-                keys = list(node.keys()) if hasattr(node, "keys") else []
+        parents = ["config"]
+        for part in match[1].split(".") if match else []:
+            parent, keys = ".".join(parents), list(node.keys()) if hasattr(node, "keys") else []
+            if not keys:
+                return UserError(f"{parent} has no keys: write --{parent}=value")
+            if part not in keys:
                 near = difflib.get_close_matches(part, keys, 1)
                 hint = f"did you mean {parent}.{near[0]}?" if near else f"{parent} has: {', '.join(sorted(keys))}"
                 return UserError(f"there is no config key {parent}.{part}; {hint}")
             node = node[part]
+            parents.append(part)
     return None

@@ -6,11 +6,15 @@ Sweeps change pipelines, schedules and protocols as text; only literal arguments
 import ast
 import difflib
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from cnn_papers.errors import UserError
+
+CONTEXT = ("rng", "key", "statistics")  # keyword-only parameters that the pipeline fills, not the string
 
 
 class Op(NamedTuple):
@@ -73,23 +77,56 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
     try:
         node = ast.parse(part, mode="eval").body
         call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-        assert isinstance(call.func, ast.Name) and all(word.arg for word in call.keywords)
+        if not isinstance(call.func, ast.Name) or not all(word.arg for word in call.keywords):
+            raise ValueError("not a call by name")
         name = call.func.id
         args = tuple(ast.literal_eval(arg) for arg in call.args)
         kwargs = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError, AssertionError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # all that `ast` says of bad text
         raise UserError(f"config.{key}: cannot read '{part}'; write name or name(literal, …), joined by '|'") from error
     known = functions(module)
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"config.{key}: there is no '{name}'{hint} There are: {', '.join(known)}")
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise UserError(f"config.{key}: there is no '{name}'{hint}; there are: {', '.join(known)}")
     op = Op(name, known[name], args, kwargs)
-    context = {c: None for c in ("rng", "key", "statistics", "progress") if op.needs(c) and c not in kwargs}
     try:
-        inspect.signature(op.function).bind(*[None] * leading, *args, **kwargs, **context)
+        _check_arguments(op, leading)
     except TypeError as error:
-        parameters = [p for p in inspect.signature(op.function).parameters.values() if p.name not in context]
-        usage = ", ".join(str(p) for p in parameters[leading:])
+        parameters = list(inspect.signature(op.function).parameters.values())[leading:]
+        usage = ", ".join(str(p) for p in parameters if p.name not in CONTEXT)
         raise UserError(f"config.{key}: '{part}' does not fit {name}({usage}): {error}") from error
     return op
+
+
+def _check_arguments(op: Op, leading: int) -> None:
+    """Raises TypeError unless the arguments of `op` fit the function's parameters and their annotations."""
+    if own := [name for name in op.kwargs if name in CONTEXT]:
+        raise TypeError(f"'{own[0]}' is the pipeline's to give")
+    signature, hints = inspect.signature(op.function), typing.get_type_hints(op.function)
+    context = {name: None for name in CONTEXT if op.needs(name)}
+    bound = signature.bind(*[None] * leading, *op.args, **op.kwargs, **context)
+    for name in [name for name in list(signature.parameters)[leading:] if name in bound.arguments and name in hints]:
+        several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        for value in bound.arguments[name] if several else [bound.arguments[name]]:
+            if name not in context and not _fits(value, hints[name]):
+                raise TypeError(f"{name}={value!r} is not {getattr(hints[name], '__name__', hints[name])}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a literal is what a parameter's annotation says; a whole number will do for a float."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        parts = parts[:1] * len(value) if ... in parts and isinstance(value, tuple) else parts
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)

@@ -1,13 +1,14 @@
 """What a run prints at its start and its end."""
 
 import importlib
+import importlib.util
 import pathlib
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from cnn_papers import assembly
+from cnn_papers import assembly, zoo
 from cnn_papers.counting import Network
 
 
@@ -23,7 +24,7 @@ def errors(values: dict[str, float]) -> str:
 
 def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: Mesh, folder: pathlib.Path) -> None:
     """Prints recipe, data, model against the paper's figures, devices and length."""
-    facts = assembly.model_module(config.model_name).FACTS[config.model.variant]
+    facts = zoo.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out
     place = "on the devices" if train.resident is not None else "streamed"
     size, paper_size = ("×".join(map(str, shape)) for shape in (network.input, facts.input))
@@ -50,8 +51,8 @@ def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
     for name, row in (("last", evaluations[-1]), ("best", min(evaluations, key=lambda row: row["val/top1_error"]))):
         values = {key.removeprefix("val/"): value for key, value in row.items()}
         print(f"{name:>14}  step {row['step']}: {errors(values)}")
-    reported = importlib.import_module(f"configs.{config.name}").REPORTED
-    for result in reported:
+    known = importlib.util.find_spec(f"configs.{config.name}")  # not of a config file that lies elsewhere
+    for result in importlib.import_module(known.name).REPORTED if known else ():
         if result.recipe == config.recipe:
             metric = result.metric.removeprefix("val/")
             print(f"{'paper':>14}  {metric} {result.value}% ({result.protocol}, {result.source})")

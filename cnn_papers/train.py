@@ -1,16 +1,19 @@
 """The whole run on one page: from a config and a folder to a trained network."""
 
 import collections
+import contextlib
 import functools
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import assembly, counting, summary
+from cnn_papers import assembly, counting, summary, zoo
+from cnn_papers.data import statistics
 from cnn_papers.evaluators import single_view
 from cnn_papers.training import curves, optim, workdir
 from cnn_papers.training import mesh as meshes
@@ -55,11 +58,11 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
       UserError: a mistake in the config, data that is not there, a folder of another run, damaged checkpoints.
     """
     assembly.check_ranges(config)
-    with workdir.locked(folder), stop_on_signal() as stop:
+    with _held(folder), stop_on_signal() as stop:
         workdir.check_same_run(folder, config.to_dict())
         run = assemble(config, folder)
         workdir.check_space(folder, summary.tree_bytes(run.abstract), config.checkpoint.keep)
-        workdir.write_run(folder, config.to_dict(), {"class_names": run.data.train.split.class_names})
+        _write_run(run)
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         best = Checkpoints(folder / "best")
         try:
@@ -78,8 +81,24 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
         return code
 
 
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[None]:
+    """Locks the run's folder; folders made for a run that never came about go again."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    with workdir.locked(folder):
+        try:
+            yield
+        finally:
+            if new and [entry.name for entry in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                with contextlib.suppress(OSError):  # another run lives beside it
+                    for path in new:
+                        path.rmdir()
+
+
 def evaluate_run(config: Any, folder: pathlib.Path) -> dict[str, float]:
     """Evaluates the best checkpoint of the run in `folder` on the evaluation split of `config`."""
+    assembly.check_ranges(config)
     run = assemble(config, folder)
     step, variables = read_model(folder / "best", run.abstract)
     values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
@@ -91,7 +110,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     """Everything that `config` names, checked and put together; prints the start-up summary."""
     mesh = meshes.make_mesh(config.mesh.data)
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
-    model = assembly.build_model(config.model_name, **config.model)
+    model = zoo.build_model(config.model_name, **config.model)
     data = assembly.open_data(config, mesh)
     length = run_length(config, len(data.train))
     image_shape = data.train.image_shape
@@ -116,19 +135,13 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     ema = config.optim.ema_decay > 0
     init = functools.partial(init_state, model, optimizer, image_shape, jax.random.key(config.seed), ema=ema)
     abstract = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init))
+    eval_step = jax.jit(eval_step, in_shardings=(everywhere, over_data), out_shardings=everywhere)
+    variables = evaluated(abstract.params, abstract.batch_stats, abstract.ema)
+    assembly.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
-    return Run(
-        config,
-        folder,
-        model,
-        data,
-        length,
-        optimizer,
-        abstract,
-        jax.jit(init, out_shardings=everywhere),
-        jax.jit(train_step, in_shardings=(everywhere, over_data), out_shardings=everywhere, donate_argnums=0),
-        jax.jit(eval_step, in_shardings=(everywhere, over_data), out_shardings=everywhere),
-    )
+    init = jax.jit(init, out_shardings=everywhere)
+    train_step = jax.jit(train_step, in_shardings=(everywhere, over_data), out_shardings=everywhere, donate_argnums=0)
+    return Run(config, folder, model, data, length, optimizer, abstract, init, train_step, eval_step)
 
 
 def run_length(config: Any, examples: int) -> Length:
@@ -140,6 +153,19 @@ def run_length(config: Any, examples: int) -> Length:
 
 def _placed(sharding: Any, leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _write_run(run: Run) -> None:
+    """Keeps with the run what predicting from it takes, so that its data set need not be there."""
+    train, held_out = run.data.train, run.data.held_out
+    facts = {
+        "class_names": train.split.class_names,
+        "train_image": train.image_shape,
+        "eval_image": held_out.image_shape,
+    }
+    workdir.write_run(run.folder, run.config.to_dict(), facts)
+    if run.data.statistics is not None:
+        statistics.save(run.folder / statistics.FILE, run.data.statistics)
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints) -> State:
@@ -194,7 +220,7 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
 def _report(run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer) -> State:
     """Writes the means since the last report and starts the next."""
     totals = jax.device_get(state.totals)
-    steps = max(1, int(totals.steps))
+    steps = int(totals.steps) or np.nan  # all skipped: there is no mean
     values = {name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.train(step, values, run.config.batch_size)
@@ -205,7 +231,7 @@ def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoin
     """Evaluates, reports, tells the schedule, and keeps the state if it is the best so far."""
     variables = evaluated(state.params, state.batch_stats, state.ema)
     values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
-    earlier = [row["val/top1_error"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row]
+    earlier = [row["val/top1_error"] for row in read_rows(run.folder / METRICS) if "val/loss" in row]  # finite ones
     is_best = np.isfinite(values["loss"]) and values["top1_error"] < min(earlier, default=np.inf)
     writer.evaluation(step, values, "  (best)" if is_best else "")
     writer.filters(step, state.params, run.data.train.image_shape[-1])

@@ -10,50 +10,44 @@ from cnn_papers.facts import Reported
 from configs import common
 
 FIELDS = {
+    "table": str,
     "columns": int,
     "halved": tuple,
+    "without": tuple,
     "activation": str,
     "lrn": bool,
+    "batch_norm": bool,
     "pool": tuple,
     "dropout": float,
     "weight_init": str,
+    "conv1_stride": int,
     "width": float,
 }
 
 
 def desk() -> Any:
-    """The paper's network, a quarter as wide, on 8×8 digits enlarged to 67×67."""
+    """The paper's network, a quarter as wide."""
     config = common.base("alexnet", "paper", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
+    common.on_digits(config, side=67, epochs=12.0, lr=0.01)
     _sgd(config)
-    config.batch_size = 64  # not in paper: the data set is small
-    config.total_epochs = 12.0
-    config.log_every_steps = 25
-    config.data.train_host = config.data.eval_host = "decode|resize(67, method='bicubic')"
-    config.data.train_device = "pad_crop(4)|standardize"
-    config.data.eval_device = "standardize"
-    config.optim.lr, config.optim.lr_batch = 0.01, 64
-    config.optim.schedule = "cosine"  # not in paper: fits a short run
-    config.eval.every_epochs = 2.0
-    config.checkpoint.every_steps = 50
     return config
 
 
 def imagenet2012() -> Any:
     """The paper's recipe."""
     config = common.base("alexnet", "paper", 1000, FIELDS)
+    common.on_imagenet(
+        config,
+        train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",  # §2, §4.1; 227 gives its 55×55
+        eval_host="decode|resize_short(256)|center_crop(227)",  # not in paper: it averages ten crops
+    )
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §4.1, §2
+    config.data.eval_device = "subtract_mean_image"
     _sgd(config)
-    config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
     config.batch_size = 128  # §5
     config.total_epochs = 90.0  # §5: roughly 90 cycles
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.train_host = "decode|resize_short(256)|center_crop(256)|random_crop(227)"  # §2, §4.1; 227 gives 55×55
-    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §4.1, §2
-    config.data.eval_host = "decode|resize_short(256)|center_crop(227)"  # not in paper: it averages ten crops
-    config.data.eval_device = "subtract_mean_image"
     config.optim.lr, config.optim.lr_batch = 0.01, 128  # §5
     config.optim.schedule = "plateau(0.1, patience=3)"  # §5: by hand, when the validation error stopped improving
-    config.checkpoint.every_steps = 2000
     return config
 
 

@@ -13,44 +13,33 @@ FIELDS = {"aux_heads": bool, "lrn": bool, "dropout": float, "aux_dropout": float
 
 
 def desk() -> Any:
-    """The paper's network, narrower, on 8×8 digits enlarged to 32×32."""
+    """The paper's network, half as wide."""
     config = common.base("googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5})
-    config.batch_size = 64  # not in paper: the data set is small
-    config.total_epochs = 12.0
-    config.log_every_steps = 25
-    config.data.train_host = config.data.eval_host = "decode|resize(32, method='bicubic')"
-    config.data.train_device = "pad_crop(2)|standardize"
-    config.data.eval_device = "standardize"
+    common.on_digits(config, side=32, epochs=12.0, lr=0.02)
     config.loss.aux_weight = 0.3  # §5
-    config.optim.lr, config.optim.lr_batch = 0.02, 64  # not in paper
-    config.optim.momentum = 0.9  # §6
     config.optim.weight_decay = 2e-4  # not in paper: Caffe's quick_solver
-    config.optim.schedule = "cosine"  # not in paper: fits a short run
-    config.eval.every_epochs = 2.0
-    config.checkpoint.every_steps = 50
     return config
 
 
 def imagenet2012() -> Any:
     """The paper's recipe; what it leaves open follows Caffe's bvlc_googlenet."""
     config = common.base("googlenet", "paper", 1000, FIELDS)
-    config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
-    config.batch_size = 256  # not in paper
-    config.total_epochs = 240.0  # not in paper: §6 trains asynchronously and names no length
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.train_host = "decode|area_aspect_crop(224, (0.08, 1.0), (0.75, 1.3333333333))"  # §6
+    common.on_imagenet(
+        config,
+        train_host="decode|area_aspect_crop(224, (0.08, 1.0), (0.75, 1.3333333333))",  # §6
+        eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: it averages 144 crops
+    )
     config.data.train_device = "flip|subtract_mean"  # §6
-    config.data.eval_host = "decode|resize_short(256)|center_crop(224)"  # not in paper: its 144 crops start from 256
     config.data.eval_device = "subtract_mean"
+    config.batch_size = 256  # not in paper
+    config.total_epochs = 240.0  # not in paper: §6 names no length
     config.loss.aux_weight = 0.3  # §5
     config.optim.lr, config.optim.lr_batch = 0.01, 32  # not in paper: Caffe's quick_solver
     config.optim.momentum = 0.9  # §6
     config.optim.weight_decay = 2e-4  # not in paper: Caffe's quick_solver
     config.optim.schedule = "exponential(0.96, every_epochs=8)"  # §6
     config.optim.warmup_epochs = 2.0  # not in paper: a batch of 256 at Caffe's rate for 32
-    config.optim.ema_decay = 0.9999  # §6: Polyak averaging; decay not in paper
-    config.checkpoint.every_steps = 2000
+    config.optim.ema_decay = 0.9999  # §6: Polyak averaging; the decay is not in the paper
     return config
 
 

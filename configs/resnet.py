@@ -17,24 +17,16 @@ FIELDS = {
     "shortcut": str,
     "stride_in": str,
     "stem": str,
+    "scan": bool,
     "width": float,
 }
 
 
 def desk() -> Any:
-    """The eight-layer member of the CIFAR family on 8×8 digits enlarged to 32×32."""
+    """The eight-layer member of the CIFAR family."""
     config = common.base("resnet", "cifar-8", 10, FIELDS)
+    common.on_digits(config, side=32, epochs=8.0, lr=0.05)
     _sgd(config)
-    config.batch_size = 64  # not in paper: the data set is small
-    config.total_epochs = 8.0
-    config.log_every_steps = 25
-    config.data.train_host = config.data.eval_host = "decode|resize(32, method='bicubic')"
-    config.data.train_device = "pad_crop(2)|standardize"
-    config.data.eval_device = "standardize"
-    config.optim.lr = 0.1
-    config.optim.schedule = "cosine"  # not in paper: fits a short run
-    config.eval.every_epochs = 2.0
-    config.checkpoint.every_steps = 50
     return config
 
 
@@ -59,18 +51,17 @@ def imagenet2012() -> Any:
     """§3.4. The paper drops the rate when the error plateaus; its released code does at fixed steps."""
     config = common.base("resnet", "50", 1000, FIELDS)
     _sgd(config)
-    config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
+    common.on_imagenet(
+        config,
+        train_host="decode|resize_short_between(256, 480)|random_crop(224)",  # §3.4
+        eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: it tests ten crops and dense
+    )
+    config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
+    config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
     config.batch_size = 256  # §3.4
     config.total_steps = 600_000  # §3.4
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.train_host = "decode|resize_short_between(256, 480)|random_crop(224)"  # §3.4
-    config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
-    config.data.eval_host = "decode|resize_short(256)|center_crop(224)"  # not in paper: it tests 10 crops and dense
-    config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
     config.optim.lr, config.optim.lr_batch = 0.1, 256  # §3.4
     config.optim.schedule = "plateau(0.1, patience=5)"  # §3.4; patience not in paper
-    config.checkpoint.every_steps = 2000
     return config
 
 

@@ -6,6 +6,9 @@ import pathlib
 import jax
 import pytest
 
+from cnn_papers import train
+from configs import resnet
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -17,3 +20,14 @@ def test_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set CNN_PAPERS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = resnet.get_config()
+    config.total_steps, config.model.width = 3, 0.25
+    config.data.data_dir = str(folder / "data")
+    assert train.train_and_evaluate(config, folder / "run") == train.DONE
+    return folder / "run"

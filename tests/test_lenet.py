@@ -53,7 +53,7 @@ def test_subsampling_sums_scales_and_shifts_each_map():
     layer = lenet.Subsampling()
     maps = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
     coefficient, bias = np.array([0.5, -1.0, 2.0], np.float32), np.array([0.0, 1.0, -3.0], np.float32)
-    got = layer.apply({"params": {"coefficient": coefficient, "bias": bias}}, maps)
+    got = jax.jit(layer.apply)({"params": {"coefficient": coefficient, "bias": bias}}, maps)
     sums = maps.reshape(2, 2, 2, 3, 2, 3).sum((2, 4))
     np.testing.assert_allclose(got, sums * coefficient + bias, rtol=1e-5, atol=1e-5)
 

@@ -12,7 +12,8 @@ import pytest
 from cnn_papers import counting
 from cnn_papers.models import layers, spp
 
-PYRAMIDS = ((6, 3, 2, 1), (4, 3, 2, 1), (3, 2, 1))
+window_features = jax.jit(layers.window_features, static_argnames=("levels", "stride", "offset"))
+pyramid_pool = jax.jit(layers.pyramid_pool, static_argnames="levels")
 
 
 def bin_edges(size, m):
@@ -41,26 +42,29 @@ def loop(feature_map, window, levels, stride, offset):
     )
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 10), (13, 13), (21, 16)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (13, 10)])
 def test_every_cell_is_in_a_bin_and_the_length_is_fixed(size):
     levels, (h, w) = (6, 4, 3, 2, 1), size
     one_hot = jnp.eye(h * w).reshape(1, h, w, h * w)  # a channel for each cell
-    pooled = jax.jit(layers.pyramid_pool, static_argnums=1)(one_hot, levels).reshape(66, h * w)
+    pooled = pyramid_pool(one_hot, levels).reshape(66, h * w)
     np.testing.assert_array_equal(pooled.max(0), np.ones(h * w))
     cells = [(y1 - y0) * (x1 - x0) for m in levels for y0, y1 in bin_edges(h, m) for x0, x1 in bin_edges(w, m)]
     np.testing.assert_array_equal(pooled.sum(1), cells)
 
 
-@pytest.mark.parametrize("m", range(1, 9))
-def test_bins_cover_windows_of_every_size(m):
+def test_bins_cover_windows_of_every_size():
     """Bins start and end with the window, leave nothing between them, and none is empty, down to one cell."""
     sizes = np.arange(1, 200)
-    first, stop = (np.asarray(edge) for edge in layers._bins(jnp.full(199, 7), jnp.asarray(7 + sizes), m))
-    np.testing.assert_array_equal(first[:, 0], 7)
-    np.testing.assert_array_equal(stop[:, -1], 7 + sizes)
-    assert (first < stop).all() and (first[:, 1:] <= stop[:, :-1]).all()
-    expected = np.array([bin_edges(size, m) for size in sizes.tolist()])
-    np.testing.assert_array_equal(np.stack([first, stop], -1) - 7, expected)
+    i, m = np.array([(i, m) for m in range(1, 9) for i in range(m)]).T
+    edges = layers._bins(jnp.full(199, 7), jnp.asarray(7 + sizes), i, m)
+    first, stop = (np.asarray(edge) - 7 for edge in edges)
+    assert (first < stop).all()
+    for level in range(1, 9):
+        first_of, stop_of = first[:, m == level], stop[:, m == level]
+        assert (first_of[:, 0] == 0).all() and (stop_of[:, -1] == sizes).all()
+        assert (first_of[:, 1:] <= stop_of[:, :-1]).all()
+        expected = [bin_edges(size, level) for size in sizes.tolist()]
+        np.testing.assert_array_equal(np.stack([first_of, stop_of], -1), expected)
 
 
 @pytest.mark.parametrize(
@@ -75,31 +79,32 @@ def test_bins_are_the_papers_sliding_windows_where_those_fit(size, levels):
         maxima = nn.max_pool(x, window, stride)
         assert maxima.shape == (2, m, m, 3)
         sliding.append(maxima.reshape(2, 1, 1, -1))
-    pooled = jax.jit(layers.pyramid_pool, static_argnums=1)(x, levels)
+    pooled = pyramid_pool(x, levels)
     np.testing.assert_array_equal(pooled, jnp.concatenate(sliding, -1))
 
 
 def test_sliding_windows_do_not_fit_the_map_of_180_pixels():
     """The deviation's reason: 10 cells in 6 windows of 2 at stride 1 are 9 windows, or 6 that leave 3 cells out."""
-    assert nn.max_pool(jnp.zeros((1, 10, 10, 1)), (2, 2), (1, 1)).shape == (1, 9, 9, 1)
-    assert layers.pyramid_pool(jnp.zeros((1, 10, 10, 1)), (6,)).shape == (1, 1, 1, 36)
+    x = jax.ShapeDtypeStruct((1, 10, 10, 1), jnp.float32)
+    assert jax.eval_shape(lambda x: nn.max_pool(x, (2, 2), (1, 1)), x).shape == (1, 9, 9, 1)
+    assert jax.eval_shape(lambda x: layers.pyramid_pool(x, (6,)), x).shape == (1, 1, 1, 36)
 
 
-@pytest.mark.parametrize("levels", PYRAMIDS)
-@pytest.mark.parametrize(("size", "stride", "offset"), [((21, 30), 16, 15.0), ((33, 17), 12, 8.0), ((5, 40), 16, 0.0)])
+@pytest.mark.parametrize(
+    ("levels", "size", "stride", "offset"),  # 1 / 14 rounds up in float32: floor(x / 14) goes wrong when compiled
+    [((6, 3, 2, 1), (21, 30), 16, 15.0), ((4, 3, 2, 1), (33, 17), 12, 8.0), ((3, 2, 1), (5, 40), 14, 0.0)],
+)
 def test_window_features_equal_a_loop(levels, size, stride, offset):
     rng = np.random.default_rng(0)
     feature_map = rng.normal(size=(*size, 2)).astype(np.float32)
     limits = np.array([size[1], size[0]]) * stride
-    corners = rng.uniform(-40, 40 + limits, (60, 2, 2))  # some reach over the map, some hold no cell
+    corners = rng.uniform(-40, 40 + limits, (200, 2, 2))  # some reach over the map, some hold no cell
     corners[::2] = np.round(corners[::2] / stride) * stride + offset  # exactly on the centres of cells
     corners[-4:] = corners[-4:, :1] + rng.uniform(0, 3, (4, 2, 2))
     windows = np.concatenate([corners.min(1), corners.max(1)], -1).astype(np.float32)
-    features = jax.jit(layers.window_features, static_argnames=("levels", "stride", "offset"))(
-        feature_map, windows, levels=levels, stride=stride, offset=offset
-    )
+    features = window_features(feature_map, windows, levels=levels, stride=stride, offset=offset)
     expected = np.stack([loop(feature_map, window, levels, stride, offset) for window in windows])
-    assert features.shape == (60, sum(m * m for m in levels) * 2)
+    assert features.shape == (200, sum(m * m for m in levels) * 2)
     np.testing.assert_array_equal(features, expected)
 
 
@@ -108,28 +113,26 @@ def test_window_projection_in_numbers():
     feature_map = jnp.arange(10.0)[None, :, None]
     spans = {(0, 48): 2, (1, 49): 3, (15, 33): 2, (16, 33): 2, (17, 31): 1, (-50, 500): 9, (400, 500): 9, (-9, -1): 0}
     windows = jnp.array([[left, -1, right, 17] for left, right in spans])
-    features = layers.window_features(feature_map, windows, (1,), stride=16)
+    features = window_features(feature_map, windows, levels=(1,), stride=16)
     np.testing.assert_array_equal(features[:, 0], list(spans.values()))
 
 
-@pytest.mark.parametrize("levels", PYRAMIDS)
-def test_the_whole_map_as_a_window_is_the_pyramid(levels):
+def test_the_whole_map_as_a_window_is_the_pyramid():
+    """In value and in gradient."""
+    levels = (4, 3, 1)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(11, 19, 4)), jnp.float32)
     whole = jnp.array([[-1, -1, 12 * 18 + 1, 12 * 10 + 1]])
-
     weights = jnp.arange(1.0, 1 + sum(m * m for m in levels) * 4)
 
     @jax.jit
-    def value_and_gradient(x):
-        by_window = jax.value_and_grad(
-            lambda x: (layers.window_features(x, whole, levels, stride=12)[0] * weights).sum()
-        )
-        by_pyramid = jax.value_and_grad(lambda x: (layers.pyramid_pool(x[None], levels)[0, 0, 0] * weights).sum())
-        return by_window(x), by_pyramid(x)
+    def features_and_gradients(x):
+        by_window, window_pullback = jax.vjp(lambda x: layers.window_features(x, whole, levels, stride=12)[0], x)
+        by_pyramid, pyramid_pullback = jax.vjp(lambda x: layers.pyramid_pool(x[None], levels)[0, 0, 0], x)
+        return (by_window, by_pyramid), (window_pullback(weights)[0], pyramid_pullback(weights)[0])
 
-    (features, gradient), (expected_features, expected_gradient) = value_and_gradient(x)
-    assert features == expected_features
-    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+    features, gradients = features_and_gradients(x)
+    np.testing.assert_array_equal(*features)
+    np.testing.assert_allclose(*gradients, rtol=1e-6)
 
 
 def random_parameters(model, side, rng):
@@ -152,28 +155,28 @@ def test_geometry_is_that_of_the_receptive_fields(net):
     conv5 = jax.jit(lambda v, x: model.apply(v, x)[1]["conv5"])
     dark = conv5(variables, jnp.ones((1, 64, width, 3)))
     sees = np.asarray((conv5(variables, images) > 1.0001 * dark).any((1, 3)))
-    inner = [i for i in range(sees.shape[1]) if not sees[0, i] and not sees[-1, i]]
+    inner = np.flatnonzero(sees.sum(0) == sees.sum(0).max())  # fields that neither border nor padding cuts
     fields = [np.flatnonzero(sees[:, i])[[0, -1]] for i in inner]
     assert len(inner) >= 4 and stride == (12 if "overfeat" in net else 16)
-    np.testing.assert_array_equal([(low + high) / 2 for low, high in fields], [offset + stride * i for i in inner])
+    np.testing.assert_array_equal([(low + high) / 2 for low, high in fields], offset + stride * inner)
 
 
-@pytest.mark.parametrize("net", ["zf5", "convnet5", "overfeat7"])
+@pytest.mark.parametrize("net", ["zf5", "overfeat5"])
 def test_the_whole_image_as_a_window_is_the_classifier(net):
     model = spp.Model(net, width=0.02, num_classes=4, levels=(3, 2, 1))
     rng = np.random.default_rng(0)
     variables = random_parameters(model, 96, rng)
     image = jnp.asarray(rng.normal(size=(2, 96, 128, 3)), jnp.float32)
     windows = jnp.array([[[0, 0, 128, 96], [10, 20, 90, 90], [40, 0, 50, 7]]] * 2)
-    whole = jax.jit(model.apply)(variables, image)
+    whole, _ = jax.jit(model.apply)(variables, image)
     logits, ends = jax.jit(lambda v, x, w: model.apply(v, x, windows=w))(variables, image, windows)
-    assert logits.shape == (2, 3, 4) and ends["spp"].shape == (6, 1, 1, whole[1]["spp"].shape[-1])
-    np.testing.assert_allclose(logits[:, 0], whole[0], rtol=1e-5, atol=1e-6)
+    assert logits.shape == (2, 3, 4) and ends["spp"].shape[:3] == (6, 1, 1)
+    np.testing.assert_allclose(logits[:, 0], whole, rtol=1e-5, atol=1e-6)
     assert np.abs(logits[:, 0] - logits[:, 1]).max() > 1e-3
 
 
 def test_native_image_projects_to_the_whole_map():
-    """A window of 224×224 pixels covers 13×13 cells of ZF-5 and Convnet*-5 and 18×18 of Overfeat, as §3.3 needs."""
+    """A window of 224×224 pixels covers the 13×13 cells of ZF-5 and Convnet*-5 and the 18×18 of Overfeat."""
     for net in spp.TABLE:
         stride, offset = spp.Model(net).geometry()
         size = spp.FACTS[net].shapes["conv5"][0]

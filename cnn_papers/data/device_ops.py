@@ -39,7 +39,8 @@ def subtract_mean_image(image: jax.Array, *, statistics: Statistics) -> jax.Arra
 
 def standardize(image: jax.Array, *, statistics: Statistics) -> jax.Array:
     """Each channel to mean zero and standard deviation one over the training set (DenseNet §4.1)."""
-    return (image - statistics.mean[None, None]) / statistics.std[None, None]
+    std = jnp.where(statistics.std > 0, statistics.std, 1)  # a channel that never varies stays at zero
+    return (image - statistics.mean[None, None]) / std[None, None]
 
 
 def pca_light(image: jax.Array, std: float = 0.1, *, key: jax.Array, statistics: Statistics) -> jax.Array:

@@ -30,9 +30,9 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     encoded = np.frombuffer(image, np.uint8)
     try:
-        # PNG has no EXIF rotation to apply but may have transparency, which only IMREAD_UNCHANGED keeps.
-        png = image[:8] == b"\x89PNG\r\n\x1a\n"
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED if png else cv2.IMREAD_COLOR) if len(encoded) else None
+        # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have, not both.
+        as_it_is = image[:8] == b"\x89PNG\r\n\x1a\n" and b"eXIf" not in image
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED if as_it_is else cv2.IMREAD_COLOR) if len(encoded) else None
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if pixels is None:
@@ -84,6 +84,11 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The central size×size window; an image that is smaller is scaled up to hold it."""
     image = _at_least(image, size)
     return _window(image, (image.shape[0] - size) // 2, (image.shape[1] - size) // 2, size, size)
+
+
+def pad(image: np.ndarray, pixels: int) -> np.ndarray:
+    """Zeros on every side (LeNet-5 §II-B: 28×28 digits in 32×32)."""
+    return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
 
 
 def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 
@@ -42,8 +43,9 @@ class Pipeline:
       replicated: of what every device holds whole.
 
     Raises:
-      UserError: a bad op string, random operations on a resident split, images of different shapes, undecodable
-        images beyond `max_skips`, labels out of range. While streaming, the last three come with the batch.
+      UserError: a bad op string, operations that an image cannot have, random ones on a resident split, images of
+        different shapes, undecodable images beyond `max_skips`, labels out of range. While streaming, what is wrong
+        with other images than the first comes with the batch.
     """
 
     def __init__(
@@ -77,7 +79,11 @@ class Pipeline:
         return self._batches(steps, batch_size, lambda j: int(shuffled(j // len(self))[j % len(self)]), seed)
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every example once, in order; the last batch is filled up, `mask` [n] tells what counts."""
+        """Every example once, in order; the last batch is filled up, `mask` [n] tells what counts.
+
+        A batch is as much larger than `batch_size` as it takes to divide over the devices.
+        """
+        batch_size += -batch_size % self.sharding.num_devices
         steps = range(-(-len(self) // batch_size))
         batches = self._batches(steps, batch_size, lambda j: min(j, len(self) - 1), 0)
         for step, batch in zip(steps, batches, strict=True):
@@ -102,13 +108,22 @@ class Pipeline:
                 f"label {example['label']} of {example['id']} is out of range: the network has "
                 f"{self.num_classes} classes (config.model.num_classes)"
             )
-        image: Any = example["image"]
+        rng = np.random.default_rng(seed)  # one for all operations, or they would draw alike
+        decode, *others = self.ops
         try:
-            for op in self.ops:
-                image = op(image, rng=np.random.default_rng(seed))
+            image = decode(example["image"], rng=rng)
         except ValueError as error:
             self._skip(str(example["id"]), error)
             return None
+        for op in others:
+            before = image
+            try:
+                image = op(before, rng=rng)
+                if not image.size:
+                    raise ValueError("nothing is left of it")
+            except (ValueError, TypeError, ArithmeticError, cv2.error) as error:
+                reason = f"{before.shape}: {str(error).splitlines()[0]}"
+                raise UserError(f"config.{self.key}: '{op.name}' fails on {example['id']}, {reason}") from error
         return {"image": image, "label": np.int32(example["label"])}
 
     def _skip(self, identifier: str, error: Exception) -> None:
@@ -116,8 +131,10 @@ class Pipeline:
             if identifier in self.skipped:
                 return
             if len(self.skipped) >= self.max_skips:
-                budget = "config.data.max_skips allows more" if self.max_skips else "evaluation needs every image"
-                raise UserError(f"image {identifier} of {self.split.name} {error} ({budget})") from error
+                raise UserError(
+                    f"image {identifier} of {self.split.name} {error} "
+                    "(config.data.max_skips lets training leave some out, evaluation needs every image)"
+                ) from error
             self.skipped.add(identifier)
         logging.getLogger(__name__).warning("left out image %s: it %s", identifier, error)
 
@@ -171,7 +188,7 @@ class Pipeline:
         return jax.make_array_from_process_local_data(self.sharding, local)
 
     def _stack(self, examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        shapes = {example["image"].shape for example in examples}
+        shapes = {self.image_shape, *(example["image"].shape for example in examples)}
         if len(shapes) > 1:
             raise UserError(
                 f"config.{self.key}: images of {self.split.name} come out with different shapes, such as "
@@ -195,14 +212,21 @@ def _share(step: int, batch_size: int) -> np.ndarray:
 
 
 def _read(count: int, make: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """`make(0)` … `make(count - 1)` in order, made ahead by Grain's reader threads."""
-    import cv2
+    """`make(0)` … `make(count - 1)` in order, made ahead by Grain's reader threads, which end with the iterator."""
     import grain
 
+    def attempt(k: int) -> dict[str, Any] | UserError:
+        try:
+            return make(int(k))
+        except UserError as error:  # handed on as it is: Grain would add lines of its own
+            return error
+
     cv2.setNumThreads(0)  # the reader threads already use every core
-    source = grain.MapDataset.range(count).map(lambda k: make(int(k)))
     options = grain.ReadOptions(num_threads=2 * (os.cpu_count() or 1), prefetch_buffer_size=256)
-    return iter(source.to_iter_dataset(options))
+    for made in grain.MapDataset.range(count).map(attempt).to_iter_dataset(options):
+        if isinstance(made, UserError):
+            raise made
+        yield made
 
 
 def _ahead(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import os
 import pathlib
-import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from cnn_papers.data.sources import Split
 from cnn_papers.errors import UserError
+
+FILE = "statistics.npz"  # a run keeps its own under this name
 
 
 class Statistics(NamedTuple):
@@ -43,7 +46,8 @@ def compute(batches: Iterable[np.ndarray]) -> Statistics:
     mean = mean_image.mean((0, 1))
     covariance = products / (count * mean_image.shape[0] * mean_image.shape[1]) - np.outer(mean, mean)
     values, vectors = np.linalg.eigh(covariance)
-    figures = (mean, np.sqrt(np.diag(covariance)), mean_image, np.maximum(values[::-1], 0), vectors[:, ::-1])
+    variance = np.diag(covariance) * (np.diag(covariance) > 1e-6)  # rounding leaves 1e-11 of a constant channel
+    figures = (mean, np.sqrt(variance), mean_image, np.maximum(values[::-1], 0), vectors[:, ::-1])
     return Statistics(*(np.ascontiguousarray(figure, np.float32) for figure in figures))
 
 
@@ -61,17 +65,18 @@ def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[
     They stand beside the data, or in the user's cache folder where the data may not be written to.
     """
     mark = fingerprint(split, host_ops)
-    folders = (pathlib.Path(split.location) / "statistics", cache_folder() / "statistics")
+    # hidden, or it would be taken for a class of a folder of images
+    folders = (pathlib.Path(split.location) / ".statistics", cache_folder() / "statistics")
     for folder in folders:
         if (folder / f"{mark}.npz").is_file():
-            return _load(folder / f"{mark}.npz")
+            return load(folder / f"{mark}.npz")
     logging.getLogger(__name__).info(
         "computing the pixel statistics of %s (%d images)", split.name, len(split.examples)
     )
     statistics = compute(batches())
     for folder in folders:
         try:
-            _save(folder / f"{mark}.npz", statistics)
+            save(folder / f"{mark}.npz", statistics)
             break
         except OSError as error:
             logging.getLogger(__name__).info("statistics not kept in %s: %s", folder, error)
@@ -83,18 +88,24 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cnn_papers"
 
 
-def _save(path: pathlib.Path, statistics: Statistics) -> None:
+def save(path: pathlib.Path, statistics: Statistics) -> None:
+    """Writes the file at once or not at all, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, **statistics._asdict())
-    os.replace(file.name, path)
-
-
-def _load(path: pathlib.Path) -> Statistics:
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with part.open("wb") as file:
+            np.savez(file, **statistics._asdict())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: pathlib.Path) -> Statistics:
+    """What `save` wrote; UserError for a file that is damaged or not there."""
+    try:
+        with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
             return Statistics(**{name: file[name] for name in Statistics._fields})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"the statistics in {path} cannot be read ({error}); delete the file to compute them again"
         ) from error

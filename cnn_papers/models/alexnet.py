@@ -92,7 +92,7 @@ class AlexNet(nn.Module):
         x = self._convolutions(image, ends, train)
         drop_first = self.table == "one_weird_trick"  # it drops what a layer reads, the paper what a layer gives
         if drop_first:
-            x = ends["avgpool"] = adaptive_average_pool(x, 6)
+            x = ends["avgpool"] = layers.pool_into_bins(x, 6, jnp.mean)
         for name, features in FULLY_CONNECTED.items():
             if name in self.without:
                 continue
@@ -143,19 +143,6 @@ class AlexNet(nn.Module):
 
     def _scaled(self, channels: int) -> int:
         return max(self.columns, round(channels * self.width / self.columns) * self.columns)
-
-
-def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
-    """Means over side×side windows that cover the map: [n, h, w, c] → [n, side, side, c].
-
-    Window i spans rows floor(i·h/side) to ceil((i+1)·h/side), as torch's AdaptiveAvgPool2d has it.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        spans = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
-        means = [jax.lax.slice_in_dim(x, *span, axis=axis).mean(axis, keepdims=True) for span in spans]
-        x = jnp.concatenate(means, axis)
-    return x
 
 
 def Model(variant: str = "paper", **fields: Any) -> AlexNet:

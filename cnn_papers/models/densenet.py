@@ -3,9 +3,8 @@
 Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks. CVPR 2017. arXiv:1608.06993
 
 Deviations:
-  - `memory_efficient` recomputes a whole dense layer in the backward pass; the authors' version shares the storage of
-    concatenations and normalisations. Both keep memory linear in depth; the numbers do not change.
-  - Evaluation uses moving averages of biased batch variances; torch's moving averages are of the unbiased ones.
+  - `memory_efficient` recomputes whole dense layers in the backward pass; the authors' version shares the storage of
+    concatenations and normalisations. Both keep memory linear in depth. (XLA's CPU backend saves nothing by it.)
   - Initialisation is He et al.'s normal over the inputs of a unit; the authors' code counts the outputs.
   - The small nets `B-40-12`, `C-40-12` and `BC-40-12` stand for curves of Figure 4, which come without a table. With
     bottlenecks the first convolution has 2k channels, as in the authors' code; the text says so of BC alone.
@@ -46,12 +45,8 @@ def _cifar(variant: str) -> dict[str, Any]:
     }
 
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    name: {"blocks": blocks, "growth": growth, "stem_features": 2 * growth}
-    for name, (blocks, growth) in IMAGENET.items()
-}
+VARIANTS = {name: {"blocks": n, "growth": k, "stem_features": 2 * k} for name, (n, k) in IMAGENET.items()}
 VARIANTS |= {name: _cifar(name) for name in CIFAR}
-CHOICES = {"stem": ("imagenet", "cifar")}
 
 
 class DenseLayer(nn.Module):
@@ -95,7 +90,7 @@ class DenseBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """§3: BN, 1×1 convolution, dropout, 2×2 average pooling. ReLU stands behind the normalisation, as in the code."""
+    """§3: BN, ReLU (as in the authors' code), 1×1 convolution, dropout, 2×2 average pooling."""
 
     features: int
     dropout: float
@@ -141,8 +136,7 @@ class DenseNet(nn.Module):
     @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        growth = max(1, round(self.growth * self.width))
-        features = max(1, round(self.stem_features * self.width))
+        growth, features = (max(1, round(channels * self.width)) for channels in (self.growth, self.stem_features))
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = ends["conv0"] = _conv(features, size, self.dtype, "conv0", stride)(image)
         if self.stem == "imagenet":
@@ -152,9 +146,8 @@ class DenseNet(nn.Module):
         for i, count in enumerate(self.blocks, 1):
             x = ends[f"block{i}"] = DenseBlock(count, *kind, name=f"block{i}")(x, train=train)
             if i < len(self.blocks):
-                features = int(x.shape[-1] * self.compression)
-                transition = Transition(features, self.dropout, self.dtype, name=f"transition{i}")
-                x = ends[f"transition{i}"] = transition(x, train=train)
+                transition = (int(x.shape[-1] * self.compression), self.dropout, self.dtype)
+                x = ends[f"transition{i}"] = Transition(*transition, name=f"transition{i}")(x, train=train)
         x = ends["norm"] = nn.relu(_norm(train, self.dtype, "norm")(x))
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
@@ -164,7 +157,7 @@ class DenseNet(nn.Module):
 def Model(variant: str = "121", **fields: Any) -> DenseNet:
     """The network named `variant`, `fields` that are not None on top."""
     model = layers.build(DenseNet, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    layers.check_choices(model, {"stem": ("imagenet", "cifar")})
     return model
 
 
@@ -190,9 +183,9 @@ _COUNTS = {
 def _facts(variant: str) -> Facts:
     """Shapes follow from Table 1: a block adds the growth rate per layer, a transition halves the map."""
     net = Model(variant)
-    image, side = (32, 32) if net.stem == "cifar" else (224, 56)
-    shapes: dict[str, tuple[int, ...]] = {} if net.stem == "cifar" else {"conv0": (112, 112, net.stem_features)}
+    image, first, side = (32, 32, 32) if net.stem == "cifar" else (224, 112, 56)
     channels = net.stem_features
+    shapes = {"conv0": (first, first, channels)}
     for i, count in enumerate(net.blocks, 1):
         channels += count * net.growth
         shapes[f"block{i}"] = (side, side, channels)

@@ -6,8 +6,15 @@ arXiv:1409.4842
 Deviations:
   - Initialisation is He et al.'s normal; the paper does not state its own.
   - On maps smaller than 5×5 (inputs below about 80 pixels) the auxiliary heads average the whole map.
+  - `separable_stem` is our reading of Table 1's first row: "2.7K parameters, 34M ops" are those of a depthwise 7×7 with
+    eight filters a channel and a 1×1, and so is the total of 1.5 billion. The text speaks of no such thing.
+  - `batch_norm` is not in the paper: normalisation over the batch for biases and response normalisation.
+  - `torchvision` is the net torchvision publishes weights for: `batch_norm` with 3×3 kernels where the paper has 5×5, a
+    2×2 fourth pooling, dropout 0.2, and auxiliary heads that average into 4×4 cells.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -33,62 +40,71 @@ TABLE = {
 }
 AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}  # §5
 
+_BATCH_NORM = {"batch_norm": True, "lrn": False}
+_TORCHVISION = {**_BATCH_NORM, "large_kernel": 3, "pool4_window": 2, "dropout": 0.2, "aux_cells": 4}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "paper_without_aux": {"aux_heads": False},
+    "naive": {"reduce": False},  # Figure 2a
+    "separable_stem": {"stem": "separable"},
+    "batch_norm": _BATCH_NORM,
+    "torchvision": _TORCHVISION,
 }
+for _name in ("paper", "batch_norm", "torchvision"):
+    VARIANTS[f"{_name}_without_aux"] = {**VARIANTS[_name], "aux_heads": False}
 
 
-class ConvRelu(nn.Module):
-    """Convolution with bias, then ReLU; 'same' padding for odd kernels."""
-
-    features: int
-    size: int
-    stride: int = 1
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        size, stride = (self.size, self.size), (self.stride, self.stride)
-        padding = layers.pad(self.size // 2)
-        return nn.relu(nn.Conv(self.features, size, stride, padding, kernel_init=layers.he_normal, dtype=self.dtype)(x))
+def _conv_relu(
+    x: jax.Array, features: int, size: int, name: str, stride: int = 1, *, batch_norm: bool, train: bool, dtype: Any
+) -> jax.Array:
+    """Convolution with bias, or without and normalised, then ReLU; 'same' padding for odd kernels."""
+    shape = (size, size), (stride, stride), layers.pad(size // 2)
+    x = nn.Conv(features, *shape, use_bias=not batch_norm, kernel_init=layers.he_normal, dtype=dtype, name=name)(x)
+    if batch_norm:
+        x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=dtype, name=f"{name}_bn")(x)
+    return nn.relu(x)
 
 
 class Inception(nn.Module):
-    """Figure 2b: four branches, concatenated along the channels."""
+    """Figure 2b: four branches, concatenated along the channels; without `reduce` Figure 2a."""
 
     widths: tuple[int, ...]
-    dtype: Any = None
+    conv: Callable[..., jax.Array]
+    reduce: bool = True
+    large_kernel: int = 5
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         one, reduce3, three, reduce5, five, proj = self.widths
 
-        def conv(x, features, size, name):
-            return ConvRelu(features, size, dtype=self.dtype, name=name)(x)
+        def reduced(x: jax.Array, features: int, name: str) -> jax.Array:
+            return self.conv(x, features, 1, name) if self.reduce else x
 
         branches = (
-            conv(x, one, 1, "1x1"),
-            conv(conv(x, reduce3, 1, "3x3_reduce"), three, 3, "3x3"),
-            conv(conv(x, reduce5, 1, "5x5_reduce"), five, 5, "5x5"),
-            conv(layers.max_pool(x, 3, 1, padding=1), proj, 1, "pool_proj"),
+            self.conv(x, one, 1, "1x1"),
+            self.conv(reduced(x, reduce3, "3x3_reduce"), three, 3, "3x3"),
+            self.conv(reduced(x, reduce5, "5x5_reduce"), five, self.large_kernel, "5x5"),
+            reduced(layers.max_pool(x, 3, 1, padding=1), proj, "pool_proj"),
         )
         return jnp.concatenate(branches, -1)
 
 
 class AuxiliaryHead(nn.Module):
-    """§5: average pooling 5×5/3, 1×1 convolution, fully connected layer, dropout, linear."""
+    """§5: average pooling 5×5/3 (or into `cells` a side), 1×1 convolution, fully connected layer, dropout, linear."""
 
     num_classes: int
     widths: tuple[int, int]
     dropout: float
+    cells: int
+    conv: Callable[..., jax.Array]
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        window = (min(5, x.shape[1]), min(5, x.shape[2]))
-        x = nn.avg_pool(x, window, (3, 3))
-        x = ConvRelu(self.widths[0], 1, dtype=self.dtype, name="conv")(x)
+        if self.cells:
+            x = layers.pool_into_bins(x, self.cells, jnp.mean)
+        else:
+            x = nn.avg_pool(x, (max(1, min(5, x.shape[1])), max(1, min(5, x.shape[2]))), (3, 3))
+        x = self.conv(x, self.widths[0], 1, "conv")
         x = nn.relu(layers.FullyConnected(self.widths[1], dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc2")(x)
@@ -104,42 +120,52 @@ class GoogLeNet(nn.Module):
 
     num_classes: int = 1000
     aux_heads: bool = True
+    reduce: bool = True  # 1×1 convolutions before the 3×3 and 5×5 and behind the pooling
+    stem: str = "full"  # or "separable"
     lrn: bool = True
+    batch_norm: bool = False
+    large_kernel: int = 5  # of the branch named 5x5
+    pool4_window: int = 3
+    aux_cells: int = 0  # cells a side that auxiliary heads average into; 0 is the paper's 5×5/3
     dropout: float = 0.4  # §5
     aux_dropout: float = 0.7  # §5
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
     @nn.compact
+    @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        conv = functools.partial(_conv_relu, batch_norm=self.batch_norm, train=train, dtype=self.dtype)
         ends: dict[str, jax.Array] = {}
-        x = self._stem(image, ends)
+        x = self._stem(image, conv, ends)
         for name, row in TABLE.items():
             if row is None:
-                x = layers.max_pool(x, 3, 2, ceil_mode=True)
+                x = layers.max_pool(x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True)
             else:
-                x = Inception(tuple(map(self._scaled, row)), dtype=self.dtype, name=name)(x)
+                x = Inception(tuple(map(self._scaled, row)), conv, self.reduce, self.large_kernel, name=name)(x)
             ends[name] = x
             if self.aux_heads and train and name in AUXILIARY:
-                widths = (self._scaled(128), self._scaled(1024))
-                head = AuxiliaryHead(self.num_classes, widths, self.aux_dropout, self.dtype, name=AUXILIARY[name])
+                kind = (self.num_classes, (self._scaled(128), self._scaled(1024)), self.aux_dropout, self.aux_cells)
+                head = AuxiliaryHead(*kind, conv, self.dtype, name=AUXILIARY[name])
                 ends[AUXILIARY[name]] = head(x, train=train)
         x = ends["pool5"] = x.mean((1, 2), keepdims=True)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
-    def _stem(self, image: jax.Array, ends: dict[str, jax.Array]) -> jax.Array:
+    def _stem(self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
-
-        def conv(x, features, size, stride, name):
-            return ConvRelu(self._scaled(features), size, stride, dtype=self.dtype, name=name)(x)
-
-        x = ends["conv1"] = conv(image, 64, 7, 2, "conv1")
+        size, stride = 7, 2
+        if self.stem == "separable":
+            shape = (x.shape[-1] * self._scaled(8), (7, 7), (2, 2), layers.pad(3), x.shape[-1])
+            x = ends["conv1_depthwise"] = layers.ColumnConv(
+                *shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise"
+            )(x)
+            size, stride = 1, 1
+        x = ends["conv1"] = conv(x, self._scaled(64), size, "conv1", stride)
         x = ends["pool1"] = layers.max_pool(x, 3, 2, ceil_mode=True)
-        x = conv(norm(x), 64, 1, 1, "conv2_reduce")
-        ends["conv2_reduce"] = x
-        x = ends["conv2"] = conv(x, 192, 3, 1, "conv2")
+        x = ends["conv2_reduce"] = conv(norm(x), self._scaled(64), 1, "conv2_reduce")
+        x = ends["conv2"] = conv(x, self._scaled(192), 3, "conv2")
         x = ends["pool2"] = layers.max_pool(norm(x), 3, 2, ceil_mode=True)
         return x
 
@@ -149,30 +175,27 @@ class GoogLeNet(nn.Module):
 
 def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
     """The network named `variant`, `fields` that are not None on top."""
-    return layers.build(GoogLeNet, VARIANTS, variant, fields)
+    model = layers.build(GoogLeNet, VARIANTS, variant, fields)
+    layers.check_choices(model, {"stem": ("full", "separable")})
+    return model
 
 
-_SHAPES = {
-    "conv1": (112, 112, 64),
-    "pool1": (56, 56, 64),
-    "conv2": (56, 56, 192),
-    "pool2": (28, 28, 192),
-    "inception_3a": (28, 28, 256),
-    "inception_3b": (28, 28, 480),
-    "pool3": (14, 14, 480),
-    "inception_4a": (14, 14, 512),
-    "inception_4b": (14, 14, 512),
-    "inception_4c": (14, 14, 512),
-    "inception_4d": (14, 14, 528),
-    "inception_4e": (14, 14, 832),
-    "pool4": (7, 7, 832),
-    "inception_5a": (7, 7, 832),
-    "inception_5b": (7, 7, 1024),
-    "pool5": (1, 1, 1024),
+_LAYERS = ("conv1", "pool1", "conv2", "pool2", *TABLE, "pool5")
+_SIDES = (112, 56, 56, 28, 28, 28, 14, 14, 14, 14, 14, 14, 7, 7, 7, 1)
+_CHANNELS = (64, 64, 192, 192, 256, 480, 480, 512, 512, 512, 528, 832, 832, 832, 1024, 1024)
+_NAIVE = (64, 64, 192, 192, 416, 832, 832, 1280, 1728, 2176, 2640, 3344, 3344, 4048, 4944, 4944)
+_COUNTS = {  # parameters, multiply-adds
+    "paper": (13_378_280, 1_582_671_872),
+    "paper_without_aux": (6_998_552, 1_582_671_872),
+    "naive": (104_274_376, 12_568_061_056),
+    "separable_stem": (13_371_584, 1_498_677_248),
+    "batch_norm": (13_385_816, 1_582_671_872),
+    "batch_norm_without_aux": (7_005_832, 1_582_671_872),
+    "torchvision": (13_004_888, 1_498_376_192),
+    "torchvision_without_aux": (6_624_904, 1_498_376_192),
 }
-FACTS = {
-    "paper": Facts((224, 224, 3), 13_378_280, 1_582_671_872, _SHAPES, "Table 1 (shapes); counted from its channels"),
-    "paper_without_aux": Facts(
-        (224, 224, 3), 6_998_552, 1_582_671_872, _SHAPES, "Table 1 (shapes); BVLC bvlc_googlenet without its aux heads"
-    ),
-}
+FACTS = {}
+for _name, _counts in _COUNTS.items():
+    _rows = zip(_LAYERS, _SIDES, _NAIVE if _name == "naive" else _CHANNELS, strict=True)
+    _shapes = {layer: (side, side, channels) for layer, side, channels in _rows}
+    FACTS[_name] = Facts((224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels")

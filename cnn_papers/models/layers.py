@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # He et al. 2015, arXiv:1502.01852, eq. 10
@@ -37,7 +38,7 @@ def check_choices(model: Any, choices: Mapping[str, Sequence[Any]]) -> None:
             raise ValueError(f"unknown model.{field} '{value}'; there are: {', '.join(map(str, values))}")
 
 
-def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, nn.initializers.Initializer]:
+def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, Any]:
     """How AlexNet and its successors start: "paper" draws N(0, 0.01²) and sets biases to `bias` (AlexNet §5).
 
     "he" is He et al.'s normal with zero biases, which narrow networks on small images need to start learning.
@@ -195,18 +196,22 @@ def pad(pixels: int) -> Sequence[tuple[int, int]]:
     return ((pixels, pixels), (pixels, pixels))
 
 
-def pyramid_pool(x: jax.Array, levels: tuple[int, ...]) -> jax.Array:
-    """[n, h, w, c] of any size to [n, 1, 1, bins·c]: for each level m the maxima of m×m bins, which cover every cell.
+def pool_into_bins(x: jax.Array, m: int, reduce: Callable[..., jax.Array]) -> jax.Array:
+    """[n, h, w, c] of any size to [n, m, m, c]: `reduce` (jnp.mean, jnp.max) over m×m bins, which cover every cell.
 
-    Bin i of m along a side of a cells is [⌊i·a/m⌋, ⌈(i+1)·a/m⌉) (SPP-net, Appendix A).
+    Bin i along a side of a cells is [⌊i·a/m⌋, ⌈(i+1)·a/m⌉) (SPP-net, Appendix A; torch's adaptive pooling).
     """
-
-    def along(x: jax.Array, axis: int, m: int) -> jax.Array:
+    for axis in (1, 2):
         size = x.shape[axis]
         bins = [jax.lax.slice_in_dim(x, i * size // m, -(-(i + 1) * size // m), axis=axis) for i in range(m)]
-        return jnp.stack([part.max(axis, initial=-jnp.inf) for part in bins], axis)
+        x = jnp.concatenate([reduce(part, axis, keepdims=True) for part in bins], axis)
+    return x
 
-    return jnp.concatenate([along(along(x, 1, m), 2, m).reshape(len(x), 1, 1, -1) for m in levels], -1)
+
+def pyramid_pool(x: jax.Array, levels: tuple[int, ...]) -> jax.Array:
+    """[n, h, w, c] of any size to [n, 1, 1, bins·c]: for each level m the maxima of m×m bins (SPP-net §2.2)."""
+    largest = functools.partial(jnp.max, initial=-jnp.inf)  # of an empty map: see refuse_small_images
+    return jnp.concatenate([pool_into_bins(x, m, largest).reshape(len(x), 1, 1, -1) for m in levels], -1)
 
 
 def window_features(
@@ -221,10 +226,12 @@ def window_features(
     """
     h, w, _ = feature_map.shape
     maxima = _block_maxima(_block_maxima(feature_map[None, None], 1, 3), 0, 2)
+    m, row, column = np.array([(m, row, column) for m in levels for row in range(m) for column in range(m)]).T
     left, top, right, bottom = (windows - offset).T
-    rows, columns = _cells(top, bottom, stride, h), _cells(left, right, stride, w)
-    bins = [_bin_maxima(maxima, _bins(*rows, m), _bins(*columns, m)) for m in levels]
-    return jnp.concatenate([part.reshape(len(windows), -1) for part in bins], -1)
+    high, *ys = _blocks(*_bins(*_cells(top, bottom, stride, h), row, m))
+    wide, *xs = _blocks(*_bins(*_cells(left, right, stride, w), column, m))
+    features = jnp.stack([maxima[high, wide, y, x] for y in ys for x in xs]).max(0)
+    return features.reshape(len(windows), -1)
 
 
 def _cells(low: jax.Array, high: jax.Array, stride: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -236,10 +243,16 @@ def _cells(low: jax.Array, high: jax.Array, stride: int, size: int) -> tuple[jax
     return first, last + 1
 
 
-def _bins(start: jax.Array, stop: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
-    """Starts and ends, [k, m], of the m bins that `pyramid_pool` makes of the cells from `start` to `stop`."""
-    start, size, i = start[:, None], (stop - start)[:, None], jnp.arange(m)[None]
+def _bins(start: jax.Array, stop: jax.Array, i: np.ndarray, m: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Starts and ends, [k, bins], of bin i of the m that `pyramid_pool` makes of the cells from `start` to `stop`."""
+    start, size, i, m = start[:, None], (stop - start)[:, None], i[None], m[None]
     return start + i * size // m, start - (-(i + 1) * size // m)
+
+
+def _blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two blocks of 2^power cells that together cover the cells of a bin: power, and where each starts."""
+    power = 31 - jax.lax.clz(stop - start)
+    return power, start, stop - (1 << power)
 
 
 def _block_maxima(x: jax.Array, table: int, axis: int) -> jax.Array:
@@ -248,15 +261,3 @@ def _block_maxima(x: jax.Array, table: int, axis: int) -> jax.Array:
     for power in range(x.shape[axis].bit_length() - 1):
         blocks.append(jnp.maximum(blocks[-1], jnp.roll(blocks[-1], -(2**power), axis)))  # no bin reads what wraps round
     return jnp.concatenate(blocks, table)
-
-
-def _bin_maxima(maxima: jax.Array, rows: tuple[jax.Array, ...], columns: tuple[jax.Array, ...]) -> jax.Array:
-    """[k, m, m, c]: the maximum of each bin, from the four blocks in its corners that together cover it."""
-
-    def blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, ...]:
-        power = 31 - jax.lax.clz(stop - start)
-        return power, start, stop - (1 << power)
-
-    i, *ys = (part[:, :, None] for part in blocks(*rows))
-    j, *xs = (part[:, None, :] for part in blocks(*columns))
-    return jnp.stack([maxima[i, j, y, x] for y in ys for x in xs]).max(0)

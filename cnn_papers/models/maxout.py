@@ -11,6 +11,7 @@ Deviations:
   - The `_relu` twins are not the paper's baselines: see `Maxout`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -80,11 +81,6 @@ MAX_NORM = {
 CHOICES = {"table": tuple(TABLES), "hidden": ("maxout", "relu"), "weight_init": ("paper", "he")}
 
 
-def small_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Uniform within ±0.005, as in the authors' files."""
-    return jax.random.uniform(key, shape, dtype, -0.005, 0.005)
-
-
 def max_over_pieces(z: jax.Array, pieces: int) -> jax.Array:
     """The maxout unit: [..., units · pieces] → [..., units], the pieces of a unit lying side by side (§3)."""
     return z.reshape(*z.shape[:-1], z.shape[-1] // pieces, pieces).max(-1)
@@ -130,7 +126,8 @@ class Maxout(nn.Module):
     input_dropout: float = 0.2
     dropout: float = 0.5  # on the inputs of every layer but the first
     rescale_input: bool = False  # divide the input by 1 - input_dropout in training
-    weight_init: str = "paper"  # or "he"
+    weight_init: str = "paper"  # uniform within ± init_range; or "he", which suits the ReLU twins
+    init_range: float = 0.005  # narrow networks need more to start learning
     width: float = 1.0  # multiplies every number of units; 1 is the paper's network
     dtype: Any = None
 
@@ -138,7 +135,8 @@ class Maxout(nn.Module):
     @layers.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        init = small_uniform if self.weight_init == "paper" else layers.he_normal
+        uniform = functools.partial(jax.random.uniform, minval=-self.init_range, maxval=self.init_range)
+        init = uniform if self.weight_init == "paper" else layers.he_normal
         x = nn.Dropout(self.input_dropout, deterministic=not train)(image)
         if train and not self.rescale_input:
             x = x * (1 - self.input_dropout)

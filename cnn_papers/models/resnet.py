@@ -98,7 +98,7 @@ def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
     def body(block: Block, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         return block(x, train=train), None
 
-    axes = {"params": 0, "batch_stats": 0}
+    axes: dict[Any, Any] = {"params": 0, "batch_stats": 0}
     return nn.scan(body, axes, split_rngs={"params": True}, length=times)(block, x, None)[0]
 
 

@@ -45,14 +45,19 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._failed = False
 
     def save(self, step: int, state: State) -> None:
-        """Saves `state` as `step` in the background; raises what went wrong with the save before."""
+        """Saves `state` as `step` in the background; raises UserError if that, or the save before, fails."""
         self.finish()
         values = state._asdict()
         model = {name: values.pop(name) for name in MODEL_FIELDS}
         arguments = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(values))
-        saved = self._manager.save(step, args=arguments)
+        try:
+            saved = self._manager.save(step, args=arguments)
+        except Exception as error:
+            self._error = error
+            return self.finish()
         assert saved, f"orbax left out step {step} of {self.folder}"
         self._thread = threading.Thread(target=self._commit, args=(step,))
         self._thread.start()
@@ -63,12 +68,12 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
         if self._error is not None:
-            error, self._error = self._error, None
+            error, self._error, self._failed = self._error, None, True
             free = shutil.disk_usage(self.folder).free
             good = self.newest_good()
             raise UserError(
                 f"saving a checkpoint in {self.folder} failed, {free:,} bytes free, last good step {good}: "
-                f"{str(error).splitlines()[0][:200]}"
+                f"{_reason(error)}"
             ) from error
 
     def close(self) -> None:
@@ -76,7 +81,8 @@ class Checkpoints:
         try:
             self.finish()
         finally:
-            self._manager.close()
+            if not self._failed:  # orbax would raise the same error again
+                self._manager.close()
 
     def newest_good(self) -> int | None:
         """The newest step whose files are all as they were written; None where there is no step at all.
@@ -113,7 +119,13 @@ class Checkpoints:
     def restore_items(self, step: int, **items: Any) -> Any:
         """Items of `step`, each in the shapes and shardings of the tree given for it."""
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        except ValueError as error:
+            problem = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {self._path(step)} is of another network than the config's: {problem}"
+            ) from error
 
     def _path(self, step: int) -> pathlib.Path:
         return self.folder / f"{step:08d}"
@@ -152,6 +164,11 @@ def evaluated(params: Any, batch_stats: Any, ema: Any) -> dict[str, Any]:
     return {"params": params if ema is None else ema, "batch_stats": batch_stats}
 
 
+def _reason(error: Exception) -> str:
+    """The end of what orbax's nested errors say, where the operating system speaks."""
+    return ": ".join(str(error).splitlines()[0].split(": ")[-2:])
+
+
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(DIGESTS))
     return {str(path.relative_to(folder)): _sha256(path) for path in files}
@@ -170,7 +187,7 @@ def _problem(folder: pathlib.Path) -> str | None:
     except FileNotFoundError:
         return "its save was cut off"
     except (OSError, ValueError) as error:
-        return str(error)
+        return f"{DIGESTS} cannot be read: {error}"
     for name in sorted(set(expected) | set(found)):
         if expected.get(name) != found.get(name):
             state = "is missing" if name not in found else "was added" if name not in expected else "was changed"

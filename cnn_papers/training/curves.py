@@ -23,7 +23,8 @@ def draw(workdir: pathlib.Path) -> pathlib.Path:
         axes.set(xlabel="step", ylabel=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     path = workdir / "curves.png"
     figure.savefig(path, dpi=120)
     return path

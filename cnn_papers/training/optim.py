@@ -103,6 +103,7 @@ def make_optimizer(
 
 def multipliers(params: Any, patterns: Multipliers, key: str) -> Any:
     """A tree like `params` with the factor of the first pattern that matches each path, 1.0 where none does."""
+    _check_patterns(patterns, key)
     used = set()
 
     def factor(path: Any, _: Any) -> float:
@@ -116,8 +117,20 @@ def multipliers(params: Any, patterns: Multipliers, key: str) -> Any:
     tree = jax.tree_util.tree_map_with_path(factor, params)
     if unused := [pattern for pattern, _ in patterns if pattern not in used]:
         names = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        raise UserError(f"config.{key}: '{unused[0]}' matches no parameter; they are named like {', '.join(names[:4])}")
+        raise UserError(
+            f"config.{key}: '{unused[0]}' matches no parameter left to it; they are named like {', '.join(names[:4])}"
+        )
     return tree
+
+
+def _check_patterns(patterns: Any, key: str) -> None:
+    for pair in patterns:
+        if not (isinstance(pair, tuple | list) and [type(part) for part in pair] in ([str, float], [str, int])):
+            raise UserError(f"config.{key}={patterns!r} takes ((regex, factor), …), such as (('fc8/.*', 10.0),)")
+        try:
+            re.compile(pair[0])
+        except re.error as error:
+            raise UserError(f"config.{key}: '{pair[0]}' is not a regular expression: {error}") from error
 
 
 def _add_decay(weight_decay: float, mults: Any) -> optax.GradientTransformation:

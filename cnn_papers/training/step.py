@@ -31,7 +31,7 @@ class State(NamedTuple):
       step: steps taken, skipped ones too: the position in the data.
       params, batch_stats, opt_state: of the model and the optimiser.
       ema: running average of `params` (GoogLeNet §6), or None.
-      skipped, skipped_in_a_row: steps whose loss or gradient was not finite.
+      skipped, skipped_in_a_row: steps that left everything else as it was, their outcome not being finite.
       totals: for the next report.
     """
 
@@ -76,8 +76,9 @@ def make_train_step(
     """The pure function (state, batch) -> (state, scalars).
 
     `batch` holds uint8 `image` [n, h, w, c] and int32 `label` [n]; it is worked through in `accumulate` parts, each
-    with its own batch statistics. Each step folds its number into the run's `key`. A step whose loss or gradient norm
-    is not finite leaves parameters, statistics, optimiser and average as they were and is counted.
+    with its own batch statistics. Each step folds its number into the run's `key`. A step whose loss, gradient
+    norm, new parameters or new statistics are not finite (an activation whose square overflows gives a finite loss and
+    an infinite variance) leaves parameters, statistics, optimiser and average as they were and is counted.
     """
 
     def loss_of(params: Any, stats: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
@@ -95,12 +96,12 @@ def make_train_step(
             (loss, (stats, error)), grads = grad(state.params, state.batch_stats, image, label, dropout_key)
         else:
             loss, stats, error, grads = _accumulated(grad, state, image, label, dropout_key, accumulate)
-        norm = optax.global_norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        norm = optax.tree.norm(grads)
         rate = optimizer.learning_rate(state.opt_state)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema and jax.tree.map(lambda a, p: ema_decay * a + (1 - ema_decay) * p, state.ema, params)
+        finite = _all_finite((loss, norm, params, stats))
         totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
         new = state._replace(params=params, batch_stats=stats, opt_state=opt_state, ema=ema, totals=totals)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)._replace(
@@ -112,6 +113,10 @@ def make_train_step(
         return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
 
     return train_step
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _accumulated(

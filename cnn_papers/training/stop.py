@@ -29,7 +29,10 @@ class Stop:
     def _receive(self, number: int, _: object) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
-            print(f"\n{signal.Signals(number).name}: saving, then stopping (Ctrl-C again leaves at once)", flush=True)
+            with contextlib.suppress(OSError, RuntimeError):  # stdout is gone, or in the midst of a line itself
+                print(
+                    f"\n{signal.Signals(number).name}: saving, then stopping (Ctrl-C again leaves at once)", flush=True
+                )
         elif number == signal.SIGINT and time.monotonic() - self._since > SECOND_THOUGHT_S:
             os._exit(128 + number)
 

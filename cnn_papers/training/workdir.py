@@ -60,12 +60,13 @@ def write_run(workdir: pathlib.Path, config: dict[str, Any], facts: dict[str, An
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `write_run` wrote; None where there is no run."""
+    """What `write_run` wrote, its configuration with tuples as before JSON made them lists; None where no run is."""
     try:
-        return json.loads((workdir / RUN).read_text())
+        run = json.loads((workdir / RUN).read_text())
+        return {**run, "config": _tuples(run["config"])}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir / RUN} cannot be read: {error}") from error
 
 
@@ -74,7 +75,7 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     run = read_run(workdir)
     if run is None:
         return
-    old, new = _flat(run["config"]), _flat(config)
+    old, new = _flat(run["config"]), _flat(_tuples(config))
     different = [
         f"{key}: {old.get(key, 'unset')} there, {new.get(key, 'unset')} now"
         for key in sorted(old.keys() | new.keys())
@@ -89,13 +90,23 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def check_space(workdir: pathlib.Path, state_bytes: int, keep: int) -> None:
-    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of `workdir`."""
-    need, free = state_bytes * (keep + 1), shutil.disk_usage(workdir).free
+    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of `workdir`.
+
+    Of the latest and of the best at least two are kept and one is under way; those that lie there already count.
+    """
+    there = sum(path.stat().st_size for path in workdir.glob("*/*/**/*") if path.is_file())
+    need, free = state_bytes * (max(2, keep) + 1 + 3) - there, shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(
-            f"workdir {workdir} has {free:,} bytes free; {keep} checkpoints and one under way need {need:,}: "
+            f"workdir {workdir} has {free:,} bytes free; its checkpoints need {need:,}: "
             "free some space, lower config.checkpoint.keep or give another with --workdir"
         )
+
+
+def _tuples(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

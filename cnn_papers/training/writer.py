@@ -6,6 +6,7 @@ the clock says goes to timing.jsonl.
 
 import json
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -16,24 +17,33 @@ import jax
 import numpy as np
 import rich.progress
 
+from cnn_papers.errors import UserError
+
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 Row = dict[str, Any]
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a .jsonl file; a last line cut off by a crash is left out."""
+    """The rows of a .jsonl file; a last line cut off by a crash is left out. Raises UserError on a damaged one."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it, or start in another workdir") from error
 
 
 class Writer:
-    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first."""
+    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first.
+
+    A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on a full disk.
+    """
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int, steps_per_epoch: float):
         self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
-        self._files = {name: _reopen(workdir / name, start_step) for name in (METRICS, TIMING)}
+        for name in (METRICS, TIMING):
+            _cut_back(workdir / name, start_step)
         self._events = _open_events(workdir, start_step)
         self._bar = _open_bar(start_step, total_steps)
         self._since, self._step = time.monotonic(), start_step
@@ -72,12 +82,10 @@ class Writer:
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
-            print(text, flush=True)
+            say(text)
 
     def close(self) -> None:
         """Flushes and closes everything."""
-        for file in self._files.values():
-            file.close()
         if self._events:
             self._events.close()
         if self._bar:
@@ -87,10 +95,22 @@ class Writer:
         return f"{step / self.steps_per_epoch:.1f}"
 
     def _write(self, name: str, step: int, row: Row) -> None:
-        self._files[name].write(json.dumps({"step": step, **row}) + "\n")
-        self._files[name].flush()
+        row = {name: value for name, value in row.items() if math.isfinite(value)}
+        try:
+            with (self.workdir / name).open("a") as file:
+                file.write(json.dumps({"step": step, **row}) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.workdir / name} cannot be written to: {error.strerror}") from error
         if self._events:
             self._events.scalars(step, row)
+
+
+def say(text: str) -> None:
+    """One line on stdout. Where that is gone (a closed terminal; Ctrl-C ends `| tee`, too) the run goes on without."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Events:
@@ -103,9 +123,9 @@ class Events:
         self._event: Any = event_pb2  # generated at import: type checkers cannot look inside
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         self._writer, self._broken = EventFileWriter(str(folder)), False
-        if start_step:  # tells TensorBoard to drop what an interrupted process wrote beyond this step
-            session = self._event.SessionLog(status=self._event.SessionLog.START)
-            self._add(self._event.Event(session_log=session, step=start_step, wall_time=time.time()))
+        # Tells TensorBoard to drop what an interrupted process wrote from that step on.
+        session = self._event.SessionLog(status=self._event.SessionLog.START)
+        self._add(self._event.Event(session_log=session, step=start_step + 1, wall_time=time.time()))
 
     def scalars(self, step: int, values: Row) -> None:
         items = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
@@ -123,25 +143,28 @@ class Events:
         self._add(self._event.Event(step=step, wall_time=time.time(), summary=summary))
 
     def close(self) -> None:
-        if not self._broken:
-            self._writer.close()
+        self._try(self._writer.close)
 
     def _add(self, event: Any) -> None:
+        self._try(self._writer.add_event, event)
+
+    def _try(self, function: Any, *arguments: Any) -> None:
         if self._broken:
             return
         try:
-            self._writer.add_event(event)
+            function(*arguments)
         except Exception as error:  # a full disk or a dead file system must not end the training
             self._broken = True
             logging.getLogger(__name__).warning("TensorBoard events stop here: %s", error)
 
 
 def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:
-    """Kernels [h, w, c, n] side by side as uint8 RGB; each is stretched to its own full range."""
+    """Kernels [h, w, c, n] up to `columns` side by side as uint8 RGB; each is stretched to its own full range."""
     h, w, c, n = kernel.shape
     low, high = kernel.min((0, 1, 2)), kernel.max((0, 1, 2))
     scaled = (255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
     scaled = scaled if c == 3 else np.repeat(scaled.mean(2, keepdims=True).astype(np.uint8), 3, 2)
+    columns = min(columns, n)
     rows = -(-n // columns)
     grid = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, 3), 255, np.uint8)
     for i in range(n):
@@ -150,13 +173,15 @@ def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarr
     return grid.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def _reopen(path: pathlib.Path, last_step: int) -> Any:
-    """The file opened for appending, cut back to the rows up to `last_step`."""
+def _cut_back(path: pathlib.Path, last_step: int) -> None:
+    """Keeps the rows of a .jsonl file up to `last_step`."""
     rows = [row for row in read_rows(path) if row["step"] <= last_step]
     part = path.with_suffix(".tmp")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(part, path)
-    return path.open("a")
+    try:
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to: {error.strerror}") from error
 
 
 def _open_events(workdir: pathlib.Path, start_step: int) -> Events | None:

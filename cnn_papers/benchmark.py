@@ -1,0 +1,273 @@
+"""How fast a network trains here: python -m cnn_papers.benchmark --config=configs/x.py, or --model=resnet --variant=50.
+
+Measured are images a second of the train step alone (on a synthetic batch that lies on the devices) and of the input
+pipeline alone, the time from the start of a process to the end of its first step (with an empty compilation cache,
+then with what that left in it; a run also opens its data), and peak memory. `--versus=torchvision` trains torchvision's
+copy of the network in turns with ours. With `--model` nothing but JAX, Flax, Optax and NumPy need be installed.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from cnn_papers import doors, versus, workload
+from cnn_papers.errors import UserError
+from cnn_papers.training import mesh as meshes
+from cnn_papers.workload import Workload
+
+MEASURES = ("start", "step", "input")
+WINDOWS = 5
+Contender = Callable[[int], None]  # works through so many batches and returns when they are done
+
+
+class Speed(NamedTuple):
+    """Images a second: the median of the windows, and every window."""
+
+    images_per_second: float
+    windows: list[float]
+
+
+class Memory(NamedTuple):
+    """Bytes, and of what."""
+
+    bytes: int
+    of: str
+
+
+def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
+    """The speed of every contender over `seconds`, in windows taken in turns so that all see the same machine."""
+    batches = {}
+    for name, run in contenders.items():
+        run(2)  # compiles, fills caches
+        batches[name] = max(1, round(2 * seconds / WINDOWS / _timed(run, 2)))
+    windows: dict[str, list[float]] = {name: [] for name in contenders}
+    for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
+        windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
+    return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
+
+
+def _timed(run: Contender, batches: int) -> float:
+    began = time.perf_counter()
+    run(batches)
+    return time.perf_counter() - began
+
+
+def peak_memory() -> Memory:
+    """The most in use so far, where the backend counts it: of the device with the most. Else of this process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in stat for stat in stats):
+        return Memory(max(stat["peak_bytes_in_use"] for stat in stats), "of the fullest device")
+    unit = 1 if sys.platform == "darwin" else 1024
+    bytes_used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Memory(bytes_used, "of the whole process, compiling included")
+
+
+def first_step_seconds(work: Workload) -> dict[str, float]:
+    """From the start of a fresh process to the end of its first step: with an empty compilation cache, and again."""
+    code = "import sys; from cnn_papers import benchmark; benchmark.take_first_step(sys.argv[1])"
+    command, seconds = [sys.executable, "-c", code, work.as_text()], {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
+        for name in ("cold", "warm"):
+            began = time.time()
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise UserError(f"the process that takes one step failed: {reason}")
+            seconds[name] = float(done.stdout.split()[-1]) - began
+    return seconds
+
+
+def take_first_step(text: str) -> None:
+    """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
+    doors.use_compile_cache()
+    workload.make_trainer(workload.from_text(text))(1)
+    print(time.time())
+
+
+def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, Any]:
+    """Speed and memory of our train step, and of torchvision's if its network is named."""
+    _say("measuring the train step")
+    network, bfloat16 = workload.network(work), work.model["dtype"] == "bfloat16"
+    contenders = {"ours": workload.make_trainer(work)}
+    contenders["ours"](1)
+    results: dict[str, Any] = {"peak_memory": peak_memory()._asdict()}
+    if torch_name:
+        contenders["torch"] = versus.make_trainer(
+            torch_name,
+            **workload.synthetic_batch(work),
+            num_classes=workload.num_classes(work),
+            parameters=network.params,
+            settings=work.optim,
+            bfloat16=bfloat16,
+            platform=jax.default_backend(),
+            threads=_threads(),
+        )
+    speeds = measure(contenders, work.batch_size, seconds)
+    rate = speeds["ours"].images_per_second
+    flops = 3 * 2 * network.macs * rate  # the backward pass costs twice the forward pass
+    results["train_step"] = {**speeds["ours"]._asdict(), "model_flops_per_second": flops}
+    if torch_name:
+        ratio = rate / speeds["torch"].images_per_second
+        what = versus.description(torch_name, bfloat16=bfloat16)
+        results["torchvision"] = {**speeds["torch"]._asdict(), "what": what, "ratio": ratio}
+    return results
+
+
+def input_results(config: Any, seconds: float) -> dict[str, Any]:
+    """Speed at which training batches of `config` come to the devices, or why it cannot be measured."""
+    if config is None:
+        return {"not_measured": "a network alone has no data; name a recipe with --config"}
+    _say("measuring the input pipeline")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # the embedded data set says when it is made
+            return _input_speed(config, seconds)
+    except UserError as error:
+        return {"not_measured": str(error)}
+
+
+def _input_speed(config: Any, seconds: float) -> dict[str, Any]:
+    from cnn_papers import assembly
+    from cnn_papers.data.sources import open_split
+
+    mesh = meshes.make_mesh(config.mesh.data)
+    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    pipeline = assembly.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
+    batches = pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(10**9))
+
+    def read(count: int) -> None:
+        for batch in itertools.islice(batches, count):
+            jax.block_until_ready(batch)
+
+    speed = measure({"input": read}, config.batch_size, seconds)["input"]
+    return {"from": "a split on the devices" if pipeline.resident is not None else "disk", **speed._asdict()}
+
+
+def main(argv: list[str]) -> None:
+    """Measures what the flags ask for and prints it."""
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
+    if unknown := sorted(set(values.measure) - set(MEASURES)):
+        raise UserError(f"--measure={unknown[0]}: there are {', '.join(MEASURES)}")
+    config, work = _workload()
+    torch_name = versus.torch_name(work.model_name, work.model["variant"]) if values.versus else ""
+    if torch_name:  # JAX would take most of a GPU's memory at its start, and torch trains on one device
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        work = work._replace(devices=1)
+    doors.use_compile_cache()
+    first: dict[str, Any] = {}
+    if "start" in values.measure:  # before this process takes the devices
+        _say("starting two fresh processes that take one step")
+        first = {"first_step_seconds": first_step_seconds(work)}
+    results = _facts(work) | first
+    if "step" in values.measure or torch_name:
+        results |= step_results(work, torch_name, values.seconds)
+    if "input" in values.measure:
+        results["input_pipeline"] = input_results(config, values.seconds)
+    print(json.dumps(results, indent=1) if values.json else as_text(results))
+
+
+def _workload() -> tuple[Any, Workload]:
+    """The config, if there is one, and the workload that the flags name."""
+    values = flags.FLAGS
+    if bool(values.config) == bool(values.model):
+        raise UserError(
+            "write --config=configs/x.py, or --model=NAME [--variant= --batch_size= --image_size= --dtype=]"
+        )
+    if values.model:
+        own = values.variant, values.batch_size, values.image_size, values.dtype
+        return None, workload.from_paper(values.model, *own)
+    if isinstance(values.config, str):
+        raise UserError("--config needs ml_collections, which is not installed; name a network with --model")
+    from cnn_papers import assembly
+
+    if given := [key for key in ("variant", "batch_size", "image_size", "dtype") if values[key].present]:
+        raise UserError(f"--{given[0]} goes with --model; a config is changed with --config.key=value")
+    assembly.check_ranges(values.config)
+    return values.config, workload.from_config(values.config, assembly.configured_input(values.config, "train_host"))
+
+
+def _facts(work: Workload) -> dict[str, Any]:
+    """What is measured, and on what."""
+    network, mesh = workload.network(work), meshes.make_mesh(work.devices)
+    return {
+        "network": {
+            **{"model": work.model_name, "variant": work.model["variant"], "dtype": work.model["dtype"]},
+            **{"input": network.input, "parameters": network.params, "multiply_adds": network.macs},
+        },
+        "batch_size": work.batch_size,
+        "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind, "cpu_threads": _threads()},
+        "jax": jax.__version__,
+    }
+
+
+def _threads() -> int:
+    """The CPU cores this process may use, as XLA counts them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def as_text(results: dict[str, Any]) -> str:
+    """The report, a line for each figure."""
+    network, devices, lines = results["network"], results["devices"], {}
+    size = "×".join(map(str, network["input"]))
+    lines["network"] = f"{network['model']} '{network['variant']}' at {size}, {network['dtype']}"
+    place = f"{devices['count']} × {devices['kind']}, {devices['cpu_threads']} CPU threads"
+    lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}"
+    if first := results.get("first_step_seconds"):
+        lines["first step"] = f"{first['cold']:.1f} s after the start, {first['warm']:.1f} s with a compilation cache"
+    if step := results.get("train_step"):
+        milliseconds = 1000 * results["batch_size"] / step["images_per_second"]
+        lines["train step"] = f"{_speed(step)}, {milliseconds:,.1f} ms a step"
+        lines["model FLOP/s"] = f"{step['model_flops_per_second'] / 1e9:,.1f} billion"
+        lines["peak memory"] = f"{results['peak_memory']['bytes'] / 1e6:,.0f} MB {results['peak_memory']['of']}"
+    if theirs := results.get("torchvision"):
+        lines["torchvision"] = f"{_speed(theirs)}, {theirs['what']}"
+        lines["ratio"] = f"{theirs['ratio']:.2f} (ours / torchvision)"
+    if pipeline := results.get("input_pipeline"):
+        missing = pipeline.get("not_measured")
+        lines["input pipeline"] = f"not measured: {missing}" if missing else f"{_speed(pipeline)}, {pipeline['from']}"
+    return "\n".join(f"{name:>14}  {text}" for name, text in lines.items())
+
+
+def _speed(speed: dict[str, Any]) -> str:
+    low, high = min(speed["windows"]), max(speed["windows"])
+    return f"{speed['images_per_second']:,.1f} images/s ({low:,.1f} to {high:,.1f} in {len(speed['windows'])} windows)"
+
+
+def _say(text: str) -> None:
+    print(f"{text} …", file=sys.stderr, flush=True)
+
+
+def cli() -> None:
+    """The command line."""
+    try:
+        doors.config_flag()
+    except ImportError:  # a machine for --model
+        flags.DEFINE_string("config", None, "needs ml_collections")
+    flags.DEFINE_string("model", None, "a network of cnn_papers.models on synthetic images, instead of --config")
+    flags.DEFINE_string("variant", None, "of --model; its usual one by default")
+    flags.DEFINE_integer("batch_size", 32, "images a step, with --model", lower_bound=1)
+    flags.DEFINE_integer("image_size", None, "pixels a side, with --model; the paper's by default", lower_bound=1)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "to compute in, with --model")
+    flags.DEFINE_list("measure", list(MEASURES), "any of start (fresh processes), step and input (the pipeline)")
+    flags.DEFINE_enum("versus", None, ["torchvision"], "measure its train step too")
+    flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
+    flags.DEFINE_bool("json", False, "print one JSON object")
+    doors.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,33 @@
+"""Finds a network by its file's name and builds it; needs JAX and Flax alone."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+import cnn_papers.models
+from cnn_papers.errors import UserError
+
+
+def model_names() -> list[str]:
+    """The files of `cnn_papers.models` that are networks."""
+    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if module.name != "layers"]
+
+
+def model_module(name: str) -> Any:
+    """The file of `cnn_papers.models` called `name`, with `Model` and `FACTS`."""
+    if name not in model_names():
+        raise UserError(f"unknown config.model_name '{name}'; there are: {', '.join(model_names())}")
+    return importlib.import_module(f"cnn_papers.models.{name}")
+
+
+def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Module:
+    """The network `name` with its `variant` and other `fields`; a field that is None is left to the variant."""
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.model.dtype is float32 or bfloat16, not '{dtype}'")
+    try:
+        return model_module(name).Model(**fields, dtype=jnp.dtype(dtype))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config.model: {error}") from error

@@ -1,0 +1,65 @@
+"""CNN-F, CNN-M, CNN-S (Chatfield, Simonyan, Vedaldi, Zisserman, BMVC 2014, arXiv:1405.3531).
+
+python -m cnn_papers.main --config=configs/cnn_fms.py                  desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/cnn_fms.py:imagenet2012     §3.2; --config.model.variant=M …
+"""
+
+from typing import Any
+
+from cnn_papers.facts import Reported
+from configs import common
+
+FIELDS = {
+    "net": str,
+    "fc7_units": int,
+    "gray": bool,
+    "conv1_stride": int,
+    "lrn": bool,
+    "dropout": float,
+    "weight_init": str,
+    "width": float,
+}
+
+
+def desk() -> Any:
+    """CNN-F, a quarter as wide."""
+    config = common.base("cnn_fms", "F", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
+    common.on_digits(config, side=64, epochs=16.0, lr=0.02)
+    _sgd(config)
+    return config
+
+
+def imagenet2012() -> Any:
+    """As AlexNet's (§3.2)."""
+    config = common.base("cnn_fms", "F", 1000, FIELDS)
+    common.on_imagenet(
+        config,
+        train_host="decode|resize_short(256)|random_crop(224)",  # §3.2
+        eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: it averages ten crops
+    )
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §3.2
+    config.data.eval_device = "subtract_mean_image"
+    _sgd(config)
+    config.batch_size = 128  # not in paper: AlexNet's
+    config.total_epochs = 90.0  # not in paper: AlexNet's
+    config.optim.lr, config.optim.lr_batch = 0.01, 128  # §3.2
+    config.optim.schedule = "plateau(0.1, patience=3)"  # §3.2; patience not in paper
+    return config
+
+
+def _sgd(config: Any) -> None:
+    config.optim.momentum = 0.9  # §3.2
+    config.optim.momentum_form = "caffe"  # §3.2: derived from Caffe
+    config.optim.weight_decay = 5e-4  # §3.2
+
+
+def get_config(recipe: str = "") -> Any:
+    """The config of `recipe`: desk (also for "") or imagenet2012."""
+    return common.choose({"desk": desk, "imagenet2012": imagenet2012}, recipe, name="cnn_fms", paper="imagenet2012")
+
+
+REPORTED = (
+    Reported("imagenet2012", "val/top5_error", 16.7, "F, 10 crops", "Table 1"),
+    Reported("imagenet2012", "val/top5_error", 13.7, "M, 10 crops", "Table 1"),
+    Reported("imagenet2012", "val/top5_error", 13.1, "S, 10 crops", "Table 1"),
+)

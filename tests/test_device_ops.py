@@ -1,0 +1,182 @@
+"""Device operations: exact values, the distributions the papers state, and a key of its own for every image."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_papers.data import device_ops
+from cnn_papers.data.augment import compose, needs_statistics
+from cnn_papers.data.statistics import compute
+from cnn_papers.errors import UserError
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def random_images(n=6, h=5, w=4, c=3):
+    return np.random.default_rng(0).integers(0, 256, (n, h, w, c), np.uint8)
+
+
+@pytest.fixture
+def statistics():
+    """Figures of correlated colours: covariance far from diagonal, eigenvalues far apart."""
+    mix = np.array([[40.0, 5, 0], [30, 20, 5], [10, 20, 15]])
+    pixels = 128 + np.random.default_rng(0).uniform(-1, 1, (50, 4, 4, 3)) @ mix.T
+    return compute([pixels.round().astype(np.uint8)])
+
+
+def test_flip_mirrors_half_of_the_images_exactly():
+    image = jnp.asarray(random_images()[0], jnp.float32)
+    flipped = np.asarray(jax.vmap(lambda key: device_ops.flip(image, key=key))(keys(4000)))
+    mirrored = (flipped == np.asarray(image)[:, ::-1]).all((1, 2, 3))
+    as_it_was = (flipped == np.asarray(image)).all((1, 2, 3))
+    np.testing.assert_array_equal(mirrored, ~as_it_was)
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 4000**0.5  # four standard errors
+
+
+def test_pad_crop_takes_every_window_of_the_padded_image():
+    image = random_images()[0].astype(np.float32) + 1  # zeros are padding
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    windows = {padded[i : i + 5, j : j + 4].tobytes(): (i, j) for i in range(5) for j in range(5)}
+    crop = jax.jit(jax.vmap(lambda key: device_ops.pad_crop(jnp.asarray(image), 2, key=key)))
+    places = collections.Counter(windows[cropped.tobytes()] for cropped in np.asarray(crop(keys(5000))))
+    assert set(places) == {(i, j) for i in range(5) for j in range(5)}
+    assert all(140 < count < 260 for count in places.values()), places  # 200 expected, standard deviation 14
+
+
+def test_pad_crop_by_nothing_is_the_image():
+    image = jnp.asarray(random_images()[0], jnp.float32)
+    np.testing.assert_array_equal(device_ops.pad_crop(image, 0, key=jax.random.key(0)), image)
+
+
+def test_scale_multiplies():
+    image = jnp.asarray(random_images()[0], jnp.float32)
+    np.testing.assert_array_equal(device_ops.scale(image, 0.5), image / 2)
+
+
+def test_means_and_deviations_of_the_training_set_are_taken_out(statistics):
+    image = jnp.asarray(random_images(h=4)[0], jnp.float32)
+    mean, std = statistics.mean, statistics.std
+    np.testing.assert_allclose(device_ops.subtract_mean(image, statistics=statistics), image - mean[None, None])
+    np.testing.assert_allclose(
+        device_ops.subtract_mean_image(image, statistics=statistics), image - statistics.mean_image
+    )
+    np.testing.assert_allclose(
+        device_ops.standardize(image, statistics=statistics), (image - mean[None, None]) / std[None, None], rtol=1e-6
+    )
+
+
+def test_standardize_brings_the_training_set_to_mean_zero_and_deviation_one():
+    images = random_images(20)
+    standardize = compose("standardize", compute([images]), key="data.eval_device", train=False)
+    values = np.asarray(jax.jit(standardize)(images, jax.random.key(0)))
+    np.testing.assert_allclose(values.mean((0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(values.std((0, 1, 2)), 1, rtol=1e-5)
+
+
+def test_standardize_leaves_a_channel_that_never_varies_at_zero():
+    images = random_images()
+    images[..., 1] = 31
+    standardize = compose("standardize", compute([images]), key="data.eval_device", train=False)
+    values = np.asarray(jax.jit(standardize)(images, jax.random.key(0)))
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values[..., 1], 0)
+
+
+def test_pca_light_adds_colours_of_the_covariance_the_paper_states(statistics):
+    count, std = 100_000, 0.1
+    image = jnp.zeros((2, 3, 3))
+    light = jax.jit(jax.vmap(lambda key: device_ops.pca_light(image, std, key=key, statistics=statistics)))
+    added = np.asarray(light(keys(count)), np.float64)
+    np.testing.assert_array_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))  # the same for every pixel
+    colours = added[:, 0, 0]
+    p, eigenvalues = statistics.eigenvectors.astype(float), statistics.eigenvalues.astype(float)
+    expected = p @ np.diag((eigenvalues * std) ** 2) @ p.T  # α_i λ_i p_i: λ squared, not λ
+    products = colours[:, :, None] * colours[:, None, :]
+    error = products.std(0) / count**0.5
+    assert (np.abs(products.mean(0) - expected) < 4 * error).all(), (products.mean(0), expected, error)
+    assert (error < 0.01 * np.sqrt(np.outer(np.diag(expected), np.diag(expected)))).all()  # the test can tell
+    assert (np.abs(colours.mean(0)) < 4 * colours.std(0) / count**0.5).all()
+
+
+def test_pca_light_adds_the_same_to_every_image_for_the_same_key(statistics):
+    first, second = jnp.asarray(random_images()[:2], jnp.float32)
+    draw = [device_ops.pca_light(x, key=jax.random.key(5), statistics=statistics) - x for x in (first, second)]
+    np.testing.assert_allclose(draw[0], draw[1], atol=1e-4)
+
+
+# --- composition ---------------------------------------------------------------------------------------------------
+
+
+def test_no_operations_leave_the_values_as_float32():
+    images = random_images()
+    values = compose("", None, key="data.eval_device", train=False)(jnp.asarray(images), jax.random.key(0))
+    assert values.dtype == jnp.float32
+    np.testing.assert_array_equal(values, images)
+
+
+def test_operations_run_in_the_order_of_the_string(statistics):
+    images, key = jnp.asarray(random_images(h=4)), jax.random.key(0)
+    one = compose("scale(0.5)|subtract_mean", statistics, key="k", train=False)(images, key)
+    other = compose("subtract_mean|scale(0.5)", statistics, key="k", train=False)(images, key)
+    np.testing.assert_allclose(one, images / 2 - statistics.mean[None, None, None])
+    np.testing.assert_allclose(other, (images - statistics.mean[None, None, None]) / 2)
+
+
+def test_every_image_of_a_batch_gets_its_own_key(statistics):
+    images = jnp.tile(jnp.asarray(random_images(1)), (64, 1, 1, 1))
+    light = jax.jit(compose("pca_light(0.1)", statistics, key="data.train_device", train=True))
+    once, again, other = (np.asarray(light(images, jax.random.key(seed))) for seed in (1, 1, 2))
+    assert len({image.tobytes() for image in once}) == 64
+    np.testing.assert_array_equal(once, again)
+    assert not (once == other).any()
+
+
+def test_every_operation_draws_for_itself(statistics):
+    images = jnp.tile(jnp.asarray(random_images(1)), (400, 1, 1, 1))
+    flip_twice = compose("flip|flip", None, key="data.train_device", train=True)
+    twice = jax.jit(flip_twice)(images, jax.random.key(0))
+    mirrored = (np.asarray(twice) == np.asarray(images)[:, :, ::-1]).all((1, 2, 3))
+    assert 0.4 < mirrored.mean() < 0.6  # never, if both drew the same
+
+
+def test_any_number_of_devices_draws_the_same(statistics):
+    text = "flip|pad_crop(1)|pca_light(0.1)|standardize"
+    transform = jax.jit(compose(text, statistics, key="data.train_device", train=True))
+    images, key = jnp.asarray(random_images(8)), jax.random.key(3)
+    expected = transform(images, key)
+    for devices in (2, 8):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        spread = jax.device_put(images, jax.NamedSharding(mesh, jax.P("data")))
+        np.testing.assert_allclose(transform(spread, key), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flip", "pad_crop(4)", "pca_light(0.1)"])
+def test_evaluation_may_not_draw(name, statistics):
+    with pytest.raises(UserError, match=r"config.data.eval_device: '\w+' is random, which evaluation may not be"):
+        compose(f"subtract_mean|{name}", statistics, key="data.eval_device", train=False)
+
+
+def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match=r"data.train_device: there is no 'flap' \(did you mean 'flip'\?\)"):
+        compose("flap", None, key="data.train_device", train=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("pad_crop(-1)", "'pad_crop' fails on images of 5×4×3"), ("subtract_mean_image", "'subtract_mean_image' fails")],
+)
+def test_an_operation_that_fails_on_the_images_is_named(text, message, statistics):
+    transform = compose(text, statistics, key="data.train_device", train=True)  # the mean image is 4×4
+    with pytest.raises(UserError, match=f"^config.data.train_device: {message}") as caught:
+        jax.eval_shape(transform, jnp.asarray(random_images()), jax.random.key(0))
+    assert "\n" not in str(caught.value)
+
+
+def test_which_strings_need_statistics():
+    assert not any(needs_statistics(text) for text in ("flip|pad_crop(4)", "", "scale(2.0)"))
+    assert all(needs_statistics(text) for text in ("flip|subtract_mean", "pca_light", "standardize|flip"))

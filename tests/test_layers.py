@@ -1,0 +1,131 @@
+"""Layers against the papers' formulas and against torch."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_papers.models import layers
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def nchw(x):
+    torch = pytest.importorskip("torch")
+    return torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
+
+
+def nhwc(x):
+    return x.numpy().transpose(0, 2, 3, 1)
+
+
+def paper_response_norm(a, n, k, alpha, beta):
+    """AlexNet §3.3: b_i = a_i / (k + alpha · sum of a_j² over j from max(0, i - n/2) to min(N - 1, i + n/2)) ^ beta."""
+    b = np.empty_like(a)
+    channels = a.shape[-1]
+    for i in range(channels):
+        total = np.zeros(a.shape[:-1])
+        for j in range(max(0, i - n // 2), min(channels - 1, i + n // 2) + 1):
+            total += a[..., j].astype(np.float64) ** 2
+        b[..., i] = a[..., i] / (k + alpha * total) ** beta
+    return b
+
+
+@pytest.mark.parametrize("n, k, alpha, beta", [(5, 2.0, 1e-4, 0.75), (5, 1.0, 0.1, 0.75), (3, 2.0, 0.5, 0.5)])
+def test_response_normalisation_is_the_papers_formula(n, k, alpha, beta):
+    a = 10 * random(2, 3, 4, 7)
+    got = layers.local_response_norm(a, n=n, k=k, alpha=alpha, beta=beta)
+    np.testing.assert_allclose(got, paper_response_norm(a, n, k, alpha, beta), rtol=1e-5)
+
+
+def test_response_normalisation_of_fewer_channels_than_neighbours():
+    a = random(1, 2, 2, 2)
+    np.testing.assert_allclose(layers.local_response_norm(a), paper_response_norm(a, 5, 2.0, 1e-4, 0.75), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_torch_and_caffe_divide_alpha_by_the_neighbours(n):
+    torch = pytest.importorskip("torch")
+    a, alpha = 10 * random(2, 3, 4, 9), 0.02
+    theirs = nhwc(torch.nn.LocalResponseNorm(n, alpha=alpha * n, beta=0.75, k=2.0)(nchw(a)))
+    np.testing.assert_allclose(layers.local_response_norm(a, n=n, alpha=alpha), theirs, rtol=1e-5)
+    same_alpha = nhwc(torch.nn.LocalResponseNorm(n, alpha=alpha, beta=0.75, k=2.0)(nchw(a)))
+    assert np.abs(layers.local_response_norm(a, n=n, alpha=alpha) - same_alpha).max() > 0.01
+
+
+def test_response_normalisation_sums_in_float32_and_keeps_the_type():
+    a = 30 * random(1, 2, 2, 8)
+    got = layers.local_response_norm(jnp.asarray(a, jnp.bfloat16))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float32), layers.local_response_norm(a), rtol=0.02)
+
+
+@pytest.mark.parametrize("window, stride, padding", [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (3, 1, 1), (2, 3, 1)])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
+    torch = pytest.importorskip("torch")
+    pool = torch.nn.MaxPool2d(window, stride, padding, ceil_mode=ceil_mode)
+    for h, w in ((3, 5), (4, 6), (7, 9), (8, 13), (5, 4)):
+        x = random(1, h, w, 2) - 5  # below zero: padding by zeros would show
+        got = layers.max_pool(x, window, stride, padding=padding, ceil_mode=ceil_mode)
+        np.testing.assert_array_equal(got, nhwc(pool(nchw(x))), err_msg=f"{h}×{w}")
+
+
+def test_the_papers_maps_need_ceil_mode():
+    side = {mode: layers.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1] for mode in (True, False)}
+    assert side == {True: 56, False: 55}  # GoogLeNet, Table 1
+
+
+@pytest.mark.parametrize("m, h, w", [(1, 5, 7), (2, 5, 7), (4, 14, 13), (6, 13, 13), (4, 3, 2)])
+def test_pooling_into_bins_is_torchs_adaptive_pooling(m, h, w):
+    torch = pytest.importorskip("torch")
+    x = random(2, h, w, 3)
+    mean, largest = torch.nn.AdaptiveAvgPool2d(m), torch.nn.AdaptiveMaxPool2d(m)
+    np.testing.assert_allclose(layers.pool_into_bins(x, m, jnp.mean), nhwc(mean(nchw(x))), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(layers.pool_into_bins(x, m, jnp.max), nhwc(largest(nchw(x))))
+
+
+def test_fully_connected_at_its_own_size_is_a_matrix_product():
+    x, layer = random(3, 4, 5, 2), layers.FullyConnected(6, bias_init=jax.nn.initializers.normal())
+    params = layer.init(jax.random.key(0), x)
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    assert kernel.shape == (4, 5, 2, 6)
+    want = x.reshape(3, -1) @ np.asarray(kernel).reshape(-1, 6) + np.asarray(bias)
+    np.testing.assert_allclose(layer.apply(params, x), want[:, None, None, :], rtol=1e-4, atol=1e-5)
+
+
+def test_fully_connected_slides_over_a_larger_map():
+    layer = layers.FullyConnected(6, bias_init=jax.nn.initializers.normal())
+    params = layer.init(jax.random.key(0), random(1, 3, 2, 4))
+    larger = random(2, 5, 6, 4)
+    scores = layer.apply(params, larger)
+    assert scores.shape == (2, 3, 5, 6)
+    for top, left in itertools.product(range(3), range(5)):
+        window = layer.apply(params, larger[:, top : top + 3, left : left + 2])
+        np.testing.assert_allclose(scores[:, top, left], window[:, 0, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns, stride, padding", [(1, 1, 0), (2, 1, 1), (3, 2, 2)])
+def test_column_convolution_is_torchs_grouped_convolution(columns, stride, padding):
+    torch = pytest.importorskip("torch")
+    x = random(2, 9, 10, 6)
+    fields = {"kernel_size": (5, 5), "strides": (stride, stride), "padding": layers.pad(padding)}
+    layer = layers.ColumnConv(12, **fields, columns=columns, bias_init=jax.nn.initializers.normal())
+    params = layer.init(jax.random.key(0), x)
+    kernel, bias = (np.array(params["params"][name]) for name in ("kernel", "bias"))
+    assert kernel.shape == (5, 5, 6 // columns, 12)
+    weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+    theirs = torch.nn.functional.conv2d(nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=columns)
+    np.testing.assert_allclose(layer.apply(params, x), nhwc(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_column_convolution_holds_no_grouped_convolution():
+    x = random(1, 5, 5, 4)
+    layer = layers.ColumnConv(4, (3, 3), columns=2)
+    program = str(jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), x))
+    assert program.count("conv_general_dilated") == 2
+    assert program.count("feature_group_count=1") == 2

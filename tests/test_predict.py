@@ -1,0 +1,311 @@
+"""Predictions from a run: every kind of image as a person sees it, mistakes by name, nothing needed but the run."""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from cnn_papers import predict, zoo
+from cnn_papers.data.sources import open_split
+from cnn_papers.errors import UserError
+from cnn_papers.training.checkpoint import Checkpoints
+from cnn_papers.training.optim import Optimizer
+from cnn_papers.training.step import init_state
+from cnn_papers.training.writer import read_rows
+
+RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run) -> predict.Predictor:
+    return predict.load(tiny_run)
+
+
+def picture() -> np.ndarray:
+    """Left half red, right half blue, white in the upper left corner: uint8 [32, 32, 3]."""
+    pixels = np.empty((32, 32, 3), np.uint8)
+    pixels[:, :16], pixels[:, 16:], pixels[:8, :8] = RED, BLUE, 255
+    return pixels
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned(kind: str) -> bytes:
+    """Stored on its side, with the note that a viewer turns it by 90° clockwise."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    return encode(Image.fromarray(np.rot90(picture()).copy()), kind, exif=exif, quality=95)
+
+
+def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
+    image.putalpha(alpha)
+    return image
+
+
+def grey() -> np.ndarray:
+    return np.asarray(Image.fromarray(picture()).convert("L"))
+
+
+def on_white(pixels: np.ndarray, alpha: int) -> np.ndarray:
+    return np.rint(pixels * (alpha / 255) + 255 - alpha)
+
+
+RGB = Image.fromarray(picture())
+TWO = Image.fromarray(picture()).quantize(3)
+IMAGES: dict[str, tuple[bytes, np.ndarray, int]] = {  # bytes, what a person sees, how far a value may be off
+    "jpeg": (encode(RGB, "JPEG", quality=95, subsampling=0), picture(), 12),
+    "progressive_jpeg": (encode(RGB, "JPEG", quality=95, subsampling=0, progressive=True), picture(), 12),
+    "cmyk_jpeg": (encode(RGB.convert("CMYK"), "JPEG", quality=95, subsampling=0), picture(), 14),
+    "grey_jpeg": (encode(RGB.convert("L"), "JPEG", quality=95), grey()[..., None], 12),
+    "turned_jpeg": (turned("JPEG"), picture(), 60),  # its colours are stored at half the size
+    "turned_png": (turned("PNG"), picture(), 0),
+    "png": (encode(RGB, "PNG"), picture(), 0),
+    "rgba_png": (encode(with_alpha(RGB.convert("RGBA"), 128), "PNG"), on_white(picture(), 128), 1),
+    "grey_alpha_png": (encode(with_alpha(RGB.convert("LA"), 64), "PNG"), on_white(grey(), 64)[..., None], 1),
+    "16_bit_png": (encode(Image.fromarray(grey().astype(np.uint16) * 257), "PNG"), grey()[..., None], 0),
+    "1_bit_png": (encode(Image.fromarray(grey() > 100), "PNG"), 255 * (grey() > 100)[..., None], 0),
+    "palette_png": (encode(TWO, "PNG"), picture(), 0),
+    "palette_png_with_a_clear_colour": (
+        encode(TWO, "PNG", transparency=TWO.getpixel((31, 31))),
+        np.where((picture() == BLUE).all(-1, keepdims=True), 255, picture()),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_is_what_a_person_sees(predictor, kind):
+    encoded, expected, tolerance = IMAGES[kind]
+    pixels = predictor.prepare(encoded)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
+    difference = np.abs(pixels.astype(int) - np.broadcast_to(expected, (32, 32, 3)))
+    assert difference.max() <= tolerance
+
+
+def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tmp_path):
+    """Files of the whole test split, through another path than the evaluation's: other batches, other programs."""
+    split = open_split("digits", "test", str(tiny_run.parent / "data"))
+    labels = {}
+    for i, example in enumerate(split.examples):
+        (tmp_path / f"{i:03d}.png").write_bytes(example["image"])
+        labels[f"{i:03d}.png"] = example["label"]
+    found = list(predict.predict(predictor, predict.find_images([str(tmp_path)])))
+    assert [path.name for path, _ in found] == sorted(labels)
+    wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in found)
+    assert 100 * wrong / 360 == pytest.approx(read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4)
+    assert predictor.class_names == tuple("0123456789")
+    alone = dict(predict.predict(predictor, [found[359][0]]))  # a batch of the number of devices, mostly filling
+    np.testing.assert_allclose(alone[found[359][0]], found[359][1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose([np.sum(row) for _, row in found], 1, atol=1e-5)
+
+
+def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor, tmp_path):
+    good, progressive = IMAGES["jpeg"][0], IMAGES["progressive_jpeg"][0]
+    files = {
+        "good.jpg": good,
+        "truncated.jpg": good[: len(good) // 2],
+        "progressive.jpg": progressive[:-20],
+        "truncated.png": IMAGES["png"][0][:-30],
+        "text.txt": b"not an image",
+        "empty.png": b"",
+        "good.png": IMAGES["png"][0],
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in [*files, "missing.jpg"]]
+    found = {path.name: result for path, result in predict.predict(predictor, paths)}
+    assert list(found) == [path.name for path in paths]
+    assert [name for name, result in found.items() if isinstance(result, np.ndarray)] == ["good.jpg", "good.png"]
+    assert found.pop("missing.jpg") == "cannot be read: No such file or directory"
+    assert all(result.startswith("cannot be decoded") for result in found.values() if isinstance(result, str))
+
+
+def test_nothing_but_broken_files(predictor, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    assert [type(result) for _, result in predict.predict(predictor, [tmp_path / "a.png", tmp_path / "b.png"])] == [
+        str
+    ] * 2
+
+
+def test_a_folder_means_its_images_by_name(tmp_path):
+    for name in ("b.JPG", "a.png", "c.jpeg", "notes.txt", ".hidden.png", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    arguments = ["x.tiff", str(tmp_path), str(tmp_path / "a.png")]
+    expected = ["x.tiff", *(str(tmp_path / name) for name in ("a.png", "b.JPG", "c.jpeg", "a.png"))]
+    assert [str(path) for path in predict.find_images(arguments)] == expected
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no images \(.jpg, .jpeg, .png\)"):
+        predict.find_images([str(tmp_path / "empty")])
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_copy(tiny_run, tmp_path) -> pathlib.Path:
+    """A copy of the run, without its data, to be changed."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    edit(tmp_path / "run", lambda run: run["config"]["data"].update(data_dir="/nowhere"))
+    return tmp_path / "run"
+
+
+def edit(folder: pathlib.Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    run = json.loads((folder / "run.json").read_text())
+    change(run)
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def test_images_of_another_size_than_the_runs_are_scaled_and_cropped(run_copy):
+    edit(run_copy, lambda run: run["config"]["data"].update(eval_host="decode"))
+    wide = Image.new("RGB", (300, 100), BLUE)
+    wide.paste(RED, (100, 0, 200, 100))
+    pixels = predict.load(run_copy).prepare(encode(wide, "PNG"))
+    np.testing.assert_array_equal(pixels, np.broadcast_to(RED, (32, 32, 3)))
+    small = predict.load(run_copy).prepare(encode(Image.new("RGB", (8, 9), RED), "PNG"))
+    np.testing.assert_array_equal(small, np.broadcast_to(RED, (32, 32, 3)))
+
+
+def test_the_last_checkpoint_serves_before_the_first_evaluation(run_copy):
+    assert predict.load(run_copy).description == f"resnet 'cifar-8' trained on digits, step 3 in {run_copy / 'best'}"
+    shutil.rmtree(run_copy / "best")
+    assert predict.load(run_copy).description.endswith(f"step 3 in {run_copy / 'checkpoints'}")
+    shutil.rmtree(run_copy / "checkpoints")
+    with pytest.raises(UserError, match="there is no checkpoint in .*checkpoints"):
+        predict.load(run_copy)
+
+
+def test_a_run_that_lacks_something(run_copy, tmp_path):
+    with pytest.raises(UserError, match="there is no run in .*nothing"):
+        predict.load(tmp_path / "nothing")
+    (run_copy / "statistics.npz").rename(tmp_path / "statistics.npz")
+    with pytest.raises(UserError, match=r"run/statistics.npz"):
+        predict.load(run_copy)
+    edit(run_copy, lambda run: run.pop("eval_image"))
+    with pytest.raises(UserError, match="run the training command again"):
+        predict.load(run_copy)
+    (run_copy / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run.json cannot be read"):
+        predict.load(run_copy)
+
+
+def test_outputs_beyond_the_class_names_have_numbers(run_copy):
+    edit(run_copy, lambda run: run.update(class_names=["zero", "one"]))
+    names = predict.load(run_copy).class_names
+    assert names == ("zero", "one", *(f"output {i}" for i in range(2, 10)))
+
+
+def save_best(folder: pathlib.Path, params_scale: float, average_scale: float) -> None:
+    """Puts a checkpoint with a running average into `folder`, parameters and average times a number each."""
+    model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, width=0.25)
+    optimizer = Optimizer(lambda params: {}, None, None, None)
+    state = init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True)
+    params = jax.tree.map(lambda w: w * params_scale, state.params)
+    average = jax.tree.map(lambda w: w * average_scale, state.params)
+    shutil.rmtree(folder / "best")
+    best = Checkpoints(folder / "best")
+    best.save(7, state._replace(params=params, ema=average))
+    best.close()
+    edit(folder, lambda run: run["config"]["optim"].update(ema_decay=0.5))
+
+
+def test_the_running_average_predicts_where_there_is_one(run_copy):
+    save_best(run_copy, jnp.nan, 0.0)
+    rows = predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
+    np.testing.assert_allclose(rows, 0.1, rtol=1e-6)
+
+
+def test_a_diverged_run_says_so(run_copy):
+    save_best(run_copy, 1.0, jnp.nan)
+    with pytest.raises(UserError, match="not finite: its run diverged"):
+        predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_with_the_run_alone(run_copy, tmp_path):
+    """Another folder, one device instead of eight, none of the packages that reading data or configs takes."""
+    for name in ("jpeg", "png", "rgba_png"):
+        (tmp_path / name).write_bytes(IMAGES[name][0])
+    absent = "('ml_collections', 'tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from cnn_papers.predict import cli; cli()"
+    command = [sys.executable, "-c", code, "jpeg", "nope", "--workdir=run", "png", "rgba_png", "--top=3", "--json"]
+    paths = {"PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "JAX_COMPILATION_CACHE_DIR": ""}
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True)
+    expected = "resnet 'cifar-8' trained on digits, step 3 in run/best\nerror: nope cannot be read: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["image"] for row in rows] == ["jpeg", "png", "rgba_png"]
+    for row in rows:
+        chances = [each["probability"] for each in row["classes"]]
+        assert len(chances) == 3 and chances == sorted(chances, reverse=True) and 0.3 < sum(chances) <= 1
+        assert all(each["class"] == str(each["label"]) for each in row["classes"])
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+    def run(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+        try:
+            with pytest.raises(SystemExit) as caught:
+                predict.cli()
+        finally:
+            for name in ("workdir", "top", "json"):
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        return caught.value.code, *capfd.readouterr()
+
+    return run
+
+
+def test_text_is_for_people(tiny_run, tmp_path, command):
+    (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
+    code, out, err = command(f"--workdir={tiny_run}", str(tmp_path))
+    assert (code, err) == (0, f"resnet 'cifar-8' trained on digits, step 3 in {tiny_run / 'best'}\n")
+    name, *lines = out.splitlines()
+    assert name == str(tmp_path / "a.png") and len(lines) == 5
+    chances = [float(line.split("%")[0]) for line in lines]
+    assert chances == sorted(chances, reverse=True) and {line.split()[1] for line in lines} < set("0123456789")
+
+
+def test_more_classes_than_there_are(tiny_run, tmp_path, command):
+    (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
+    code, out, _ = command(f"--workdir={tiny_run}", str(tmp_path / "a.png"), "--top=99", "--json")
+    assert code == 0
+    assert sorted(each["label"] for each in json.loads(out)["classes"]) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (["--workdir=run"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (["--workdir=nowhere", "a.png"], "there is no run in nowhere"),
+        (["--workdir=run", "--top=0", "a.png"], "flag --top=0: 0 is not a positive integer"),
+        (["--wrkdir=run", "a.png"], "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
+    ],
+)
+def test_mistakes_are_one_line(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1

@@ -1,0 +1,184 @@
+"""Pixel statistics: NumPy's figures, kept beside the data or in the cache, and computed again when the data changes."""
+
+import os
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from cnn_papers.data import statistics
+from cnn_papers.data.sources import Split, open_split
+from cnn_papers.data.statistics import Statistics, compute, load_or_compute
+from cnn_papers.errors import UserError
+
+
+@pytest.fixture
+def images():
+    """300 images of 6×5 pixels whose colours have a known, far from diagonal covariance."""
+    mix = np.array([[30.0, 5, 0], [25, 12, 2], [-10, 8, 20]])
+    noise = np.random.default_rng(0).uniform(-1, 1, (300, 6, 5, 3))
+    slope = np.linspace(-20, 20, 6)[None, :, None, None]  # a mean image that is not flat
+    return np.clip(128 + slope + noise @ mix.T, 0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> pathlib.Path:
+    """The user's cache folder, for this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "cnn_papers"
+
+
+def make_split(folder, images) -> Split:
+    examples = [{"image": image.tobytes(), "label": 0, "id": str(i)} for i, image in enumerate(images)]
+    return Split("made[train]", examples, ("one",), str(folder))
+
+
+class Batches:
+    """Hands out images in batches and counts how often it is asked to."""
+
+    def __init__(self, images, size=64):
+        self.images, self.size, self.asked = images, size, 0
+
+    def __call__(self):
+        self.asked += 1
+        return (self.images[i : i + self.size] for i in range(0, len(self.images), self.size))
+
+
+def stored(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def assert_same(ours: Statistics, theirs: Statistics):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_figures_are_numpys(images):
+    figures = compute(Batches(images)())
+    pixels = images.reshape(-1, 3).astype(np.float64)
+    covariance = np.cov(pixels.T, bias=True)
+    assert all(figure.dtype == np.float32 for figure in figures)
+    np.testing.assert_allclose(figures.mean, pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(figures.std, pixels.std(0), rtol=1e-5)
+    np.testing.assert_allclose(figures.mean_image, images.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(figures.eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-5)
+    p, eigenvalues = figures.eigenvectors.astype(float), figures.eigenvalues.astype(float)
+    np.testing.assert_allclose(p @ np.diag(eigenvalues) @ p.T, covariance, rtol=1e-5, atol=1e-5 * covariance.max())
+    np.testing.assert_allclose(p.T @ p, np.eye(3), atol=1e-6)
+
+
+def test_batches_may_be_of_any_size(images):
+    assert_same(compute(Batches(images, 300)()), compute(Batches(images, 7)()))
+
+
+def test_a_large_even_offset_costs_no_precision():
+    images = np.random.default_rng(0).integers(254, 256, (500, 16, 16, 1), np.uint8)
+    figures = compute([images[:250], images[250:]])
+    np.testing.assert_allclose(figures.std, images.astype(float).std((0, 1, 2)), rtol=1e-5)
+
+
+def test_a_channel_that_never_varies_has_no_deviation(images):
+    images[..., 2] = 77
+    figures = compute([images])
+    assert figures.std[2] == 0 and figures.mean[2] == 77
+    assert figures.eigenvalues[2] < 1e-6 < figures.eigenvalues[1]
+
+
+def test_they_are_kept_beside_the_data_and_read_back(tmp_path, images, cache):
+    split, batches = make_split(tmp_path / "data", images), Batches(images)
+    first = load_or_compute(split, "decode", batches)
+    second = load_or_compute(split, "decode", batches)
+    assert batches.asked == 1
+    assert_same(first, compute([images]))
+    assert_same(first, second)
+    assert len(stored(tmp_path / "data")) == 1 and not cache.exists()
+
+
+def test_others_may_read_what_is_kept(tmp_path, images):
+    load_or_compute(make_split(tmp_path / "data", images), "decode", Batches(images))
+    (file,) = stored(tmp_path / "data")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("change", ["a pixel", "an image less", "the operations"])
+def test_other_data_has_other_statistics(tmp_path, images, change):
+    load_or_compute(make_split(tmp_path / "data", images), "decode", Batches(images))
+    other, ops = images.copy(), "decode"
+    if change == "a pixel":
+        other[0, 0, 0, 0] += 1
+    elif change == "an image less":
+        other = other[:-1]
+    else:
+        ops = "decode|resize(6, 5)"
+    batches = Batches(other)
+    figures = load_or_compute(make_split(tmp_path / "data", other), ops, batches)
+    assert batches.asked == 1
+    assert_same(figures, compute([other]))
+    assert len(stored(tmp_path / "data")) == 2
+
+
+def test_where_the_data_cannot_be_written_to_the_cache_keeps_them(tmp_path, images, cache):
+    (tmp_path / "data").write_text("a file: no folder can be made in it, not even by root")
+    split, batches = make_split(tmp_path / "data", images), Batches(images)
+    first = load_or_compute(split, "decode", batches)
+    assert len(stored(cache)) == 1
+    assert_same(load_or_compute(split, "decode", batches), first)
+    assert batches.asked == 1
+
+
+def test_where_nothing_can_be_written_they_are_still_there(tmp_path, images, monkeypatch):
+    for name in ("data", "cache"):
+        (tmp_path / name).write_text("a file")
+    batches = Batches(images)
+    for times in (1, 2):
+        figures = load_or_compute(make_split(tmp_path / "data", images), "decode", batches)
+        assert batches.asked == times
+        assert_same(figures, compute([images]))
+
+
+def test_a_save_that_fails_leaves_nothing_half_written(tmp_path, images, cache, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(statistics.np, "savez", full)
+    load_or_compute(make_split(tmp_path / "data", images), "decode", Batches(images))
+    assert stored(tmp_path / "data") == [] and stored(cache) == []
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "a bit", "text", "another file"])
+def test_a_damaged_file_is_named(tmp_path, images, damage):
+    split = make_split(tmp_path / "data", images)
+    load_or_compute(split, "decode", Batches(images))
+    (file,) = stored(tmp_path / "data")
+    whole = file.read_bytes()
+    if damage == "another file":
+        np.savez(file, mean=np.zeros(3))
+    else:
+        middle = len(whole) // 3
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        file.write_bytes({"empty": b"", "cut off": whole[:-100], "a bit": flipped, "text": b"hello"}[damage])
+    with pytest.raises(UserError) as caught:
+        load_or_compute(split, "decode", Batches(images))
+    assert str(file) in str(caught.value) and "delete the file" in str(caught.value)
+
+
+def test_statistics_beside_a_folder_of_images_do_not_become_a_class(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / "images" / name / f"{i}.png"), np.full((4, 4, 3), 9 * i, np.uint8))
+    for _ in range(2):
+        split = open_split(f"folder:{tmp_path}/images", "train")
+        assert split.class_names == ("ant", "bee")
+        load_or_compute(split, "decode", Batches(np.zeros((6, 4, 4, 3), np.uint8)))
+
+
+def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
+    assert statistics.cache_folder() == tmp_path / "cache" / "cnn_papers"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert statistics.cache_folder() == pathlib.Path("/home/somebody/.cache/cnn_papers")
