@@ -66,6 +66,7 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "warmup_epochs": 0.0,
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
             "wd_mults": (),
+        "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
             "accumulate": 1,  # parts a batch is worked through in
             "ema_decay": 0.0,  # 0: no running average of the parameters
             "max_skipped_in_a_row": 20,  # non-finite steps before the run stops

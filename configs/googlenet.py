@@ -9,7 +9,19 @@ from typing import Any
 from cnn_papers.facts import Reported
 from configs import common
 
-FIELDS = {"aux_heads": bool, "lrn": bool, "dropout": float, "aux_dropout": float, "width": float}
+FIELDS = {
+    "aux_heads": bool,
+    "reduce": bool,
+    "stem": str,
+    "lrn": bool,
+    "batch_norm": bool,
+    "large_kernel": int,
+    "pool4_window": int,
+    "aux_cells": int,
+    "dropout": float,
+    "aux_dropout": float,
+    "width": float,
+}
 
 
 def desk() -> Any:

@@ -6,9 +6,6 @@ import pathlib
 import jax
 import pytest
 
-from cnn_papers import train
-from configs import resnet
-
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -24,10 +21,16 @@ def test_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not to be written to."""
+    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not to be written to.
+
+    The network has one stage of one block, so that it compiles in seconds.
+    """
+    from cnn_papers import train  # here: most tests need neither
+    from configs import resnet
+
     folder = tmp_path_factory.mktemp("tiny")
     config = resnet.get_config()
-    config.total_steps, config.model.width = 3, 0.25
+    config.total_steps, config.model.blocks, config.model.widths = 3, (1,), (8,)
     config.data.data_dir = str(folder / "data")
     assert train.train_and_evaluate(config, folder / "run") == train.DONE
     return folder / "run"

@@ -8,11 +8,12 @@ import sys
 from typing import NamedTuple
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from absl import flags
 
-from cnn_papers import main, summary
+from cnn_papers import doors, main, summary, train
 from cnn_papers.data.sources import open_split
 from cnn_papers.training import workdir
 from configs import resnet
@@ -356,3 +357,32 @@ def test_a_process_of_its_own_ends_with_one_line_and_code_2(tmp_path, environmen
     )
     assert message in assert_one_line(Outcome(process.returncode, process.stdout, process.stderr))
     assert contents(tmp_path) == {}
+
+
+# --- what a door does besides --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "folder"), [(None, "cache/cnn_papers/xla"), ("elsewhere", "elsewhere"), ("", None)], ids=str
+)
+def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(monkeypatch, tmp_path, named, folder):
+    settings = {}
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if named is not None:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
+    doors.use_compile_cache()
+    assert settings.get("jax_compilation_cache_dir") == folder
+    assert bool(settings) == bool(folder)
+    assert not folder or 0 < settings["jax_compilation_cache_max_size"] < 10 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"),
+    [(2.0, 0, (29, 14.37, 29)), (2.0, 7, (7, 14.37, 29)), (0.001, 0, (1, 14.37, 29)), (0.5, 0, (7, 14.37, 29))],
+)
+def test_a_run_is_as_long_as_its_epochs_or_steps_say(epochs, steps, expected):
+    config = resnet.get_config()
+    config.batch_size, config.total_epochs, config.total_steps, config.eval.every_epochs = 100, epochs, steps, 2.0
+    assert train.run_length(config, 1437) == expected

@@ -28,6 +28,7 @@ def _optimizer(params=None, **changes):
         "warmup_epochs": 0.0,
         "lr_mults": (),
         "wd_mults": (),
+        "max_norms": (),
     }
     assert list(settings) == SETTINGS
     run = {"batch_size": 128, "steps_per_epoch": 10.0, "total_steps": 100}
@@ -270,3 +271,18 @@ def test_plateaus_memory_survives_a_checkpoint(tmp_path):
     restored = checkpoints.restore(1, jax.eval_shape(lambda: state))
     checkpoints.close()
     assert _observed(optimizer, restored.opt_state, [50.0, 49.0]) == [0.01, 0.01]
+
+
+def test_max_norms_hold_after_every_update():
+    params = {"h0": {"kernel": jnp.full((2, 3, 4), 0.5), "bias": jnp.ones(4)}, "y": {"kernel": jnp.full((4, 2), 0.1)}}
+    optimizer = _optimizer(params, max_norms=(("h0/kernel", 0.9),), lr=0.5)
+    state = optimizer.init(params)
+    grads = jax.tree.map(lambda w: -jnp.ones_like(w), params)
+    for _ in range(3):
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        lengths = np.sqrt(np.square(params["h0"]["kernel"]).sum((0, 1)))
+        np.testing.assert_allclose(lengths, 0.9, rtol=1e-6)
+    assert float(params["y"]["kernel"][0, 0]) > 1  # free to grow
+    with pytest.raises(UserError, match="optim.max_norms: 'h9' matches no parameter"):
+        _optimizer(params, max_norms=(("h9", 1.0),))

@@ -22,7 +22,7 @@ from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.training.checkpoint import Checkpoints
 from cnn_papers.training.optim import Optimizer
-from cnn_papers.training.step import init_state
+from cnn_papers.training.step import State, init_state
 from cnn_papers.training.writer import read_rows
 
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
@@ -187,12 +187,12 @@ def test_the_last_checkpoint_serves_before_the_first_evaluation(run_copy):
     shutil.rmtree(run_copy / "best")
     assert predict.load(run_copy).description.endswith(f"step 3 in {run_copy / 'checkpoints'}")
     shutil.rmtree(run_copy / "checkpoints")
-    with pytest.raises(UserError, match="there is no checkpoint in .*checkpoints"):
+    with pytest.raises(UserError, match=r"there is no checkpoint in .*checkpoints"):
         predict.load(run_copy)
 
 
 def test_a_run_that_lacks_something(run_copy, tmp_path):
-    with pytest.raises(UserError, match="there is no run in .*nothing"):
+    with pytest.raises(UserError, match=r"there is no run in .*nothing"):
         predict.load(tmp_path / "nothing")
     (run_copy / "statistics.npz").rename(tmp_path / "statistics.npz")
     with pytest.raises(UserError, match=r"run/statistics.npz"):
@@ -211,28 +211,32 @@ def test_outputs_beyond_the_class_names_have_numbers(run_copy):
     assert names == ("zero", "one", *(f"output {i}" for i in range(2, 10)))
 
 
-def save_best(folder: pathlib.Path, params_scale: float, average_scale: float) -> None:
-    """Puts a checkpoint with a running average into `folder`, parameters and average times a number each."""
-    model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, width=0.25)
+@pytest.fixture(scope="module")
+def averaged() -> State:
+    """A fresh state of the run's network with a running average."""
+    model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, blocks=(1,), widths=(8,))
     optimizer = Optimizer(lambda params: {}, None, None, None)
-    state = init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True)
-    params = jax.tree.map(lambda w: w * params_scale, state.params)
-    average = jax.tree.map(lambda w: w * average_scale, state.params)
+    return jax.jit(lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True))()
+
+
+def save_best(folder: pathlib.Path, state: State) -> None:
+    """Makes `state` the best checkpoint of the run in `folder`, and its recipe one with a running average."""
     shutil.rmtree(folder / "best")
     best = Checkpoints(folder / "best")
-    best.save(7, state._replace(params=params, ema=average))
+    best.save(7, state)
     best.close()
     edit(folder, lambda run: run["config"]["optim"].update(ema_decay=0.5))
 
 
-def test_the_running_average_predicts_where_there_is_one(run_copy):
-    save_best(run_copy, jnp.nan, 0.0)
+def test_the_running_average_predicts_where_there_is_one(run_copy, averaged):
+    params = jax.tree.map(lambda w: jnp.nan * w, averaged.params)
+    save_best(run_copy, averaged._replace(params=params, ema=jax.tree.map(jnp.zeros_like, averaged.ema)))
     rows = predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
     np.testing.assert_allclose(rows, 0.1, rtol=1e-6)
 
 
-def test_a_diverged_run_says_so(run_copy):
-    save_best(run_copy, 1.0, jnp.nan)
+def test_a_diverged_run_says_so(run_copy, averaged):
+    save_best(run_copy, averaged._replace(ema=jax.tree.map(lambda w: jnp.nan * w, averaged.ema)))
     with pytest.raises(UserError, match="not finite: its run diverged"):
         predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
 
@@ -249,8 +253,11 @@ def test_a_machine_with_the_run_alone(run_copy, tmp_path):
     command = [sys.executable, "-c", code, "jpeg", "nope", "--workdir=run", "png", "rgba_png", "--top=3", "--json"]
     paths = {"PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "JAX_COMPILATION_CACHE_DIR": ""}
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True)
-    expected = "resnet 'cifar-8' trained on digits, step 3 in run/best\nerror: nope cannot be read: No such file or directory\n"
-    assert (done.returncode, done.stderr) == (2, expected)
+    first, second = (
+        "resnet 'cifar-8' trained on digits, step 3 in run/best",
+        "nope cannot be read: No such file or directory",
+    )
+    assert (done.returncode, done.stderr) == (2, f"{first}\nerror: {second}\n")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["image"] for row in rows] == ["jpeg", "png", "rgba_png"]
     for row in rows:

@@ -18,6 +18,13 @@ SHAPE, CLASSES, N = (2, 2, 1), 3, 12
 RATE, MOMENTUM, DECAY = 0.5, 0.9, 0.01
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compiles():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Linear(nn.Module):
     """One layer, with an auxiliary one where `aux`, dropout and normalisation where asked for."""
 

@@ -25,6 +25,7 @@ SETTINGS = [  # the keys of `config.optim` that `make_optimizer` takes
     "warmup_epochs",
     "lr_mults",
     "wd_mults",
+    "max_norms",
 ]
 
 
@@ -64,6 +65,7 @@ def make_optimizer(
     warmup_epochs: float,
     lr_mults: Multipliers,
     wd_mults: Multipliers,
+    max_norms: Multipliers,
     steps_per_epoch: float,
     total_steps: int,
 ) -> Optimizer:
@@ -77,6 +79,8 @@ def make_optimizer(
       schedule: an op string of `training.schedules`.
       warmup_epochs: the rate rises linearly from 0 over these.
       lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as `fc8/bias` holds.
+      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis) of a matching
+        kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman 2005).
 
     Raises:
       UserError: unknown schedule or momentum form, a pattern that matches no parameter.
@@ -97,12 +101,14 @@ def make_optimizer(
     if momentum_form not in order:
         raise UserError(f"config.optim.momentum_form is 'caffe' or 'torch', not '{momentum_form}'")
     decay = _add_decay(weight_decay, multipliers(params, wd_mults, "optim.wd_mults"))
-    transform = optax.chain(decay, *order[momentum_form], optax.scale(-1.0))
+    limit = _limit_norms(multipliers(params, max_norms, "optim.max_norms", default=jnp.inf))
+    project = [limit] if max_norms else []
+    transform = optax.chain(decay, *order[momentum_form], optax.scale(-1.0), *project)
     return Optimizer(transform.init, transform.update, lambda state: rate(_rate_state(state)), _observer(parsed[0]))
 
 
-def multipliers(params: Any, patterns: Multipliers, key: str) -> Any:
-    """A tree like `params` with the factor of the first pattern that matches each path, 1.0 where none does."""
+def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1.0) -> Any:
+    """A tree like `params` with the factor of the first pattern that matches each path, `default` where none does."""
     _check_patterns(patterns, key)
     used = set()
 
@@ -112,7 +118,7 @@ def multipliers(params: Any, patterns: Multipliers, key: str) -> Any:
             if re.fullmatch(pattern, name):
                 used.add(pattern)
                 return float(value)
-        return 1.0
+        return default
 
     tree = jax.tree_util.tree_map_with_path(factor, params)
     if unused := [pattern for pattern, _ in patterns if pattern not in used]:
@@ -138,6 +144,17 @@ def _add_decay(weight_decay: float, mults: Any) -> optax.GradientTransformation:
         return jax.tree.map(lambda g, w, mult: g + weight_decay * mult * w, grads, params, mults)
 
     return optax.stateless(add)
+
+
+def _limit_norms(limits: Any) -> optax.GradientTransformation:
+    def project(update: jax.Array, weights: jax.Array, limit: float) -> jax.Array:
+        if limit == jnp.inf:
+            return update
+        new = weights + update
+        length = jnp.sqrt(jnp.square(new).sum(tuple(range(new.ndim - 1)), keepdims=True))
+        return new * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-12)) - weights
+
+    return optax.stateless(lambda updates, params: jax.tree.map(project, updates, params, limits))
 
 
 def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
