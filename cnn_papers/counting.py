@@ -40,7 +40,7 @@ def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[s
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     try:
         return dict(jax.eval_shape(lambda image: model.init(rngs, image, train=True), image))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"config.model: {error}") from error
 
 

@@ -30,6 +30,7 @@ SGD = {  # for --model: what it costs does not depend on the values
     "warmup_epochs": 0.0,
     "lr_mults": (),
     "wd_mults": (),
+    "max_norms": (),
 }
 
 

@@ -17,6 +17,7 @@ def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str)
         raise UserError(f"configs/{name}.py has no recipe '{recipe}'; there are: {', '.join(recipes)}")
     config = recipes[recipe]()
     config.name, config.recipe, config.paper_recipe = name, recipe, paper
+    config.lock()  # in a notebook too, a mistyped key is an error
     return config
 
 
@@ -66,7 +67,7 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "warmup_epochs": 0.0,
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
             "wd_mults": (),
-        "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
+            "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
             "accumulate": 1,  # parts a batch is worked through in
             "ema_decay": 0.0,  # 0: no running average of the parameters
             "max_skipped_in_a_row": 20,  # non-finite steps before the run stops

@@ -284,5 +284,5 @@ def test_max_norms_hold_after_every_update():
         lengths = np.sqrt(np.square(params["h0"]["kernel"]).sum((0, 1)))
         np.testing.assert_allclose(lengths, 0.9, rtol=1e-6)
     assert float(params["y"]["kernel"][0, 0]) > 1  # free to grow
-    with pytest.raises(UserError, match="optim.max_norms: 'h9' matches no parameter"):
+    with pytest.raises(UserError, match=r"optim\.max_norms: 'h9' matches no parameter"):
         _optimizer(params, max_norms=(("h9", 1.0),))

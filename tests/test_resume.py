@@ -26,21 +26,18 @@ from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 60
-SMALL = [  # the desk recipe with a narrow network and a short schedule; evaluations after steps 20, 40 and 60
+NETWORK = {"blocks": (1,), "widths": (8,)}  # one stage of one block compiles in seconds
+TINY = [
     "--config=configs/resnet.py",
-    "--config.model.width=0.25",
+    *(f"--config.model.{field}={value}" for field, value in NETWORK.items()),
     "--config.batch_size=32",
+]
+SMALL = [  # evaluations after steps 20, 40 and 60
+    *TINY,
     f"--config.total_steps={STEPS}",
     "--config.log_every_steps=3",
     "--config.eval.every_epochs=0.45",
     "--config.checkpoint.every_steps=5",
-]
-TINY = [  # LeNet compiles in no time
-    "--config=configs/resnet.py",
-    "--config.model_name=lenet",
-    "--config.model.variant=relu",
-    "--config.batch_size=32",
-    "--config.data.train_device=standardize",
 ]
 
 
@@ -97,7 +94,7 @@ def _assert_same_run(ours: pathlib.Path, golden: pathlib.Path) -> None:
         a, b = _arrays(ours / kind), _arrays(golden / kind)
         newest = max(name[:8] for name in b)
         a, b = ({name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b))
-        assert a.keys() == b.keys() and len(a) > 50
+        assert a.keys() == b.keys() and len(a) > 30
         for name, value in a.items():
             assert value.dtype == b[name].dtype and value.tobytes() == b[name].tobytes(), name
 
@@ -238,9 +235,9 @@ def quick_compiles(tmp_path):
 def test_the_seed_decides_everything(home, tmp_path, quick_compiles):
     def run(name: str, seed: int) -> pathlib.Path:
         config = resnet.get_config()
-        config.model_name, config.model.variant, config.seed = "lenet", "relu", seed
-        config.batch_size, config.total_steps, config.log_every_steps, config.mesh.data = 32, 6, 2, 1
-        config.data.data_dir = str(home / "tfds")
+        config.model.update(NETWORK)
+        config.seed, config.batch_size, config.total_steps, config.log_every_steps = seed, 32, 6, 2
+        config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
         assert train.train_and_evaluate(config, tmp_path / name) == train.DONE
         return tmp_path / name
 
@@ -252,7 +249,7 @@ def test_the_seed_decides_everything(home, tmp_path, quick_compiles):
         assert value.tobytes() == b[name].tobytes(), name
     assert (one / METRICS).read_bytes() != (other / METRICS).read_bytes()
     kernels = [name for name in a if name.endswith("['kernel']")]
-    assert len(kernels) >= 10 and all((a[name] != c[name]).any() for name in kernels)
+    assert len(kernels) >= 6 and all((a[name] != c[name]).any() for name in kernels)
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -54,15 +54,18 @@ class Writer:
 
     def train(self, step: int, values: Row, batch_size: int) -> None:
         """Reports training figures up to `step`, and the speed since the last report."""
-        speed = (step - self._step) * batch_size / max(time.monotonic() - self._since, 1e-9)
-        eta = (self.total_steps - step) * batch_size / max(speed, 1e-9)
         self._write(METRICS, step, {f"train/{name}": value for name, value in values.items()})
-        self._write(TIMING, step, {"images_per_second": round(speed, 1)})
-        text = f"loss {values['loss']:.4f}  top-1 error {values['top1_error']:.2f}%  {speed:,.0f} images/s"
+        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}  top-1 error {values['top1_error']:.2f}%"
+        eta = ""
+        if step > self._step:  # the first step after compiling has no speed
+            seconds = (time.monotonic() - self._since) / (step - self._step)
+            self._write(TIMING, step, {"images_per_second": round(batch_size / seconds, 1)})
+            text += f"  {batch_size / seconds:,.0f} images/s"
+            eta = f"  ETA {_clock(seconds * (self.total_steps - step))}"
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=step, text=f"epoch {self._epoch(step)}  {text}")
+            self._bar.update(self._bar.task_ids[0], completed=step, text=text)
         else:
-            self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  {text}  ETA {_clock(eta)}")
+            self.say(f"step {step}/{self.total_steps}  {text}{eta}")
         self.resume_clock(step)
 
     def evaluation(self, step: int, values: Row, note: str = "") -> None:
