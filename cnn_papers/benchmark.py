@@ -111,6 +111,7 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
             num_classes=workload.num_classes(work),
             parameters=network.params,
             settings=work.optim,
+            aux_weight=work.aux_weight,
             bfloat16=bfloat16,
             platform=jax.default_backend(),
             threads=_threads(),
@@ -168,11 +169,12 @@ def main(argv: list[str]) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         work = work._replace(devices=1)
     doors.use_compile_cache()
+    load = os.getloadavg()[0]  # of others: now, before this process works
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
         _say("starting two fresh processes that take one step")
         first = {"first_step_seconds": first_step_seconds(work)}
-    results = _facts(work) | first
+    results = _facts(work) | {"load_average": load} | first
     if "step" in values.measure or torch_name:
         results |= step_results(work, torch_name, values.seconds)
     if "input" in values.measure:
@@ -226,6 +228,8 @@ def as_text(results: dict[str, Any]) -> str:
     lines["network"] = f"{network['model']} '{network['variant']}' at {size}, {network['dtype']}"
     place = f"{devices['count']} × {devices['kind']}, {devices['cpu_threads']} CPU threads"
     lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}"
+    if results["load_average"] > devices["cpu_threads"] / 2:
+        lines["warning"] = f"others use this machine (load {results['load_average']:.1f}): expect no fair comparison"
     if first := results.get("first_step_seconds"):
         lines["first step"] = f"{first['cold']:.1f} s after the start, {first['warm']:.1f} s with a compilation cache"
     if step := results.get("train_step"):

@@ -12,6 +12,7 @@ from cnn_papers.errors import UserError
 TORCHVISION = {
     "alexnet": {"one_weird_trick": "alexnet"},
     "densenet": {"121": "densenet121", "161": "densenet161", "169": "densenet169", "201": "densenet201"},
+    "googlenet": {"torchvision": "googlenet"},
     "resnet": {
         "18": "resnet18",
         "34": "resnet34",
@@ -45,6 +46,7 @@ def make_trainer(
     num_classes: int,
     parameters: int,
     settings: Mapping[str, Any],
+    aux_weight: float,
     bfloat16: bool,
     platform: str,
     threads: int,
@@ -55,6 +57,7 @@ def make_trainer(
       image, label: the batch, uint8 [n, h, w, c] and int32 [n].
       parameters: how many the network must have.
       settings: `lr`, `momentum`, `nesterov` and `weight_decay` of SGD.
+      aux_weight: of the losses of the network's auxiliary heads.
       bfloat16: autocast to it; otherwise float32, with TF32 where the device has it, as in JAX.
       platform: where JAX runs, "cpu" or "gpu".
       threads: for the CPU.
@@ -68,7 +71,9 @@ def make_trainer(
         raise UserError(f"--versus=torchvision: JAX runs on {platform}, torch {torch.__version__} cannot")
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    network = getattr(torchvision.models, name)(num_classes=num_classes).to(device, memory_format=torch.channels_last)
+    options = {"init_weights": False} if name == "googlenet" else {}  # its own draws take a minute
+    network = getattr(torchvision.models, name)(num_classes=num_classes, **options)
+    network = network.to(device, memory_format=torch.channels_last)
     if (count := sum(p.numel() for p in network.parameters())) != parameters:
         raise UserError(
             f"torchvision's {name} has {count:,} parameters, ours {parameters:,}: set no other model fields"
@@ -77,12 +82,15 @@ def make_trainer(
     optimizer = torch.optim.SGD(network.parameters(), **rules)
     x = torch.from_numpy(image).to(device).permute(0, 3, 1, 2)  # channels last in memory
     y = torch.from_numpy(label).long().to(device)
+    cross_entropy = torch.nn.functional.cross_entropy
 
     def train(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
             with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-                loss = torch.nn.functional.cross_entropy(network(x.float() / 128), y)
+                outputs = network(x.float() / 128)
+                main, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
+                loss = cross_entropy(main, y) + sum(aux_weight * cross_entropy(head, y) for head in aux)
             loss.backward()
             optimizer.step()
         if device == "cuda":

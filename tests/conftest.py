@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import pytest
+from compiling import hasty_compiler
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,5 +33,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     config = resnet.get_config()
     config.total_steps, config.model.blocks, config.model.widths = 3, (1,), (8,)
     config.data.data_dir = str(folder / "data")
-    assert train.train_and_evaluate(config, folder / "run") == train.DONE
+    with hasty_compiler():
+        assert train.train_and_evaluate(config, folder / "run") == train.DONE
     return folder / "run"

@@ -6,11 +6,12 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import hasty_compiler
+from flax.errors import InvalidRngError
 from random_variables import random_variables
 
 from cnn_papers import counting, models
@@ -25,6 +26,12 @@ VARIANTS = [
     for variant in importlib.import_module(f"cnn_papers.models.{name}").VARIANTS
 ]
 CLASSES = 7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hasty():
+    with hasty_compiler():
+        yield
 
 
 class Small(NamedTuple):
@@ -141,11 +148,7 @@ def net(request) -> Net:
         gradients, (changed, logits) = jax.grad(loss, has_aux=True)(variables["params"])
         return gradients, changed, logits
 
-    return Net(model, variables, image, compiled(evaluate), compiled(train))
-
-
-def compiled(function: Any) -> Any:
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})  # compiles twice as fast
+    return Net(model, variables, image, jax.jit(evaluate), jax.jit(train))
 
 
 def has_dropout(model: Any) -> bool:
@@ -188,7 +191,7 @@ def test_dropout_differs_by_key_and_is_off_in_evaluation(net):
 
     without_key(train=False)
     if has_dropout(net.model):
-        with pytest.raises(flax.errors.InvalidRngError):
+        with pytest.raises(InvalidRngError):
             without_key(train=True)
 
 
@@ -200,7 +203,7 @@ def test_an_image_gives_the_same_logits_in_any_batch(net):
 
 def test_bfloat16_stays_near_float32(net):
     exact, _ = net.evaluate(net.variables, net.image)
-    rounded, ends = compiled(net.model.clone(dtype=jnp.bfloat16).apply)(net.variables, net.image)
+    rounded, ends = jax.jit(net.model.clone(dtype=jnp.bfloat16).apply)(net.variables, net.image)
     assert rounded.dtype == jnp.float32
     assert jnp.dtype(jnp.bfloat16) in {end.dtype for end in ends.values()}
     assert float(jnp.abs(rounded - exact).max()) < 0.05 * float(jnp.abs(exact).max())

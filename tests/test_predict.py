@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from compiling import hasty_compiler
 from PIL import Image
 
 from cnn_papers import predict, zoo
@@ -216,7 +217,8 @@ def averaged() -> State:
     """A fresh state of the run's network with a running average."""
     model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, blocks=(1,), widths=(8,))
     optimizer = Optimizer(lambda params: {}, None, None, None)
-    return jax.jit(lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True))()
+    with hasty_compiler():
+        return jax.jit(lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True))()
 
 
 def save_best(folder: pathlib.Path, state: State) -> None:

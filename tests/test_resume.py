@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from compiling import hasty_compiler
 from jax.experimental.compilation_cache import compilation_cache
 
 from cnn_papers import train
@@ -221,18 +222,17 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_pat
 
 
 @pytest.fixture
-def quick_compiles(tmp_path):
-    """In this process: no optimising, and what was compiled before is read back."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def compiled_programs(tmp_path):
+    """Keeps what this process compiles, in haste, so that compiling it again takes no time."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with hasty_compiler():
+        yield
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 
 
-def test_the_seed_decides_everything(home, tmp_path, quick_compiles):
+def test_the_seed_decides_everything(home, tmp_path, compiled_programs):
     def run(name: str, seed: int) -> pathlib.Path:
         config = resnet.get_config()
         config.model.update(NETWORK)

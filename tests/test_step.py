@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import hasty_compiler
 
 from cnn_papers.counting import abstract_variables
 from cnn_papers.models import resnet
@@ -19,10 +20,9 @@ RATE, MOMENTUM, DECAY = 0.5, 0.9, 0.01
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick_compiles():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _hasty():
+    with hasty_compiler():
+        yield
 
 
 class Linear(nn.Module):
@@ -64,6 +64,7 @@ def _optimizer(params, **changes):
         "warmup_epochs": 0.0,
         "lr_mults": (),
         "wd_mults": (),
+        "max_norms": (),
         "steps_per_epoch": 10.0,
         "total_steps": 100,
     }

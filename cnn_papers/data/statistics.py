@@ -65,8 +65,10 @@ def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[
     They stand beside the data, or in the user's cache folder where the data may not be written to.
     """
     mark = fingerprint(split, host_ops)
-    # hidden, or it would be taken for a class of a folder of images
-    folders = (pathlib.Path(split.location) / ".statistics", cache_folder() / "statistics")
+    location = pathlib.Path(split.location)
+    folders = [cache_folder() / "statistics"]
+    if location.stat().st_mode & 0o222:  # root may write anywhere; a folder marked read-only is left as it is
+        folders.insert(0, location / ".statistics")  # hidden, or it would be a class of a folder of images
     for folder in folders:
         if (folder / f"{mark}.npz").is_file():
             return load(folder / f"{mark}.npz")

@@ -13,6 +13,7 @@ import shutil
 import threading
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -118,14 +119,18 @@ class Checkpoints:
 
     def restore_items(self, step: int, **items: Any) -> Any:
         """Items of `step`, each in the shapes and shardings of the tree given for it."""
+        for name, tree in items.items():
+            metadata: Any = ocp.PyTreeCheckpointer().metadata(self._path(step) / name).item_metadata
+            stored = _shapes(metadata.tree)
+            wanted = _shapes(tree)
+            if different := sorted(key for key in stored | wanted if stored.get(key) != wanted.get(key)):
+                there, now = (shapes.get(different[0], "missing") for shapes in (stored, wanted))
+                raise UserError(
+                    f"checkpoint {self._path(step)} is of another network than the config's "
+                    f"({different[0]}: {there} there, {now} now)"
+                )
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except ValueError as error:
-            problem = str(error).splitlines()[0][:200]
-            raise UserError(
-                f"checkpoint {self._path(step)} is of another network than the config's: {problem}"
-            ) from error
+        return self._manager.restore(step, args=ocp.args.Composite(**arguments))
 
     def _path(self, step: int) -> pathlib.Path:
         return self.folder / f"{step:08d}"
@@ -162,6 +167,11 @@ def read_model(folder: pathlib.Path, state: State) -> tuple[int, dict[str, Any]]
 def evaluated(params: Any, batch_stats: Any, ema: Any) -> dict[str, Any]:
     """The variables to evaluate with."""
     return {"params": params if ema is None else ema, "batch_stats": batch_stats}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _reason(error: Exception) -> str:
