@@ -307,6 +307,8 @@ print("too late", flush=True)
 def test_a_process_killed_while_saving_leaves_the_step_before(tmp_path):
     with subprocess.Popen([sys.executable, "-c", SAVING, tmp_path], stdout=subprocess.PIPE, text=True) as child:
         assert [child.stdout.readline() for _ in range(2)] == ["saved\n", "saving\n"]
+        while not list(tmp_path.glob("00000002*")):  # orbax makes the folder in the background
+            assert child.poll() is None
         child.kill()
         assert child.stdout.read() == "" and child.wait() == -signal.SIGKILL
     halves = [name for name in _steps(tmp_path) if name != "00000001"]
