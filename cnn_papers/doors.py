@@ -80,7 +80,7 @@ def _set_up_logging() -> None:
     """Our own messages and other people's warnings, one line each; absl's handler would repeat them with a prefix."""
     logging.getLogger().removeHandler(absl_logging.get_absl_handler())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns that a folder opened for reading is read-only
+    absl_logging.set_verbosity(absl_logging.FATAL)  # what orbax has to say comes back as an error of ours
     logging.getLogger("cnn_papers").setLevel(logging.INFO)
 
 

@@ -48,7 +48,8 @@ def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: M
 def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
     """Prints the last and the best evaluation, and what the paper reports for its own recipe."""
     evaluations = [row for row in rows if "val/top1_error" in row]
-    for name, row in (("last", evaluations[-1]), ("best", min(evaluations, key=lambda row: row["val/top1_error"]))):
+    finite = [row for row in evaluations if "val/loss" in row] or evaluations
+    for name, row in (("last", evaluations[-1]), ("best", min(finite, key=lambda row: row["val/top1_error"]))):
         values = {key.removeprefix("val/"): value for key, value in row.items()}
         print(f"{name:>14}  step {row['step']}: {errors(values)}")
     known = importlib.util.find_spec(f"configs.{config.name}")  # not of a config file that lies elsewhere

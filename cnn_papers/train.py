@@ -35,7 +35,7 @@ class Length(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The pieces of a run that stay; `init`, `train_step` and `eval_step` are jitted, `abstract` is like `init()`."""
+    """The pieces of a run that stay; `init`, `train_step`, `eval_step` are jitted, `abstract` is like `init(key)`."""
 
     config: Any
     folder: pathlib.Path
@@ -125,7 +125,6 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
         model,
         optimizer,
         data.augment,
-        key=jax.random.key(config.seed),
         aux_weight=config.loss.aux_weight,
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
@@ -133,14 +132,16 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     eval_step = single_view.make_step(make_predict_step(model, data.view))
     everywhere, over_data = meshes.replicated(mesh), meshes.over_data(mesh)
     ema = config.optim.ema_decay > 0
-    init = functools.partial(init_state, model, optimizer, image_shape, jax.random.key(config.seed), ema=ema)
-    abstract = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init))
+    init = functools.partial(init_state, model, optimizer, image_shape, ema=ema)
+    abstract = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, jax.random.key(0)))
     eval_step = jax.jit(eval_step, in_shardings=(everywhere, over_data), out_shardings=everywhere)
     variables = evaluated(abstract.params, abstract.batch_stats, abstract.ema)
     assembly.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
     init = jax.jit(init, out_shardings=everywhere)
-    train_step = jax.jit(train_step, in_shardings=(everywhere, over_data), out_shardings=everywhere, donate_argnums=0)
+    train_step = jax.jit(
+        train_step, in_shardings=(everywhere, over_data, everywhere), out_shardings=everywhere, donate_argnums=0
+    )
     return Run(config, folder, model, data, length, optimizer, abstract, init, train_step, eval_step)
 
 
@@ -174,7 +175,7 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints) -> S
     checkpoints.remove_after(-1 if step is None else step)
     best.remove_after(-1 if step is None else step)
     if step is None:
-        return run.init()
+        return run.init(jax.random.key(run.config.seed))
     print(f"going on from step {step} of {run.length.total}")
     return checkpoints.restore(step, run.abstract)
 
@@ -186,10 +187,10 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
     batches = run.data.train.train_batches(config.batch_size, seed=config.seed, steps=steps)
     writer = Writer(run.folder, start_step=start, total_steps=length.total, steps_per_epoch=length.per_epoch)
     under_way: collections.deque[Any] = collections.deque()
-    code = DONE
+    code, key = DONE, jax.random.key(config.seed)
     try:
         for step, batch in zip(range(start + 1, length.total + 1), batches, strict=True):
-            state, scalars = run.train_step(state, batch)
+            state, scalars = run.train_step(state, batch, key)
             under_way.append(scalars)
             skipped = int(under_way.popleft()["skipped_in_a_row"]) if len(under_way) > RUN_AHEAD else 0
             if step == start + 1:

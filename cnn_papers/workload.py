@@ -141,20 +141,20 @@ def make_trainer(work: Workload) -> Callable[[int], None]:
         model,
         optimizer,
         augment.compose(work.train_device, _statistics(work.image_shape), key="data.train_device", train=True),
-        key=key,
         aux_weight=work.aux_weight,
         ema_decay=work.ema_decay,
         accumulate=work.accumulate,
     )
-    step = jax.jit(train_step, in_shardings=(everywhere, over_data), out_shardings=everywhere, donate_argnums=0)
-    init = functools.partial(init_state, model, optimizer, work.image_shape, key, ema=work.ema_decay > 0)
-    state = jax.jit(init, out_shardings=everywhere)()
+    shardings = (everywhere, over_data, everywhere)
+    step = jax.jit(train_step, in_shardings=shardings, out_shardings=everywhere, donate_argnums=0)
+    init = functools.partial(init_state, model, optimizer, work.image_shape, ema=work.ema_decay > 0)
+    state = jax.jit(init, out_shardings=everywhere)(key)
     batch = jax.device_put(synthetic_batch(work), over_data)
 
     def train(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
-            state, _ = step(state, batch)
+            state, _ = step(state, batch, key)
         jax.block_until_ready(state)
 
     return train

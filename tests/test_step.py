@@ -82,7 +82,8 @@ def _training(
     optimizer = _optimizer(params, **settings)
     state = init_state(model, optimizer, shape, key, ema=ema_decay > 0)
     options = {"aux_weight": aux_weight, "ema_decay": ema_decay, "accumulate": accumulate}
-    return state, jax.jit(make_train_step(model, optimizer, preprocess, key=key, **options))
+    step = jax.jit(make_train_step(model, optimizer, preprocess, **options))
+    return state, functools.partial(step, key=key)
 
 
 def _batch(seed=0, n=N, shape=SHAPE):
@@ -361,8 +362,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     optimizer = _optimizer(params)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda: init_state(model, optimizer, shape, key, ema=True))
-    step = make_train_step(model, optimizer, _scaled, key=key, aux_weight=0.0, ema_decay=0.9, accumulate=1)
-    program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape))
+    step = make_train_step(model, optimizer, _scaled, aux_weight=0.0, ema_decay=0.9, accumulate=1)
+    program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape), key)
     convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
     assert len(convolutions) == 7 + 6 + 7  # forward; back to the activations of all but the first; to the kernels
     assert all(":bf16" in line for line in convolutions)

@@ -1,7 +1,7 @@
 """GoogLeNet.
 
-Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions. CVPR 2015.
-arXiv:1409.4842
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions.
+CVPR 2015. arXiv:1409.4842
 
 Deviations:
   - Initialisation is He et al.'s normal; the paper does not state its own.
@@ -41,13 +41,12 @@ TABLE = {
 AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}  # §5
 
 _BATCH_NORM = {"batch_norm": True, "lrn": False}
-_TORCHVISION = {**_BATCH_NORM, "large_kernel": 3, "pool4_window": 2, "dropout": 0.2, "aux_cells": 4}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "naive": {"reduce": False},  # Figure 2a
     "separable_stem": {"stem": "separable"},
     "batch_norm": _BATCH_NORM,
-    "torchvision": _TORCHVISION,
+    "torchvision": {**_BATCH_NORM, "large_kernel": 3, "pool4_window": 2, "dropout": 0.2, "aux_cells": 4},
 }
 for _name in ("paper", "batch_norm", "torchvision"):
     VARIANTS[f"{_name}_without_aux"] = {**VARIANTS[_name], "aux_heads": False}

@@ -68,15 +68,14 @@ def make_train_step(
     optimizer: Optimizer,
     preprocess: Preprocess,
     *,
-    key: jax.Array,
     aux_weight: float,
     ema_decay: float,
     accumulate: int,
-) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """The pure function (state, batch) -> (state, scalars).
+) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, jax.Array]]]:
+    """The pure function (state, batch, key) -> (state, scalars).
 
     `batch` holds uint8 `image` [n, h, w, c] and int32 `label` [n]; it is worked through in `accumulate` parts, each
-    with its own batch statistics. Each step folds its number into the run's `key`. A step whose loss, gradient
+    with its own batch statistics. `key` is the run's; each step folds its number in. A step whose loss, gradient
     norm, new parameters or new statistics are not finite (an activation whose square overflows gives a finite loss and
     an infinite variance) leaves parameters, statistics, optimiser and average as they were and is counted.
     """
@@ -88,7 +87,7 @@ def make_train_step(
         loss = losses.classification(logits, endpoints, label, aux_weight=aux_weight)
         return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
 
-    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    def train_step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         image, label = preprocess(batch["image"], augment_key), batch["label"]
         grad = jax.value_and_grad(loss_of, has_aux=True)
