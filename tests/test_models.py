@@ -19,7 +19,14 @@ from cnn_papers import counting, models
 ZOO = sorted(
     path.stem for path in pathlib.Path(models.__path__[0]).glob("*.py") if path.stem not in ("__init__", "layers")
 )
-SLOW = ("BC-250-24", "BC-190-40", "100-24", "264")  # DenseNets of hundreds of shapes, seconds each to trace
+SLOW = (
+    "BC-250-24",
+    "BC-190-40",
+    "100-12",
+    "100-24",
+    "201",
+    "264",
+)  # DenseNets of hundreds of shapes, seconds each to trace
 VARIANTS = [
     pytest.param(name, variant, marks=[pytest.mark.slow] if variant in SLOW else [])
     for name in ZOO
@@ -211,18 +218,23 @@ def test_bfloat16_stays_near_float32(net):
 
 
 def test_an_image_too_small_names_the_layer_and_the_smallest_that_works(net):
-    rngs = {"params": jax.random.key(0)}
+    rngs, channels = {"params": jax.random.key(0)}, net.image.shape[3]
 
-    def refusal(side):
-        try:
-            jax.eval_shape(net.model.init, rngs, jax.ShapeDtypeStruct((1, side, side, net.image.shape[3]), jnp.float32))
-        except ValueError as error:
-            return re.search("^an image of .* is too small: (.*) has no pixels left; .* takes is (.*)×", str(error))
+    def initialise(side, **options):
+        initialise = functools.partial(net.model.init_with_output, **options)
+        return jax.eval_shape(initialise, rngs, jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32))
 
-    if (found := refusal(1)) is None:  # a network of padded convolutions takes any image
-        return
-    smallest = int(found[2])
-    _, ends = jax.eval_shape(net.model.init_with_output, rngs, net.image)[0]
-    assert found[1] in ends and 1 < smallest <= net.image.shape[1]
-    assert refusal(smallest) is None
-    assert refusal(smallest - 1)[2] == found[2]
+    try:
+        initialise(1)
+    except ValueError as error:
+        message = (
+            r"^an image of 1×1 is too small: (.*) has no pixels left; the smallest square image .* takes is (.*)×\2$"
+        )
+        layer, smallest = re.findall(message, str(error))[0]
+        (_, ends), _ = initialise(int(smallest))
+        assert all(0 not in end.shape for end in ends.values())
+        (_, ends), _ = initialise(int(smallest) - 1, probing=True)
+        assert any(0 in end.shape for end in ends.values())
+        assert layer in ends
+    else:  # padded convolutions take any image
+        assert net.model.__class__.__name__ == "ResNet"

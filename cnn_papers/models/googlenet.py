@@ -154,13 +154,11 @@ class GoogLeNet(nn.Module):
 
     def _stem(self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
-        size, stride = 7, 2
+        size, stride = (1, 1) if self.stem == "separable" else (7, 2)
         if self.stem == "separable":
             shape = (x.shape[-1] * self._scaled(8), (7, 7), (2, 2), layers.pad(3), x.shape[-1])
-            x = ends["conv1_depthwise"] = layers.ColumnConv(
-                *shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise"
-            )(x)
-            size, stride = 1, 1
+            depthwise = layers.ColumnConv(*shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise")
+            x = ends["conv1_depthwise"] = depthwise(x)
         x = ends["conv1"] = conv(x, self._scaled(64), size, "conv1", stride)
         x = ends["pool1"] = layers.max_pool(x, 3, 2, ceil_mode=True)
         x = ends["conv2_reduce"] = conv(norm(x), self._scaled(64), 1, "conv2_reduce")
