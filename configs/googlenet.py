@@ -27,7 +27,9 @@ FIELDS = {
 def desk() -> Any:
     """The paper's network, half as wide."""
     config = common.base("googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5})
-    common.on_digits(config, side=32, epochs=12.0, lr=0.02)
+    common.on_digits(config, side=32, epochs=16.0, lr=0.02)
+    config.batch_size = config.optim.lr_batch = 32  # without batch normalisation it takes many steps to get going
+    config.optim.warmup_epochs = 1.0
     config.loss.aux_weight = 0.3  # §5
     config.optim.weight_decay = 2e-4  # not in paper: Caffe's quick_solver
     return config

@@ -595,3 +595,9 @@ def test_checkpoints_that_are_there_already_need_no_more_space(tmp_path, monkeyp
     workdir.check_space(tmp_path, 100, keep=2)
     with pytest.raises(UserError, match=r"has 450 bytes free; .* need 456"):
         workdir.check_space(tmp_path, 101, keep=2)
+
+
+def test_checkpoints_without_their_configuration_are_not_taken_up(tmp_path):
+    (tmp_path / "checkpoints" / "00000005").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds checkpoints but no run\.json"):
+        workdir.check_same_run(tmp_path, CONFIG)

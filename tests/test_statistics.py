@@ -182,3 +182,11 @@ def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert statistics.cache_folder() == pathlib.Path("/home/somebody/.cache/cnn_papers")
+
+
+def test_a_folder_marked_read_only_is_left_alone_even_by_root(tmp_path, images, cache):
+    split, batches = make_split(tmp_path / "data", images), Batches(images)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data").chmod(0o555)
+    load_or_compute(split, "decode", batches)
+    assert not (tmp_path / "data" / ".statistics").exists() and len(list(cache.rglob("*.npz"))) == 1

@@ -66,9 +66,9 @@ def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[
     """
     mark = fingerprint(split, host_ops)
     location = pathlib.Path(split.location)
-    folders = [cache_folder() / "statistics"]
-    if location.stat().st_mode & 0o222:  # root may write anywhere; a folder marked read-only is left as it is
-        folders.insert(0, location / ".statistics")  # hidden, or it would be a class of a folder of images
+    folders = [location / ".statistics", cache_folder() / "statistics"]  # hidden, or it would be a class of images
+    if location.is_dir() and not location.stat().st_mode & 0o222:
+        del folders[0]  # root could write there, but it is marked read-only
     for folder in folders:
         if (folder / f"{mark}.npz").is_file():
             return load(folder / f"{mark}.npz")

@@ -74,6 +74,10 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Raises UserError if `workdir` holds a run of another configuration, with the differences that matter."""
     run = read_run(workdir)
     if run is None:
+        if any((workdir / "checkpoints").glob("[0-9]*")):
+            raise UserError(
+                f"workdir {workdir} holds checkpoints but no {RUN}; give another with --workdir, or remove it"
+            )
         return
     old, new = _flat(run["config"]), _flat(_tuples(config))
     different = [
