@@ -16,6 +16,7 @@ FIELDS = {
     "input_dropout": float,
     "dropout": float,
     "rescale_input": bool,
+    "weight_init": str,
     "init_range": float,
     "width": float,
 }
