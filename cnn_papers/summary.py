@@ -54,6 +54,6 @@ def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
         print(f"{name:>14}  step {row['step']}: {errors(values)}")
     known = importlib.util.find_spec(f"configs.{config.name}")  # not of a config file that lies elsewhere
     for result in importlib.import_module(known.name).REPORTED if known else ():
-        if result.recipe == config.recipe:
+        if result.recipe == config.recipe == config.data.name:  # no comparison on other data
             metric = result.metric.removeprefix("val/")
             print(f"{'paper':>14}  {metric} {result.value}% ({result.protocol}, {result.source})")

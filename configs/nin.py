@@ -1,6 +1,6 @@
 """Network in Network (Lin, Chen, Yan, ICLR 2014, arXiv:1312.4400).
 
-python -m cnn_papers.main --config=configs/nin.py             desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/nin.py             desk: embedded digits; often stays at chance so far
 python -m cnn_papers.main --config=configs/nin.py:cifar10     the authors' released recipe
 """
 
