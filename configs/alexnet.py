@@ -2,11 +2,12 @@
 
 python -m cnn_papers.main --config=configs/alexnet.py                  desk: embedded digits, minutes on two cores
 python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012     the paper's
+python -m cnn_papers.main --config=configs/alexnet.py:torchvision      from the weights torchvision publishes
 """
 
 from typing import Any
 
-from cnn_papers.facts import Reported
+from cnn_papers.facts import top1_and_top5
 from configs import common
 
 FIELDS = {
@@ -39,15 +40,24 @@ def imagenet2012() -> Any:
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",  # §2, §4.1; 227 gives its 55×55
-        eval_host="decode|resize_short(256)|center_crop(227)",  # not in paper: it averages ten crops
+        eval_host="decode|resize_short(256)|center_crop(227)",  # not in paper: to watch training by
     )
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §4.1, §2
     config.data.eval_device = "subtract_mean_image"
+    config.eval.protocol = "single_view|ten_crop(227, 256)"  # §4.1; Table 2
     _sgd(config)
     config.batch_size = 128  # §5
     config.total_epochs = 90.0  # §5: roughly 90 cycles
     config.optim.lr, config.optim.lr_batch = 0.01, 128  # §5
     config.optim.schedule = "plateau(0.1, patience=3)"  # §5: by hand, when the validation error stopped improving
+    return config
+
+
+def torchvision() -> Any:
+    """For the weights of torchvision's alexnet: the network of "One weird trick", not the paper's."""
+    config = imagenet2012()
+    config.model.variant = "one_weird_trick"
+    common.as_torchvision(config, **common.IMAGENET_COLOUR)
     return config
 
 
@@ -58,11 +68,18 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or imagenet2012."""
-    return common.choose({"desk": desk, "imagenet2012": imagenet2012}, recipe, name="alexnet", paper="imagenet2012")
+    """The config of `recipe`: desk (also for ""), imagenet2012 or torchvision."""
+    return common.choose(
+        {"desk": desk, "imagenet2012": imagenet2012, "torchvision": torchvision},
+        recipe,
+        name="alexnet",
+        paper="imagenet2012",
+    )
 
 
 REPORTED = (
-    Reported("imagenet2012", "val/top1_error", 40.7, "1 network, 10 crops, ILSVRC-2012", "Table 2"),
-    Reported("imagenet2012", "val/top5_error", 18.2, "1 network, 10 crops, ILSVRC-2012", "Table 2"),
+    *top1_and_top5("imagenet2012", {"paper": (40.7, 18.2)}, "1 network, 10 crops, ILSVRC-2012", "Table 2"),
+    *top1_and_top5(
+        "torchvision", {"one_weird_trick": (43.5, 20.9)}, "1 crop", "torchvision's IMAGENET1K_V1; not of this paper"
+    ),
 )

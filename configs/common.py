@@ -9,6 +9,9 @@ from cnn_papers.errors import UserError
 
 Recipe = Callable[[], Any]
 
+# ImageNet's mean colour and deviation as torchvision rounds them, in 0 … 255.
+IMAGENET_COLOUR = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+
 
 def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> Any:
     """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is called `paper`."""
@@ -40,6 +43,8 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     config.model = ConfigDict({"variant": variant, "num_classes": num_classes, "dtype": "float32"})
     for field, value in fields.items():
         config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
+    config.init_from = ""  # weights to start from: a file, or the folder of a run
+    config.init_layers = ""  # a regular expression for the layers to take; "": all, but for a head of other classes
     config.data = ConfigDict(
         {
             "name": "digits",
@@ -51,11 +56,29 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "eval_host": "decode",
             "eval_device": "",
             "resident": "auto",  # or always, never
-            "max_skips": 10,  # training images that may turn out undecodable
+            "max_skips": 10,  # training examples that may turn out damaged
         }
     )
     config.loss = ConfigDict({"aux_weight": 0.0})
-    config.optim = ConfigDict(
+    config.optim = _optim()
+    config.eval = ConfigDict(
+        {
+            "every_epochs": 1.0,
+            "batch_size": 0,  # 0: batch_size
+            "protocol": "single_view",  # of the final test, several joined by |; training looks at single views
+            "mirror": True,  # whether it looks at mirror images where the papers do; not of digits, say
+            "precise_bn": 0,  # training batches to recompute batch-norm statistics over for it; 0: moving averages
+        }
+    )
+    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
+    # `data` splits the batch (-1: all devices), `column` the network where it has columns; with `shard_params`
+    # parameters and optimiser are split over `data` too, and gathered in use.
+    config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
+    return config
+
+
+def _optim() -> ConfigDict:
+    return ConfigDict(
         {
             "lr": 0.1,
             "lr_batch": 128,  # the batch that lr is meant for; another batch scales it
@@ -69,14 +92,11 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
             "accumulate": 1,  # parts a batch is worked through in
+            "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch
             "ema_decay": 0.0,  # 0: no running average of the parameters
             "max_skipped_in_a_row": 20,  # non-finite steps before the run stops
         }
     )
-    config.eval = ConfigDict({"every_epochs": 1.0, "batch_size": 0, "protocol": "single_view"})  # 0: batch_size
-    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    config.mesh = ConfigDict({"data": -1})  # all devices
-    return config
 
 
 def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int = 3) -> None:
@@ -94,13 +114,33 @@ def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int
     config.optim.lr, config.optim.lr_batch = lr, 64
     config.optim.schedule = "cosine"
     config.eval.every_epochs = 2.0
+    config.eval.mirror = False  # a mirrored digit is another sign
     config.checkpoint.every_steps = 50
 
 
 def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
-    """The data keys of an ImageNet recipe; single views at evaluation are not the papers' protocols."""
+    """The data keys of an ImageNet recipe; `eval_host` makes the single views that training is watched by."""
     config.model.dtype = "bfloat16"  # not in the papers: for TPU and GPU
     config.data.name = "imagenet2012"
     config.data.eval_split = "validation"
     config.data.train_host, config.data.eval_host = train_host, eval_host
     config.checkpoint.every_steps = 2000
+
+
+def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Makes an ImageNet recipe one for torchvision's weights: predict with them, or go on from `init_from`.
+
+    None of it is in a paper; the optimiser's values are a start for fine-tuning on one's own images.
+    """
+    config.model.dtype = "float32"
+    config.data.train_host = "decode|resize_short(256)|random_crop(224)"
+    config.data.eval_host = "decode|resize_short(256, method='bilinear')|center_crop(224)"
+    config.data.train_device = f"flip|normalize({mean}, {std})"
+    config.data.eval_device = f"normalize({mean}, {std})"
+    config.eval.protocol, config.eval.precise_bn = "single_view", 0
+    config.batch_size = 64
+    config.optim.bn_group = 0
+    config.total_steps, config.total_epochs = 0, 10.0
+    config.optim.lr, config.optim.lr_batch = 0.001, 64
+    config.optim.schedule = "cosine"
+    config.checkpoint.every_steps = 500

@@ -3,11 +3,12 @@
 python -m cnn_papers.main --config=configs/densenet.py                  desk: embedded digits, minutes on two cores
 python -m cnn_papers.main --config=configs/densenet.py:cifar10          §4.2, with augmentation (C10+)
 python -m cnn_papers.main --config=configs/densenet.py:imagenet2012     §4.2, DenseNet-121
+python -m cnn_papers.main --config=configs/densenet.py:torchvision      from the weights torchvision publishes
 """
 
 from typing import Any
 
-from cnn_papers.facts import Reported
+from cnn_papers.facts import Reported, top1_and_top5
 from configs import common
 
 FIELDS = {
@@ -53,15 +54,24 @@ def imagenet2012() -> Any:
     common.on_imagenet(
         config,
         train_host="decode|area_aspect_crop(224, (0.08, 1.0), (0.75, 1.3333333333))",
-        eval_host="decode|resize_short(256)|center_crop(224)",  # §4.2: one crop
+        eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: single crop
     )
     config.data.train_device = "flip|pca_light(0.1)|standardize"
     config.data.eval_device = "standardize"
+    config.eval.protocol = "single_view|ten_crop"  # Table 3
     _sgd(config)
     config.batch_size = 256  # §4.2
     config.total_epochs = 90.0  # §4.2
     config.optim.lr, config.optim.lr_batch = 0.1, 256  # §4.2
     config.optim.schedule = "step_epochs(30, 60)"  # §4.2
+    return config
+
+
+def torchvision() -> Any:
+    """For the weights of torchvision's densenet121; `--config.model.variant=161`, 169, 201 for the others."""
+    config = imagenet2012()
+    config.model.variant = "121"
+    common.as_torchvision(config, **common.IMAGENET_COLOUR)
     return config
 
 
@@ -73,14 +83,28 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), cifar10 or imagenet2012."""
-    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012}
+    """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
+    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012, "torchvision": torchvision}
     return common.choose(recipes, recipe, name="densenet", paper="imagenet2012")
 
 
+_C10 = {  # Table 2, the column C10+
+    "40-12": 5.24,
+    "100-12": 4.10,
+    "100-24": 3.74,
+    "BC-100-12": 4.51,
+    "BC-250-24": 3.62,
+    "BC-190-40": 3.46,
+}
 REPORTED = (
-    Reported("cifar10", "val/top1_error", 4.51, "BC-100-12, trained on 50k, test set, C10+", "Table 2"),
-    Reported("cifar10", "val/top1_error", 5.24, "40-12, trained on 50k, test set, C10+", "Table 2"),
-    Reported("imagenet2012", "val/top1_error", 25.02, "DenseNet-121, 1 crop", "Table 3"),
-    Reported("imagenet2012", "val/top5_error", 7.71, "DenseNet-121, 1 crop", "Table 3"),
+    *(
+        Reported("cifar10", variant, "val/top1_error", error, "trained on 50k, test set, C10+", "Table 2")
+        for variant, error in _C10.items()
+    ),
+    *top1_and_top5(
+        "imagenet2012",
+        {"121": (25.02, 7.71), "169": (23.80, 6.85), "201": (22.58, 6.34), "264": (22.15, 6.12)},
+        "1 crop",
+        "Table 3",
+    ),
 )

@@ -39,4 +39,4 @@ def get_config(recipe: str = "") -> Any:
     return common.choose({"desk": desk, "mnist": mnist}, recipe, name="lenet", paper="mnist")
 
 
-REPORTED = (Reported("mnist", "val/top1_error", 0.95, "LeNet-5, no distortions, test set", "§III-B"),)
+REPORTED = (Reported("mnist", "original", "val/top1_error", 0.95, "no distortions, test set", "§III-B"),)

@@ -3,11 +3,12 @@
 python -m cnn_papers.main --config=configs/resnet.py                desk: embedded digits, a minute or two on two cores
 python -m cnn_papers.main --config=configs/resnet.py:cifar10        §4.2, ResNet-20; --config.model.variant=cifar-56 …
 python -m cnn_papers.main --config=configs/resnet.py:imagenet2012   §3.4, ResNet-50
+python -m cnn_papers.main --config=configs/resnet.py:torchvision      from the weights torchvision publishes
 """
 
 from typing import Any
 
-from cnn_papers.facts import Reported
+from cnn_papers.facts import Reported, top1_and_top5
 from configs import common
 
 FIELDS = {
@@ -54,14 +55,26 @@ def imagenet2012() -> Any:
     common.on_imagenet(
         config,
         train_host="decode|resize_short_between(256, 480)|random_crop(224)",  # §3.4
-        eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: it tests ten crops and dense
+        eval_host="decode|resize_short(256)|center_crop(224)",  # authors' release: 1 crop
     )
     config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
+    # §3.4, Table 3. Table 4's resnet_dense needs a mean that fits any size: data.eval_device='subtract_mean|scale(…)'
+    config.eval.protocol = "single_view|ten_crop"
+    config.eval.precise_bn = 200  # authors' release, of so many batches (not in paper)
     config.batch_size = 256  # §3.4
+    config.optim.bn_group = 32  # authors' release: 8 GPUs, statistics on each
     config.total_steps = 600_000  # §3.4
     config.optim.lr, config.optim.lr_batch = 0.1, 256  # §3.4
     config.optim.schedule = "plateau(0.1, patience=5)"  # §3.4; patience not in paper
+    return config
+
+
+def torchvision() -> Any:
+    """For the weights of torchvision's resnet50; `--config.model.variant=18`, 34, 101-v1.5, 152-v1.5 for the others."""
+    config = imagenet2012()
+    config.model.variant = "50-v1.5"
+    common.as_torchvision(config, **common.IMAGENET_COLOUR)
     return config
 
 
@@ -73,17 +86,43 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), cifar10 or imagenet2012."""
-    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012}
+    """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
+    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012, "torchvision": torchvision}
     return common.choose(recipes, recipe, name="resnet", paper="imagenet2012")
 
 
+_TABLE_6 = {"20": 8.75, "32": 7.51, "44": 7.17, "56": 6.97, "110": 6.43, "1202": 7.93}
 REPORTED = (
-    Reported("cifar10", "val/top1_error", 8.75, "ResNet-20, trained on 50k, test set", "Table 6"),
-    Reported("cifar10", "val/top1_error", 6.97, "ResNet-56, trained on 50k, test set", "Table 6"),
-    Reported("cifar10", "val/top1_error", 6.43, "ResNet-110, trained on 50k, test set", "Table 6"),
-    Reported("imagenet2012", "val/top1_error", 22.85, "ResNet-50, 10 crops", "Table 3"),
-    Reported(
-        "imagenet2012", "val/top1_error", 24.7, "ResNet-50, 1 crop", "github.com/KaimingHe/deep-residual-networks"
+    *(
+        Reported("cifar10", f"cifar-{depth}", "val/top1_error", error, "trained on 50k, test set", "Table 6")
+        for depth, error in _TABLE_6.items()
+    ),
+    Reported("imagenet2012", "plain-18", "val/top1_error", 27.94, "10 crops", "Table 2"),
+    Reported("imagenet2012", "18-A", "val/top1_error", 27.88, "10 crops", "Table 2"),
+    *top1_and_top5(
+        "imagenet2012",
+        {
+            "plain-34": (28.54, 10.02),
+            "34-A": (25.03, 7.76),
+            "34": (24.52, 7.46),
+            "34-C": (24.19, 7.40),
+            "50": (22.85, 6.71),
+            "101": (21.75, 6.05),
+            "152": (21.43, 5.71),
+        },
+        "10 crops",
+        "Table 3",
+    ),
+    *top1_and_top5(
+        "imagenet2012",
+        {"34": (21.84, 5.71), "34-C": (21.53, 5.60), "50": (20.74, 5.25), "101": (19.87, 4.60), "152": (19.38, 4.49)},
+        "dense, 5 scales",
+        "Table 4",
+    ),
+    *top1_and_top5(
+        "imagenet2012",
+        {"50": (24.7, 7.8), "101": (23.6, 7.1), "152": (23.0, 6.7)},
+        "1 crop",
+        "github.com/KaimingHe/deep-residual-networks",
     ),
 )

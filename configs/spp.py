@@ -2,11 +2,13 @@
 
 python -m cnn_papers.main --config=configs/spp.py                  desk: embedded digits, minutes on two cores
 python -m cnn_papers.main --config=configs/spp.py:imagenet2012     §3.1, ZF-5 with the 50-bin pyramid, one size
+python -m cnn_papers.main --config=configs/spp.py:multi_size       §2.3, the same at 224 and 180 pixels in turns
+python -m cnn_papers.main --config=configs/spp.py:desk_multi_size  desk, at 64 and 48 pixels in turns
 """
 
 from typing import Any
 
-from cnn_papers.facts import Reported
+from cnn_papers.facts import Reported, top1_and_top5
 from configs import common
 
 FIELDS = {
@@ -29,20 +31,40 @@ def desk() -> Any:
 
 
 def imagenet2012() -> Any:
-    """§3.1 at the single size 224; the paper crops centre and corners of the whole image, here a random window."""
+    """§3.1 at the single size 224."""
     config = common.base("spp", "zf5", 1000, FIELDS)
     common.on_imagenet(
         config,
-        train_host="decode|resize_short(256)|random_crop(224)",  # §3.1
-        eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: Table 2 averages ten views
+        train_host="decode|resize_short(256)|corner_crop(224)",  # §3.1
+        eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: 1 view
     )
-    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §3.1: "some colour altering", AlexNet's
-    config.data.eval_device = "subtract_mean_image"
+    # §3.1: "some colour altering", AlexNet's. Not in paper: the mean colour, which fits images of any size
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean"
+    config.data.eval_device = "subtract_mean"
+    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.4: 96 views on feature maps and two more
+    config.eval.protocol = "single_view|ten_crop(whole=True)|spp_full|spp_multi_view"
     _sgd(config)
     config.batch_size = 128  # not in paper: AlexNet's
     config.total_epochs = 70.0  # §3.1
     config.optim.lr, config.optim.lr_batch = 0.01, 128  # §3.1
     config.optim.schedule = "plateau(0.1, patience=3)"  # §3.1: twice, when the error plateaus
+    return config
+
+
+def multi_size() -> Any:
+    """§2.3: an epoch at 224 pixels, the next at 180, the same region smaller; the weights are shared."""
+    config = imagenet2012()
+    config.data.train_host = "decode|resize_short(256)|corner_crop(224)|resize_by_epoch(224, 180)"
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean"  # a mean image has one size
+    config.data.eval_device = "subtract_mean"
+    return config
+
+
+def desk_multi_size() -> Any:
+    """The desk recipe at two sizes, twice as long."""
+    config = desk()
+    config.total_epochs = 16.0
+    config.data.train_host = "decode|resize_by_epoch(64, 48, method='bicubic')"
     return config
 
 
@@ -54,12 +76,30 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or imagenet2012."""
-    return common.choose({"desk": desk, "imagenet2012": imagenet2012}, recipe, name="spp", paper="imagenet2012")
+    """The config of `recipe`: desk (also for ""), imagenet2012, multi_size or desk_multi_size."""
+    recipes = {"desk": desk, "imagenet2012": imagenet2012, "multi_size": multi_size, "desk_multi_size": desk_multi_size}
+    return common.choose(recipes, recipe, name="spp", paper="imagenet2012")
 
 
 REPORTED = (
-    Reported("imagenet2012", "val/top1_error", 34.98, "ZF-5, SPP, single-size, 10 views", "Table 2"),
-    Reported("imagenet2012", "val/top1_error", 35.99, "ZF-5, no SPP, 10 views", "Table 2"),
-    Reported("imagenet2012", "val/top1_error", 38.01, "ZF-5, SPP, single-size, 1 view", "Table 3"),
+    *top1_and_top5(
+        "imagenet2012",
+        {
+            "zf5-no-spp": (35.99, 14.76),
+            "convnet5-no-spp": (34.93, 13.92),
+            "overfeat5-no-spp": (34.13, 13.52),
+            "overfeat7-no-spp": (32.01, 11.97),
+            "zf5": (34.98, 14.14),
+            "convnet5": (34.38, 13.54),
+            "overfeat5": (32.87, 12.80),
+            "overfeat7": (30.36, 11.12),
+            "zf5-30bins": (35.06, 14.04),
+        },
+        "trained at one size, 10 views",
+        "Table 2 and §3.1.2",
+    ),
+    Reported("imagenet2012", "zf5", "val/top1_error", 38.01, "trained at one size, 1 view", "Table 3"),
+    Reported("imagenet2012", "zf5", "val/top1_error", 37.55, "trained at one size, full image", "Table 3"),
+    Reported("imagenet2012", "overfeat7", "val/top1_error", 33.18, "trained at one size, 1 view", "Table 3"),
+    Reported("imagenet2012", "overfeat7", "val/top1_error", 32.72, "trained at one size, full image", "Table 3"),
 )

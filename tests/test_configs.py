@@ -24,7 +24,7 @@ from configs import common
 
 FOLDER = pathlib.Path(configs.__path__[0])
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common"))
-NOT_THE_USERS = {"parent", "name", "mesh"}  # model fields that Flax or the run sets
+NOT_THE_USERS = {"parent", "name", "inside"}  # model fields that Flax or the run sets
 
 
 def config_file(name: str) -> Any:

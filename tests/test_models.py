@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -14,11 +13,9 @@ from compiling import hasty_compiler
 from flax.errors import InvalidRngError
 from random_variables import random_variables
 
-from cnn_papers import counting, models
+from cnn_papers import counting, zoo
 
-ZOO = sorted(
-    path.stem for path in pathlib.Path(models.__path__[0]).glob("*.py") if path.stem not in ("__init__", "layers")
-)
+ZOO = zoo.model_names()
 SLOW = (
     "BC-250-24",
     "BC-190-40",

@@ -104,6 +104,23 @@ def test_weights_start_with_the_published_deviations():
         assert not params[name]["bias"].any()
 
 
+@pytest.mark.parametrize("last_bias, all_learn", [(0.0, False), (2.0, True)])
+def test_biases_above_zero_in_the_last_layer_let_every_class_learn(last_bias, all_learn):
+    """A class whose map starts at zero everywhere gets no gradient, and features of one sign make such classes."""
+    model = nin.Model("mnist", width=0.25, weight_init="he", last_bias=last_bias)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(4, 28, 28, 1)), jnp.float32)
+    params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+    for name, layer in params.items():
+        np.testing.assert_array_equal(layer["bias"], last_bias if name == "cccp6" else 0.0)
+
+    def loss(params):
+        logits, _ = model.apply({"params": params}, image)
+        return -jax.nn.log_softmax(logits)[:, 0].mean()
+
+    gradient = jax.jit(jax.grad(loss))(params)["cccp6"]["kernel"]
+    assert gradient.any((0, 1, 2)).all() == all_learn
+
+
 def test_what_is_unknown_or_too_small_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.head 'max'; there are: gap, fc, fc_dropout"):
         nin.Model(head="max")

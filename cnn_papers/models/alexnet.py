@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models import columns, layers
 
 TABLES = {
     # Figure 2 and §3.5: which layers read both columns; where the bias starts at one (§5).
@@ -59,6 +59,7 @@ CHOICES = {
     "pool": ((3, 2), (2, 2)),
     "weight_init": ("paper", "he"),
 }
+COLUMNS = r"(conv|bn|fc)\d"  # layers whose kernels the mesh axis `column` splits
 REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
@@ -84,6 +85,7 @@ class AlexNet(nn.Module):
     conv1_stride: int | None = None  # None is the paper's 4; 1 lets the network run on images of 32 pixels
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
+    inside: bool = False  # on a mesh: this is one of the two columns, with half the kernels; see columns.py
 
     @nn.compact
     @layers.refuse_small_images
@@ -97,12 +99,12 @@ class AlexNet(nn.Module):
             if name in self.without:
                 continue
             if drop_first:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = layers.FullyConnected(self._scaled(features), **self._initialisers(1.0), name=name)(x)
+                x = columns.Dropout(self.dropout, self.inside)(x, deterministic=not train)
+            x = layers.FullyConnected(self._mine(self._scaled(features)), **self._crossing(1.0), name=name)(x)
             x = ends[name] = ACTIVATIONS[self.activation](x)
             if not drop_first:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["fc8"] = layers.FullyConnected(self.num_classes, **self._initialisers(0.0), name="fc8")(x)
+                x = columns.Dropout(self.dropout, self.inside)(x, deterministic=not train)
+        ends["fc8"] = layers.FullyConnected(self._mine(self.num_classes), **self._crossing(0.0), name="fc8")(x)
         return ends["fc8"].mean((1, 2), dtype=jnp.float32), ends
 
     def _convolutions(self, x: jax.Array, ends: dict[str, jax.Array], train: bool) -> jax.Array:
@@ -113,18 +115,22 @@ class AlexNet(nn.Module):
                 stride = self.conv1_stride or stride
             if name not in self.without:
                 x = layers.ColumnConv(
-                    self._scaled(kernels // 2 if name in self.halved else kernels),
+                    self._mine(self._scaled(kernels // 2 if name in self.halved else kernels)),
                     (size, size),
                     (stride, stride),
                     layers.pad(padding),
-                    columns=1 if crossing else self.columns,
+                    columns=1 if crossing or self.inside else self.columns,
+                    link=columns.link
+                    if self.inside and crossing and name != "conv1"
+                    else None,  # both columns see the image
                     use_bias=not self.batch_norm,
                     **self._initialisers(bias),
                     name=name,
                 )(x)
                 if self.batch_norm:
                     statistics = {"use_running_average": not train, "momentum": 0.9, "epsilon": 1e-5}
-                    x = nn.BatchNorm(**statistics, dtype=self.dtype, name=name.replace("conv", "bn"))(x)
+                    axis = columns.DATA if self.inside else None
+                    x = nn.BatchNorm(**statistics, axis_name=axis, dtype=self.dtype, name=name.replace("conv", "bn"))(x)
                 x = ends[name] = ACTIVATIONS[self.activation](x)
                 if norm and self.lrn:
                     x = ends[name.replace("conv", "norm")] = self._normalise(x)
@@ -135,8 +141,15 @@ class AlexNet(nn.Module):
 
     def _normalise(self, x: jax.Array) -> jax.Array:
         """Normalises across the channels of each column."""
-        columns = x.reshape(*x.shape[:3], self.columns, x.shape[-1] // self.columns)
-        return layers.local_response_norm(columns).reshape(x.shape)
+        count = 1 if self.inside else self.columns
+        return layers.local_response_norm(x.reshape(*x.shape[:3], count, x.shape[-1] // count)).reshape(x.shape)
+
+    def _mine(self, channels: int) -> int:
+        """How many of a layer's channels this device computes."""
+        return channels // self.columns if self.inside else channels
+
+    def _crossing(self, bias: float) -> dict[str, Any]:
+        return {**self._initialisers(bias), "link": columns.link if self.inside else None}
 
     def _initialisers(self, bias: float) -> dict[str, Any]:
         return {**layers.initialisers(self.weight_init, bias), "dtype": self.dtype}
@@ -166,7 +179,7 @@ def _shapes(conv1: int, conv2: int, conv3: int, conv4: int) -> dict[str, tuple[i
 
 _SHAPES = _shapes(96, 256, 384, 384)
 FACTS = {
-    "paper": Facts((227, 227, 3), 60_965_224, 724_406_816, _SHAPES, "Figure 2; 60,965,224 as in BVLC bvlc_alexnet"),
+    "paper": Facts((227, 227, 3), 60_965_224, 724_406_816, _SHAPES, "Figure 2, bvlc_alexnet", "60M"),
     "one_tower": Facts((227, 227, 3), 62_378_344, 1_135_256_096, _SHAPES, "counted: every layer reads all channels"),
     "one_gpu": Facts((227, 227, 3), 59_798_312, 391_514_384, _shapes(48, 128, 192, 192), "footnote 2; counted"),
     "batch_norm": Facts(

@@ -161,7 +161,8 @@ def Model(variant: str = "121", **fields: Any) -> DenseNet:
     return model
 
 
-# (parameters, multiply-adds). Table 2 gives 1.0, 7.0, 27.2, 0.8, 15.3 and 25.6 million for the first six of CIFAR.
+_STATED = {"40-12": "1.0M", "100-12": "7.0M", "100-24": "27.2M"}  # parameters, Table 2
+_STATED |= {"BC-100-12": "0.8M", "BC-250-24": "15.3M", "BC-190-40": "25.6M"}
 _COUNTS = {
     "121": (7_978_856, 2_834_161_664),
     "169": (14_149_480, 3_359_843_328),
@@ -192,7 +193,7 @@ def _facts(variant: str) -> Facts:
         if i < len(net.blocks):
             side, channels = side // 2, int(channels * net.compression)
             shapes[f"transition{i}"] = (side, side, channels)
-    return Facts((image, image, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted")
+    return Facts((image, image, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted", _STATED.get(variant, ""))
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}

@@ -195,4 +195,5 @@ FACTS = {}
 for _name, _counts in _COUNTS.items():
     _rows = zip(_LAYERS, _SIDES, _NAIVE if _name == "naive" else _CHANNELS, strict=True)
     _shapes = {layer: (side, side, channels) for layer, side, channels in _rows}
-    FACTS[_name] = Facts((224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels")
+    _stated = "1.5G" if _name in ("paper", "separable_stem") else ""
+    FACTS[_name] = Facts((224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels", _stated)

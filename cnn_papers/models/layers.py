@@ -64,7 +64,7 @@ def refuse_small_images(call: Callable[..., Any]) -> Callable[..., Any]:
             return logits, ends
         h, w = image.shape[1:3]
         works = functools.partial(_has_pixels_everywhere, self, image, options)
-        too_small, enough = min(h, w), 2 * min(h, w)
+        too_small, enough = min(h, w), max(1, 2 * min(h, w))
         while not works(enough):
             too_small, enough = enough, 2 * enough
         while enough - too_small > 1:
@@ -141,9 +141,11 @@ class FullyConnected(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
+    link: Callable[[jax.Array], jax.Array] | None = None  # what brings the input together: see columns.py
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.link(x) if self.link else x
         window = tuple(max(1, side) for side in x.shape[1:3])  # an empty map passes through: see refuse_small_images
         if self.has_variable("params", "kernel"):
             window = self.get_variable("params", "kernel").shape[:2]
@@ -174,9 +176,11 @@ class ColumnConv(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
+    link: Callable[[jax.Array], jax.Array] | None = None  # what brings the input together: see columns.py
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.link(x) if self.link else x
         shape = (*self.kernel_size, x.shape[-1] // self.columns, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
@@ -211,7 +215,7 @@ def pool_into_bins(x: jax.Array, m: int, reduce: Callable[..., jax.Array]) -> ja
 def pyramid_pool(x: jax.Array, levels: tuple[int, ...]) -> jax.Array:
     """[n, h, w, c] of any size to [n, 1, 1, bins·c]: for each level m the maxima of m×m bins (SPP-net §2.2)."""
     largest = functools.partial(jnp.max, initial=-jnp.inf)  # of an empty map: see refuse_small_images
-    return jnp.concatenate([pool_into_bins(x, m, largest).reshape(len(x), 1, 1, -1) for m in levels], -1)
+    return jnp.concatenate([pool_into_bins(x, m, largest).reshape(x.shape[0], 1, 1, -1) for m in levels], -1)
 
 
 def window_features(

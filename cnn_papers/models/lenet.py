@@ -170,8 +170,6 @@ _SHAPES = {
     "output": (1, 1, 10),
 }
 FACTS = {
-    "original": Facts(
-        (32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B: 60,000 parameters up to F6; 850 of the linear output"
-    ),
+    "original": Facts((32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B up to F6; 850 of the linear output", "60,000"),
     "relu": Facts((32, 32, 1), 61_706, 416_520, _SHAPES, "counted: C3 reads every map"),
 }

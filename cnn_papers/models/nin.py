@@ -92,6 +92,7 @@ class NIN(nn.Module):
     dropout: float = 0.5  # between the mlpconv layers
     head_dropout: float = 0.5  # before the fully connected layer of "fc_dropout"
     weight_init: str = "paper"  # or "he"
+    last_bias: float = 0.0  # what the biases of the last ReLU layer start at; above 0 no class starts out silent
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
@@ -122,7 +123,8 @@ class NIN(nn.Module):
         if not self.plain:
             stack += [(f"cccp{2 * i - 1 + j}", units, 1) for j, units in enumerate(row.perceptron)]
         for j, (name, features, size) in enumerate(stack):
-            features = self.num_classes if last and j == len(stack) - 1 else max(1, round(features * self.width))
+            classes = last and j == len(stack) - 1
+            features = self.num_classes if classes else max(1, round(features * self.width))
             stride, padding = (row.stride, row.padding) if j == 0 else (1, 0)
             conv = nn.Conv(
                 features,
@@ -130,6 +132,7 @@ class NIN(nn.Module):
                 (stride, stride),
                 layers.pad(padding),
                 kernel_init=self._init(name),
+                bias_init=nn.initializers.constant(self.last_bias if classes else 0.0),
                 dtype=self.dtype,
                 name=name,
             )

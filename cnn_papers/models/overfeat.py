@@ -86,7 +86,7 @@ class OverFeat(nn.Module):
         fine = self.fine and not train
         missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels to where the last offset would end
         ends[last] = _pool_at_offsets(x, pool, missing) if fine else layers.max_pool(x, pool, pool)
-        x = ends[last].reshape(len(x) * (pool**2 if fine else 1), *ends[last].shape[-3:])
+        x = ends[last].reshape(x.shape[0] * (pool**2 if fine else 1), *ends[last].shape[-3:])
         for name, units in fully_connected:
             hidden = units is not None
             features = self._scaled(units) if hidden else self.num_classes
@@ -116,7 +116,7 @@ def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
     x = jnp.pad(x, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)])
     shifted = [x[:, dy : dy + h, dx : dx + w] for dy in range(pool) for dx in range(pool)]
     maps = jnp.stack([layers.max_pool(part, pool, pool) for part in shifted], 1)
-    return maps.reshape(len(x), pool, pool, *maps.shape[2:])
+    return maps.reshape(x.shape[0], pool, pool, *maps.shape[2:])
 
 
 def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
@@ -124,7 +124,7 @@ def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
 
     Positions that saw the fill of `_pool_at_offsets` are the last `missing` ones, and are dropped.
     """
-    n, a, b, c = len(x) // pool**2, *x.shape[1:]
+    n, a, b, c = x.shape[0] // pool**2, *x.shape[1:]
     x = x.reshape(n, pool, pool, a, b, c).transpose(0, 3, 1, 4, 2, 5).reshape(n, a * pool, b * pool, c)
     return x[:, : a * pool - missing[0], : b * pool - missing[1]]
 
@@ -161,6 +161,8 @@ _ACCURATE = {
     "fc9": (1, 1, 1000),
 }
 FACTS = {
-    "fast": Facts((231, 231, 3), 145_920_872, 2_801_403_904, _FAST, "Table 1; the released weights"),
-    "accurate": Facts((221, 221, 3), 144_656_488, 5_355_446_784, _ACCURATE, "Table 3; the released weights"),
+    "fast": Facts((231, 231, 3), 145_920_872, 2_801_403_904, _FAST, "Table 1, released weights", "145M, 2,810M"),
+    "accurate": Facts(
+        (221, 221, 3), 144_656_488, 5_355_446_784, _ACCURATE, "Table 3, released weights", "144M, 5,369M"
+    ),
 }

@@ -3,8 +3,8 @@
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016. arXiv:1512.03385
 
 Deviations:
-  - Batch statistics run over the whole batch, not over the 32 images of one GPU.
-  - Evaluation uses moving averages of the batch statistics, not means recomputed over the training set.
+  - Batch statistics run over the whole batch unless `config.optim.bn_group` says how many images share them.
+  - Evaluation uses moving averages of batch statistics; `config.eval.precise_bn` recomputes them as the release does.
   - The variants `…-v1.5` are not in the paper: they stride in the 3×3, as fb.resnet.torch and torchvision do.
 """
 
@@ -165,35 +165,36 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
     return model
 
 
-# (parameters, multiply-adds) with shortcuts A (which adds nothing to the plain net), B and C. Table 6 gives 0.27M to
-# 19.4M parameters, Table 1 gives 1.8 and 3.6 billion multiply-adds.
+# What Tables 1 and 6 print; (parameters, multiply-adds) with shortcuts A (nothing more than the plain net), B and C.
 _COUNTS = {
-    "18": ((11_515_688, 1_794_805_760), (11_689_512, 1_814_073_344), (12_043_816, 1_878_298_624)),
-    "34": ((21_623_848, 3_644_493_824), (21_797_672, 3_663_761_408), (22_716_840, 3_830_747_136)),
-    "cifar-8": ((75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
-    "cifar-20": ((269_722, 40_551_040), (272_474, 40_813_184), (283_962, 42_648_192)),
-    "cifar-32": ((464_154, 68_862_592), (466_906, 69_124_736), (489_594, 72_532_608)),
-    "cifar-44": ((658_586, 97_174_144), (661_338, 97_436_288), (695_226, 102_417_024)),
-    "cifar-56": ((853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
-    "cifar-110": ((1_727_962, 252_887_680), (1_730_714, 253_149_824), (1_826_202, 266_781_312)),
-    "cifar-1202": ((19_421_274, 2_829_238_912), (19_424_026, 2_829_501_056), (20_538_714, 2_986_263_168)),
-    # bottlenecks: with the stride in the first 1×1 (Table 1: 3.8, 7.6 and 11.3 billion) and in the 3×3
-    "50": ((25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
-    "101": ((44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
-    "152": ((60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
+    "18": ("1.8G", (11_515_688, 1_794_805_760), (11_689_512, 1_814_073_344), (12_043_816, 1_878_298_624)),
+    "34": ("3.6G", (21_623_848, 3_644_493_824), (21_797_672, 3_663_761_408), (22_716_840, 3_830_747_136)),
+    "cifar-8": ("", (75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
+    "cifar-20": ("0.27M", (269_722, 40_551_040), (272_474, 40_813_184), (283_962, 42_648_192)),
+    "cifar-32": ("0.46M", (464_154, 68_862_592), (466_906, 69_124_736), (489_594, 72_532_608)),
+    "cifar-44": ("0.66M", (658_586, 97_174_144), (661_338, 97_436_288), (695_226, 102_417_024)),
+    "cifar-56": ("0.85M", (853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
+    "cifar-110": ("1.7M", (1_727_962, 252_887_680), (1_730_714, 253_149_824), (1_826_202, 266_781_312)),
+    "cifar-1202": ("19.4M", (19_421_274, 2_829_238_912), (19_424_026, 2_829_501_056), (20_538_714, 2_986_263_168)),
+    # bottlenecks: with the stride in the first 1×1 and in the 3×3
+    "50": ("3.8G", (25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
+    "101": ("7.6G", (44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
+    "152": ("11.3G", (60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
 }
 
 
 def _facts(variant: str) -> Facts:
     """Shapes are those of Table 1 and of the table of §4.2: the map after the first block of each stage."""
     net = Model(variant)
-    counts = _COUNTS[re.sub("plain-|-[ABC]$|-v1.5$", "", variant)]
+    named = re.sub("plain-|-[ABC]$|-v1.5$", "", variant)
+    stated, *counts = _COUNTS[named]
     params, macs = counts[net.stride_in == "3x3" if net.bottleneck else max(0, "ABC".find(net.shortcut))]
     cifar = net.stem == "cifar"
     first, channels = (32, 1) if cifar else (56, 4 if net.bottleneck else 1)
     shapes = {} if cifar else {"conv1": (112, 112, 64), "pool1": (56, 56, 64)}
     shapes |= {f"conv{i + 2}_1": (first >> i, first >> i, width * channels) for i, width in enumerate(net.widths)}
-    return Facts((32, 32, 3) if cifar else (224, 224, 3), params, macs, shapes, "Table 1, §4.2; counted")
+    shown = (shapes, "Table 1, §4.2; counted", stated if variant == named else "")
+    return Facts((32, 32, 3) if cifar else (224, 224, 3), params, macs, *shown)
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}

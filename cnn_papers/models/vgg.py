@@ -29,6 +29,7 @@ TABLE = {
     "B-5x5": ((5,), (5,), (5,), (5,), (5,)),
 }
 CHANNELS = (64, 128, 256, 512, 512)
+COLUMNS = "fc[67]"  # layers whose units the mesh axis `column` splits
 FULLY_CONNECTED = (("fc6", 4096), ("fc7", 4096))
 
 VARIANTS: dict[str, dict[str, Any]] = {name: {"stages": stages} for name, stages in TABLE.items()}
@@ -91,7 +92,7 @@ def Model(variant: str = "D", **fields: Any) -> VGG:
     return model
 
 
-# (parameters, multiply-adds). Table 2 gives 133, 133, 134, 138 and 144 million parameters for A to E.
+_STATED = {"A": "133M", "A-LRN": "133M", "B": "133M", "C": "134M", "D": "138M", "E": "144M"}  # parameters, Table 2
 _COUNTS = {
     "A": (132_863_336, 7_609_090_048),
     "A-LRN": (132_863_336, 7_609_090_048),
@@ -114,7 +115,7 @@ def _facts(variant: str) -> Facts:
         side = 448 >> stage
         shapes |= {f"conv{stage}_{i}": (side, side, channels) for i in range(1, len(sizes) + 1)}
         shapes[f"pool{stage}"] = (side // 2, side // 2, channels)
-    return Facts((224, 224, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted")
+    return Facts((224, 224, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted", _STATED.get(variant, ""))
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}
