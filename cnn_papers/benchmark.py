@@ -3,10 +3,13 @@
 Measured are images a second of the train step alone (on a synthetic batch that lies on the devices) and of the input
 pipeline alone, the time from the start of a process to the end of its first step (with an empty compilation cache,
 then with what that left in it; a run also opens its data), and peak memory. `--versus=torchvision` trains torchvision's
-copy of the network in turns with ours. With `--model` nothing but JAX, Flax, Optax and NumPy need be installed.
+copy of the network in turns with ours, `--input_versus=tf.data,torch` reads the images with other libraries in turns
+with ours, and `--input_batches=10000` watches memory over so many batches. With `--model` nothing but JAX, Flax, Optax
+and NumPy need be installed.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -127,33 +130,20 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
     return results
 
 
-def input_results(config: Any, seconds: float) -> dict[str, Any]:
+def input_results(config: Any, seconds: float, against: list[str], growth_batches: int) -> dict[str, Any]:
     """Speed at which training batches of `config` come to the devices, or why it cannot be measured."""
     if config is None:
         return {"not_measured": "a network alone has no data; name a recipe with --config"}
+    from cnn_papers import feeding
+
     _say("measuring the input pipeline")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the embedded data set says when it is made
-            return _input_speed(config, seconds)
+            return feeding.results(config, functools.partial(measure, seconds=seconds), against, growth_batches)
     except UserError as error:
+        if against:
+            raise
         return {"not_measured": str(error)}
-
-
-def _input_speed(config: Any, seconds: float) -> dict[str, Any]:
-    from cnn_papers import assembly
-    from cnn_papers.data.sources import open_split
-
-    mesh = meshes.make_mesh(config.mesh.data)
-    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
-    pipeline = assembly.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
-    batches = pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(10**9))
-
-    def read(count: int) -> None:
-        for batch in itertools.islice(batches, count):
-            jax.block_until_ready(batch)
-
-    speed = measure({"input": read}, config.batch_size, seconds)["input"]
-    return {"from": "a split on the devices" if pipeline.resident is not None else "disk", **speed._asdict()}
 
 
 def main(argv: list[str]) -> None:
@@ -178,7 +168,7 @@ def main(argv: list[str]) -> None:
     if "step" in values.measure or torch_name:
         results |= step_results(work, torch_name, values.seconds)
     if "input" in values.measure:
-        results["input_pipeline"] = input_results(config, values.seconds)
+        results["input_pipeline"] = input_results(config, values.seconds, values.input_versus, values.input_batches)
     print(json.dumps(results, indent=1) if values.json else as_text(results))
 
 
@@ -243,6 +233,16 @@ def as_text(results: dict[str, Any]) -> str:
     if pipeline := results.get("input_pipeline"):
         missing = pipeline.get("not_measured")
         lines["input pipeline"] = f"not measured: {missing}" if missing else f"{_speed(pipeline)}, {pipeline['from']}"
+        others = {"streamed": pipeline.get("streamed"), **pipeline.get("versus", {})}
+        for name, other in others.items() if not missing else ():
+            if other:
+                ours = "this split" if name == "streamed" else "our streamed input"
+                lines[name] = f"{_speed(other)}, {ours} {other['ratio']:.2f} times as fast: {other.get('what', 'disk')}"
+        if memory := pipeline.get("memory"):
+            early, late = (memory[key] / 1e6 for key in ("bytes_after_a_tenth", "bytes_at_the_end"))
+            lines["memory"] = (
+                f"{late:,.0f} MB after {memory['batches']:,} batches, {early:,.0f} MB after a tenth of them"
+            )
     return "\n".join(f"{name:>14}  {text}" for name, text in lines.items())
 
 
@@ -267,6 +267,8 @@ def cli() -> None:
     flags.DEFINE_integer("image_size", None, "pixels a side, with --model; the paper's by default", lower_bound=1)
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "to compute in, with --model")
     flags.DEFINE_list("measure", list(MEASURES), "any of start (fresh processes), step and input (the pipeline)")
+    flags.DEFINE_list("input_versus", [], "measure these libraries' input pipelines too: tf.data, torch")
+    flags.DEFINE_integer("input_batches", 0, "watch memory over so many batches of input", lower_bound=0)
     flags.DEFINE_enum("versus", None, ["torchvision"], "measure its train step too")
     flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
     flags.DEFINE_bool("json", False, "print one JSON object")

@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 
 from cnn_papers.errors import UserError
 
-CONTEXT = ("rng", "key", "statistics")  # keyword-only parameters that the pipeline fills, not the string
+CONTEXT = (
+    "rng",
+    "epoch",
+    "key",
+    "statistics",
+    "whitening",
+)  # keyword-only parameters: the pipeline's, not the string's
 
 
 class Op(NamedTuple):
@@ -24,16 +30,16 @@ class Op(NamedTuple):
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    context: frozenset[str] = frozenset()  # those of CONTEXT that the function declares
 
     def __call__(self, *leading: Any, **context: Any) -> Any:
         """Calls the function with `leading`, the string's arguments, and those of `context` that it names."""
-        wanted = {key: value for key, value in context.items() if self.needs(key)}
+        wanted = {key: value for key, value in context.items() if key in self.context}
         return self.function(*leading, *self.args, **self.kwargs, **wanted)
 
     def needs(self, name: str) -> bool:
-        """Whether the function declares the keyword-only parameter `name` (`rng`, `key`, `statistics`)."""
-        parameter = inspect.signature(self.function).parameters.get(name)
-        return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        """Whether the function declares the keyword-only parameter `name`, one of CONTEXT."""
+        return name in self.context
 
 
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -54,11 +60,11 @@ def parse(text: str, module: ModuleType, *, leading: int, key: str) -> tuple[Op,
     Raises:
       UserError: text that does not parse, an operation that does not exist, arguments that do not fit.
     """
-    return tuple(_parse_one(part, module, leading, key) for part in _split(text) if part)
+    return tuple(_parse_one(part, module, leading, key) for part in split(text))
 
 
-def _split(text: str) -> list[str]:
-    """Parts between the `|` that stand outside brackets and quotes."""
+def split(text: str) -> list[str]:
+    """The operations of `text` as texts: what stands between the `|` outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -70,7 +76,7 @@ def _split(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    return [part.strip() for part in parts]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
@@ -95,7 +101,7 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
         near = difflib.get_close_matches(name, known, 1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise UserError(f"config.{key}: there is no '{name}'{hint}; there are: {', '.join(known)}")
-    op = Op(name, known[name], args, kwargs)
+    op = Op(name, known[name], args, kwargs, _context(known[name]))
     try:
         _check_arguments(op, leading)
     except TypeError as error:
@@ -105,17 +111,21 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
     return op
 
 
+def _context(function: Callable[..., Any]) -> frozenset[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.name in CONTEXT and p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
 def _check_arguments(op: Op, leading: int) -> None:
     """Raises TypeError unless the arguments of `op` fit the function's parameters and their annotations."""
     if own := [name for name in op.kwargs if name in CONTEXT]:
         raise TypeError(f"'{own[0]}' is the pipeline's to give")
     signature, hints = inspect.signature(op.function), typing.get_type_hints(op.function)
-    context = {name: None for name in CONTEXT if op.needs(name)}
-    bound = signature.bind(*[None] * leading, *op.args, **op.kwargs, **context)
+    bound = signature.bind(*[None] * leading, *op.args, **op.kwargs, **dict.fromkeys(op.context))
     for name in [name for name in list(signature.parameters)[leading:] if name in bound.arguments and name in hints]:
         several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
         for value in bound.arguments[name] if several else [bound.arguments[name]]:
-            if name not in context and not _fits(value, hints[name]):
+            if name not in op.context and not _fits(value, hints[name]):
                 raise TypeError(f"{name}={value!r} is not {getattr(hints[name], '__name__', hints[name])}")
 
 

@@ -3,19 +3,20 @@
 NAME is a TFDS name (`cifar10`, `imagenet2012`, `digits/scenes`): it is downloaded where TFDS can do so and written as
 array_record, which takes TensorFlow (pip install -e ".[prepare]") for everything but `digits`. A preparation as
 TFRecord that is already there is converted beside itself, without TensorFlow. `folder:PATH` checks a folder of your
-own images and writes nothing.
+own images and writes nothing. With `--short_side=256` the prepared set or the folder is then copied with its images at
+that size, which decode several times faster.
+
+`--stats --config=…` computes what a recipe needs to know of its training images ahead of time, and
+`--show --config=…` draws the images of its first step as the network sees them.
 """
 
 import collections
 import concurrent.futures
-import contextlib
 import functools
 import importlib.util
 import os
 import pathlib
-import shutil
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -23,24 +24,52 @@ import numpy as np
 from absl import flags
 
 from cnn_papers import doors
-from cnn_papers.data import sources
+from cnn_papers.data import shrink, sources
+from cnn_papers.data.convert import check_space, convert
 from cnn_papers.errors import UserError
-
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "where data sets are prepared; TFDS's default folder if empty")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "where the archives are that only you may download (imagenet2012)")
 
 _IMAGENET_ARCHIVES = (("ILSVRC2012_img_train.tar", 147_897_477_120), ("ILSVRC2012_img_val.tar", 6_744_924_160))
 
 
 def main(argv: list[str]) -> int:
-    """Prepares or checks the data set named on the command line; returns the exit code."""
+    """Does what the command line asks for; returns the exit code."""
+    wanted = flags.FLAGS
+    if wanted.stats or wanted.show:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument '{argv[1]}': --stats and --show take the data of --config")
+        from cnn_papers import look  # JAX, which preparing does without
+
+        config = doors.config_value()
+        if wanted.stats:
+            look.compute_statistics(config)
+        if wanted.show:
+            look.draw_first_step(config, pathlib.Path(wanted.out or f"{config.name}-{config.recipe}.png"))
+        return 0
     if len(argv) != 2:
         raise UserError("write one NAME: python -m cnn_papers.prepare cifar10 [--data_dir=DIR] [--manual_dir=DIR]")
-    name = argv[1]
+    if wanted.short_side < 0:
+        raise UserError(f"--short_side={wanted.short_side} must be positive")
+    name, code = argv[1], 0
     if name.startswith("folder:"):
-        return check_folder(name.removeprefix("folder:"))
-    prepare(name, _DATA_DIR.value, _MANUAL_DIR.value)
-    return 0
+        code = check_folder(name.removeprefix("folder:"))
+    else:
+        prepare(name, wanted.data_dir, wanted.manual_dir)
+    if wanted.short_side:
+        copy_small(name, wanted.data_dir, wanted.short_side, wanted.out)
+    return code
+
+
+def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
+    """Copies a prepared data set or a folder of images, at shorter sides of at most `side`, to the folder `out`."""
+    folder = os.path.expanduser(name.removeprefix("folder:")).rstrip("/") if name.startswith("folder:") else ""
+    builder: Any = None if folder else sources.find_builder(name, data_dir)
+    root = pathlib.Path(out or (f"{folder}-short{side}" if folder else f"{builder.data_dir_root}/short{side}"))
+    try:
+        target = shrink.shrink_tfds(builder, root, side) if builder else shrink.shrink_folder(folder, root, side)
+    except OSError as error:
+        raise UserError(f"cannot copy {name} to {root}: {error}; give another folder with --out") from error
+    use = f"--config.data.name=folder:{root}" if folder else f"--config.data.data_dir={root}"
+    print(f"{name} at shorter sides of at most {side} is in {target}: {use}")
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
@@ -101,19 +130,6 @@ def _bytes_to_write(builder: Any) -> int:
     return 2 * (download + int(builder.info.dataset_size or download))
 
 
-def check_space(need: int, folder: str) -> None:
-    """Raises UserError unless the disk that `folder` is or will be on has `need` bytes free."""
-    place = pathlib.Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    have = shutil.disk_usage(place).free
-    if need > have:
-        raise UserError(
-            f"not enough space on the disk of {place}: need {need / 1e9:,.2f} GB, have {have / 1e9:,.2f} GB; free some "
-            "or choose another --data_dir"
-        )
-
-
 def _download(builder: Any, archives: pathlib.Path) -> None:
     import requests
     import tensorflow_datasets as tfds
@@ -148,70 +164,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-# --- TFRecord → array_record ---------------------------------------------------------------------------------------
-
-
-def convert(builder: Any) -> None:
-    """Writes array_record files beside the TFRecord files of a prepared data set and notes them in its metadata.
-
-    TFDS's own converter imports TensorFlow and Apache Beam; this one reads the records directly. It verifies their
-    framing and number, not their CRC-32C sums. Files written by an interrupted conversion are kept.
-    """
-    from tensorflow_datasets.core import dataset_info, file_adapters
-
-    if builder.info.file_format is not file_adapters.FileFormat.TFRECORD:
-        raise UserError(f"cannot convert {builder.info.file_format.value} in {builder.data_dir}: only TFRecord")
-    shards = []
-    for split in builder.info.splits.values():
-        template = split.filename_template
-        for i, length in enumerate(split.shard_lengths):
-            source = template.sharded_filepath(shard_index=i, num_shards=split.num_shards)
-            target = template.replace(filetype_suffix="array_record").sharded_filepath(
-                shard_index=i, num_shards=split.num_shards
-            )
-            shards.append((pathlib.Path(source), pathlib.Path(target), length))
-    missing = [(source, target, length) for source, target, length in shards if not target.exists()]
-    write = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples
-    try:
-        check_space(sum(source.stat().st_size for source, _, _ in missing), builder.data_dir)
-        for done, (source, target, length) in enumerate(missing, 1):
-            print(f"converting {source.name} ({done} of {len(missing)})", flush=True)
-            with _written_whole(target) as partial:
-                write(partial, enumerate(_read_tfrecord(source, length)))
-        info = dataset_info.read_proto_from_builder_dir(builder.data_dir)
-        info.alternative_file_formats.append("array_record")
-        with _written_whole(pathlib.Path(builder.data_dir, "dataset_info.json")) as partial:
-            partial.write_text(dataset_info.get_dataset_info_json(info))
-    except OSError as error:
-        raise UserError(f"cannot convert {builder.data_dir}: {error}") from error
-
-
-@contextlib.contextmanager
-def _written_whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to that becomes `target` only when all has gone well."""
-    partial = target.with_name(f"incomplete.{os.getpid()}.{target.name}")
-    try:
-        yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _read_tfrecord(path: pathlib.Path, length: int) -> Iterator[bytes]:
-    """The `length` records of a TFRecord file: each is its size (uint64), a sum, its bytes and another sum."""
-    with open(path, "rb") as file:
-        largest = os.fstat(file.fileno()).st_size
-        for i in range(length):
-            header = file.read(12)
-            size = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else -1
-            record = file.read(size + 4) if 0 <= size <= largest else b""
-            if len(record) != size + 4:
-                raise UserError(f"{path} is damaged: record {i} of {length} is cut off; prepare the data set again")
-            yield record[:-4]
-        if file.read(1):
-            raise UserError(f"{path} is damaged: more than the {length} records it should have")
-
-
 # --- a folder of images --------------------------------------------------------------------------------------------
 
 
@@ -244,5 +196,17 @@ def _try_to_decode(examples: Sequence[dict[str, Any]], index: int) -> tuple[int,
     return example["label"], example["id"], bool(data.size) and cv2.imdecode(data, cv2.IMREAD_COLOR) is not None
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command line."""
+    doors.config_flag()
+    flags.DEFINE_string("data_dir", "", "where data sets are prepared; TFDS's default folder if empty")
+    flags.DEFINE_string("manual_dir", "", "where the archives are that only you may download (imagenet2012)")
+    flags.DEFINE_integer("short_side", 0, "copy with images of at most so many pixels on the shorter side")
+    flags.DEFINE_bool("stats", False, "compute the statistics that --config asks for")
+    flags.DEFINE_bool("show", False, "draw the images of the first step of --config")
+    flags.DEFINE_string("out", "", "of --show: the PNG, of --short_side: the folder to write to")
     doors.run(main)
+
+
+if __name__ == "__main__":
+    cli()

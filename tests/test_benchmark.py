@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from absl import flags
+from commands import exit_code
 from compiling import hasty_compiler
 
 from cnn_papers import benchmark, versus, workload, zoo
@@ -109,7 +109,7 @@ def test_a_config_gives_its_own_step():
     config = googlenet.get_config("imagenet2012")
     work = workload.from_config(config, (224, 224, 3))
     assert (work.model_name, work.model["variant"], work.model["dtype"]) == ("googlenet", "paper", "bfloat16")
-    assert (work.batch_size, work.train_device) == (256, "flip|subtract_mean")
+    assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
     assert (work.aux_weight, work.ema_decay, work.accumulate, work.devices) == (0.3, 0.9999, 1, -1)
     assert set(work.optim) == set(optim.SETTINGS) and work.optim["lr"] == 0.01
     assert workload.network(work).macs == zoo.model_module("googlenet").FACTS["paper"].macs
@@ -138,6 +138,7 @@ def test_every_part_of_a_step_runs():
     """Operations that take statistics and keys, a running average, accumulation: all that a recipe may ask for."""
     operations = alexnet.get_config("imagenet2012").data.train_device
     assert operations == "flip|pca_light(0.1)|subtract_mean_image"
+    operations += "|gcn|zca|lcn|photometric"
     train = workload.make_trainer(tiny(train_device=operations, ema_decay=0.9, accumulate=2, batch_size=16))
     train(1)
     train(2)
@@ -173,18 +174,9 @@ def command(monkeypatch, capfd, tmp_path):
     """Runs the command line in this process: exit code, stdout, stderr."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = set(flags.FLAGS)
 
     def run(*arguments: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
-        try:
-            with pytest.raises(SystemExit) as caught:
-                benchmark.cli()
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-        return caught.value.code, *capfd.readouterr()
+        return exit_code(benchmark.cli, *arguments), *capfd.readouterr()
 
     return run
 

@@ -1,6 +1,7 @@
 """Device operations: exact values, the distributions the papers state, and a key of its own for every image."""
 
 import collections
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from cnn_papers.data import device_ops
-from cnn_papers.data.augment import compose, needs_statistics
-from cnn_papers.data.statistics import compute
+from cnn_papers.data.augment import before_whitening, compose, needs_statistics
+from cnn_papers.data.statistics import compute, compute_whitening
 from cnn_papers.errors import UserError
 
 
@@ -109,6 +110,122 @@ def test_pca_light_adds_the_same_to_every_image_for_the_same_key(statistics):
     np.testing.assert_allclose(draw[0], draw[1], atol=1e-4)
 
 
+def blended(image, factors, order):
+    """Brightness, contrast and saturation (0, 1, 2) in the given order, pixel by pixel."""
+    for which in order:
+        grey = image @ np.array([0.299, 0.587, 0.114])
+        anchor = [0 * grey, np.full_like(grey, grey.mean()), grey][which][..., None]
+        image = np.clip(anchor + factors[which] * (image - anchor), 0, 255)
+    return image
+
+
+def test_photometric_distortions_are_of_one_order_and_factors_within_their_ranges():
+    image, ranges = random_images(1)[0].astype(float), ((0.5, 1.5), (0.8, 1.0), (0.25, 2.0))
+    distort = jax.jit(jax.vmap(lambda key: device_ops.photometric(jnp.asarray(image, jnp.float32), *ranges, key=key)))
+    orders = collections.Counter()
+    for key, distorted in zip(keys(60), np.asarray(distort(keys(60))), strict=True):
+        order_key, factor_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, 3).tolist()
+        low, high = np.array(ranges, np.float32).T
+        factors = np.asarray(jax.random.uniform(factor_key, (3,), minval=low, maxval=high))
+        np.testing.assert_allclose(distorted, blended(image, factors, order), atol=2e-3)
+        orders[tuple(order)] += 1
+    assert len(orders) == 6 and distorted.min() >= 0 and distorted.max() <= 255
+
+
+def test_photometric_ranges_of_one_value_are_exact():
+    image, key = jnp.asarray(random_images(1)[0], jnp.float32), jax.random.key(0)
+    still = (1.0, 1.0)
+    np.testing.assert_allclose(device_ops.photometric(image, still, still, still, key=key), image, atol=1e-4)
+    half = device_ops.photometric(image, (0.5, 0.5), still, still, key=key)
+    np.testing.assert_allclose(half, image / 2, atol=1e-4)
+    grey = np.asarray(device_ops.photometric(image, still, still, (0.0, 0.0), key=key))
+    np.testing.assert_allclose(grey, np.repeat(image @ np.array([0.299, 0.587, 0.114], np.float32), 3).reshape(5, 4, 3))
+    flat = device_ops.photometric(image[..., :1], still, (0.0, 0.0), still, key=key)
+    np.testing.assert_allclose(flat, np.full((5, 4, 1), image[..., 0].mean()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "sqrt_bias"), [(1.0, 0.0), (55.0, 0.0), (1.0, 10.0)])
+def test_gcn_is_the_authors_formula(scale, sqrt_bias):
+    for image in random_images():
+        expected = image.astype(float) - image.mean()
+        total = sum(value * value for value in expected.ravel())
+        expected /= np.sqrt(sqrt_bias + total) / scale
+        ours = device_ops.gcn(jnp.asarray(image, jnp.float32), scale, sqrt_bias)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 1, 37, 201, 255])
+def test_gcn_leaves_an_image_of_one_colour_at_zero(value):
+    normalize = jax.jit(compose("gcn(55.0)", None, key="data.eval_device", train=False))
+    plain, one_off = np.full((2, 32, 32, 3), value, np.uint8)
+    one_off[0, 0, 0] ^= 1
+    values = np.asarray(normalize(np.stack([plain, one_off]), jax.random.key(0)))
+    np.testing.assert_array_equal(values[0], 0)
+    np.testing.assert_allclose(np.linalg.norm(values[1]), 55, rtol=1e-4)
+
+
+def test_zca_whitens_what_comes_to_it():
+    images = correlated_images(4000)
+    flat = images.reshape(4000, -1)
+    whitening = compute_whitening([images[:1500], images[1500:]])
+    whiten = jax.jit(jax.vmap(lambda image: device_ops.zca(image, 0.0, whitening=whitening)))
+    white = np.asarray(whiten(images), np.float64).reshape(4000, -1)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(24), atol=2e-3)
+    matrix = np.linalg.lstsq(flat - flat.mean(0), white, rcond=None)[0]
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-3)  # zero-phase: of all that whiten, the symmetric one
+
+
+def test_zca_adds_its_bias_to_the_eigenvalues():
+    images = correlated_images(500)
+    flat = images.reshape(500, -1).astype(float)
+    values, vectors = np.linalg.eigh(np.cov(flat.T, bias=True) + 0.1 * np.eye(24))
+    expected = (flat - flat.mean(0)) @ (vectors / np.sqrt(values)) @ vectors.T
+    whitening = compute_whitening([images])
+    ours = jax.vmap(lambda image: device_ops.zca(image, whitening=whitening))(images)
+    np.testing.assert_allclose(ours.reshape(500, -1), expected, atol=1e-3)
+
+
+def correlated_images(count):
+    """float32 [count, 4, 2, 3] whose 24 values are mixtures of each other."""
+    rng = np.random.default_rng(0)
+    mix = np.eye(24) + rng.normal(0, 0.3, (24, 24))
+    return (3 + rng.normal(0, 1, (count, 24)) @ mix.T).astype(np.float32).reshape(count, 4, 2, 3)
+
+
+def local_contrast(image, size, sigma, center):
+    """Local contrast normalisation in loops over pixels and the window around each."""
+    half, (h, w, c) = size // 2, image.shape
+    offsets = [(i, j) for i in range(-half, half + 1) for j in range(-half, half + 1)]
+    weights = {(i, j): np.exp(-(i * i + j * j) / (2 * sigma**2)) for i, j in offsets}
+    total = sum(weights.values())
+
+    def averaged(values):
+        result = np.zeros_like(values)
+        for y, x, (i, j) in itertools.product(range(h), range(w), offsets):
+            if 0 <= y + i < h and 0 <= x + j < w:
+                result[y, x] += weights[i, j] / total * values[y + i, x + j]
+        return result
+
+    centered = image - averaged(image)
+    deviation = np.sqrt(averaged((centered if center else image) ** 2))
+    for channel in range(c):
+        centered[..., channel] /= np.maximum(deviation[..., channel], max(deviation[..., channel].mean(), 1e-4))
+    return centered
+
+
+@pytest.mark.parametrize(("size", "center"), [(7, True), (7, False), (3, True), (1, False)])
+def test_lcn_is_the_papers_formula(size, center):
+    image = random_images(h=9, w=8)[0].astype(float)
+    ours = jax.jit(lambda x: device_ops.lcn(x, size, 2.0, center))(jnp.asarray(image, jnp.float32))
+    np.testing.assert_allclose(ours, local_contrast(image, size, 2.0, center), atol=2e-4)
+
+
+def test_lcn_of_black_is_black():
+    np.testing.assert_array_equal(device_ops.lcn(jnp.zeros((8, 8, 3))), 0)
+
+
 # --- composition ---------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +272,7 @@ def test_any_number_of_devices_draws_the_same(statistics):
         np.testing.assert_allclose(transform(spread, key), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flip", "pad_crop(4)", "pca_light(0.1)"])
+@pytest.mark.parametrize("name", ["flip", "pad_crop(4)", "pca_light(0.1)", "photometric"])
 def test_evaluation_may_not_draw(name, statistics):
     with pytest.raises(UserError, match=r"config.data.eval_device: '\w+' is random, which evaluation may not be"):
         compose(f"subtract_mean|{name}", statistics, key="data.eval_device", train=False)
@@ -168,10 +285,15 @@ def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("pad_crop(-1)", "'pad_crop' fails on images of 5×4×3"), ("subtract_mean_image", "'subtract_mean_image' fails")],
+    [
+        ("pad_crop(-1)", "'pad_crop' fails on images of 5×4×3"),
+        ("subtract_mean_image", "'subtract_mean_image' fails"),
+        ("zca", "'zca' fails on images of 5×4×3: the whitening is of images of 48 values"),
+    ],
 )
 def test_an_operation_that_fails_on_the_images_is_named(text, message, statistics):
-    transform = compose(text, statistics, key="data.train_device", train=True)  # the mean image is 4×4
+    statistics = statistics._replace(whitening=compute_whitening([np.zeros((2, 4, 4, 3))]))  # the mean image is 4×4
+    transform = compose(text, statistics, key="data.train_device", train=True)
     with pytest.raises(UserError, match=f"^config.data.train_device: {message}") as caught:
         jax.eval_shape(transform, jnp.asarray(random_images()), jax.random.key(0))
     assert "\n" not in str(caught.value)
@@ -179,4 +301,31 @@ def test_an_operation_that_fails_on_the_images_is_named(text, message, statistic
 
 def test_which_strings_need_statistics():
     assert not any(needs_statistics(text) for text in ("flip|pad_crop(4)", "", "scale(2.0)"))
-    assert all(needs_statistics(text) for text in ("flip|subtract_mean", "pca_light", "standardize|flip"))
+    assert all(needs_statistics(text) for text in ("flip|subtract_mean", "pca_light", "standardize|flip", "gcn|zca"))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "training", "before"),
+    [
+        ("standardize", "flip|standardize", None),
+        ("zca", "zca|flip", ""),
+        ("gcn(55.0) | zca | scale(2)", "gcn(55.0)|zca|scale(2)|flip", "gcn(55.0)"),
+        ("standardize|gcn|zca", "pad_crop(4)|standardize|gcn|flip|zca", "standardize|gcn"),
+        ("gcn|zca", "gcn", "gcn"),
+    ],
+)
+def test_whitening_is_of_what_evaluation_brings_to_it(evaluation, training, before):
+    assert before_whitening(evaluation, training) == before
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "training", "message"),
+    [
+        ("gcn", "gcn|zca", "config.data.train_device whitens other images than config.data.eval_device"),
+        ("gcn(55.0)|zca", "gcn|zca", "config.data.train_device whitens other images"),
+        ("zca|zca", "zca", "config.data.eval_device whitens twice"),
+    ],
+)
+def test_whitening_that_would_be_of_other_images_is_refused(evaluation, training, message):
+    with pytest.raises(UserError, match=message):
+        before_whitening(evaluation, training)

@@ -114,6 +114,30 @@ def test_scale_jitter_reaches_both_ends_and_nothing_beyond():
     assert sizes == {16, 17, 18, 19, 20}
 
 
+def test_resize_short_among_draws_each_size_equally_often():
+    image = coded(40, 60)
+    sizes = collections.Counter(
+        host_ops.resize_short_among(image, (16, 20, 40), rng=rng).shape[:2] for rng in generators(600)
+    )
+    assert set(sizes) == {(16, 24), (20, 30), (40, 60)}
+    assert all(150 < count < 250 for count in sizes.values()), sizes  # 200 expected, standard deviation 12
+
+
+def test_resize_by_epoch_takes_the_sizes_in_turns():
+    image = coded(40, 40)
+    shapes = [host_ops.resize_by_epoch(image, 24, 18, 30, epoch=epoch).shape[:2] for epoch in range(7)]
+    assert shapes == [(24, 24), (18, 18), (30, 30), (24, 24), (18, 18), (30, 30), (24, 24)]
+    np.testing.assert_array_equal(
+        host_ops.resize_by_epoch(image, 24, 18, epoch=1), host_ops.resize(image, 18, method="bilinear")
+    )
+
+
+def test_corner_crop_takes_the_corners_and_the_centre_equally_often():
+    places = collections.Counter(corner(host_ops.corner_crop(coded(9, 12), 4, rng=rng)) for rng in generators(1000))
+    assert set(places) == {(0, 0), (0, 8), (5, 0), (5, 8), (2, 4)}
+    assert all(140 < count < 260 for count in places.values()), places  # 200 expected, standard deviation 13
+
+
 def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatch):
     monkeypatch.setattr(host_ops, "resize", lambda window, size, method: (window, size, method))
     height, width = 120, 200
@@ -168,6 +192,7 @@ def test_area_aspect_crop_comes_out_at_the_size_asked_for():
         lambda image, rng: host_ops.random_crop(image, 7, rng=rng),
         lambda image, rng: host_ops.resize_short_between(image, 8, 16, rng=rng),
         lambda image, rng: host_ops.area_aspect_crop(image, 9, rng=rng),
+        lambda image, rng: host_ops.resize_short_among(image, tuple(range(8, 16)), rng=rng),
     ],
 )
 def test_a_result_depends_on_image_and_generator_alone(op):
@@ -186,6 +211,7 @@ def test_grey_images_keep_their_channel_axis():
     assert host_ops.resize_short(image, 5).shape == (5, 7, 1)
     assert host_ops.center_crop(image, 12).shape == (12, 12, 1)
     assert host_ops.random_crop(image, 12, rng=rng).shape == (12, 12, 1)
+    assert host_ops.corner_crop(image, 12, rng=rng).shape == (12, 12, 1)
     assert host_ops.area_aspect_crop(image, 6, rng=rng).shape == (6, 6, 1)
 
 
@@ -293,18 +319,33 @@ def test_a_png_called_jpeg_is_no_matter(tmp_path, pixels):
     np.testing.assert_array_equal(host_ops.decode((tmp_path / "image.jpeg").read_bytes()), pixels)
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "half a JPEG", "a JPEG's head", "half a PNG", "zeros"])
-def test_bytes_that_are_no_whole_image_are_a_value_error(pixels, damage, capfd):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("empty", "there are no bytes"),
+        ("text", "neither a JPEG nor a PNG"),
+        ("zeros", "neither a JPEG nor a PNG"),
+        ("half a JPEG", "a JPEG that is cut off or damaged"),
+        ("half a progressive JPEG", "a JPEG that is cut off or damaged"),
+        ("a JPEG without its last byte", "a JPEG that is cut off or damaged"),
+        ("a JPEG's head", "a JPEG that is cut off or damaged"),
+        ("half a PNG", "a PNG that is cut off or damaged"),
+    ],
+)
+def test_bytes_that_are_no_whole_image_are_a_value_error(pixels, damage, reason, capfd):
     jpeg, png = encode(pixels.repeat(9, 0).repeat(9, 1), "JPEG"), encode(pixels)
+    progressive = encode(pixels.repeat(9, 0).repeat(9, 1), "JPEG", progressive=True)
     data = {
         "empty": b"",
+        "half a progressive JPEG": progressive[: len(progressive) // 2],
+        "a JPEG without its last byte": jpeg[:-1],
         "text": b"<html>404 not found</html>",
         "half a JPEG": jpeg[: len(jpeg) // 2],
         "a JPEG's head": jpeg[:20],
         "half a PNG": png[: len(png) // 2],
         "zeros": bytes(1000),
     }[damage]
-    with pytest.raises(ValueError, match="cannot be decoded: neither a JPEG nor a PNG"):
+    with pytest.raises(ValueError, match=f"^cannot be decoded: {reason}$"):
         host_ops.decode(data)
 
 

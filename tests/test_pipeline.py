@@ -2,8 +2,12 @@
 
 import itertools
 import logging
+import pathlib
+import re
+import shutil
 import threading
 import time
+from collections.abc import Callable
 
 import cv2
 import jax
@@ -160,18 +164,48 @@ def test_reading_in_parts_keeps_the_order(monkeypatch):
     np.testing.assert_array_equal(resident[1], np.arange(23) % 10)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_read_shares_that_make_up_the_batch(monkeypatch, processes):
-    """A process reads its share only; in the order of the processes the shares are the batch of one process alone."""
-    alone = training(ops="decode|random_crop(4)", seed=5)
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
-    shares = []
-    for index in range(processes):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        shares.append(training(ops="decode|random_crop(4)", seed=5))
-    for step, batch in enumerate(alone):
-        for name in batch:
-            np.testing.assert_array_equal(np.concatenate([share[step][name] for share in shares]), batch[name])
+@pytest.mark.parametrize("images", [1, 3, 5, 8, 100])
+def test_a_batch_is_the_same_in_however_many_parts_it_is_read(monkeypatch, images):
+    whole = training(ops="decode|random_crop(4)", seed=5)
+    monkeypatch.setattr(pipeline, "PART_BYTES", images * 4 * 4 * 3)
+    assert_same(training(ops="decode|random_crop(4)", seed=5), whole)
+
+
+# --- sizes that change with the epoch ------------------------------------------------------------------------------
+
+BY_EPOCH = "decode|random_crop(5)|resize_by_epoch(5, 3, 4)"
+
+
+def test_sizes_take_turns_by_the_epoch_in_which_a_batch_begins():
+    pipe = open_pipeline(ops=BY_EPOCH)
+    assert pipe.image_shape == (5, 5, 3) and pipe.image_shapes == [(5, 5, 3), (3, 3, 3), (4, 4, 3)]
+    batches = training(ops=BY_EPOCH, steps=range(13))  # of 8 images; an epoch has 23
+    sides = [batch["image"].shape[1] for batch in batches]
+    assert sides == [{0: 5, 1: 3, 2: 4}[8 * step // 23 % 3] for step in range(13)]
+    assert all(batch["image"].shape[1:3] == (side, side) for batch, side in zip(batches, sides, strict=True))
+    assert sorted(numbers(batches)[:23]) == list(range(23))
+
+
+def test_a_run_resumed_in_an_epoch_has_its_size():
+    whole = training(ops=BY_EPOCH, steps=range(9))
+    assert_same(training(ops=BY_EPOCH, steps=range(5, 9)), whole[5:])
+    assert_same(training(ops=BY_EPOCH, steps=range(9), devices=8), whole)
+
+
+def test_sizes_that_change_are_not_resident():
+    ops = "decode|resize_by_epoch(6, 4)"
+    assert open_pipeline(ops=ops).resident is None
+    with pytest.raises(UserError, match="'resize_by_epoch' depends on the epoch; a resident split needs"):
+        open_pipeline(ops=ops, resident="always")
+
+
+def test_images_smaller_than_a_window_are_scaled_up_and_it_is_said_once(caplog):
+    with caplog.at_level(logging.WARNING, "cnn_papers"):
+        batches = training(ops="decode|random_crop(9)|center_crop(9)", seed=1)
+    assert batches[0]["image"].shape == (8, 9, 9, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "config.data.train_host: 'random_crop' scales up images smaller than its window, first image_0"
+    ]
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
@@ -215,6 +249,7 @@ def test_undecodable_images_are_left_out_within_the_budget_and_named(resident, c
     said = sorted(record.getMessage() for record in caplog.records)
     assert [line.split(":")[0] for line in said] == [f"left out image image_{i}" for i in (0, 22, 7)]
     assert all("cannot be decoded" in line for line in said)
+    assert sorted(line[line.rindex("(") :] for line in said) == [f"({i} of at most 3)" for i in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("resident", ["always", "never"])
@@ -232,6 +267,81 @@ def test_evaluation_needs_every_image():
         list(pipe.eval_batches(8))
     with pytest.raises(UserError, match=r"image image_22 of .* cannot be decoded"):
         open_pipeline(make_split(images=images), key="data.eval_host")
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory) -> Callable[..., pathlib.Path]:
+    """Makes a copy of `digits` with the bytes of its test shard changed by a function; returns its data folder."""
+    original = tmp_path_factory.mktemp("whole")
+    open_split("digits", "test", str(original))
+
+    def make(change: Callable[[bytes], bytes]) -> pathlib.Path:
+        copy = tmp_path_factory.mktemp("damaged")
+        shutil.copytree(original, copy, dirs_exist_ok=True)
+        (file,) = copy.rglob("digits-test.array_record*")
+        file.write_bytes(change(file.read_bytes()))
+        return copy
+
+    return make
+
+
+def flipped(data: bytes, *places: int) -> bytes:
+    return bytes(byte ^ (i in places) for i, byte in enumerate(data))
+
+
+@pytest.mark.parametrize("ops", ["decode", "decode|random_crop(6)"])
+def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops, caplog):
+    folder = damaged(lambda data: flipped(data, 20_000, 40_000))
+    split = open_split("digits", "test", str(folder))
+    with caplog.at_level(logging.WARNING, "cnn_papers"):
+        batches = training(split, ops, batch_size=90, steps=range(8), max_skips=2)
+    assert len(batches) == 8
+    said = {record.getMessage() for record in caplog.records}
+    assert len(said) == len(caplog.records) == 2  # each once, though they came up in two epochs
+    for line in said:
+        assert re.match(
+            r"left out an example: cannot read example \d+ of digits\[test\]: .*array_record-0.* is damaged", line
+        )
+    with pytest.raises(
+        UserError, match=r"cannot read example \d+ of digits\[test\]: .*data.max_skips lets training"
+    ) as error:
+        training(split, ops, batch_size=90, steps=range(8), max_skips=1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_evaluation_fails_on_a_damaged_record_and_names_file_and_index(damaged, resident):
+    folder = damaged(lambda data: flipped(data, 20_000))
+    split = open_split("digits", "test", str(folder))
+    message = (
+        rf"cannot read example \d+ of digits\[test\]: {folder}/.*/digits-test.array_record-00000-of-00001 is damaged"
+    )
+    with pytest.raises(UserError, match=message):
+        list(open_pipeline(split, resident=resident, key="data.eval_host").eval_batches(64))
+
+
+@pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: b""])
+def test_a_shard_that_is_cut_off_is_one_line(damaged, change):
+    folder = damaged(change)
+    with pytest.raises(UserError, match=r"/digits-test.array_record-00000-of-00001") as error:
+        training(open_split("digits", "test", str(folder)), max_skips=10, batch_size=90, steps=range(4))
+    assert "\n" not in str(error.value) and "damaged" in str(error.value)
+
+
+def test_an_image_file_that_has_gone_is_left_out(tmp_path, caplog):
+    for i in range(6):
+        (tmp_path / f"class_{i % 2}").mkdir(exist_ok=True)
+        (tmp_path / f"class_{i % 2}" / f"{i}.png").write_bytes(png(i))
+    split = open_split(f"folder:{tmp_path}", "train")
+    gone = split.examples[3]["id"]
+    (tmp_path / gone).unlink()
+    with caplog.at_level(logging.WARNING, "cnn_papers"):
+        assert len(training(split, batch_size=6, max_skips=1, resident="never")) == 5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out an example: cannot read {tmp_path / gone}: No such file or directory (1 of at most 1)"
+    ]
+    with pytest.raises(UserError, match=r"No such file or directory \(config.data.max_skips lets training leave some"):
+        training(split, batch_size=6, resident="never")
 
 
 def test_a_split_without_any_image_that_decodes_is_an_error():

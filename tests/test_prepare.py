@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
-from absl.testing import flagsaver
+from commands import exit_code
 
 from cnn_papers import prepare
+from cnn_papers.data import host_ops, shrink
+from cnn_papers.data.convert import write_shard
 from cnn_papers.data.sources import make_digits, open_split
 from cnn_papers.errors import UserError
 
@@ -45,6 +48,13 @@ def tfrecord_dir(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
+@pytest.fixture
+def digits_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder in which `digits` is prepared."""
+    make_digits("digits", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
 def _listing(folder: pathlib.Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -53,11 +63,11 @@ def _listing(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_digits_are_prepared_and_a_second_time_nothing_happens(tmp_path, capsys):
-    with flagsaver.as_parsed(data_dir=str(tmp_path), manual_dir=""):
-        assert prepare.main(["prepare", "digits"]) == 0
-        assert f"digits is ready in {tmp_path}/digits/plain/1.0.0: train 1,437, test 360\n" in capsys.readouterr().out
-        before = _listing(tmp_path)
-        assert prepare.main(["prepare", "digits"]) == 0
+    command = ("digits", f"--data_dir={tmp_path}")
+    assert exit_code(prepare.cli, *command) == 0
+    assert f"digits is ready in {tmp_path}/digits/plain/1.0.0: train 1,437, test 360\n" in capsys.readouterr().out
+    before = _listing(tmp_path)
+    assert exit_code(prepare.cli, *command) == 0
     assert capsys.readouterr().out == (
         f"digits is already prepared in {tmp_path}/digits/plain/1.0.0: train 1,437, test 360\n"
     )
@@ -79,10 +89,10 @@ def test_the_door_prints_one_line_and_exits_with_2(tmp_path):
     assert run.stderr.count("\n") == 1 and run.stdout == ""
 
 
-@pytest.mark.parametrize("argv", [["prepare"], ["prepare", "mnist", "cifar10"]])
-def test_one_name_is_asked_for(argv):
-    with pytest.raises(UserError, match=r"write one NAME: python -m cnn_papers.prepare cifar10"):
-        prepare.main(argv)
+@pytest.mark.parametrize("names", [[], ["mnist", "cifar10"]])
+def test_one_name_is_asked_for(names, capsys):
+    assert exit_code(prepare.cli, *names) == 2
+    assert capsys.readouterr().err.startswith("error: write one NAME: python -m cnn_papers.prepare cifar10")
 
 
 # --- TFRecord → array_record ---------------------------------------------------------------------------------------
@@ -132,7 +142,7 @@ def test_a_damaged_tfrecord_is_not_converted_and_the_rest_is_kept(tfrecord_dir, 
     file.write_bytes(damage(whole))
     with pytest.raises(UserError, match=message):
         prepare.prepare("digits", str(tfrecord_dir))
-    assert not list(tfrecord_dir.rglob("digits-test.array_record*")) and not list(tfrecord_dir.rglob("incomplete*"))
+    assert not list(tfrecord_dir.rglob("digits-test.array_record*")) and not list(tfrecord_dir.rglob("*.tmp"))
     file.write_bytes(whole)
     capsys.readouterr()
     prepare.prepare("digits", str(tfrecord_dir))
@@ -163,10 +173,10 @@ def test_imagenet_with_its_archives_asks_for_space_then_for_tensorflow(tmp_path,
     for name, size in prepare._IMAGENET_ARCHIVES:
         with open(tmp_path / name, "wb") as file:
             file.truncate(size)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=309_000_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=309_000_000_000))
     with pytest.raises(UserError, match=rf"disk of {tmp_path}: need 309.28 GB, have 309.00 GB"):
         prepare.prepare("imagenet2012", str(tmp_path / "data"), str(tmp_path))
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=310_000_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=310_000_000_000))
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
         UserError, match=r'preparing imagenet2012 needs TensorFlow \(no run does\): pip install -e "\.\[p'
@@ -176,7 +186,7 @@ def test_imagenet_with_its_archives_asks_for_space_then_for_tensorflow(tmp_path,
 
 
 def test_cifar_needs_its_archive_and_itself_twice_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(UserError, match=r"need 0.68 GB, have 0.00 GB; free some or choose another --data_dir"):
         prepare.prepare("cifar10", str(tmp_path))
 
@@ -187,6 +197,22 @@ def test_other_sets_for_the_hand_show_tfds_instructions(tmp_path):
     ) as e:
         prepare.prepare("celeb_a_hq/64", str(tmp_path))
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "imagenette", "voc/2007", "voc/2012"],
+)
+def test_public_sets_only_lack_tensorflow(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    with pytest.raises(UserError, match=rf"^preparing {name} needs TensorFlow \(no run does\)"):
+        prepare.prepare(name, str(tmp_path))
+
+
+def test_a_prepared_detection_set_is_recognised(test_data, capsys):
+    prepare.prepare("voc/2007", str(test_data / "tfds"))
+    assert "voc/2007 is already prepared in " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", [requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout])
@@ -223,6 +249,100 @@ def test_what_goes_wrong_in_tfds_is_one_line(tmp_path, monkeypatch, tensorflow_f
         prepare.prepare("cifar10", str(tmp_path))
 
 
+# --- copies at a small size ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_parts(monkeypatch) -> None:
+    """Records are worked on in parts of 7."""
+    monkeypatch.setattr(shrink, "PART", 7)
+
+
+def sizes(split) -> list[tuple[int, ...]]:
+    return [host_ops.decode(example["image"]).shape[:2] for example in split.examples[:]]
+
+
+def test_a_prepared_set_is_copied_at_a_small_size(tmp_path, test_data, capsys, quick_parts):
+    source, out = test_data / "tfds" / "voc/2007", tmp_path / "out"
+    options = (f"--data_dir={test_data}/tfds", "--short_side=100", f"--out={out}")
+    assert exit_code(prepare.cli, "voc/2007", *options) == 0
+    said = f"voc/2007 at shorter sides of at most 100 is in {out}/voc/2007/5.0.0: --config.data.data_dir={out}\n"
+    assert capsys.readouterr().out.endswith(said)
+    theirs, ours = (tfds.builder("voc/2007", data_dir=folder) for folder in (test_data / "tfds", out))
+    info = json.loads((out / "voc/2007/5.0.0/dataset_info.json").read_text())
+    assert info["description"].endswith("Images at a shorter side of at most 100 pixels (JPEG quality 95).")
+    assert ours.info.splits.keys() == theirs.info.splits.keys()
+    for split in theirs.info.splits:
+        before, after = theirs.as_data_source(split), ours.as_data_source(split)
+        assert len(before) == len(after) == theirs.info.splits[split].num_examples
+        for a, b in zip(before, after, strict=True):
+            assert min(b["image"].shape[:2]) == 100
+            expected = host_ops.resize_short(a["image"], 100).astype(int)
+            assert b["image"].shape == expected.shape and np.abs(b["image"] - expected).mean() < 5
+            np.testing.assert_array_equal(a["objects"]["bbox"], b["objects"]["bbox"])
+            assert a["image/filename"] == b["image/filename"]
+        written = sum(path.stat().st_size for path in out.rglob(f"*-{split}.array_record*"))
+        assert ours.info.splits[split].num_bytes == written < theirs.info.splits[split].num_bytes
+    assert source.exists() and [path.name for path in (out / "voc/2007").iterdir()] == ["5.0.0"]
+
+
+def test_images_that_are_small_already_are_copied_to_the_byte(digits_dir, tmp_path):
+    prepare.copy_small("digits", str(digits_dir), 8)
+    for split in ("train", "test"):
+        copied = open_split("digits", split, str(digits_dir / "short8"))
+        assert copied.examples[:] == open_split("digits", split, str(digits_dir)).examples[:]
+    prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "four"))
+    assert set(sizes(open_split("digits", "test", str(tmp_path / "four")))) == {(4, 4)}
+
+
+def test_an_interrupted_copy_goes_on_and_is_not_read_before_it_is_whole(digits_dir, tmp_path, monkeypatch):
+    written: list[str] = []
+
+    def write(path, records):
+        written.append(path.name.split(".array_record")[0])
+        if written == ["digits-train", "digits-test"]:
+            raise KeyboardInterrupt
+        write_shard(path, records)
+
+    monkeypatch.setattr(shrink, "write_shard", write)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.copy_small("digits", str(digits_dir), 6, str(tmp_path))
+    assert not (tmp_path / "digits/plain/1.0.0").exists()
+    prepare.copy_small("digits", str(digits_dir), 6, str(tmp_path))
+    prepare.copy_small("digits", str(digits_dir), 6, str(tmp_path))
+    assert written == ["digits-train", "digits-test", "digits-test"]
+    assert len(open_split("digits", "train", str(tmp_path)).examples) == 1437
+
+
+def test_a_folder_is_copied_at_a_small_size(tmp_path, capsys):
+    for name, shape in (("train/ant/a.jpg", (40, 60)), ("train/bee/deep/b.png", (90, 30)), ("val/ant/c.jpeg", (9, 9))):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "images" / name), np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8))
+    (tmp_path / "images/val/bee").mkdir()
+    (tmp_path / "images/val/bee/d.jpg").write_bytes(b"no image")
+    out = tmp_path / "images-short20"
+    for _ in range(2):
+        prepare.copy_small(f"folder:{tmp_path}/images/", "", 20)
+        assert capsys.readouterr().out.endswith(f"is in {out}: --config.data.name=folder:{out}\n")
+    train, val = open_split(f"folder:{out}", "train"), open_split(f"folder:{out}", "val")
+    shapes = {example["id"]: host_ops.decode(example["image"]).shape[:2] for example in train.examples}
+    assert shapes == {"ant/a.jpg": (20, 30), "bee/deep/b.png": (60, 20)}
+    for example in val.examples:
+        assert example["image"] == (tmp_path / "images/val" / example["id"]).read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["stats", "show"])
+def test_what_looks_at_a_recipe_takes_no_name(name, capsys):
+    assert exit_code(prepare.cli, "cifar10", f"--{name}") == 2
+    assert "unexpected argument 'cifar10'" in capsys.readouterr().err
+
+
+def test_a_size_must_be_positive(capsys):
+    assert exit_code(prepare.cli, "digits", "--short_side=-1") == 2
+    assert capsys.readouterr().err == "error: --short_side=-1 must be positive\n"
+
+
 # --- a folder of images --------------------------------------------------------------------------------------------
 
 
@@ -232,7 +352,7 @@ def test_a_folder_is_checked_and_nothing_is_written(tmp_path, capsys):
         for i in range(count):
             cv2.imwrite(str(tmp_path / name / f"{i}.jpg"), np.full((16, 16, 3), 10 * i, np.uint8))
     before = _listing(tmp_path)
-    assert prepare.main(["prepare", f"folder:{tmp_path}"]) == 0
+    assert exit_code(prepare.cli, f"folder:{tmp_path}") == 0
     assert capsys.readouterr().out == (
         f"folder:{tmp_path}[train]: 5 images of 2 classes\n         3  ant\n         2  bee\n"
         f"folder:{tmp_path}[val]: 2 images of 2 classes\n         1  ant\n         1  bee\n"
@@ -242,7 +362,7 @@ def test_a_folder_is_checked_and_nothing_is_written(tmp_path, capsys):
     cut = (tmp_path / "train/ant/1.jpg").read_bytes()[:-20]
     for name, data in (("train/ant/1.jpg", cut), ("val/bee/0.jpg", b""), ("train/bee/0.jpg", b"text")):
         (tmp_path / name).write_bytes(data)
-    assert prepare.main(["prepare", f"folder:{tmp_path}"]) == 1
+    assert exit_code(prepare.cli, f"folder:{tmp_path}") == 1
     assert capsys.readouterr().out.endswith(
         f"cannot be decoded: {tmp_path}/train/ant/1.jpg\n"
         f"cannot be decoded: {tmp_path}/train/bee/0.jpg\n"

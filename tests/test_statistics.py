@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cnn_papers.data import statistics
+from cnn_papers.data import progress, statistics
 from cnn_papers.data.sources import Split, open_split
-from cnn_papers.data.statistics import Statistics, compute, load_or_compute
+from cnn_papers.data.statistics import Statistics, compute, compute_whitening, load_or_compute, with_whitening
 from cnn_papers.errors import UserError
 
 
@@ -50,7 +50,7 @@ def stored(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def assert_same(ours: Statistics, theirs: Statistics):
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(ours[:5], theirs[:5], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -58,7 +58,7 @@ def test_figures_are_numpys(images):
     figures = compute(Batches(images)())
     pixels = images.reshape(-1, 3).astype(np.float64)
     covariance = np.cov(pixels.T, bias=True)
-    assert all(figure.dtype == np.float32 for figure in figures)
+    assert all(figure.dtype == np.float32 for figure in figures[:5]) and figures.whitening is None
     np.testing.assert_allclose(figures.mean, pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(figures.std, pixels.std(0), rtol=1e-5)
     np.testing.assert_allclose(figures.mean_image, images.mean(0), rtol=1e-5)
@@ -66,6 +66,78 @@ def test_figures_are_numpys(images):
     p, eigenvalues = figures.eigenvectors.astype(float), figures.eigenvalues.astype(float)
     np.testing.assert_allclose(p @ np.diag(eigenvalues) @ p.T, covariance, rtol=1e-5, atol=1e-5 * covariance.max())
     np.testing.assert_allclose(p.T @ p, np.eye(3), atol=1e-6)
+
+
+def test_eigen_pairs_of_known_colours_are_found():
+    """Pixels ±√λ along known axes: their covariance is known to the bit, and so are its eigen-pairs."""
+    axes = np.linalg.qr(np.array([[1.0, 1, 1], [0, 1, 2], [1, 0, -1]]))[0]
+    spread = np.array([3600.0, 400, 25])
+    pixels = np.stack([128 + sign * np.sqrt(3 * spread[i]) * axes[:, i] for i in range(3) for sign in (1, -1)])
+    figures = compute([pixels.reshape(6, 1, 1, 3)])
+    np.testing.assert_allclose(figures.eigenvalues, spread, rtol=1e-5)
+    np.testing.assert_allclose(np.abs((figures.eigenvectors * axes).sum(0)), 1, rtol=1e-5)
+    values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
+    np.testing.assert_allclose(figures.eigenvalues, values[::-1], rtol=1e-5)
+    np.testing.assert_allclose(np.abs((figures.eigenvectors * vectors[:, ::-1]).sum(0)), 1, rtol=1e-5)
+
+
+def test_whitening_figures_are_numpys():
+    images = np.random.default_rng(0).normal(5, 2, (200, 3, 2, 2)).astype(np.float32)
+    images[..., 1] += images[..., 0]
+    flat = images.reshape(200, -1).astype(float)
+    figures = compute_whitening([images[:150], images[150:]])
+    np.testing.assert_allclose(figures.mean, flat.mean(0), rtol=1e-5)
+    values = figures.eigenvalues.astype(float)
+    assert (np.diff(values) <= 0).all()
+    covariance = figures.eigenvectors.astype(float) @ np.diag(values) @ figures.eigenvectors.T
+    np.testing.assert_allclose(covariance, np.cov(flat.T, bias=True), atol=1e-4)
+
+
+def test_images_too_large_to_whiten_are_refused():
+    with pytest.raises(UserError, match="zca whitens images of up to 12,288 values, not 150,528"):
+        compute_whitening([np.zeros((1, 224, 224, 3))])
+
+
+def test_whitening_is_kept_and_belongs_to_the_operations_before_it(tmp_path, images):
+    split, batches = make_split(tmp_path / "data", images), Batches(images / np.float32(255))
+    pixels = load_or_compute(split, "decode", Batches(images))
+    first = with_whitening(pixels, split, "decode gcn", batches)
+    again = with_whitening(pixels, split, "decode gcn", batches)
+    assert batches.asked == 1 and first.whitening is not None and again.whitening is not None
+    for a, b in zip(first.whitening, again.whitening, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert_same(again, pixels)
+    with_whitening(pixels, split, "decode lcn", batches)
+    assert batches.asked == 2
+    assert load_or_compute(split, "decode", batches).whitening is None
+    assert len({pixels.fingerprint, first.fingerprint}) == 2
+
+
+def test_statistics_of_other_images_are_refused(tmp_path, images):
+    mine, theirs = (make_split(tmp_path / name, data) for name, data in (("data", images), ("other", images[1:])))
+    ours, others = (load_or_compute(split, "decode", Batches(images)) for split in (mine, theirs))
+    (file,) = stored(tmp_path / "data")
+    (other,) = stored(tmp_path / "other")
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=f"the statistics in {file} belong to other images than made"):
+        load_or_compute(mine, "decode", Batches(images))
+    run = tmp_path / "run" / statistics.FILE
+    statistics.save(run, ours)
+    statistics.save(run, ours)
+    with pytest.raises(UserError, match=f"the statistics in {run} belong to other images .* in another folder"):
+        statistics.save(run, others)
+    assert_same(statistics.load(run), ours)
+
+
+def test_a_long_pass_says_how_far_it_is(tmp_path, images, monkeypatch, caplog):
+    ticks = iter(np.arange(0, 1000, 4.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticks))
+    with caplog.at_level("INFO", "cnn_papers"):
+        load_or_compute(make_split(tmp_path, images), "decode", Batches(images))
+    assert [record.getMessage() for record in caplog.records] == [
+        "computing the pixel statistics of made[train] (300 images)",
+        "pixel statistics of made[train]: 192 of 300, about 7 s left",
+    ]
 
 
 def test_batches_may_be_of_any_size(images):

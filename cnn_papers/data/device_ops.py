@@ -1,13 +1,16 @@
 """Operations on one image on the device (JAX, under vmap inside the jitted step): float32 [h, w, c], values 0 … 255.
 
 An operation that draws at random names `key`, its own key for this image and step; one that needs figures of the
-training set names `statistics`.
+training set's pixels names `statistics`, of its whole images `whitening`.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cnn_papers.data.statistics import Statistics
+from cnn_papers.data.statistics import Statistics, Whitening
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colour weighs as grey
 
 
 def flip(image: jax.Array, *, key: jax.Array) -> jax.Array:
@@ -25,6 +28,11 @@ def pad_crop(image: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
 def scale(image: jax.Array, factor: float) -> jax.Array:
     """Multiplied by `factor`; `scale(1/255)` is written scale(0.00392156862745098)."""
     return image * factor
+
+
+def normalize(image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """(image - mean) / std with a given value a channel, as published weights expect them."""
+    return (image - jnp.array(mean)[None, None]) / jnp.array(std)[None, None]
 
 
 def subtract_mean(image: jax.Array, *, statistics: Statistics) -> jax.Array:
@@ -50,3 +58,74 @@ def pca_light(image: jax.Array, std: float = 0.1, *, key: jax.Array, statistics:
     """
     alpha = std * jax.random.normal(key, (image.shape[-1],))
     return image + (statistics.eigenvectors @ (alpha * statistics.eigenvalues))[None, None]
+
+
+def photometric(
+    image: jax.Array,
+    brightness: tuple[float, float] = (0.5, 1.5),
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
+    *,
+    key: jax.Array,
+) -> jax.Array:
+    """Brightness, contrast and saturation by factors drawn evenly from their ranges, in random order.
+
+    Howard (arXiv:1312.5402), whom GoogLeNet §6 follows: each moves every pixel towards or away from black, from
+    the image's mean grey, and from its own grey; values stay in 0 … 255. A range (1.0, 1.0) leaves one out.
+    """
+    order_key, factor_key = jax.random.split(key)
+    low, high = jnp.array([brightness, contrast, saturation], jnp.float32).T
+    factors = jax.random.uniform(factor_key, (3,), minval=low, maxval=high)
+    for which in jax.random.permutation(order_key, 3):
+        grey = image if image.shape[-1] == 1 else (image @ jnp.array(LUMA))[..., None]
+        anchors = jnp.stack([jnp.zeros_like(grey), jnp.full_like(grey, grey.mean()), grey])
+        image = jnp.clip(anchors[which] + factors[which] * (image - anchors[which]), 0, 255)
+    return image
+
+
+def gcn(image: jax.Array, scale: float = 1.0, sqrt_bias: float = 0.0) -> jax.Array:
+    """Global contrast normalisation: less its mean, all values of the image together have the norm `scale`.
+
+    As in the authors' code of Maxout (pylearn2, expr/preprocessing.py), with scale 55 for CIFAR: the divisor is
+    sqrt(sqrt_bias + Σ x²) / scale. An image of one colour becomes zero.
+    """
+    centered = image - image.mean()
+    divisor = jnp.sqrt(sqrt_bias + (centered**2).sum()) / scale
+    rounding = 1e-6 * jnp.abs(image).max() * image.size**0.5 / scale
+    return jnp.where(divisor > rounding, centered / jnp.maximum(divisor, 1e-30), 0)
+
+
+def zca(image: jax.Array, bias: float = 0.1, *, whitening: Whitening) -> jax.Array:
+    """Whitened over whole images: (x - mean) V (Λ + bias)^-½ Vᵀ, with the covariance V Λ Vᵀ of what comes to it.
+
+    As in the authors' code of Maxout (pylearn2, datasets/preprocessing.py, ZCA), whose bias is 0.1.
+    """
+    if image.size != whitening.mean.size:
+        raise ValueError(f"the whitening is of images of {whitening.mean.size} values")
+    vectors = whitening.eigenvectors
+    matrix = (vectors / np.sqrt(whitening.eigenvalues + bias)) @ vectors.T  # in NumPy: once, when it is traced
+    centered = image.reshape(-1) - whitening.mean
+    return jnp.matmul(centered, matrix, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
+
+
+def lcn(image: jax.Array, size: int = 7, sigma: float = 2.0, center: bool = True) -> jax.Array:
+    """Local contrast normalisation of each channel, weighted by a Gaussian window of size×size (zeros outside).
+
+    The window's mean is subtracted; the rest is divided by the window's root mean square, or by the mean of those
+    over the image where that is larger (Jarrett et al., ICCV 2009, §2). With `center` false the mean square is that of
+    the values before the subtraction, as in the authors' code of Maxout (pylearn2, datasets/preprocessing.py).
+    """
+    offsets = np.arange(size) - size // 2
+    line = np.exp(-(offsets**2) / (2 * sigma**2))
+    window = (np.outer(line, line) / line.sum() ** 2).astype(np.float32)
+
+    def averaged(values: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            values[..., None], window[..., None, None], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[..., 0]
+
+    channels = jnp.moveaxis(image, -1, 0)
+    centered = channels - averaged(channels)
+    deviation = jnp.sqrt(jnp.maximum(averaged((centered if center else channels) ** 2), 0))
+    divisor = jnp.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+    return jnp.moveaxis(centered / jnp.maximum(divisor, 1e-4), 0, -1)

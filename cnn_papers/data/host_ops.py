@@ -1,6 +1,7 @@
 """Operations on one image on the host (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
 
-An operation that draws at random names `rng`, a NumPy generator that depends on the seed and the example alone.
+An operation that draws at random names `rng`, a NumPy generator that depends on the seed and the example alone; one
+that changes as training goes on names `epoch`.
 """
 
 import cv2
@@ -15,32 +16,45 @@ METHODS = {
     "nearest": cv2.INTER_NEAREST,
 }
 
+WINDOWS = ("center_crop", "random_crop", "corner_crop")  # scale a smaller image up, as the papers do
+
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
     """Encoded JPEG or PNG to uint8 [h, w, channels], RGB or grey.
 
     EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted, grey images are
-    replicated to three channels.
+    replicated to three channels. Of a JPEG whose inside is damaged, which carries no sums, libjpeg makes what it can.
 
     Raises:
-      ValueError: bytes that are no image OpenCV can read.
+      ValueError: bytes that are no image OpenCV can read, such as one that is cut off.
       UserError: another number of channels.
     """
     if channels not in (1, 3):
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
+    # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have, not both.
+    as_it_is = image[:8] == b"\x89PNG\r\n\x1a\n" and b"eXIf" not in image
     encoded = np.frombuffer(image, np.uint8)
     try:
-        # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have, not both.
-        as_it_is = image[:8] == b"\x89PNG\r\n\x1a\n" and b"eXIf" not in image
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED if as_it_is else cv2.IMREAD_COLOR) if len(encoded) else None
+        flag = cv2.IMREAD_UNCHANGED if as_it_is else cv2.IMREAD_COLOR_RGB
+        pixels = cv2.imdecode(encoded, flag) if len(encoded) else None
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if pixels is None:
-        raise ValueError("cannot be decoded: neither a JPEG nor a PNG")
-    pixels = _eight_bits(pixels)
+        raise ValueError(f"cannot be decoded: {_what_is_wrong(image)}")
+    if as_it_is:
+        pixels = _eight_bits(pixels)
+    if pixels.ndim == 2:
+        return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if channels == 1:
-        return pixels[..., None] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
-    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if as_it_is else cv2.COLOR_RGB2GRAY)[..., None]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if as_it_is else pixels
+
+
+def _what_is_wrong(image: bytes) -> str:
+    for kind, start in (("JPEG", b"\xff\xd8\xff"), ("PNG", b"\x89PNG")):
+        if image.startswith(start):
+            return f"a {kind} that is cut off or damaged"
+    return "neither a JPEG nor a PNG" if image else "there are no bytes"
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
@@ -54,14 +68,23 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int | None = None, method: str = "area") -> np.ndarray:
-    """To height×width (square when one side is given), whatever the aspect. `area` averages, so it shrinks cleanly."""
+    """To height×width (square when one side is given), whatever the aspect.
+
+    `area` shrinks cleanly: it averages blocks of k×k pixels, k the whole number of times the size is smaller, after a
+    bilinear step to k times that size, which still takes every pixel in. (OpenCV's own takes longer than decoding.)
+    """
     if method not in METHODS:
         raise UserError(f"unknown resize method '{method}'; there are: {', '.join(METHODS)}")
     width = height if width is None else width
+    if method == "area":
+        blocks = max(1, min(image.shape[0] // max(1, height), image.shape[1] // max(1, width)))
+        image = _resized(image, blocks * height, blocks * width, cv2.INTER_LINEAR)
+    return _resized(image, height, width, METHODS[method])
+
+
+def _resized(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
-    grows = height > image.shape[0] or width > image.shape[1]
-    interpolation = METHODS["bilinear" if method == "area" and grows else method]
     return cv2.resize(image, (width, height), interpolation=interpolation).reshape(height, width, image.shape[2])
 
 
@@ -80,6 +103,21 @@ def resize_short_between(
     return resize_short(image, int(rng.integers(low, high + 1)), method)
 
 
+def resize_short_among(
+    image: np.ndarray, sizes: tuple[int, ...], method: str = "area", *, rng: np.random.Generator
+) -> np.ndarray:
+    """Scale jitter over a few sizes: the shorter side is one of `sizes`, each as likely."""
+    return resize_short(image, int(rng.choice(sizes)), method)
+
+
+def resize_by_epoch(image: np.ndarray, *sizes: int, method: str = "bilinear", epoch: int) -> np.ndarray:
+    """To a square of the first of `sizes` in the first epoch, of the second in the second, and so on in turns.
+
+    SPP-net §2.3: the same region at 224 and at 180, one full epoch each.
+    """
+    return resize(image, sizes[epoch % len(sizes)], method=method)
+
+
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The central size×size window; an image that is smaller is scaled up to hold it."""
     image = _at_least(image, size)
@@ -96,6 +134,15 @@ def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np
     image = _at_least(image, size)
     top, left = rng.integers(0, image.shape[0] - size + 1), rng.integers(0, image.shape[1] - size + 1)
     return _window(image, int(top), int(left), size, size)
+
+
+def corner_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
+    """One of the four corners of the image or its centre, each as likely (SPP-net §3.1); small images are scaled up."""
+    image = _at_least(image, size)
+    bottom, right = image.shape[0] - size, image.shape[1] - size
+    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2))
+    top, left = places[rng.integers(len(places))]
+    return _window(image, top, left, size, size)
 
 
 def area_aspect_crop(

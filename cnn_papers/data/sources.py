@@ -19,14 +19,18 @@ from cnn_papers.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _HELD_OUT = ("val", "validation", "valid", "test")  # what people call the sub-folder that is not trained on
 _ID_FEATURES = ("id", "file_name", "image/filename", "filename")
-_READ_ERRORS = (RuntimeError, ValueError, KeyError, OSError)  # what array_record and TFDS raise on damaged files
+_READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)  # what array_record and TFDS raise on damaged files
+
+
+class DamagedExample(UserError):
+    """An example that cannot be read, with its place; training may leave some out."""
 
 
 class Split(NamedTuple):
     """One split, opened for reading: `examples` may be read by many threads at once."""
 
     name: str  # 'cifar10[train[:45000]]' or 'folder:/x[train]'
-    examples: Sequence[dict[str, Any]]  # {'image': JPEG or PNG bytes, 'label': int, 'id': str}; slices read faster
+    examples: Sequence[dict[str, Any]]  # {'image': JPEG or PNG bytes, 'label': int, 'id': str}
     class_names: tuple[str, ...]  # in the order of the labels
     location: str  # the folder that the bytes are read from
 
@@ -41,6 +45,8 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
     """
     if name.startswith("folder:"):
         return _open_folder(name.removeprefix("folder:"), split)
+    import tensorflow_datasets as tfds  # here and below: half a second, and absent where only synthetic data is used
+
     builder = find_builder(name, data_dir)
     _check_features(name, builder.info.features)
     if builder.name == "digits" and not builder.info.initialized:
@@ -50,7 +56,7 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
         state = f"prepared only as {form}, not as array_record," if builder.info.initialized else "not prepared"
         raise UserError(f"{name} is {state} in {builder.data_path}: run {prepare_command(name, data_dir)}")
     shards = _shards(name, split, builder)
-    source = builder.as_data_source(split, decoders={"image": _skip_decoding()})
+    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     for path, _ in shards:
         if not os.path.exists(path):
             raise UserError(
@@ -78,13 +84,15 @@ class _TfdsExamples(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         chosen = range(len(self))[index]  # an int or, of a slice, a range; raises IndexError
-        if isinstance(chosen, int):
-            return self._one(chosen)
+        return self._one(chosen) if isinstance(chosen, int) else self.__getitems__(chosen)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples at `indices`, which is faster than one by one."""
         try:
-            records = self._source.__getitems__(list(chosen))
-            return [self._example(i, record) for i, record in zip(chosen, records, strict=True)]
+            records = self._source.__getitems__(list(indices))
+            return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
         except _READ_ERRORS:
-            return [self._one(i) for i in chosen]  # slower, and says which record it is
+            return [self._one(i) for i in indices]  # slower, and says which record it is
 
     def _one(self, index: int) -> dict[str, Any]:
         try:
@@ -92,19 +100,20 @@ class _TfdsExamples(Sequence):
         except _READ_ERRORS as error:
             file = self._files[bisect.bisect(self._ends, index)]
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
+            raise DamagedExample(
                 f"cannot read example {index} of {self._name}: {file} is damaged, remove its folder and prepare it"
                 f" again ({reason})"
             ) from error
 
-    def _example(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
-        key = record[self._id_feature].decode() if self._id_feature else f"{self._name}:{index}"
-        return {"image": record["image"], "label": int(record["label"]), "id": key}
+    def _example(self, index: int, record: bytes) -> dict[str, Any]:
+        found = _parse_example(record)
+        key = found[self._id_feature].bytes_list.value[0].decode() if self._id_feature else f"{self._name}:{index}"
+        return {"image": found["image"].bytes_list.value[0], "label": found["label"].int64_list.value[0], "id": key}
 
 
 def find_builder(name: str, data_dir: str = "") -> Any:
     """The TFDS builder of `name`, whether prepared or not; UserError for a name or configuration that is not there."""
-    import tensorflow_datasets as tfds  # here and below: half a second, and absent where only synthetic data is used
+    import tensorflow_datasets as tfds
 
     importlib.import_module("cnn_papers.data.digits")  # registers `digits` with TFDS
     try:
@@ -163,10 +172,16 @@ def _check_features(name: str, features: Any) -> None:
         raise UserError(f"{name} has no single label per image (it has {', '.join(kinds)}): it is for detection")
 
 
-def _skip_decoding() -> Any:
-    import tensorflow_datasets as tfds
+def _parse_example(record: bytes) -> Any:
+    """A serialized tf.train.Example's features by name; TFDS's own parser takes as long as decoding a small PNG."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
 
-    return tfds.decode.SkipDecoding()
+    messages: Any = tf_example_pb2  # its classes are made when it is imported
+    try:
+        return messages.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise ValueError(f"it is no tf.train.Example: {error}") from error
 
 
 def _shards(name: str, split: str, builder: Any) -> list[tuple[str, int]]:
@@ -206,7 +221,7 @@ class _FolderExamples(Sequence):
         try:
             image = (self._folder / file).read_bytes()
         except OSError as error:
-            raise UserError(f"cannot read {self._folder / file}: {error.strerror}") from error
+            raise DamagedExample(f"cannot read {self._folder / file}: {error.strerror}") from error
         return {"image": image, "label": self._labels[file.split("/")[0]], "id": file}
 
 
@@ -237,7 +252,7 @@ def _open_folder(path: str, split: str) -> Split:
     class_names = _subfolders(folders.get("train", folder))
     if unknown := sorted(set(_subfolders(folder)) - set(class_names)):
         raise UserError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
-    files = _image_files(folder)
+    files = image_files(folder)
     chosen = files[_bound(start, len(files), 0, split, folder) : _bound(stop, len(files), len(files), split, folder)]
     if not chosen:
         raise UserError(f"split {split!r} of {folder} is empty: the folder has {len(files):,} images")
@@ -249,7 +264,7 @@ def _subfolders(folder: pathlib.Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _image_files(folder: pathlib.Path) -> list[str]:
+def image_files(folder: pathlib.Path) -> list[str]:
     """Paths of all images relative to `folder`, `/` between the parts, in an order that mixes the classes.
 
     The order is that of the paths' SHA-256: the same on every machine, and a file more or less moves no other pair of

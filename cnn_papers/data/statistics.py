@@ -1,4 +1,4 @@
-"""Mean, deviation and colour covariance of a training set, computed once by a streaming pass and kept on disk."""
+"""Figures of a training set's images: pixel statistics and whitening, each computed once by a pass and kept on disk."""
 
 import hashlib
 import logging
@@ -11,10 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn_papers.data.sources import Split
+from cnn_papers import files
+from cnn_papers.data.progress import reported
+from cnn_papers.data.sources import DamagedExample, Split
 from cnn_papers.errors import UserError
 
 FILE = "statistics.npz"  # a run keeps its own under this name
+WHITENING_VALUES = 64 * 64 * 3  # of an image; the covariance of larger ones takes gigabytes
+_WHITENING = "whitening_"  # begins the names of its arrays in a file
+
+
+class Whitening(NamedTuple):
+    """Figures of whole images as vectors of d = h·w·c values, float32, as they come to the operation `zca`.
+
+    Attributes:
+      mean: [d].
+      eigenvalues, eigenvectors: [d] and [d, d] (columns) of their covariance, largest first.
+    """
+
+    mean: np.ndarray
+    eigenvalues: np.ndarray
+    eigenvectors: np.ndarray
 
 
 class Statistics(NamedTuple):
@@ -24,6 +41,8 @@ class Statistics(NamedTuple):
       mean, std: [c], over all pixels of all images.
       mean_image: [h, w, c].
       eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels, largest first.
+      whitening: None unless an operation asks for it.
+      fingerprint: of the images and of what was done to them.
     """
 
     mean: np.ndarray
@@ -31,6 +50,8 @@ class Statistics(NamedTuple):
     mean_image: np.ndarray
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray
+    whitening: Whitening | None = None
+    fingerprint: str = ""
 
 
 def compute(batches: Iterable[np.ndarray]) -> Statistics:
@@ -47,15 +68,41 @@ def compute(batches: Iterable[np.ndarray]) -> Statistics:
     covariance = products / (count * mean_image.shape[0] * mean_image.shape[1]) - np.outer(mean, mean)
     values, vectors = np.linalg.eigh(covariance)
     variance = np.diag(covariance) * (np.diag(covariance) > 1e-6)  # rounding leaves 1e-11 of a constant channel
-    figures = (mean, np.sqrt(variance), mean_image, np.maximum(values[::-1], 0), vectors[:, ::-1])
-    return Statistics(*(np.ascontiguousarray(figure, np.float32) for figure in figures))
+    spread, axes = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    return Statistics(_single(mean), _single(np.sqrt(variance)), _single(mean_image), _single(spread), _single(axes))
 
 
-def fingerprint(split: Split, host_ops: str) -> str:
-    """Identifies the images that statistics belong to: their number, the operations on them, a sample of the bytes."""
-    digest = hashlib.sha256(repr((len(split.examples), host_ops)).encode())
+def _single(figure: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(figure, np.float32)
+
+
+def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
+    """One pass over `batches` of float [n, h, w, c], sums in float64, then one eigen-decomposition.
+
+    Raises:
+      UserError: images of more than WHITENING_VALUES values.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for images in batches:
+        flat = np.asarray(images, np.float64).reshape(len(images), -1)
+        if flat.shape[1] > WHITENING_VALUES:
+            raise UserError(f"zca whitens images of up to {WHITENING_VALUES:,} values, not {flat.shape[1]:,}")
+        count += len(flat)
+        total = total + flat.sum(0)
+        products = products + flat.T @ flat
+    mean = total / count
+    values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+    return Whitening(_single(mean), _single(np.maximum(values[::-1], 0)), _single(vectors[:, ::-1]))
+
+
+def fingerprint(split: Split, ops: str) -> str:
+    """Identifies the images that figures belong to: their number, the operations on them, a sample of the bytes."""
+    digest = hashlib.sha256(repr((len(split.examples), ops, Statistics._fields)).encode())  # and the form of the file
     for index in np.linspace(0, len(split.examples) - 1, 32).astype(int):
-        digest.update(split.examples[int(index)]["image"])
+        try:
+            digest.update(split.examples[int(index)]["image"])
+        except DamagedExample:
+            digest.update(b"damaged")
     return digest.hexdigest()[:16]
 
 
@@ -64,18 +111,41 @@ def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[
 
     They stand beside the data, or in the user's cache folder where the data may not be written to.
     """
-    mark = fingerprint(split, host_ops)
-    location = pathlib.Path(split.location)
-    folders = [location / ".statistics", cache_folder() / "statistics"]  # hidden, or it would be a class of images
-    if location.is_dir() and not location.stat().st_mode & 0o222:
-        del folders[0]  # root could write there, but it is marked read-only
-    for folder in folders:
-        if (folder / f"{mark}.npz").is_file():
-            return load(folder / f"{mark}.npz")
-    logging.getLogger(__name__).info(
-        "computing the pixel statistics of %s (%d images)", split.name, len(split.examples)
-    )
-    statistics = compute(batches())
+    return _kept(split, host_ops, lambda: compute(_with_progress(batches(), split, "pixel statistics")))
+
+
+def with_whitening(
+    statistics: Statistics, split: Split, ops: str, batches: Callable[[], Iterable[np.ndarray]]
+) -> Statistics:
+    """`statistics` with the whitening of `split` seen through `ops`, kept like them.
+
+    Args:
+      ops: host and device operations before `zca`, to know the images by.
+      batches: the images that come to `zca`.
+    """
+
+    def whitened() -> Statistics:
+        return statistics._replace(whitening=compute_whitening(_with_progress(batches(), split, "whitening")))
+
+    return _kept(split, ops, whitened)
+
+
+def _with_progress(batches: Iterable[np.ndarray], split: Split, what: str) -> Iterable[np.ndarray]:
+    logging.getLogger(__name__).info("computing the %s of %s (%d images)", what, split.name, len(split.examples))
+    return reported(batches, len(split.examples), f"{what} of {split.name}", size=len)
+
+
+def _kept(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
+    """What was kept for these images, or what `make` makes, kept from now on."""
+    mark = fingerprint(split, ops)
+    folders = places(split)
+    for file in (folder / f"{mark}.npz" for folder in folders):
+        if file.is_file():
+            statistics = load(file)
+            if statistics.fingerprint != mark:
+                raise UserError(f"the statistics in {file} belong to other images than {split.name}: delete the file")
+            return statistics
+    statistics = make()._replace(fingerprint=mark)
     for folder in folders:
         try:
             save(folder / f"{mark}.npz", statistics)
@@ -85,28 +155,42 @@ def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[
     return statistics
 
 
+def places(split: Split) -> list[pathlib.Path]:
+    """The folders where the figures of `split` may be kept: beside the data, in the user's cache."""
+    location = pathlib.Path(split.location)
+    beside = [location / ".statistics"]  # hidden, or it would be a class of images
+    if location.is_dir() and not location.stat().st_mode & 0o222:
+        beside = []  # root could write there, but it is marked read-only
+    return [*beside, cache_folder() / "statistics"]
+
+
 def cache_folder() -> pathlib.Path:
     """Where this project keeps what it can make again: $XDG_CACHE_HOME/cnn_papers, ~/.cache/cnn_papers by default."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cnn_papers"
 
 
 def save(path: pathlib.Path, statistics: Statistics) -> None:
-    """Writes the file at once or not at all, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **statistics._asdict())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes the file at once or not at all, its folder too; UserError if it holds statistics of other images."""
+    if path.is_file() and load(path).fingerprint != statistics.fingerprint:
+        raise UserError(
+            f"the statistics in {path} belong to other images than these: the data has changed since; start a new "
+            "run in another folder"
+        )
+    arrays = statistics._asdict()
+    if whitening := arrays.pop("whitening"):
+        arrays |= {_WHITENING + name: array for name, array in whitening._asdict().items()}
+    with files.replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def load(path: pathlib.Path) -> Statistics:
     """What `save` wrote; UserError for a file that is damaged or not there."""
     try:
         with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-            return Statistics(**{name: file[name] for name in Statistics._fields})
+            whole = _WHITENING + "mean" in file
+            whitening = Whitening(*(file[_WHITENING + name] for name in Whitening._fields)) if whole else None
+            pixels = (file[name] for name in Statistics._fields[:5])
+            return Statistics(*pixels, whitening=whitening, fingerprint=str(file["fingerprint"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"the statistics in {path} cannot be read ({error}); delete the file to compute them again"

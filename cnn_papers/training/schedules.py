@@ -43,6 +43,12 @@ def exponential(progress: Progress, factor: float, every_epochs: float = 1.0) ->
     return factor**drops
 
 
+def linear(progress: Progress, last: float, epochs: float) -> jax.Array:
+    """Falls in a straight line to `last` of the base rate over so many epochs and stays there (Maxout's authors)."""
+    done = jnp.minimum(progress.step / (progress.steps_per_epoch * epochs), 1.0)
+    return 1 - (1 - last) * done
+
+
 def poly(progress: Progress, power: float = 0.5) -> jax.Array:
     """(1 - t)^power, t from 0 to 1 over the whole training (Caffe's policy)."""
     return (1 - jnp.minimum(progress.step / progress.total_steps, 1.0)) ** power

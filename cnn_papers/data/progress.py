@@ -1,0 +1,33 @@
+"""Says from time to time how far a long pass over data has come."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+EVERY_SECONDS = 10.0
+T = TypeVar("T")
+
+
+def reported(items: Iterable[T], total: int, what: str, *, size: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
+    """The `items`, with a line in the log every EVERY_SECONDS: `what`, how many of `total` are done, and the time left.
+
+    `size(item)` is how many an item counts for.
+    """
+    began = said = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += size(item)
+        now = time.monotonic()
+        if now - said >= EVERY_SECONDS and done < total:
+            left = (now - began) * (total - done) / done
+            said = now
+            logging.getLogger(__name__).info(
+                "%s: %s of %s, about %s left", what, f"{done:,}", f"{total:,}", _duration(left)
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min" if minutes >= 5 else f"{60 * minutes + seconds} s"

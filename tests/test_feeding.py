@@ -1,0 +1,124 @@
+"""The input pipeline's measurements: what is compared, that rivals do what ours does, and memory over many batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cnn_papers import feeding, rivals
+from cnn_papers.benchmark import Speed
+from cnn_papers.data import host_ops
+from cnn_papers.data.sources import open_split
+from cnn_papers.errors import UserError
+from cnn_papers.opstrings import parse
+from configs import resnet
+
+
+def ops(text):
+    return parse(text, host_ops, leading=1, key="data.train_host")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = resnet.get_config()
+    config.data.data_dir = str(tmp_path_factory.mktemp("feeding"))
+    config.batch_size, config.mesh.data = 16, 1
+    return config
+
+
+def measure(speeds, taken):
+    """Takes two batches from every contender and says that its speed was as given."""
+
+    def run(contenders, batch_size):
+        assert batch_size == 16
+        for name, take in contenders.items():
+            take(2)
+            taken.append(name)
+        return {name: Speed(speeds[name], [speeds[name]]) for name in contenders}
+
+    return run
+
+
+def test_a_resident_split_is_compared_with_the_same_streamed(config):
+    taken = []
+    found = feeding.results(config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20)
+    assert taken == ["input", "streamed"]
+    assert (found["from"], found["images_per_second"]) == ("a split on the devices", 600.0)
+    assert found["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
+    assert found["memory"]["batches"] == 20 and found["memory"]["bytes_at_the_end"] > 10**8
+    assert "versus" not in found
+
+
+def test_a_rival_is_compared_with_our_streamed_input(config, monkeypatch):
+    pytest.importorskip("torch")
+    seen = []
+
+    def batches(name, work):
+        seen.append((name, len(work.images), len(work.labels), work.batch_size))
+        return ({"image": np.zeros((16, 2, 2, 3), np.uint8), "label": np.zeros(16, np.int32)} for _ in range(9))
+
+    monkeypatch.setattr(rivals, "batches", batches)
+    monkeypatch.setattr(feeding, "RIVALS_SEE", 50)
+    speeds = {"input": 600.0, "streamed": 90.0, "torch": 60.0}
+    found = feeding.results(config, measure(speeds, []), ["torch"], growth_batches=0)
+    assert seen == [("torch", 50, 50, 16)]
+    assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith("torch ")
+
+
+def test_memory_does_not_grow_over_many_batches(config):
+    found = feeding.results(config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000)
+    memory = found["memory"]
+    assert memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6  # 2,700 batches of 49 kB
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "message"),
+    [
+        (["keras"], "decode", "--input_versus=keras: there are tf.data, torch"),
+        (["torch"], "decode|area_aspect_crop(8)", "the rivals of --input_versus have no 'area_aspect_crop'; they have"),
+    ],
+)
+def test_a_comparison_that_cannot_be(names, text, message):
+    pytest.importorskip("torch")
+    with pytest.raises(UserError, match=message):
+        rivals.check(names, ops(text))
+
+
+def test_a_rival_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--input_versus=tf\.data needs tensorflow, which is not installed"):
+        rivals.check(["tf.data"], ops("decode"))
+
+
+@pytest.mark.parametrize(
+    ("text", "tolerance"),
+    [
+        ("decode", 1),
+        ("decode(1)", 1),
+        ("decode|center_crop(64)", 1),
+        ("decode|resize(56, 112)|center_crop(50)", 2),
+        ("decode|resize_short(112)", 2),
+        ("decode|resize_short(300, method='bilinear')|center_crop(200)", 3),
+    ],
+)
+def test_pillow_does_what_ours_does(test_data, text, tolerance):
+    split = open_split(f"folder:{test_data}/imagenette_small", "val[:4]")
+    images = [example["image"] for example in split.examples]
+    theirs = rivals.PillowImages(rivals.Work(images, [3, 1, 4, 1], ops(text), 2, 1))
+    assert len(theirs) == 4 and [theirs[i][1] for i in range(4)] == [3, 1, 4, 1]
+    for i, image in enumerate(images):
+        ours = image
+        for op in ops(text):
+            ours = op(ours)
+        assert theirs[i][0].shape == ours.shape and theirs[i][0].dtype == np.uint8
+        assert np.abs(theirs[i][0].astype(int) - ours).mean() < tolerance
+
+
+def test_tf_data_does_what_ours_does(test_data):
+    pytest.importorskip("tensorflow")
+    split = open_split(f"folder:{test_data}/imagenette_small", "val[:4]")
+    work = rivals.Work([e["image"] for e in split.examples], [0, 1, 2, 3], ops("decode|resize_short(112)"), 2, 1)
+    for batch in itertools.islice(rivals.batches("tf.data", work), 4):
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            ours = host_ops.resize_short(host_ops.decode(work.images[label]), 112)
+            assert image.shape == ours.shape and np.abs(image.astype(int) - ours).mean() < 2
