@@ -1,0 +1,151 @@
+"""The papers' test protocols, by the names that `config.eval.protocol` joins with `|`.
+
+A protocol is views of an image and what the network makes of them; class probabilities are averaged over the views and
+their mirror images. Whole images keep their aspect; what is cut off their longer side so that a pass compiles few
+programs, is said at `views.longer_side` (`step`, `longest`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_papers.errors import UserError
+from cnn_papers.evaluators import scores, views
+
+OVERFEAT_SIZES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))  # OverFeat, Table 5
+SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.4
+
+
+class Part(NamedTuple):
+    """One way of looking at an image; a protocol averages its parts by their weights.
+
+    Attributes:
+      views: (uint8 image [h, w, c], resize method) -> uint8 images.
+      score: of `scores`.
+      sizes: (h, w) of the smallest views there can be, each of which the network must be able to take.
+      short: the greatest shorter side an image is scaled to; smaller images are scaled up.
+      needs: what the network must be able to do: "" (nothing special), "slide", "offsets" or "windows".
+      mirrored: whether mirror images count too.
+      weight: against the other parts.
+      prepared: whether views are taken of what `config.data.eval_host` makes of an image, instead of the image itself.
+    """
+
+    views: Callable[[np.ndarray, str], Sequence[np.ndarray]]
+    score: Callable[[Any, Any, Any], scores.Scored]
+    sizes: tuple[tuple[int, int], ...]
+    short: int
+    needs: str = ""
+    mirrored: bool = True
+    weight: float = 1.0
+    prepared: bool = False
+
+
+Protocol = tuple[Part, ...]
+
+
+def single_view() -> Protocol:
+    """The image as `config.data.eval_host` makes it, as during training."""
+    return (Part(lambda image, method: [image], scores.softmax, (), 0, mirrored=False, prepared=True),)
+
+
+def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol:
+    """Corners and centre of the central square of the image at shorter side `short` (AlexNet §4.1).
+
+    With `whole` they are the corners of the whole image (SPP-net §3.1, Return of the Devil §3.2).
+    """
+    _check_crops(size, (short,))
+    crops = functools.partial(views.five_crops, size=size, short=short, whole=whole)
+    return (Part(crops, scores.softmax, ((size, size),), short),)
+
+
+def crops_144(size: int = 224, scales: tuple[int, ...] = (256, 288, 320, 352)) -> Protocol:
+    """Of three squares at each scale the corners, the centre and the whole resized: 4·3·6·2 views (GoogLeNet §7)."""
+    _check_crops(size, scales)
+    crops = functools.partial(views.six_crops_of_squares, size=size, scales=scales)
+    return (Part(crops, scores.softmax, ((size, size),), max(scales)),)
+
+
+def vgg_dense(scales: int | tuple[int, ...] = (256, 384, 512), step: int = 32, longest: float = 2.0) -> Protocol:
+    """The network slides over the whole image at each scale; its map of scores is averaged, then softmax (VGG §3.2)."""
+    return (_whole(scores.softmax, scales, step, longest, "slide"),)
+
+
+def vgg_multi_crop(scales: int | tuple[int, ...] = (256, 384, 512), size: int = 224, grid: int = 5) -> Protocol:
+    """A regular grid of 5×5 crops over the whole image at each scale (VGG §3.2)."""
+    scales = _several(scales)
+    _check_crops(size, scales)
+    if grid < 1:
+        raise UserError(f"config.eval.protocol: grid={grid} must be positive")
+    crops = functools.partial(views.grid, size=size, scales=scales, count=grid)
+    return (Part(crops, scores.softmax, ((size, size),), max(scales)),)
+
+
+def vgg_both(
+    scales: int | tuple[int, ...] = (256, 384, 512), size: int = 224, step: int = 32, longest: float = 2.0
+) -> Protocol:
+    """The mean of the softmax outputs of `vgg_dense` and `vgg_multi_crop` (VGG §4.3)."""
+    return vgg_dense(scales, step, longest) + vgg_multi_crop(scales, size)
+
+
+def overfeat_dense(sizes: tuple[tuple[int, int], ...] = OVERFEAT_SIZES, fine: bool = True) -> Protocol:
+    """For each class the maximum over positions, at every offset of the last pooling, at each size (OverFeat §3.3).
+
+    `sizes` are shorter and longer side; images are scaled to cover them. Without `fine` there is one offset.
+    """
+    if not sizes or min(map(min, sizes)) < 1:
+        raise UserError(f"config.eval.protocol: sizes={sizes} are shorter and longer sides, at least one pair")
+    windows = functools.partial(views.covers, sizes=sizes)
+    score = functools.partial(scores.spatial_max, fine=fine)
+    return (Part(windows, score, sizes, max(map(min, sizes)), "offsets"),)
+
+
+def spp_full(scale: int = 256, step: int = 16, longest: float = 2.0) -> Protocol:
+    """The whole image at shorter side `scale` through the pyramid (SPP-net §3.1.3)."""
+    return (_whole(scores.softmax, scale, step, longest, "windows"),)
+
+
+def spp_multi_view(
+    scales: tuple[int, ...] = SPP_SCALES, size: int = 224, full: int = 256, step: int = 16, longest: float = 2.0
+) -> Protocol:
+    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size` (SPP-net §3.1.4).
+
+    Two full-image views at shorter side `full` join them, which counts as they do; 0 leaves them out.
+    """
+    _check_crops(size, scales)
+    on_maps = _whole(functools.partial(scores.windows, size=size), scales, step, longest, "windows")
+    looks = sum(2 * len(views.nine_windows(scale, scale, size)) for scale in scales)
+    if not full:
+        return (on_maps,)
+    return (on_maps._replace(weight=looks), _whole(scores.softmax, full, step, longest, "windows")._replace(weight=2))
+
+
+def resnet_dense(
+    scales: int | tuple[int, ...] = (224, 256, 384, 480, 640), step: int = 32, longest: float = 2.0
+) -> Protocol:
+    """As `vgg_dense`, whose fully convolutional form the paper adopts, at its own scales (ResNet §3.4)."""
+    return vgg_dense(scales, step, longest)
+
+
+def _several(scales: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (scales,) if isinstance(scales, int) else scales
+
+
+def _whole(score: Any, scales: int | tuple[int, ...], step: int, longest: float, needs: str) -> Part:
+    scales = _several(scales)
+    if not scales or min(scales) < 1 or step < 1 or longest < 1:
+        raise UserError(
+            f"config.eval.protocol: scales={scales}, step={step} and longest={longest} must all be positive, longest "
+            "at least 1"
+        )
+    images = functools.partial(views.whole, scales=scales, step=step, longest=longest)
+    return Part(images, score, tuple((scale, scale) for scale in scales), max(scales), needs)
+
+
+def _check_crops(size: int, scales: tuple[int, ...]) -> None:
+    if size < 1 or not scales or min(scales) < size:
+        raise UserError(
+            f"config.eval.protocol: a crop of {size} does not fit images of shorter side {min(scales, default='?')}; "
+            "give larger scales or a smaller crop"
+        )
