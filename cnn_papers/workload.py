@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, placing, zoo
 from cnn_papers.data import augment
-from cnn_papers.data.statistics import Statistics
+from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
 from cnn_papers.training import mesh as meshes
 from cnn_papers.training import optim
@@ -42,6 +42,7 @@ class Workload(NamedTuple):
       train_device: operations on the images, an op string of `data.device_ops`.
       optim: arguments of `optim.make_optimizer`, without those that tell of the run's length.
       devices: how many share the batch; -1 is all.
+      column, shard_params, bn_group: as in `config.mesh` and `config.optim`.
     """
 
     model_name: str
@@ -54,6 +55,9 @@ class Workload(NamedTuple):
     ema_decay: float
     accumulate: int
     devices: int
+    column: int = 1
+    shard_params: bool = False
+    bn_group: int = 0
 
     def as_text(self) -> str:
         """For another process; `from_text` reads it."""
@@ -78,6 +82,9 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
         devices=config.mesh.data,
+        column=config.mesh.column,
+        shard_params=config.mesh.shard_params,
+        bn_group=config.optim.bn_group,
     )
 
 
@@ -120,13 +127,22 @@ def synthetic_batch(work: Workload) -> dict[str, np.ndarray]:
     return {"image": image, "label": rng.integers(0, num_classes(work), work.batch_size, np.int32)}
 
 
-def make_trainer(work: Workload) -> Callable[[int], None]:
-    """A function that takes so many steps and waits for the last; its first call compiles.
+class Step(NamedTuple):
+    """A train step on its mesh: jitted (state, batch, key), and its first state's maker and shapes."""
+
+    mesh: jax.sharding.Mesh
+    train: Any
+    init: Any
+    abstract: Any
+
+
+def make_step(work: Workload) -> Step:
+    """The train step of `work`, jitted and not compiled yet.
 
     Raises:
-      UserError: a network, an operation or a batch that cannot be.
+      UserError: a network, an operation, a batch or a mesh that cannot be.
     """
-    mesh = meshes.make_mesh(work.devices)
+    mesh = meshes.make_mesh(work.devices, work.column)
     meshes.check_batch(mesh, work.batch_size, work.accumulate)
     model = zoo.build_model(work.model_name, **work.model)
     optimizer = optim.make_optimizer(
@@ -136,37 +152,50 @@ def make_trainer(work: Workload) -> Callable[[int], None]:
         total_steps=1_000_000,
         **work.optim,
     )
-    key, everywhere, over_data = jax.random.key(0), meshes.replicated(mesh), meshes.over_data(mesh)
     train_step = make_train_step(
-        model,
+        placing.over_mesh(work.model_name, model, mesh, bn_group=work.bn_group),
         optimizer,
-        augment.compose(work.train_device, _statistics(work.image_shape), key="data.train_device", train=True),
+        augment.compose(work.train_device, _statistics(work), key="data.train_device", train=True),
         aux_weight=work.aux_weight,
         ema_decay=work.ema_decay,
         accumulate=work.accumulate,
+        bn_group=work.bn_group,
     )
-    shardings = (everywhere, over_data, everywhere)
-    step = jax.jit(train_step, in_shardings=shardings, out_shardings=everywhere, donate_argnums=0)
     init = functools.partial(init_state, model, optimizer, work.image_shape, ema=work.ema_decay > 0)
-    state = jax.jit(init, out_shardings=everywhere)(key)
-    batch = jax.device_put(synthetic_batch(work), over_data)
+    fresh = jax.eval_shape(init, jax.random.key(0))
+    abstract = placing.placed(work.model_name, fresh, mesh, shard_params=work.shard_params)
+    places, everywhere = placing.places_of(abstract), meshes.replicated(mesh)
+    given = (places, meshes.over_data(mesh), everywhere)
+    train = jax.jit(train_step, in_shardings=given, out_shardings=(places, everywhere), donate_argnums=0)
+    return Step(mesh, train, jax.jit(init, out_shardings=places), abstract)
+
+
+def make_trainer(work: Workload) -> Callable[[int], None]:
+    """A function that takes so many steps and waits for the last; its first call compiles. Raises as `make_step`."""
+    step, key = make_step(work), jax.random.key(0)
+    state = step.init(key)
+    batch = jax.device_put(synthetic_batch(work), meshes.over_data(step.mesh))
 
     def train(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
-            state, _ = step(state, batch, key)
+            state, _ = step.train(state, batch, key)
         jax.block_until_ready(state)
 
     return train
 
 
-def _statistics(shape: tuple[int, ...]) -> Statistics:
+def _statistics(work: Workload) -> Statistics:
     """About those of noise."""
-    channels, full = shape[-1], functools.partial(np.full, dtype=np.float32)
+    shape, full = work.image_shape, functools.partial(np.full, dtype=np.float32)
+    channels, values = shape[-1], int(np.prod(shape))
+    whitens = augment.before_whitening(work.train_device, work.train_device) is not None
+    eye = functools.partial(np.eye, dtype=np.float32)
     return Statistics(
         mean=full(channels, 127.5),
         std=full(channels, 74.0),
         mean_image=full(shape, 127.5),
         eigenvalues=full(channels, 74.0**2),
-        eigenvectors=np.eye(channels, dtype=np.float32),
+        eigenvectors=eye(channels),
+        whitening=Whitening(full(values, 0.0), full(values, 1.0), eye(values)) if whitens else None,
     )

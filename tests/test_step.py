@@ -73,7 +73,16 @@ def _optimizer(params, **changes):
 
 @functools.cache
 def _training(
-    model, *, seed=0, shape=SHAPE, preprocess=_scaled, aux_weight=0.0, ema_decay=0.0, accumulate=1, **settings
+    model,
+    *,
+    seed=0,
+    shape=SHAPE,
+    preprocess=_scaled,
+    aux_weight=0.0,
+    ema_decay=0.0,
+    accumulate=1,
+    bn_group=0,
+    **settings,
 ):
     """A fresh state and the jitted step."""
     key = jax.random.key(seed)
@@ -81,7 +90,7 @@ def _training(
     params = jax.eval_shape(lambda: model.init(rngs, jnp.zeros((1, *shape)), train=True))["params"]
     optimizer = _optimizer(params, **settings)
     state = init_state(model, optimizer, shape, key, ema=ema_decay > 0)
-    options = {"aux_weight": aux_weight, "ema_decay": ema_decay, "accumulate": accumulate}
+    options = {"aux_weight": aux_weight, "ema_decay": ema_decay, "accumulate": accumulate, "bn_group": bn_group}
     step = jax.jit(make_train_step(model, optimizer, preprocess, **options))
     return state, functools.partial(step, key=key)
 
@@ -294,6 +303,25 @@ def test_parts_are_normalised_apart_one_after_the_other():
     var = 0.1 * x[1::2].var(0) + 0.9 * (0.9 + 0.1 * x[::2].var(0))
     _assert_close(after.batch_stats["BatchNorm_0"], {"mean": mean, "var": var})
     assert float(scalars["loss"]) != float(_training(Linear(norm=True))[1](state, batch)[1]["loss"])
+
+
+def test_groups_are_normalised_by_themselves_and_their_statistics_averaged():
+    """As on the papers' GPUs: rows 0 … 3, 4 … 7 and 8 … 11, each with its own mean and variance."""
+    state, step = _training(Linear(norm=True, aux=True), aux_weight=0.3, bn_group=4)
+    batch = _batch()
+    after, scalars = step(state, batch)
+    groups = np.asarray(batch["image"], np.float64).reshape(3, 4, -1) / 255
+    _assert_close(
+        after.batch_stats["BatchNorm_0"],
+        {"mean": 0.1 * groups.mean(1).mean(0), "var": 0.9 + 0.1 * groups.var(1).mean(0)},
+    )
+    normed = (groups - groups.mean(1, keepdims=True)) / np.sqrt(groups.var(1, keepdims=True) + 1e-5)
+    params, label, loss = jax.device_get(state.params), np.asarray(batch["label"]), 0.0
+    for name, weight in (("fc", 1.0), ("aux", 0.3)):
+        logits = normed.reshape(N, -1) @ params[name]["kernel"] + params[name]["bias"]
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        loss -= weight * log_p[np.arange(N), label].mean()
+    assert float(scalars["loss"]) == pytest.approx(loss, rel=1e-4)
 
 
 def test_one_bad_part_skips_the_whole_step():

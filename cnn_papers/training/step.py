@@ -64,26 +64,34 @@ def zero_totals() -> Totals:
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Any,
     optimizer: Optimizer,
     preprocess: Preprocess,
     *,
     aux_weight: float,
     ema_decay: float,
     accumulate: int,
+    bn_group: int = 0,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, jax.Array]]]:
     """The pure function (state, batch, key) -> (state, scalars).
 
-    `batch` holds uint8 `image` [n, h, w, c] and int32 `label` [n]; it is worked through in `accumulate` parts, each
-    with its own batch statistics. `key` is the run's; each step folds its number in. A step whose loss, gradient
-    norm, new parameters or new statistics are not finite (an activation whose square overflows gives a finite loss and
-    an infinite variance) leaves parameters, statistics, optimiser and average as they were and is counted.
+    `model` is a network, or one over a mesh, with Flax's `apply`. `batch` holds uint8 `image` [n, h, w, c] and int32
+    `label` [n]; it is worked through in `accumulate` parts, each with its own batch statistics. With `bn_group` so many
+    images share them, and what the moving averages see is the mean over the groups. `key` is the run's; each step folds
+    its number in.
+
+    A step whose loss, gradient norm, new parameters or new statistics are not finite (an activation whose square
+    overflows gives a finite loss and an infinite variance) leaves parameters, statistics, optimiser and average as they
+    were and is counted.
     """
 
+    def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
+        return model.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+
+    apply = _in_groups(apply, bn_group) if bn_group else apply
+
     def loss_of(params: Any, stats: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        (logits, endpoints), updates = model.apply(
-            {"params": params, "batch_stats": stats}, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
+        (logits, endpoints), updates = apply({"params": params, "batch_stats": stats}, image, key)
         loss = losses.classification(logits, endpoints, label, aux_weight=aux_weight)
         return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
 
@@ -114,6 +122,18 @@ def make_train_step(
     return train_step
 
 
+def _in_groups(apply: Any, size: int) -> Any:
+    """`apply` on each `size` images by themselves; the updates of the statistics are averaged."""
+
+    def grouped(variables: Any, image: jax.Array, key: jax.Array) -> Any:
+        images = image.reshape(-1, size, *image.shape[1:])
+        outputs, updates = jax.vmap(apply, (None, 0, 0))(variables, images, jax.random.split(key, len(images)))
+        whole = jax.tree.map(lambda x: x.reshape(image.shape[0], *x.shape[2:]), outputs)
+        return whole, jax.tree.map(lambda x: x.mean(0), updates)
+
+    return grouped
+
+
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
@@ -139,7 +159,7 @@ def _accumulated(
     return loss, stats, error, grads
 
 
-def make_predict_step(model: nn.Module, preprocess: Preprocess) -> Callable[[Any, jax.Array], jax.Array]:
+def make_predict_step(model: Any, preprocess: Preprocess) -> Callable[[Any, jax.Array], jax.Array]:
     """The pure function (variables, uint8 images [n, h, w, c]) -> class logits float32 [n, classes]."""
 
     def predict(variables: Any, image: jax.Array) -> jax.Array:
