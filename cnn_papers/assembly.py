@@ -1,7 +1,7 @@
 """From a config to the data of a run, checked. Every door that takes `--config` starts here."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 
 from cnn_papers import zoo
 from cnn_papers.data import host_ops
-from cnn_papers.data.augment import Transform, compose, needs_statistics
+from cnn_papers.data.augment import Transform, before_whitening, compose, needs_statistics
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split, open_split
-from cnn_papers.data.statistics import Statistics, load_or_compute
+from cnn_papers.data.statistics import Statistics, Whitening, load_or_compute, with_whitening
 from cnn_papers.errors import UserError
+from cnn_papers.evaluators import serving
 from cnn_papers.opstrings import parse
+from cnn_papers.training import agree
 from cnn_papers.training import mesh as meshes
 
 POSITIVE = [
@@ -35,7 +37,9 @@ POSITIVE = [
 NOT_NEGATIVE = [
     "data.max_skips",
     "eval.batch_size",
+    "eval.precise_bn",
     "loss.aux_weight",
+    "optim.bn_group",
     "optim.ema_decay",
     "optim.lr",
     "optim.momentum",
@@ -46,7 +50,6 @@ NOT_NEGATIVE = [
     "total_steps",
 ]
 BELOW_ONE = ("optim.ema_decay", "optim.momentum")
-PROTOCOLS = ("single_view",)
 
 
 class Data(NamedTuple):
@@ -76,10 +79,15 @@ def check_ranges(config: Any) -> None:
             raise UserError(f"config.{key}={value} must be in [0, 1)")
     if config.seed >= 2**32:
         raise UserError(f"config.seed={config.seed} must be below 2**32")
+    if config.optim.bn_group and config.batch_size // config.optim.accumulate % config.optim.bn_group:
+        raise UserError(
+            f"config.optim.bn_group={config.optim.bn_group} does not divide the batch of {config.batch_size}"
+        )
+    if config.init_layers and not config.init_from:
+        raise UserError("config.init_layers says what to take of config.init_from, which is empty")
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
-    if config.eval.protocol not in PROTOCOLS:
-        raise UserError(f"unknown config.eval.protocol '{config.eval.protocol}'; there are: {', '.join(PROTOCOLS)}")
+    serving.parse(config.eval.protocol)
 
 
 def _numbers(config: Any, prefix: str = "") -> dict[str, float]:
@@ -106,7 +114,7 @@ def open_data(config: Any, mesh: Mesh) -> Data:
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds the {len(train.examples)} images of {train.name}"
         )
-    statistics = _statistics(train, config, mesh)
+    statistics = open_statistics(train, config, mesh)
     return Data(
         open_pipeline(train, config, "train_host", mesh, max_skips=data.max_skips),
         open_pipeline(held_out, config, "eval_host", mesh),
@@ -122,22 +130,45 @@ def open_pipeline(
     """The pipeline of `split` through the host operations `config.data[ops]`."""
     return Pipeline(
         split,
-        config.data[ops],
+        config["data"][ops],
         key=f"data.{ops}",
-        num_classes=config.model.num_classes,
-        resident=resident or config.data.resident,
+        num_classes=config["model"]["num_classes"],
+        resident=resident or config["data"]["resident"],
         max_skips=max_skips,
         sharding=meshes.over_data(mesh),
         replicated=meshes.replicated(mesh),
     )
 
 
-def _statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
-    """The statistics of the training images as evaluation sees them, if any device operation asks for them."""
-    if not any(needs_statistics(config.data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")):
+def open_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
+    """The figures of the training images as evaluation sees them that device operations ask for, if any does.
+
+    Process 0 finds them for all, so that all compile the same program.
+    """
+    data = config.data
+    if not any(needs_statistics(data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")):
         return None
-    pipeline = open_pipeline(train, config, "eval_host", mesh, max_skips=config.data.max_skips, resident="never")
-    return load_or_compute(train, config.data.eval_host, pipeline.images)
+    found: list[Statistics] = []
+    mark = agree.from_first(lambda: found.append(_find_statistics(train, config, mesh)) or found[0].fingerprint)
+    arrays = agree.arrays_from_first(jax.tree.leaves(found[0]._replace(fingerprint=None)) if found else [])
+    whitening = Whitening(*arrays[5:]) if arrays[5:] else None
+    return Statistics(*arrays[:5], whitening=whitening, fingerprint=mark)
+
+
+def _find_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics:
+    """The kept figures, or those of a pass over the images."""
+    data = config.data
+    pipeline = open_pipeline(train, config, "eval_host", mesh, max_skips=data.max_skips, resident="never")
+    statistics = load_or_compute(train, data.eval_host, pipeline.images)
+    before = before_whitening(data.eval_device, data.train_device)
+    if before is None:
+        return statistics
+    view = jax.jit(compose(before, statistics, key="data.eval_device", train=False))
+
+    def images() -> Iterator[np.ndarray]:
+        return (np.asarray(view(part, jax.random.key(0))) for part in pipeline.images())
+
+    return with_whitening(statistics, train, f"{data.eval_host} {before}", images)
 
 
 def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_size: int) -> None:
@@ -145,17 +176,20 @@ def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_si
 
     `evaluate` takes the shapes of an evaluation batch.
     """
-    sizes = [pipeline.image_shape for pipeline in (data.train, data.held_out)]
-    train, held_out = (jax.ShapeDtypeStruct((batch_size, *size), np.uint8) for size in sizes)
+    first, *others = data.train.image_shapes
     label, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (np.int32, np.bool_))
-    jax.eval_shape(data.augment, train, jax.random.key(0))
-    try:
-        evaluate({"image": held_out, "label": label, "mask": mask})
-    except (TypeError, ValueError, FlaxError) as error:
-        raise UserError(
-            f"a network for images of {sizes[0]} (config.data.train_host) cannot take those of {sizes[1]} "
-            f"(config.data.eval_host): {str(error).splitlines()[0]}"
-        ) from error
+    for shape in (first, *others):
+        jax.eval_shape(data.augment, jax.ShapeDtypeStruct((batch_size, *shape), np.uint8), jax.random.key(0))
+    places = dict.fromkeys(others, "train_host") | {data.held_out.image_shape: "eval_host"}
+    for shape, key in places.items():
+        try:
+            image = jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)
+            evaluate({"image": image, "label": label, "mask": mask})
+        except (TypeError, ValueError, FlaxError) as error:
+            raise UserError(
+                f"a network for images of {first} (config.data.train_host) cannot take those of {shape} "
+                f"(config.data.{key}): {str(error).splitlines()[0]}"
+            ) from error
 
 
 def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
@@ -168,7 +202,7 @@ def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
     for size in ((48, 64, 3), (600, 500, 3)):
         image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
         for op in ops:
-            image = op(image, rng=np.random.default_rng(0))
+            image = op(image, rng=np.random.default_rng(0), epoch=0)
         shapes.add(image.shape)
     if len(shapes) == 1:
         return shapes.pop()

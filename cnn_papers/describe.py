@@ -1,6 +1,15 @@
-"""The network as a table like the papers print: python -m cnn_papers.describe --config=configs/googlenet.py."""
+"""The network as a table like the papers print: python -m cnn_papers.describe --config=configs/googlenet.py.
 
+With --mesh=data:4,column:2 the train step over that mesh, which need not be there: which layers communicate, how many
+bytes a step, and what each device holds. With --zoo instead of a config, every variant of every network as a table in
+Markdown; docs/zoo.md is its output.
+"""
+
+import importlib
+import importlib.util
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -17,19 +26,40 @@ def main(argv: list[str]) -> None:
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
+    if flags.FLAGS.format != "text" and (flags.FLAGS.zoo or flags.FLAGS.mesh):
+        raise UserError("--format is for the table of one network: --zoo is Markdown, --mesh text")
+    if flags.FLAGS.zoo:
+        print(zoo_table())
+        return
     config = doors.config_value()
     model = zoo.build_model(config.model_name, **config.model)
     size = flags.FLAGS.input
-    if size and (len(size) != 3 or not all(side.isdecimal() for side in size)):
+    if size and (len(size) != 3 or not all(side.isdecimal() and int(side) for side in size)):
         raise UserError(f"--input={','.join(size)}: it takes height,width,channels, such as 224,224,3")
+    if flags.FLAGS.mesh:
+        print(_aligned(_mesh_table(config, tuple(map(int, size)))))
+        return
     size = tuple(map(int, size)) or assembly.configured_input(config)
     print(FORMATS[flags.FLAGS.format](counting.count(model, size)))
 
 
 def as_text(network: Network) -> str:
     """Aligned columns."""
-    rows = [HEADER, *_cells(network)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    return _aligned([HEADER, *_cells(network)])
+
+
+def _mesh_table(config: Any, size: tuple[int, ...]) -> list[tuple[str, ...]]:
+    from cnn_papers import assembly, describe_mesh, workload
+
+    mesh = describe_mesh.parse(flags.FLAGS.mesh)
+    describe_mesh.on_fake_devices(mesh)
+    work = workload.from_config(config, size or assembly.configured_input(config, "train_host"))
+    return describe_mesh.table(work._replace(devices=mesh.get("data", 1), column=mesh.get("column", 1)))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """The first column to the left, the others to the right; rules below the header and above the last row."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
             [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
@@ -61,6 +91,32 @@ def _cells(network: Network) -> list[tuple[str, ...]]:
     return [*rows, cells("total", (), network.params, network.macs)]
 
 
+def zoo_table() -> str:
+    """Every variant with its exact figures, what the paper prints of them, and the errors it reports, in Markdown."""
+    from cnn_papers import zoo
+
+    header = ("variant", "input", "parameters", "multiply-adds", "the paper prints", "errors reported, %")
+    rows = [header, ("---", "---", "---:", "---:", "---", "---")]
+    for name in zoo.model_names():
+        for variant, facts in zoo.model_module(name).FACTS.items():
+            size = "×".join(map(str, facts.input))
+            row = (f"{name} `{variant}`", size, f"{facts.params:,}", f"{facts.macs:,}", facts.stated)
+            rows.append((*row, _reported(name, variant)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _reported(name: str, variant: str) -> str:
+    """The errors of one variant, top-1 and top-5 of one protocol together."""
+    if importlib.util.find_spec(f"configs.{name}") is None:
+        return ""
+    errors: dict[tuple[str, str, str], list[str]] = {}
+    for result in importlib.import_module(f"configs.{name}").REPORTED:
+        if result.variant == variant:
+            place = (result.recipe, result.protocol, result.source)
+            errors.setdefault(place, []).append(f"{result.metric[4:8]} {result.value}")
+    return "; ".join(f"{', '.join(found)} ({', '.join(place)})" for place, found in errors.items())
+
+
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
@@ -69,6 +125,8 @@ def cli() -> None:
     doors.config_flag()
     flags.DEFINE_enum("format", "text", list(FORMATS), "how the table is printed")
     flags.DEFINE_list("input", [], "height,width,channels to trace with, instead of what the config feeds the network")
+    flags.DEFINE_bool("zoo", False, "print every variant of every network instead")
+    flags.DEFINE_string("mesh", "", "data:N[,column:2]: the train step over that mesh instead")
     doors.run(main)
 
 

@@ -1,17 +1,20 @@
 """What every door shares: flags, logging, the compilation cache, and errors as one line with exit code 2."""
 
+import contextlib
 import difflib
 import logging
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 
+from cnn_papers import hosts
 from cnn_papers.errors import UserError
 
 COMPILE_CACHE_BYTES = 2 * 2**30
@@ -26,8 +29,51 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     try:
         app.run(main, flags_parser=_parse)
     except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)  # one line, whatever libraries put into it
+        _show(error)
         sys.exit(2)
+
+
+def _show(error: UserError) -> None:
+    print("error:", " ".join(str(error).split()), file=sys.stderr)  # one line, whatever libraries put into it
+
+
+def hosts_flags() -> None:
+    """Defines the flags of a run over several processes."""
+    text = "of several processes: {}; SLURM and TPU pods say so themselves"
+    flags.DEFINE_string("coordinator", "", text.format("HOST:PORT where process 0 listens, or auto on a TPU pod"))
+    flags.DEFINE_integer("num_processes", None, text.format("how many they are"))
+    flags.DEFINE_integer("process_id", None, text.format("which this one is, from 0"))
+    flags.DEFINE_integer("join_timeout_s", 300, "seconds to wait for the other processes", lower_bound=1)
+    flags.DEFINE_integer("heartbeat_timeout_s", 100, "seconds after which a silent process is lost", lower_bound=1)
+
+
+@contextlib.contextmanager
+def joined_hosts() -> Iterator[None]:
+    """Joins the other processes of the run, if there are any; an error that ends this one ends all.
+
+    Nothing may touch a device before.
+    """
+    values = flags.FLAGS
+    place = hosts.find_place(values.coordinator, values.num_processes, values.process_id, os.environ)
+    if place is None:
+        yield
+        return
+    hosts.join(place, timeout_s=values.join_timeout_s, heartbeat_timeout_s=values.heartbeat_timeout_s)
+    try:
+        yield
+    except BaseException as error:
+        # The others cannot go on without this process: no orderly goodbye, which would wait for them.
+        from cnn_papers.training import agree
+
+        if isinstance(error, UserError):
+            _show(error)
+        elif agree.is_loss(error):
+            _show(UserError(f"another process of this run is gone; start it again to go on: {str(error)[:200]}"))
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, UserError) else 1)
 
 
 def config_flag() -> None:
@@ -44,6 +90,13 @@ def config_value() -> Any:
     if config is None:
         raise UserError(NO_CONFIG + _config_files())
     return config
+
+
+def config_overrides() -> dict[str, Any]:
+    """What the command line overrides in the config, by dotted key."""
+    from ml_collections import config_flags
+
+    return dict(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def use_compile_cache() -> None:

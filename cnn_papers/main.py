@@ -1,4 +1,8 @@
-"""Trains or evaluates: python -m cnn_papers.main --config=configs/googlenet.py [--workdir=DIR] [--mode=eval]."""
+"""Trains or evaluates: python -m cnn_papers.main --config=configs/googlenet.py [--workdir=DIR] [--mode=eval].
+
+With `--mode=eval` the protocols of `config.eval.protocol` test the run, several runs (`--workdir=a,b,c`) and their
+mean, or published weights (`--weights=vgg16.safetensors` with `--config=configs/vgg.py:torchvision`).
+"""
 
 import pathlib
 
@@ -9,25 +13,40 @@ from cnn_papers import doors
 
 def main(argv: list[str]) -> int:
     """The run that the flags describe; returns the exit code."""
-    from cnn_papers import train  # after the flags: a typo should not wait for JAX
+    from cnn_papers import assembly, evaluate, train  # after the flags: a typo should not wait for JAX
     from cnn_papers.errors import UserError
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
+    weights = flags.FLAGS.weights
+    if weights and (flags.FLAGS.mode != "eval" or flags.FLAGS.workdir):
+        raise UserError("--weights goes with --mode=eval and without --workdir; to train on, write --config.init_from")
     config = doors.config_value()
-    folder = pathlib.Path(flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}")
+    workdir = flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}"
     doors.use_compile_cache()
-    if flags.FLAGS.mode == "eval":
-        train.evaluate_run(config, folder)
-        return train.DONE
-    return train.train_and_evaluate(config, folder)
+    with doors.joined_hosts():
+        if flags.FLAGS.mode == "eval":
+            assembly.check_ranges(config)
+            if weights:
+                evaluate.evaluate_weights(pathlib.Path(weights), config)
+                return train.DONE
+            folders = [pathlib.Path(folder) for folder in workdir.split(",")]
+            evaluate.evaluate_runs(folders, config, doors.config_overrides())
+            return train.DONE
+        return train.train_and_evaluate(config, pathlib.Path(workdir))
 
 
 def cli() -> None:
     """The command line."""
     doors.config_flag()
-    flags.DEFINE_string("workdir", "", "folder of the run; runs/<config>-<recipe> by default")
-    flags.DEFINE_enum("mode", "train", ["train", "eval"], "train (or go on), or evaluate a run's best checkpoint")
+    doors.hosts_flags()
+    flags.DEFINE_string(
+        "workdir", "", "folder of the run, runs/<config>-<recipe> by default; with --mode=eval also several: a,b,c"
+    )
+    flags.DEFINE_enum(
+        "mode", "train", ["train", "eval"], "train (or go on), or test runs at their best checkpoint, and their mean"
+    )
+    flags.DEFINE_string("weights", "", "with --mode=eval: a file of published weights instead of a run")
     doors.run(main)
 
 

@@ -1,13 +1,20 @@
-"""The likeliest classes of your own images, from a trained run: python -m cnn_papers.predict --workdir=RUN IMAGE…
+"""The likeliest classes of your own images, or a layer's features: python -m cnn_papers.predict --workdir=RUN IMAGE…
+
+The network is that of a run (`--workdir=RUN`; neither its config file nor its data set needs to be there), or one with
+published weights (`--config=configs/vgg.py:torchvision --weights=vgg16.safetensors`).
 
 An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their names, without
-sub-folders. Neither the run's config file nor its data set needs to be there. An image that the run's host operations
-leave in another size than it was evaluated on is scaled and cropped to that.
+sub-folders. An image that the config's host operations leave in another size than it was evaluated on is scaled and
+cropped to that.
+
+With `--layer=fc7 --out=features.npz` the outputs of that layer are written instead, for the images given or, with
+`--split=test`, for a split of the config's data set.
 
 A file that is missing or cannot be decoded is named in one line on stderr; the others are predicted all the same, and
 the exit code is then 2.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -21,16 +28,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_papers import doors, zoo
-from cnn_papers.data import augment, host_ops, statistics
+from cnn_papers import doors, features, trained
+from cnn_papers.data import host_ops
 from cnn_papers.data.sources import IMAGE_SUFFIXES
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse
-from cnn_papers.training import mesh as meshes
-from cnn_papers.training.checkpoint import read_model
-from cnn_papers.training.optim import Optimizer
-from cnn_papers.training.step import State, init_state, make_predict_step
-from cnn_papers.training.workdir import read_run
+from cnn_papers.trained import Trained, check_finite, make_apply
 
 
 class Predictor(NamedTuple):
@@ -40,65 +43,34 @@ class Predictor(NamedTuple):
       description: network, data set and checkpoint in words.
       class_names: one for every output.
       prepare: encoded bytes to uint8 [h, w, c]; ValueError for what is no image.
-      probabilities: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes].
+      outputs: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes], the probabilities, or to
+        float32 [n, …], the outputs of the layer asked for.
       batch_size: how many images the run evaluated at once.
     """
 
     description: str
     class_names: tuple[str, ...]
     prepare: Callable[[bytes], np.ndarray]
-    probabilities: Callable[[np.ndarray], np.ndarray]
+    outputs: Callable[[np.ndarray], np.ndarray]
     batch_size: int
 
 
-def load(folder: pathlib.Path) -> Predictor:
-    """The network of the run in `folder` at its best checkpoint, at its last where it has not been evaluated yet.
+def make_predictor(network: Trained, layer: str = "") -> Predictor:
+    """Makes `network` ready to give probabilities, or the outputs of `layer`; UserError for a layer it lacks."""
+    apply = make_apply(network, layer)
 
-    Raises:
-      UserError: no run, no checkpoint, a damaged one.
-    """
-    run = read_run(folder)
-    if run is None:
-        raise UserError(f"there is no run in {folder}: give the --workdir of a training")
-    if not run.keys() >= {"class_names", "train_image", "eval_image"}:
-        raise UserError(f"{folder}/run.json is of an older version: run the training command again, which rewrites it")
-    config, data = run["config"], run["config"]["data"]
-    model = zoo.build_model(config["model_name"], **config["model"])
-    figures = statistics.load(folder / statistics.FILE) if augment.needs_statistics(data["eval_device"]) else None
-    view = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
-    mesh = meshes.make_mesh()
-    place = folder / ("best" if any((folder / "best").glob("[0-9]*")) else "checkpoints")
-    step, variables = read_model(place, _abstract_state(model, config, run["train_image"], mesh))
-    logits = make_predict_step(model, view)
-    everywhere, over_data = meshes.replicated(mesh), meshes.over_data(mesh)
-
-    @functools.partial(jax.jit, in_shardings=(everywhere, over_data), out_shardings=everywhere)
-    def classify(variables: Any, image: jax.Array) -> jax.Array:
-        return jax.nn.softmax(logits(variables, image))
-
-    def probabilities(images: np.ndarray) -> np.ndarray:
-        rows = np.asarray(classify(variables, images))
-        if not np.isfinite(rows).all():
-            raise UserError(f"the outputs of the network in {folder} are not finite: its run diverged, train it again")
+    def outputs(images: np.ndarray) -> np.ndarray:
+        rows = np.asarray(apply(network.variables, images))
+        check_finite(rows, network)
         return rows
 
-    names, network = tuple(run["class_names"]), f"{config['model_name']} '{config['model']['variant']}'"
     return Predictor(
-        f"{network} trained on {data['name']}, step {step} in {place}",
-        names + tuple(f"output {i}" for i in range(len(names), config["model"]["num_classes"])),
-        _preparation(data["eval_host"], tuple(run["eval_image"])),
-        probabilities,
-        config["eval"]["batch_size"] or config["batch_size"],
+        network.description,
+        network.class_names,
+        _preparation(network.config["data"]["eval_host"], network.image_shape),
+        outputs,
+        network.config["eval"]["batch_size"] or network.config["batch_size"],
     )
-
-
-def _abstract_state(model: Any, config: dict[str, Any], image_shape: Sequence[int], mesh: Any) -> State:
-    """The shapes of what a run of `config` trains, without its optimiser, replicated over `mesh`."""
-    no_optimizer = Optimizer(lambda params: None, None, None, None)
-    ema = config["optim"]["ema_decay"] > 0
-    init = functools.partial(init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema)
-    placed = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
-    return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(init))
 
 
 def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarray]:
@@ -107,7 +79,7 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
     def prepare(encoded: bytes) -> np.ndarray:
         image: Any = encoded
         for op in parsed:
-            image = op(image, rng=np.random.default_rng(0))
+            image = op(image, rng=np.random.default_rng(0), epoch=0)
         if image.shape != shape and shape[0] == shape[1]:
             image = host_ops.center_crop(host_ops.resize_short(image, shape[0]), shape[0])
         return host_ops.resize(image, shape[0], shape[1])
@@ -116,7 +88,7 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
 
 
 def predict(predictor: Predictor, paths: Sequence[pathlib.Path]) -> Iterator[tuple[pathlib.Path, np.ndarray | str]]:
-    """Every image file in order with its probabilities [classes], or with what is wrong with it."""
+    """Every image file in order with its outputs, or with what is wrong with it."""
     devices = jax.device_count()
     batch_size = -(-min(predictor.batch_size, len(paths)) // devices) * devices  # one program serves all batches
     with ThreadPoolExecutor() as pool:
@@ -125,7 +97,7 @@ def predict(predictor: Predictor, paths: Sequence[pathlib.Path]) -> Iterator[tup
             loaded = list(pool.map(functools.partial(_read, predictor.prepare), chunk))
             images = [image for image in loaded if isinstance(image, np.ndarray)]
             padded = images + images[-1:] * (batch_size - len(images))
-            rows = iter(predictor.probabilities(np.stack(padded)) if images else ())
+            rows = iter(predictor.outputs(np.stack(padded)) if images else ())
             for path, image in zip(chunk, loaded, strict=True):
                 yield path, image if isinstance(image, str) else next(rows)
 
@@ -147,9 +119,11 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
-        found += files
-        if not files:
+        images = sorted(
+            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
+        )
+        found += images
+        if not images:
             raise UserError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}); sub-folders are not searched")
     return found
 
@@ -161,34 +135,71 @@ def _top(probabilities: np.ndarray, names: Sequence[str], top: int) -> list[dict
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of every image; 2 if one could not be read."""
-    if not flags.FLAGS.workdir or len(argv) < 2:
-        raise UserError("write python -m cnn_papers.predict --workdir=RUN IMAGE… with the folder of a run")
+    """Prints the likeliest classes of every image, or writes features; 2 if an image could not be read."""
+    wanted = flags.FLAGS
+    if bool(wanted.workdir) == bool(wanted.weights) or bool(argv[1:]) == bool(wanted.split):
+        raise UserError(
+            "write python -m cnn_papers.predict --workdir=RUN IMAGE… with the folder of a run, or "
+            "--config=CONFIG --weights=FILE IMAGE…; with --layer=NAME --out=FILE, --split=NAME may stand for the images"
+        )
+    if bool(wanted.layer) != bool(wanted.out) or (wanted.split and not wanted.layer):
+        raise UserError("--layer=NAME and --out=FILE.npz go together, and --split=NAME with them")
+    if wanted.out and not wanted.out.endswith(".npz"):
+        raise UserError(f"--out={wanted.out}: the name of a file of features ends in .npz")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # about damaged files
     paths = find_images(argv[1:])
     doors.use_compile_cache()
-    predictor = load(pathlib.Path(flags.FLAGS.workdir))
-    code = 0
-    print(predictor.description, file=sys.stderr)
-    for path, found in predict(predictor, paths):
-        if isinstance(found, str):
-            print(f"error: {path} {found}", file=sys.stderr)
-            code = 2
-            continue
-        classes = _top(found, predictor.class_names, flags.FLAGS.top)
-        if flags.FLAGS.json:
+    if wanted.workdir:
+        network = trained.from_run(pathlib.Path(wanted.workdir))
+    else:
+        network = trained.from_file(pathlib.Path(wanted.weights), doors.config_value())
+    print(network.description, file=sys.stderr)
+    if wanted.split:
+        features.of_split(network, wanted.layer, wanted.split, pathlib.Path(wanted.out))
+        return 0
+    predictor = make_predictor(network, wanted.layer)
+    found = _readable(predict(predictor, paths))
+    if wanted.layer:
+        rows = list(found)
+        features.of_images(wanted.layer, rows, pathlib.Path(wanted.out))
+        return 0 if len(rows) == len(paths) else 2
+    return 0 if _show(found, predictor, wanted.top, wanted.json) == len(paths) else 2
+
+
+def _readable(found: Iterator[tuple[pathlib.Path, np.ndarray | str]]) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+    """The images that could be read; says what is wrong with the others."""
+    for path, result in found:
+        if isinstance(result, str):
+            print(f"error: {path} {result}", file=sys.stderr)
+        else:
+            yield path, result
+
+
+def _show(found: Iterator[tuple[pathlib.Path, np.ndarray]], predictor: Predictor, top: int, as_json: bool) -> int:
+    """Prints the `top` classes of every image; returns the number of images."""
+    count = 0
+    for path, probabilities in found:
+        count += 1
+        classes = _top(probabilities, predictor.class_names, top)
+        if as_json:
             print(json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False), flush=True)
         else:
             lines = [f"{100 * each['probability']:7.2f}%  {each['class']}" for each in classes]
             print("\n".join([str(path), *lines]), flush=True)
-    return code
+    return count
 
 
 def cli() -> None:
     """The command line."""
+    with contextlib.suppress(ImportError):  # a run takes no config, so its machine need not have ml_collections
+        doors.config_flag()
     flags.DEFINE_string("workdir", "", "folder of the run to predict with")
+    flags.DEFINE_string("weights", "", "instead: a file of published weights, for the network of --config")
     flags.DEFINE_integer("top", 5, "how many classes to print for each image", lower_bound=1)
     flags.DEFINE_bool("json", False, "print one JSON object a line for each image")
+    flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
+    flags.DEFINE_string("out", "", "the .npz file to write features to")
+    flags.DEFINE_string("split", "", "take features of this split of the config's data set instead of images")
     doors.run(main)
 
 

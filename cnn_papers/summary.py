@@ -28,6 +28,10 @@ def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: M
     train, held_out = data.train, data.held_out
     place = "on the devices" if train.resident is not None else "streamed"
     size, paper_size = ("×".join(map(str, shape)) for shape in (network.input, facts.input))
+    if others := train.image_shapes[1:]:
+        size += f" and by epoch {', '.join('×'.join(map(str, shape)) for shape in others)}"
+        size += f" ({1 + len(others)} programs)"
+    of_processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     recipe = f"{config.name}:{config.recipe}"
     if config.recipe != config.paper_recipe:
         recipe += f"  (the paper's own is configs/{config.name}.py:{config.paper_recipe})"
@@ -37,7 +41,7 @@ def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: M
         "model": f"{config.model_name} '{config.model.variant}' at {size}, {config.model.dtype}",
         "parameters": f"{network.params:,}  (paper's network: {facts.params:,})",
         "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {paper_size})",
-        "devices": f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
+        "devices": f"{mesh.size} × {mesh.devices.flat[0].device_kind}{of_processes}",
         "length": f"{steps:,} steps of {config.batch_size} images, {steps * config.batch_size / len(train):.1f} epochs",
         "workdir": str(folder),
     }
@@ -54,6 +58,7 @@ def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
         print(f"{name:>14}  step {row['step']}: {errors(values)}")
     known = importlib.util.find_spec(f"configs.{config.name}")  # not of a config file that lies elsewhere
     for result in importlib.import_module(known.name).REPORTED if known else ():
-        if result.recipe == config.recipe == config.data.name:  # no comparison on other data
+        mine = (config.recipe, config.data.name, config.model.variant)
+        if (result.recipe, result.recipe, result.variant) == mine:  # no comparison on other data
             metric = result.metric.removeprefix("val/")
-            print(f"{'paper':>14}  {metric} {result.value}% ({result.protocol}, {result.source})")
+            print(f"{'paper':>14}  {metric} {result.value}% ({result.variant}, {result.protocol}, {result.source})")

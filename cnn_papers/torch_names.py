@@ -1,24 +1,24 @@
-"""Which torch module holds the parameters of which of our layers, for the families that torchvision publishes.
+"""Which torch module holds the parameters of which of our layers, for the families that torchvision and timm publish.
 
-Each function takes a network and returns {our layer: torch module}, paths joined by "/" and ".". Leaves follow LEAVES.
+A family's function takes a network and returns {our layer: torch module}, paths joined by "/" and "."; the leaves of
+both are LEAVES.
 """
 
-from collections.abc import Mapping
+import re
 from typing import Any
-
-import flax.traverse_util
-import numpy as np
 
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
-def alexnet(model: Any) -> dict[str, str]:
+def _alexnet(model: Any) -> dict[str, str]:
+    if model.table != "one_weird_trick":
+        return {}
     places = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
     names = {layer: f"features.{place}" for layer, place in places.items()}
     return names | {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
 
 
-def vgg(model: Any) -> dict[str, str]:
+def _vgg(model: Any) -> dict[str, str]:
     names, place = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}, 0
     for stage, sizes in enumerate(model.stages, 1):
         for i in range(1, len(sizes) + 1):
@@ -30,19 +30,18 @@ def vgg(model: Any) -> dict[str, str]:
     return names
 
 
-def resnet(model: Any) -> dict[str, str]:
+def _resnet(model: Any) -> dict[str, str]:
     names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
     for stage, count in enumerate(model.blocks, 1):
         for i in range(count):
             ours, theirs = f"conv{stage + 1}_{i + 1}", f"layer{stage}.{i}"
             for j in (1, 2, 3) if model.bottleneck else (1, 2):
                 names |= {f"{ours}/conv{j}": f"{theirs}.conv{j}", f"{ours}/bn{j}": f"{theirs}.bn{j}"}
-            if i == 0 and (stage > 1 or model.bottleneck):
-                names |= {f"{ours}/conv_proj": f"{theirs}.downsample.0", f"{ours}/bn_proj": f"{theirs}.downsample.1"}
+            names |= {f"{ours}/conv_proj": f"{theirs}.downsample.0", f"{ours}/bn_proj": f"{theirs}.downsample.1"}
     return names
 
 
-def densenet(model: Any) -> dict[str, str]:
+def _densenet(model: Any) -> dict[str, str]:
     names = {"conv0": "features.conv0", "bn0": "features.norm0", "norm": "features.norm5", "fc": "classifier"}
     for i, count in enumerate(model.blocks, 1):
         for j in range(1, count + 1):
@@ -55,7 +54,7 @@ def densenet(model: Any) -> dict[str, str]:
     return names
 
 
-def googlenet(model: Any) -> dict[str, str]:
+def _googlenet(model: Any) -> dict[str, str]:
     branches = {
         "1x1": "branch1",
         "3x3_reduce": "branch2.0",
@@ -78,20 +77,18 @@ def googlenet(model: Any) -> dict[str, str]:
     return names
 
 
-def variables_from_torch(
-    state: Mapping[str, np.ndarray], names: Mapping[str, str], like: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The arrays of a state dict as variables shaped as `like`.
+FAMILIES = {"alexnet": _alexnet, "vgg": _vgg, "resnet": _resnet, "densenet": _densenet, "googlenet": _googlenet}
+TIMM = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}  # its VGG
 
-    Convolutions go from [out, in, h, w] to [h, w, in, out]; a linear layer over a flattened map, [out, c·h·w], becomes
-    a convolution of that map's size.
-    """
-    flat = {}
-    for path, leaf in flax.traverse_util.flatten_dict(like).items():
-        value = state[f"{names['/'.join(path[1:-1])]}.{LEAVES[path[-1]]}"]
-        if path[-1] == "kernel":
-            h, w, channels, features = leaf.shape
-            value = value.reshape(features, channels, h, w).transpose(2, 3, 1, 0)
-        assert value.shape == leaf.shape, f"{path}: {value.shape} for {leaf.shape}"
-        flat[path] = value
-    return flax.traverse_util.unflatten_dict(flat)
+
+def published(model_name: str, model: Any) -> dict[str, str]:
+    """{our layer: torch module} of torchvision's file for a network; empty where it publishes none."""
+    return FAMILIES[model_name](model) if model_name in FAMILIES else {}
+
+
+def as_torchvision(key: str) -> str:
+    """The name that torchvision uses today for what a wrapper, timm, or its own older files call `key`."""
+    key = key.removeprefix("module.")  # torch.nn.DataParallel's
+    key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key)
+    module, _, leaf = key.rpartition(".")
+    return f"{TIMM[module]}.{leaf}" if module in TIMM else key

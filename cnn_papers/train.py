@@ -1,23 +1,21 @@
 """The whole run on one page: from a config and a folder to a trained network."""
 
 import collections
-import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import assembly, counting, summary, zoo
+from cnn_papers import assembly, counting, evaluate, placing, summary, trained, zoo
 from cnn_papers.data import statistics
 from cnn_papers.evaluators import single_view
-from cnn_papers.training import curves, optim, workdir
+from cnn_papers.training import agree, curves, optim, workdir
 from cnn_papers.training import mesh as meshes
-from cnn_papers.training.checkpoint import Checkpoints, evaluated, read_model
+from cnn_papers.training.checkpoint import Checkpoints, evaluated
 from cnn_papers.training.step import State, init_state, make_predict_step, make_train_step, zero_totals
 from cnn_papers.training.stop import Stop, stop_on_signal
 from cnn_papers.training.writer import METRICS, Writer, read_rows
@@ -47,6 +45,7 @@ class Run(NamedTuple):
     init: Any
     train_step: Any
     eval_step: Any
+    start: Any  # () -> arrays of other weights to start from, by path
 
 
 def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
@@ -58,11 +57,12 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
       UserError: a mistake in the config, data that is not there, a folder of another run, damaged checkpoints.
     """
     assembly.check_ranges(config)
-    with _held(folder), stop_on_signal() as stop:
-        workdir.check_same_run(folder, config.to_dict())
+    with workdir.held(folder), stop_on_signal() as stop:
+        agree.everywhere(lambda: workdir.check_same_run(folder, config.to_dict()))
         run = assemble(config, folder)
-        workdir.check_space(folder, summary.tree_bytes(run.abstract), config.checkpoint.keep)
-        _write_run(run)
+        if not agree.from_first(lambda: any((folder / "checkpoints").glob("[0-9]*"))):
+            run.start()  # what is wrong with other weights shows before anything is written
+        agree.from_first(lambda: _write_run(run))
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         best = Checkpoints(folder / "best")
         try:
@@ -75,40 +75,17 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
         finally:
             checkpoints.close()
             best.close()
-        if code == DONE:
+        if code == DONE and agree.is_first():
             summary.show_result(config, read_rows(folder / METRICS))
             curves.draw(folder)
-        return code
-
-
-@contextlib.contextmanager
-def _held(folder: pathlib.Path) -> Iterator[None]:
-    """Locks the run's folder; folders made for a run that never came about go again."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    with workdir.locked(folder):
-        try:
-            yield
-        finally:
-            if new and [entry.name for entry in folder.iterdir()] == [".lock"]:
-                (folder / ".lock").unlink()
-                with contextlib.suppress(OSError):  # another run lives beside it
-                    for path in new:
-                        path.rmdir()
-
-
-def evaluate_run(config: Any, folder: pathlib.Path) -> dict[str, float]:
-    """Evaluates the best checkpoint of the run in `folder` on the evaluation split of `config`."""
-    assembly.check_ranges(config)
-    run = assemble(config, folder)
-    step, variables = read_model(folder / "best", run.abstract)
-    values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
-    print(f"{run.data.held_out.split.name}, best checkpoint, step {step}: {summary.errors(values)}")
-    return values
+    if code == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
+        evaluate.evaluate_runs([folder], config, {})
+    return code
 
 
 def assemble(config: Any, folder: pathlib.Path) -> Run:
     """Everything that `config` names, checked and put together; prints the start-up summary."""
-    mesh = meshes.make_mesh(config.mesh.data)
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     model = zoo.build_model(config.model_name, **config.model)
     data = assembly.open_data(config, mesh)
@@ -121,28 +98,34 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
         total_steps=length.total,
         **{key: value for key, value in config.optim.items() if key in optim.SETTINGS},
     )
+    net = placing.over_mesh(config.model_name, model, mesh, bn_group=config.optim.bn_group)
     train_step = make_train_step(
-        model,
+        net,
         optimizer,
         data.augment,
         aux_weight=config.loss.aux_weight,
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
+        bn_group=config.optim.bn_group,
     )
-    eval_step = single_view.make_step(make_predict_step(model, data.view))
+    eval_step = single_view.make_step(make_predict_step(net, data.view))
     everywhere, over_data = meshes.replicated(mesh), meshes.over_data(mesh)
     ema = config.optim.ema_decay > 0
     init = functools.partial(init_state, model, optimizer, image_shape, ema=ema)
-    abstract = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, jax.random.key(0)))
-    eval_step = jax.jit(eval_step, in_shardings=(everywhere, over_data), out_shardings=everywhere)
+    fresh = jax.eval_shape(init, jax.random.key(0))
+    abstract = placing.placed(config.model_name, fresh, mesh, shard_params=config.mesh.shard_params)
     variables = evaluated(abstract.params, abstract.batch_stats, abstract.ema)
+    places, read = placing.places_of(abstract), placing.places_of(variables)
+    eval_step = jax.jit(eval_step, in_shardings=(read, over_data), out_shardings=everywhere)
     assembly.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
+    evaluate.check(config, model, variables, data.view, data.held_out.image_shape)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
-    init = jax.jit(init, out_shardings=everywhere)
+    init = jax.jit(init, out_shardings=places)
+    start = functools.cache(functools.partial(trained.start, config, model, image_shape) if config.init_from else dict)
     train_step = jax.jit(
-        train_step, in_shardings=(everywhere, over_data, everywhere), out_shardings=everywhere, donate_argnums=0
+        train_step, in_shardings=(places, over_data, everywhere), out_shardings=(places, everywhere), donate_argnums=0
     )
-    return Run(config, folder, model, data, length, optimizer, abstract, init, train_step, eval_step)
+    return Run(config, folder, model, data, length, optimizer, abstract, init, train_step, eval_step, start)
 
 
 def run_length(config: Any, examples: int) -> Length:
@@ -152,12 +135,9 @@ def run_length(config: Any, examples: int) -> Length:
     return Length(total, per_epoch, max(1, round(config.eval.every_epochs * per_epoch)))
 
 
-def _placed(sharding: Any, leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
 def _write_run(run: Run) -> None:
     """Keeps with the run what predicting from it takes, so that its data set need not be there."""
+    workdir.check_space(run.folder, summary.tree_bytes(run.abstract), run.config.checkpoint.keep)
     train, held_out = run.data.train, run.data.held_out
     facts = {
         "class_names": train.split.class_names,
@@ -175,7 +155,7 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints) -> S
     checkpoints.remove_after(-1 if step is None else step)
     best.remove_after(-1 if step is None else step)
     if step is None:
-        return run.init(jax.random.key(run.config.seed))
+        return trained.put_in(run.init(jax.random.key(run.config.seed)), run.start(), run.model)
     print(f"going on from step {step} of {run.length.total}")
     return checkpoints.restore(step, run.abstract)
 
@@ -197,7 +177,7 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
                 jax.block_until_ready(state)
                 writer.say(f"first step after {time.monotonic() - began:.1f} s")
                 writer.resume_clock(step)
-            last = step == length.total
+            last, asked = step == length.total, stop.agreed()
             if step % config.log_every_steps == 0 or last:
                 state = _report(run, state, scalars, step, writer)
             if step % length.eval_every == 0 or last:
@@ -205,8 +185,8 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
             if skipped >= config.optim.max_skipped_in_a_row:
                 code = DIVERGED
                 writer.say(f"diverged: loss or gradient not finite for {skipped} steps in a row; lower config.optim.lr")
-            elif stop.requested and not last:
-                code = stop.code
+            elif asked and not last:
+                code = asked
             if step % config.checkpoint.every_steps == 0 or last or code:
                 checkpoints.save(step, state)
                 writer.resume_clock(step)
@@ -225,23 +205,29 @@ def _report(run: Run, state: State, scalars: dict[str, jax.Array], step: int, wr
     values = {name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.train(step, values, run.config.batch_size)
-    return state._replace(totals=jax.device_put(zero_totals(), run.abstract.step.sharding))
+    return state._replace(totals=agree.put(zero_totals(), run.abstract.step.sharding))
 
 
 def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoints) -> State:
     """Evaluates, reports, tells the schedule, and keeps the state if it is the best so far."""
     variables = evaluated(state.params, state.batch_stats, state.ema)
     values = single_view.evaluate(run.eval_step, variables, _eval_batches(run), len(run.data.held_out))
-    earlier = [row["val/top1_error"] for row in read_rows(run.folder / METRICS) if "val/loss" in row]  # finite ones
-    is_best = np.isfinite(values["loss"]) and values["top1_error"] < min(earlier, default=np.inf)
+    is_best = agree.from_first(lambda: _is_best(values, read_rows(run.folder / METRICS)))
     writer.evaluation(step, values, "  (best)" if is_best else "")
-    writer.filters(step, state.params, run.data.train.image_shape[-1])
+    columns = getattr(run.model, "columns", 1)
+    writer.filters(step, state.params, run.data.train.image_shape[-1], columns)
     state = state._replace(opt_state=run.optimizer.observe(state.opt_state, values["top1_error"]))
     if is_best:
         best.save(step, state)
         best.finish()
     writer.resume_clock(step)
     return state
+
+
+def _is_best(values: dict[str, float], rows: list[dict[str, Any]]) -> bool:
+    """Whether the error is finite and below all before it."""
+    earlier = [row["val/top1_error"] for row in rows if "val/loss" in row]  # finite ones
+    return bool(np.isfinite(values["loss"]) and values["top1_error"] < min(earlier, default=np.inf))
 
 
 def _eval_batches(run: Run) -> Any:

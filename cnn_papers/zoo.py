@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import cnn_papers.models
 from cnn_papers.errors import UserError
 
+SHARED = ("columns", "layers")  # files that several networks use
+
 
 def model_names() -> list[str]:
     """The files of `cnn_papers.models` that are networks."""
-    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if module.name != "layers"]
+    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if module.name not in SHARED]
 
 
 def model_module(name: str) -> Any:
@@ -27,6 +29,8 @@ def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Modul
     """The network `name` with its `variant` and other `fields`; a field that is None is left to the variant."""
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype is float32 or bfloat16, not '{dtype}'")
+    if fields.get("num_classes", 1) < 1:
+        raise UserError(f"config.model.num_classes={fields['num_classes']} must be positive")
     try:
         return model_module(name).Model(**fields, dtype=jnp.dtype(dtype))
     except (ValueError, TypeError) as error:

@@ -3,14 +3,12 @@
 import functools
 from typing import Any, NamedTuple
 
-import flax.traverse_util
 import jax
 import numpy as np
 import pytest
-import torch_names
 from compiling import hasty_compiler
 
-from cnn_papers import counting
+from cnn_papers import weights
 from cnn_papers.models import alexnet, densenet, googlenet, resnet, vgg
 
 torch = pytest.importorskip("torch", reason="the references are written in torch")
@@ -21,11 +19,11 @@ SMALL = {"width": 0.125, "num_classes": CLASSES}
 
 
 class Pair(NamedTuple):
-    """Our network, torch's, the names of one in the other, the sizes of image to compare them on (native first)."""
+    """Our network and its file, torch's, the sizes of image to compare them on (native first)."""
 
+    name: str
     model: Any
     reference: Any
-    names: Any
     sizes: tuple[tuple[int, int], ...]
 
 
@@ -33,27 +31,27 @@ def vgg_pair(variant: str) -> Pair:
     model = vgg.Model(variant, **SMALL)
     counts = tuple(len(sizes) for sizes in model.stages)
     reference = functools.partial(torch_reference.vgg, counts, model.batch_norm, *SMALL.values())
-    return Pair(model, reference, torch_names.vgg, ((224, 224), (231, 225)))  # beyond, theirs averages and ours slides
+    return Pair("vgg", model, reference, ((224, 224), (231, 225)))  # beyond, theirs averages and ours slides
 
 
 def resnet_pair(variant: str) -> Pair:
     model = resnet.Model(variant, **SMALL)
     kind = (model.blocks, model.bottleneck, model.stride_in == "3x3")
     reference = functools.partial(torch_reference.ResNet, *kind, *SMALL.values())
-    return Pair(model, reference, torch_names.resnet, ((64, 64), (75, 61)))
+    return Pair("resnet", model, reference, ((64, 64), (75, 61)))
 
 
 def densenet_pair() -> Pair:
     model = densenet.Model("121", blocks=(3, 4, 2, 3), **SMALL)
     reference = functools.partial(torch_reference.densenet, model.blocks, 4, CLASSES)
-    return Pair(model, reference, torch_names.densenet, ((64, 64), (75, 61)))
+    return Pair("densenet", model, reference, ((64, 64), (75, 61)))
 
 
 PAIRS = {
     "alexnet": lambda: Pair(
+        "alexnet",
         alexnet.Model("one_weird_trick", **SMALL),
         functools.partial(torch_reference.alexnet, *SMALL.values()),
-        torch_names.alexnet,
         ((224, 224), (191, 256)),
     ),
     "vgg-A": lambda: vgg_pair("A"),
@@ -63,9 +61,9 @@ PAIRS = {
     "resnet-50-v1.5": lambda: resnet_pair("50-v1.5"),
     "densenet-121": densenet_pair,
     "googlenet-torchvision": lambda: Pair(
+        "googlenet",
         googlenet.Model("torchvision", dropout=0.0, aux_dropout=0.0, **SMALL),
         functools.partial(torch_reference.GoogLeNet, googlenet.TABLE, *SMALL.values()),
-        torch_names.googlenet,
         ((64, 64), (107, 93)),
     ),
 }
@@ -104,24 +102,24 @@ def assert_close(ours: Any, theirs: Any) -> None:
 
 @pytest.fixture(scope="module", params=PAIRS)
 def pair(request):
-    model, make, names, sizes = PAIRS[request.param]()
+    name, model, make, sizes = PAIRS[request.param]()
     with torch.no_grad():
         reference = make().eval()
         state = perturb(reference)
-    like = counting.abstract_variables(model, (*sizes[0], 3))
-    return model, reference, state, names(model), like, sizes
+    return name, model, reference, state, sizes
 
 
-def test_every_tensor_has_a_place(pair):
-    _, _, state, names, like, _ = pair
-    paths = flax.traverse_util.flatten_dict(like)
-    used = [f"{names['/'.join(path[1:-1])]}.{torch_names.LEAVES[path[-1]]}" for path in paths]
-    assert sorted(used) == sorted(state)
+def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tuple[int, int]) -> Any:
+    """The torch weights in our layout; every tensor must have found its place."""
+    source = weights.from_torch(state, name, model, (*size, 3), place="torch")
+    arrays, fresh = weights.select(source, model, (*size, 3))
+    assert not fresh
+    return weights.put({}, arrays, model)
 
 
 def test_logits_are_torchs_at_even_and_odd_sizes(pair):
-    model, reference, state, names, like, sizes = pair
-    variables = torch_names.variables_from_torch(state, names, like)
+    name, model, reference, state, sizes = pair
+    variables = variables_of(state, name, model, sizes[0])
     apply = jax.jit(lambda variables, image: model.apply(variables, image)[0])
     for size in sizes:
         image, theirs = images(*size)
@@ -132,13 +130,21 @@ def test_logits_are_torchs_at_even_and_odd_sizes(pair):
         assert_close(apply(variables, image), expected)
 
 
+def test_exported_weights_load_into_torch_and_are_the_same(pair):
+    name, model, reference, state, sizes = pair
+    exported = weights.to_torch(variables_of(state, name, model, sizes[0]), name, model)
+    assert exported.keys() == state.keys()
+    for key, value in exported.items():
+        np.testing.assert_array_equal(value, state[key], err_msg=key)
+    reference.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()}, strict=True)
+
+
 def test_auxiliary_heads_of_googlenet_are_torchs_in_training():
-    model, make, names, _ = PAIRS["googlenet-torchvision"]()
+    name, model, make, _ = PAIRS["googlenet-torchvision"]()
     with torch.no_grad():
         reference = make().train()
         state = perturb(reference)
-        like = counting.abstract_variables(model, (96, 96, 3))
-        variables = torch_names.variables_from_torch(state, names(model), like)
+        variables = variables_of(state, name, model, (96, 96))
         image, theirs = images(96, 96)
         expected = reference(theirs)
 

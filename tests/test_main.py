@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import NamedTuple
@@ -11,11 +12,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from absl import flags
+from commands import exit_code
 
 from cnn_papers import doors, main, summary, train
 from cnn_papers.data.sources import open_split
 from cnn_papers.training import workdir
+from cnn_papers.training.writer import read_rows
 from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -71,16 +73,8 @@ def command(tmp_path, monkeypatch, capfd, digits_dir):
         own = {"--config.data.data_dir": digits_dir, "--config.mesh.data": 1} if RESNET in arguments else {}
         given = {argument.partition("=")[0] for argument in arguments}
         defaults = [f"{flag}={value}" for flag, value in own.items() if flag not in given]
-        monkeypatch.setattr(sys, "argv", ["main", *arguments, *defaults])
         capfd.readouterr()
-        try:
-            with pytest.raises(SystemExit) as caught:
-                main.cli()
-        finally:
-            for name in [name for name in flags.FLAGS if name.split(".")[0] in ("config", "workdir", "mode")]:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-        code = caught.value.code
+        code = exit_code(main.cli, *arguments, *defaults)
         assert isinstance(code, int)
         return Outcome(code, *capfd.readouterr())
 
@@ -112,7 +106,10 @@ KEYS = [
     ("--config.optim.moment=3", "there is no config key config.optim.moment; did you mean config.optim.momentum?"),
     ("--config.model.widht=3", "there is no config key config.model.widht; did you mean config.model.width?"),
     ("--config.modle.width=3", "there is no config key config.modle; did you mean config.model?"),
-    ("--config.optim.xyz=3", "there is no config key config.optim.xyz; config.optim has: accumulate, ema_decay, lr,"),
+    (
+        "--config.optim.xyz=3",
+        "there is no config key config.optim.xyz; config.optim has: accumulate, bn_group, ema_decay,",
+    ),
     ("--config.optim.lr.x=3", "config.optim.lr has no keys: write --config.optim.lr=value"),
     ("--noconfig.optim.nestrov", "there is no config key config.optim.nestrov; did you mean config.optim.nesterov?"),
     ("--confg=configs/resnet.py", "Unknown command line flag 'confg'. Did you mean: config"),
@@ -141,7 +138,9 @@ RANGES = [
     ("--config.eval.batch_size=-1", "config.eval.batch_size=-1 must be zero or more"),
     ("--config.seed=-1", "config.seed=-1 must be zero or more"),
     ("--config.seed=99999999999999999999", "config.seed=99999999999999999999 must be below 2**32"),
-    ("--config.eval.protocol=twelve_crops", "unknown config.eval.protocol 'twelve_crops'; there are: single_view"),
+    ("--config.eval.protocol=twelve_crops", "config.eval.protocol: there is no 'twelve_crops'"),
+    ("--config.eval.protocol=ten_crop(36, 32)", "a crop of 36 does not fit images of shorter side 32"),
+    ("--config.eval.precise_bn=-1", "config.eval.precise_bn=-1 must be zero or more"),
 ]
 PIECES = [
     ("--config.data.name=digitss", "no data set is called 'digitss': did you mean digits?"),
@@ -171,6 +170,14 @@ PIECES = [
     ("--config.optim.lr_mults=3", "config.optim.lr_mults=(3,) takes ((regex, factor), …)"),
     ("--config.optim.lr_mults=(('fd/.*', 2.0),)", "config.optim.lr_mults: 'fd/.*' matches no parameter"),
     ("--config.optim.momentum_form=adam", "config.optim.momentum_form is 'caffe' or 'torch', not 'adam'"),
+    ("--config.eval.protocol=overfeat_dense", "overfeat_dense needs a network that pools last at every offset"),
+    ("--config.init_from=none.pth", "there is no weights file none.pth to read: No such file"),
+    ("--config.init_layers=conv1", "config.init_layers says what to take of config.init_from, which is empty"),
+    ("--config.model.num_classes=0", "config.model.num_classes=0 must be positive"),
+    ("--config.mesh.column=2", "config.mesh.column=2: resnet has no columns; alexnet, vgg have"),
+    ("--config.mesh.column=9", "config.mesh.column=9, but there are 8 devices; 1 has no such axis"),
+    ("--config.optim.bn_group=7", "config.optim.bn_group=7 does not divide the batch of 64"),
+    ("--weights=a.pth", "--weights goes with --mode=eval and without --workdir"),
     ("--config.mesh.data=9", "config.mesh.data=9, but there are 8 devices; -1 takes all of them"),
     ("--config.optim.accumulate=3", "config.batch_size=64 does not divide into 3 × 1 parts"),
 ]
@@ -287,7 +294,7 @@ def test_a_workdir_of_another_run_is_refused_with_the_differences(command, finis
 
 def test_evaluating_where_no_run_is_says_so(command, tmp_path):
     line = assert_one_line(command(RESNET, "--mode=eval"))
-    assert "there is no checkpoint in runs/resnet-desk/best" in line
+    assert "there is no run in runs/resnet-desk: give the folder of a training" in line
     assert not (tmp_path / "runs").exists()
 
 
@@ -316,23 +323,41 @@ def test_a_finished_run_says_so(command, finished):
     assert (folder / "metrics.jsonl").read_bytes() == metrics
 
 
-def test_a_finished_run_is_evaluated_alike_on_any_number_of_devices(command, finished):
-    folder = finished[0] / "runs" / "resnet-desk"
-    before = contents(folder)
-    lines = set()
+def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finished, tmp_path):
+    run = shutil.copytree(finished[0] / "runs" / "resnet-desk", tmp_path / "run")
+    before = contents(run)
+    protocol, found = "--config.eval.protocol=single_view|ten_crop(32, 36)", set()
     for devices, batch_size in ((1, 64), (2, 101)):
         size = f"--config.eval.batch_size={batch_size}"
-        outcome = command(RESNET, f"--workdir={folder}", "--mode=eval", f"--config.mesh.data={devices}", size)
-        assert outcome.code == 0
-        lines.add(outcome.out.splitlines()[-1])
-    assert len(lines) == 1 and lines.pop().startswith("digits[test], best checkpoint, step 2: top-1 error ")
-    assert contents(folder) == before
+        outcome = command(RESNET, f"--workdir={run}", "--mode=eval", f"--config.mesh.data={devices}", size, protocol)
+        assert outcome.code == 0, outcome
+        single, ten = outcome.out.splitlines()[-3:-1]
+        assert single.startswith("single_view ") and ten.startswith("ten_crop(32, 36) ")
+        found.add((*single.split()[1:3], *ten.split()[2:4]))
+    assert len(found) == 1  # the rows too are the same, and stand there once
+    assert [row.get("test/protocol") for row in read_rows(run / "metrics.jsonl")][-3:] == [
+        *(None, "single_view", "ten_crop(32, 36)")
+    ]
+    changed = {name for name, digest in contents(run).items() if before.get(name) != digest}
+    assert changed == {"metrics.jsonl", "timing.jsonl"}
+
+
+def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
+    folder = finished[0] / "runs" / "resnet-desk"
+    twin, other = shutil.copytree(folder, tmp_path / "twin"), shutil.copytree(folder, tmp_path / "other")
+    outcome = command(RESNET, f"--workdir={twin},{other}", "--mode=eval")
+    assert outcome.code == 0, outcome
+    first, second, mean = (line.split() for line in outcome.out.splitlines()[-3:])
+    assert (first[0], second[0], mean[:3]) == (str(twin), str(other), ["mean", "of", "2"])
+    assert first[2:4] == second[2:4] == mean[4:6]
+    line = assert_one_line(command(RESNET, f"--workdir={twin},{tmp_path}/none", "--mode=eval"))
+    assert f"there is no run in {tmp_path}/none" in line
 
 
 def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
     config, row = resnet.get_config("cifar10"), {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0}
     summary.show_result(config, [row])
-    assert "paper  top1_error 8.75% (ResNet-20" in capsys.readouterr().out
+    assert "paper  top1_error 8.75% (cifar-20, trained on 50k" in capsys.readouterr().out
     config.name = "mine"
     summary.show_result(config, [row])
     shown = capsys.readouterr().out

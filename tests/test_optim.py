@@ -204,6 +204,7 @@ T = np.arange(100)
         ("step_fractions(0.5, 0.75)", np.select([T < 50, T < 75], [1, 0.1], 0.01)),
         ("exponential(0.96)", 0.96 ** (T // 10)),
         ("exponential(0.96, every_epochs=2)", 0.96 ** (T // 20)),
+        ("linear(0.2, epochs=5)", np.where(T < 50, 1 - 0.8 * T / 50, 0.2)),
         ("poly", np.sqrt(1 - T / 100)),
         ("poly(1)", 1 - T / 100),
         ("cosine", 0.5 + 0.5 * np.cos(np.pi * T / 100)),

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
+from commands import exit_code
 from compiling import hasty_compiler
 from PIL import Image
 
-from cnn_papers import predict, zoo
+from cnn_papers import predict, trained, weights, zoo
+from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.training.checkpoint import Checkpoints
@@ -26,12 +27,17 @@ from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
 from cnn_papers.training.writer import read_rows
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
+
+
+def load(folder: pathlib.Path) -> predict.Predictor:
+    return predict.make_predictor(trained.from_run(folder))
 
 
 @pytest.fixture(scope="module")
 def predictor(tiny_run) -> predict.Predictor:
-    return predict.load(tiny_run)
+    return load(tiny_run)
 
 
 def picture() -> np.ndarray:
@@ -177,38 +183,38 @@ def test_images_of_another_size_than_the_runs_are_scaled_and_cropped(run_copy):
     edit(run_copy, lambda run: run["config"]["data"].update(eval_host="decode"))
     wide = Image.new("RGB", (300, 100), BLUE)
     wide.paste(RED, (100, 0, 200, 100))
-    pixels = predict.load(run_copy).prepare(encode(wide, "PNG"))
+    pixels = load(run_copy).prepare(encode(wide, "PNG"))
     np.testing.assert_array_equal(pixels, np.broadcast_to(RED, (32, 32, 3)))
-    small = predict.load(run_copy).prepare(encode(Image.new("RGB", (8, 9), RED), "PNG"))
+    small = load(run_copy).prepare(encode(Image.new("RGB", (8, 9), RED), "PNG"))
     np.testing.assert_array_equal(small, np.broadcast_to(RED, (32, 32, 3)))
 
 
 def test_the_last_checkpoint_serves_before_the_first_evaluation(run_copy):
-    assert predict.load(run_copy).description == f"resnet 'cifar-8' trained on digits, step 3 in {run_copy / 'best'}"
+    assert load(run_copy).description == f"resnet 'cifar-8' trained on digits, step 3 in {run_copy / 'best'}"
     shutil.rmtree(run_copy / "best")
-    assert predict.load(run_copy).description.endswith(f"step 3 in {run_copy / 'checkpoints'}")
+    assert load(run_copy).description.endswith(f"step 3 in {run_copy / 'checkpoints'}")
     shutil.rmtree(run_copy / "checkpoints")
     with pytest.raises(UserError, match=r"there is no checkpoint in .*checkpoints"):
-        predict.load(run_copy)
+        load(run_copy)
 
 
 def test_a_run_that_lacks_something(run_copy, tmp_path):
     with pytest.raises(UserError, match=r"there is no run in .*nothing"):
-        predict.load(tmp_path / "nothing")
+        load(tmp_path / "nothing")
     (run_copy / "statistics.npz").rename(tmp_path / "statistics.npz")
     with pytest.raises(UserError, match=r"run/statistics.npz"):
-        predict.load(run_copy)
+        load(run_copy)
     edit(run_copy, lambda run: run.pop("eval_image"))
     with pytest.raises(UserError, match="run the training command again"):
-        predict.load(run_copy)
+        load(run_copy)
     (run_copy / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run.json cannot be read"):
-        predict.load(run_copy)
+        load(run_copy)
 
 
 def test_outputs_beyond_the_class_names_have_numbers(run_copy):
     edit(run_copy, lambda run: run.update(class_names=["zero", "one"]))
-    names = predict.load(run_copy).class_names
+    names = load(run_copy).class_names
     assert names == ("zero", "one", *(f"output {i}" for i in range(2, 10)))
 
 
@@ -233,14 +239,14 @@ def save_best(folder: pathlib.Path, state: State) -> None:
 def test_the_running_average_predicts_where_there_is_one(run_copy, averaged):
     params = jax.tree.map(lambda w: jnp.nan * w, averaged.params)
     save_best(run_copy, averaged._replace(params=params, ema=jax.tree.map(jnp.zeros_like, averaged.ema)))
-    rows = predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
+    rows = load(run_copy).outputs(np.zeros((8, 32, 32, 3), np.uint8))
     np.testing.assert_allclose(rows, 0.1, rtol=1e-6)
 
 
 def test_a_diverged_run_says_so(run_copy, averaged):
     save_best(run_copy, averaged._replace(ema=jax.tree.map(lambda w: jnp.nan * w, averaged.ema)))
-    with pytest.raises(UserError, match="not finite: its run diverged"):
-        predict.load(run_copy).probabilities(np.zeros((8, 32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match="not finite: its training diverged"):
+        load(run_copy).outputs(np.zeros((8, 32, 32, 3), np.uint8))
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -274,15 +280,7 @@ def command(monkeypatch, capfd):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
 
     def run(*arguments: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["predict", *arguments])
-        try:
-            with pytest.raises(SystemExit) as caught:
-                predict.cli()
-        finally:
-            for name in ("workdir", "top", "json"):
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-        return caught.value.code, *capfd.readouterr()
+        return exit_code(predict.cli, *arguments), *capfd.readouterr()
 
     return run
 
@@ -297,6 +295,75 @@ def test_text_is_for_people(tiny_run, tmp_path, command):
     assert chances == sorted(chances, reverse=True) and {line.split()[1] for line in lines} < set("0123456789")
 
 
+def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command):
+    """Both by themselves, and as the network's own endpoints say."""
+    edit(run_copy, lambda run: run["config"]["data"].update(data_dir=str(tiny_run.parent / "data")))
+    out = tmp_path / "deep" / "test.npz"
+    code, text, _ = command(f"--workdir={run_copy}", "--layer=pool", f"--out={out}", "--split=test")
+    assert (code, text) == (0, f"{out}: pool of digits[test], 360×1×1×8\n")
+    found = np.load(out)
+    split = open_split("digits", "test", str(tiny_run.parent / "data"))
+    assert found["features"].dtype == np.float32 and found["features"].shape == (360, 1, 1, 8)
+    assert found["label"].tolist() == [example["label"] for example in split.examples]
+    assert found["class_names"].tolist() == list("0123456789")
+    for i in (0, 359, 7):
+        (tmp_path / f"{i}.png").write_bytes(split.examples[i]["image"])
+    (tmp_path / "b.png").touch()
+    arguments = [str(tmp_path / name) for name in ("0.png", "b.png", "359.png", "7.png")]
+    code, _, err = command(f"--workdir={run_copy}", "--layer=pool", f"--out={out}", *arguments)
+    assert code == 2 and "b.png cannot be decoded" in err
+    images = np.load(out)
+    assert images["path"].tolist() == [arguments[i] for i in (0, 2, 3)]
+    np.testing.assert_allclose(images["features"], found["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6)
+    network = trained.from_run(run_copy)
+    image = np.stack([predict.make_predictor(network).prepare(split.examples[7]["image"])])
+    _, ends = network.model.apply(network.variables, network.view(image, jax.random.key(0)))
+    np.testing.assert_allclose(found["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_features_that_cannot_be(tiny_run, tmp_path, command):
+    (tmp_path / "b.png").touch()
+    (tmp_path / "good.png").write_bytes(IMAGES["png"][0])
+    (tmp_path / "folder.npz").mkdir()
+    out = f"--out={tmp_path / 'f.npz'}"
+    for arguments, message in {
+        ("--layer=fc7", out, "b.png"): "the network has no layer 'fc7'; there are: conv1, conv2_1, pool, fc",
+        ("--layer=fc", out, str(tmp_path / "b.png")): "none of the images could be read",
+        ("--layer=fc", out, "--split=tset"): "digits has no split 'tset'",
+        ("--layer=fc", "--out=/proc/nowhere/f.npz", str(tmp_path / "good.png")): "cannot write /proc/nowhere/f.npz",
+        ("--layer=fc", f"--out={tmp_path}/folder.npz", str(tmp_path / "good.png")): "is there already and no file",
+        ("--layer=fc", f"--out={tmp_path}/f.png", str(tmp_path / "good.png")): "the name of a file of features ends in",
+    }.items():
+        code, _, err = command(f"--workdir={tiny_run}", *arguments)
+        assert code == 2 and message in err.splitlines()[-1], err
+        assert not (tmp_path / "f.npz").exists() and "Traceback" not in err
+
+
+def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_path, command):
+    """Exported, then read with a config; figures of the training images are written out, as a file has none."""
+    network = trained.from_run(run_copy)
+    weights.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
+    (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
+    _, expected, _ = command(f"--workdir={run_copy}", str(tmp_path / "a.png"), "--json")
+    figures = statistics.load(run_copy / "statistics.npz")
+    mean, std = (tuple(map(float, values)) for values in (figures.mean, figures.std))
+    arguments = [
+        "--config=configs/resnet.py",
+        f"--weights={tmp_path / 'net.safetensors'}",
+        "--config.model.blocks=(1,)",
+        "--config.model.widths=(8,)",
+        str(tmp_path / "a.png"),
+        "--json",
+    ]
+    code, _, err = command(*arguments)
+    assert code == 2 and "config.data.eval_device='standardize' needs figures of the training images" in err
+    code, out, err = command(*arguments, f"--config.data.eval_device=normalize({mean}, {std})")
+    assert code == 0, err
+    for one, other in zip(json.loads(out)["classes"], json.loads(expected)["classes"], strict=True):
+        assert one["class"] == other["class"]
+        assert one["probability"] == pytest.approx(other["probability"], rel=1e-5)
+
+
 def test_more_classes_than_there_are(tiny_run, tmp_path, command):
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
     code, out, _ = command(f"--workdir={tiny_run}", str(tmp_path / "a.png"), "--top=99", "--json")
@@ -309,6 +376,11 @@ def test_more_classes_than_there_are(tiny_run, tmp_path, command):
     [
         ([], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
         (["--workdir=run"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (["--workdir=run", "--weights=a.pth", "a.png"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (["--workdir=run", "--split=test", "a.png"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (["--workdir=run", "--layer=fc", "a.png"], "--layer=NAME and --out=FILE.npz go together"),
+        (["--workdir=run", "--split=test"], "--layer=NAME and --out=FILE.npz go together"),
+        (["--weights=a.pth", "a.png"], "--config is missing"),
         (["--workdir=nowhere", "a.png"], "there is no run in nowhere"),
         (["--workdir=run", "--top=0", "a.png"], "flag --top=0: 0 is not a positive integer"),
         (["--wrkdir=run", "a.png"], "Unknown command line flag 'wrkdir'. Did you mean: workdir"),

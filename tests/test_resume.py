@@ -160,15 +160,17 @@ def test_another_configuration_does_not_touch_the_run(home, golden):
     assert sorted((path, path.stat().st_mtime_ns) for path in golden.rglob("*") if path.name != ".lock") == before
 
 
-def test_evaluation_gives_the_best_rows_errors(home, golden):
+def test_evaluation_gives_the_best_rows_errors(home, golden, tmp_path):
     rows = [row for row in read_rows(golden / METRICS) if "val/top1_error" in row]
     best = min(rows, key=lambda row: row["val/top1_error"])
-    code, out, err = _run(home, golden, *SMALL, "--mode=eval")
+    run = shutil.copytree(golden, tmp_path / "run")
+    code, out, err = _run(home, run, *SMALL, "--mode=eval")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == (
-        f"digits[test], best checkpoint, step {best['step']}: "
-        f"top-1 error {best['val/top1_error']:.2f}%, top-5 error {best['val/top5_error']:.2f}%"
-    )
+    *_, description, tested, _, line = out.splitlines()
+    assert description.endswith(f"trained on digits, step {best['step']} in {run}/best")
+    assert tested.startswith("tested on digits[test") and line.split()[:3] == [
+        *("single_view", f"{best['val/top1_error']:.2f}%", f"{best['val/top5_error']:.2f}%")
+    ]
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_goes_on(home, golden, tmp_path):

@@ -147,6 +147,18 @@ def test_tensorboard_reads_the_scalars_and_the_filters(tmp_path):
     assert (picture.step, picture.height, picture.width) == (10, *pixels.shape[:2])
 
 
+def test_each_column_is_a_picture_of_its_own(tmp_path):
+    run = _open(tmp_path)
+    run.filters(10, {"conv1": KERNEL}, channels=1, columns=2)
+    run.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    half = KERNEL.shape[-1] // 2
+    for tag, part in {"conv1_column1": KERNEL[..., :half], "conv1_column2": KERNEL[..., half:]}.items():
+        pixels = cv2.imdecode(np.frombuffer(events.Images(tag)[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(pixels[..., ::-1], filter_grid(part))
+
+
 def test_tensorboard_forgets_the_lost_future_and_nothing_else(tmp_path):
     for start, steps, loss in ((0, (5, 10, 15, 20), 0.0), (10, (15, 20, 25), 0.25), (25, (30,), 0.25)):
         run = _open(tmp_path, start=start)

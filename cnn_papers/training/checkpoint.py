@@ -2,6 +2,8 @@
 
 orbax renames a step into place once it is whole, but restores a flipped bit without a word; so each step folder also
 gets `digests.json`. A step without it was cut off between the two and does not count.
+
+Several processes all save and restore, each its part of the arrays; the first one writes and reads the digests.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_papers.errors import UserError
+from cnn_papers.training import agree
 from cnn_papers.training.step import State
 
 DIGESTS = "digests.json"
@@ -42,6 +45,9 @@ class Checkpoints:
             step_format_fixed_length=8,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=self.folder.name  # `best` is saved while `checkpoints` still may be
+            ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._thread: threading.Thread | None = None
@@ -70,8 +76,10 @@ class Checkpoints:
             self._thread = None
         if self._error is not None:
             error, self._error, self._failed = self._error, None, True
+            if agree.is_loss(error):
+                raise error
             free = shutil.disk_usage(self.folder).free
-            good = self.newest_good()
+            good = self._newest_good()
             raise UserError(
                 f"saving a checkpoint in {self.folder} failed, {free:,} bytes free, last good step {good}: "
                 f"{_reason(error)}"
@@ -91,6 +99,9 @@ class Checkpoints:
         Raises:
           UserError: steps are there, and every one is damaged.
         """
+        return agree.from_first(self._newest_good)
+
+    def _newest_good(self) -> int | None:
         self._manager.reload()
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -106,9 +117,9 @@ class Checkpoints:
 
     def remove_after(self, step: int) -> None:
         """Removes the steps beyond `step`: damaged ones, and those of a future that will be computed again."""
-        for later in self._manager.all_steps():
-            if later > step:
-                self._manager.delete(later)
+        self._manager.reload()
+        for later in agree.from_first(lambda: [other for other in self._manager.all_steps() if other > step]):
+            self._manager.delete(later)
 
     def restore(self, step: int, state: State) -> State:
         """The state saved as `step`, in the shapes and shardings of `state`."""
@@ -140,6 +151,8 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            if not agree.is_first():
+                return
             text = json.dumps(_digests(self._path(step)), indent=1)
             part = self._path(step) / (DIGESTS + ".tmp")
             part.write_text(text)

@@ -1,5 +1,9 @@
-"""Signals that ask a run to stop: the step ends, the state is saved, the process exits."""
+"""Signals that ask a run to stop: the step ends, the state is saved, the process exits.
 
+Of several processes one may be asked; all stop after the same step.
+"""
+
+import collections
 import contextlib
 import os
 import signal
@@ -7,7 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+import jax
+
+from cnn_papers.training import agree
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+AHEAD = 2  # steps after which the host looks at what the processes told each other: waiting would hold up the devices
 SECOND_THOUGHT_S = 1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
 
 
@@ -17,6 +26,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since = 0.0
+        self._asked: collections.deque[jax.Array] = collections.deque()
 
     @property
     def requested(self) -> bool:
@@ -25,6 +35,17 @@ class Stop:
     @property
     def code(self) -> int:
         return 128 + (self.signal or 0)
+
+    def agreed(self) -> int:
+        """The exit code for all processes to stop with now, 0 to go on; every process asks after every step."""
+        if jax.process_count() == 1:
+            return self.code if self.requested else 0
+        self._asked.append(agree.largest(self.signal or 0))
+        number = int(self._asked.popleft()) if len(self._asked) > AHEAD else 0
+        if number and not self.requested:
+            self.signal = number
+            print(f"{signal.Signals(number).name} at another process: saving, then stopping", flush=True)
+        return 128 + number if number else 0
 
     def _receive(self, number: int, _: object) -> None:
         if self.signal is None:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,14 +11,61 @@ import pathlib
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from cnn_papers.errors import UserError
+from cnn_papers.training import agree
 
-RUN = "run.json"
-# What may differ when a run is taken up again: where things lie, how long and how loudly it runs.
-FREE_KEYS = ("checkpoint", "data.data_dir", "data.resident", "log_every_steps", "mesh", "total_epochs", "total_steps")
+RUN, LOCK = "run.json", ".lock"
+SEEN_WITHIN_S = 30.0  # by all hosts
+# What may differ when a run is taken up again: where things lie, how long and how loudly it runs, its final test.
+FREE_KEYS = (
+    *("checkpoint", "data.data_dir", "data.resident", "eval.mirror", "eval.precise_bn", "eval.protocol"),
+    *("log_every_steps", "mesh", "total_epochs", "total_steps"),
+)
+
+
+@contextlib.contextmanager
+def held(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds `workdir` for the run, of all its processes; folders made for a run that never came about go again.
+
+    Raises:
+      UserError: another run holds it, it cannot be written to, or not every process sees the same folder.
+    """
+    with contextlib.ExitStack() as stack:
+        agree.from_first(lambda: stack.enter_context(_kept(workdir)))
+        owner = agree.from_first((workdir / LOCK).read_text)
+        agree.everywhere(lambda: _check_shared(workdir, owner))
+        yield
+
+
+@contextlib.contextmanager
+def _kept(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds `workdir` (made if missing) for this process, and removes what it made if it then holds nothing."""
+    new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    with locked(workdir):
+        try:
+            yield
+        finally:
+            if new and [entry.name for entry in workdir.iterdir()] == [LOCK]:
+                (workdir / LOCK).unlink()
+                with contextlib.suppress(OSError):  # another run lives beside it
+                    for path in new:
+                        path.rmdir()
+
+
+def _check_shared(workdir: pathlib.Path, owner: str) -> None:
+    """Raises UserError unless the lock that process 0 wrote is seen here; network file systems take their time."""
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while not (workdir / LOCK).is_file() or (workdir / LOCK).read_text() != owner:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"workdir {workdir} is not the same folder on {socket.gethostname()} as for process 0: "
+                "give one that all hosts share with --workdir"
+            )
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -29,7 +77,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("a+")
+        file = (workdir / LOCK).open("a+")
     except OSError as error:
         raise UserError(
             f"workdir {workdir} cannot be written to: {error.strerror}; give another with --workdir"
@@ -71,7 +119,11 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-    """Raises UserError if `workdir` holds a run of another configuration, with the differences that matter."""
+    """Raises UserError if `workdir` holds a run of another configuration, with the differences that matter.
+
+    Also if the processes of this run have different ones.
+    """
+    agree.on_same(hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations")
     run = read_run(workdir)
     if run is None:
         if any((workdir / "checkpoints").glob("[0-9]*")):

@@ -18,6 +18,7 @@ import numpy as np
 import rich.progress
 
 from cnn_papers.errors import UserError
+from cnn_papers.training import agree
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 Row = dict[str, Any]
@@ -38,13 +39,16 @@ class Writer:
     """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first.
 
     A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on a full disk.
+    Of several processes the first alone writes.
     """
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int, steps_per_epoch: float):
         self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
-        for name in (METRICS, TIMING):
-            _cut_back(workdir / name, start_step)
-        self._events = _open_events(workdir, start_step)
+        self._events: Events | None = None
+        if agree.is_first():
+            for name in (METRICS, TIMING):
+                _cut_back(workdir / name, start_step)
+            self._events = _open_events(workdir, start_step)
         self._bar = _open_bar(start_step, total_steps)
         self._since, self._step = time.monotonic(), start_step
 
@@ -74,11 +78,17 @@ class Writer:
         errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
         self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}")
 
-    def filters(self, step: int, params: Any, channels: int) -> None:
-        """Draws the first layer's kernels, those that read an image of so many channels, for TensorBoard."""
+    def filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
+        """Draws the first layer's kernels, those that read an image of so many channels, for TensorBoard.
+
+        Each of a network's `columns` is a picture of its own, since they learn different things (AlexNet §6.1).
+        """
         kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels]
-        if self._events and kernels:
-            self._events.image(step, "conv1", filter_grid(np.asarray(kernels[0], np.float32)))
+        if kernels:
+            kernel = agree.gathered(kernels[0]).astype(np.float32)
+            for i, part in enumerate(np.split(kernel, columns, -1) if self._events else [], 1):
+                assert self._events
+                self._events.image(step, f"conv1_column{i}" if columns > 1 else "conv1", filter_grid(part))
 
     def say(self, text: str) -> None:
         """One line on the terminal, above the bar if there is one."""
@@ -98,6 +108,8 @@ class Writer:
         return f"{step / self.steps_per_epoch:.1f}"
 
     def _write(self, name: str, step: int, row: Row) -> None:
+        if not agree.is_first():
+            return
         row = {name: value for name, value in row.items() if math.isfinite(value)}
         try:
             with (self.workdir / name).open("a") as file:

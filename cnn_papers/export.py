@@ -1,0 +1,62 @@
+"""A trained network for other programs: python -m cnn_papers.export --workdir=RUN --out=FILE.
+
+FILE ends in `.safetensors`: the weights in torch's layout, under torchvision's names where it publishes the family; or
+in `.stablehlo`: a serialised program (`jax.export.deserialize`) that takes uint8 images [batch, h, w, c] of any batch
+size, prepared as `eval_host` leaves them, and gives float32 class probabilities [batch, classes]. Weights and device
+operations are inside; it runs on CPU, CUDA and TPU.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from cnn_papers import doors, files, trained, weights
+from cnn_papers.errors import UserError
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def main(argv: list[str]) -> None:
+    """Writes the network that the flags name."""
+    wanted = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument '{argv[1]}'")
+    if not wanted.workdir or not wanted.out:
+        raise UserError("write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo")
+    path = pathlib.Path(wanted.out)
+    if path.suffix.lower() not in (".safetensors", ".stablehlo"):
+        raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
+    network = trained.from_run(pathlib.Path(wanted.workdir))
+    if path.suffix.lower() == ".safetensors":
+        weights.write(path, network.variables, network.config["model_name"], network.model)
+    else:
+        write_program(path, network)
+    print(f"{path}: {network.description}, {path.stat().st_size:,} bytes")
+
+
+def write_program(path: pathlib.Path, network: trained.Trained) -> None:
+    """Writes the program (uint8 images [batch, h, w, c]) -> float32 probabilities [batch, classes] of `network`."""
+    variables = jax.device_get(network.variables)
+
+    def probabilities(image: jax.Array) -> jax.Array:
+        logits, _ = network.model.apply(variables, network.view(image, jax.random.key(0)))
+        return jax.nn.softmax(logits)
+
+    batch = jax.export.symbolic_shape("batch")
+    image = jax.ShapeDtypeStruct((*batch, *network.image_shape), jnp.uint8)
+    exported = jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(image)
+    with files.whole(path) as part:
+        part.write_bytes(exported.serialize())
+
+
+def cli() -> None:
+    """The command line."""
+    flags.DEFINE_string("workdir", "", "folder of the run")
+    flags.DEFINE_string("out", "", "FILE.safetensors or FILE.stablehlo")
+    doors.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,72 @@
+"""A layer's outputs in an .npz file: `features` float32 [n, …] with the labels of a split or the paths of images."""
+
+import pathlib
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from cnn_papers import assembly, files
+from cnn_papers.data.sources import open_split
+from cnn_papers.errors import UserError
+from cnn_papers.trained import Trained, check_finite, make_apply
+
+
+def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:
+    """Writes `features` and `label` [n] of a split of the network's data set, batch by batch, in its order.
+
+    Raises:
+      UserError: no such layer or split, data that is not there, an image that cannot be decoded.
+    """
+    config, data = network.config, network.config["data"]
+    opened = open_split(data["name"], split, data["data_dir"])
+    pipeline = assembly.open_pipeline(opened, config, "eval_host", network.mesh)
+    apply = make_apply(network, layer)
+    image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
+    shape = (len(pipeline), *jax.eval_shape(apply, network.variables, image).shape[1:])
+    labels: list[np.ndarray] = []
+
+    def chunks() -> Iterator[np.ndarray]:
+        for batch in pipeline.eval_batches(config["eval"]["batch_size"] or config["batch_size"]):
+            real = np.asarray(batch["mask"])
+            labels.append(np.asarray(batch["label"])[real])
+            rows = np.asarray(apply(network.variables, batch["image"]))[real]
+            check_finite(rows, network)
+            yield rows
+
+    def others() -> Iterator[tuple[str, np.ndarray]]:
+        yield "label", np.concatenate(labels)
+        yield "class_names", np.array(opened.class_names)
+
+    _write(path, shape, chunks(), others())
+    print(f"{path}: {layer} of {opened.name}, {'×'.join(map(str, shape))}")
+
+
+def of_images(layer: str, rows: Sequence[tuple[pathlib.Path, np.ndarray]], path: pathlib.Path) -> None:
+    """Writes `features` and `path` [n] of images that have been through the network."""
+    if not rows:
+        raise UserError("none of the images could be read: there are no features to write")
+    features = np.stack([row for _, row in rows])
+    _write(path, features.shape, [features], [("path", np.array([str(name) for name, _ in rows]))])
+    print(f"{path}: {layer} of {len(rows)} images, {'×'.join(map(str, features.shape))}")
+
+
+def _write(
+    path: pathlib.Path,
+    shape: tuple[int, ...],
+    chunks: Iterable[np.ndarray],
+    others: Iterable[tuple[str, np.ndarray]],
+) -> None:
+    """An .npz with `features` of `shape`, which arrive in chunks, and then `others`; the file appears when it is whole.
+
+    NumPy's own savez wants every array in memory.
+    """
+    with files.whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+        with archive.open("features.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for chunk in chunks:
+                file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
+        for name, array in others:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)

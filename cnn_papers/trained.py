@@ -1,0 +1,207 @@
+"""A network with its weights, from a run or from a file of published ones."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_papers import assembly, weights, zoo
+from cnn_papers.data import augment, statistics
+from cnn_papers.data.sources import find_builder, open_split
+from cnn_papers.errors import UserError
+from cnn_papers.training import agree
+from cnn_papers.training import mesh as meshes
+from cnn_papers.training.checkpoint import read_model
+from cnn_papers.training.optim import Optimizer
+from cnn_papers.training.step import State, init_state
+from cnn_papers.training.workdir import read_run
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      description: network, data set and where the weights come from, in words.
+      config: the run's, as nested dictionaries.
+      model, variables: to apply; the variables are replicated over `mesh`.
+      view: (uint8 images [n, h, w, c], key) to the float32 images of evaluation.
+      image_shape: (h, w, c) of the images of evaluation.
+      class_names: one for every output.
+      step: of the checkpoint; 0 of weights from a file.
+    """
+
+    description: str
+    config: dict[str, Any]
+    model: nn.Module
+    variables: dict[str, Any]
+    mesh: jax.sharding.Mesh
+    view: augment.Transform
+    image_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    step: int = 0
+
+
+def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> Trained:
+    """The network of the run in `folder` at its best checkpoint, at its last where it has not been evaluated yet.
+
+    `overrides` change the run's config, by dotted key.
+
+    Raises:
+      UserError: no run, no checkpoint, a damaged one.
+    """
+    run, mesh = _read_run(folder), meshes.make_mesh()
+    trained_on = run["config"]["data"]["name"]
+    for key, value in (overrides or {}).items():
+        *parents, last = key.split(".")
+        functools.reduce(lambda node, name: node.setdefault(name, {}), parents, run["config"])[last] = value
+    config, data = run["config"], run["config"]["data"]
+    model = zoo.build_model(config["model_name"], **config["model"])
+    figures = statistics.load(folder / statistics.FILE) if augment.needs_statistics(data["eval_device"]) else None
+    view = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
+    place, step, variables = _read_variables(folder, run, model, mesh)
+    network = f"{config['model_name']} '{config['model']['variant']}'"
+    return Trained(
+        f"{network} trained on {trained_on}, step {step} in {place}",
+        config,
+        model,
+        variables,
+        mesh,
+        view,
+        tuple(run["eval_image"]),
+        _padded(run["class_names"], config),
+        step,
+    )
+
+
+def from_file(path: pathlib.Path, config: Any) -> Trained:
+    """The network of `config` (a ConfigDict) with the weights in a file.
+
+    Raises:
+      UserError: a file that cannot be read or is of another network; device operations that need figures of a training
+        set, which come with no file.
+    """
+    data = config.data
+    if augment.needs_statistics(data.eval_device, key="data.eval_device"):
+        raise UserError(
+            f"config.data.eval_device='{data.eval_device}' needs figures of the training images, which weights from a "
+            "file come without: write them as normalize((R, G, B), (R, G, B)), mean and deviation in 0 … 255, or take "
+            "the recipe ':torchvision' of the config file"
+        )
+    model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
+    shape = assembly.configured_input(config, "train_host")
+    source = weights.from_torch(weights.read(path), config.model_name, model, shape, place=str(path))
+    arrays, _ = weights.select(source, model, shape)
+    return Trained(
+        f"{config.model_name} '{config.model.variant}' with the weights of {path}",
+        config.to_dict(),
+        model,
+        agree.put(weights.put({}, arrays, model), meshes.replicated(mesh)),
+        mesh,
+        augment.compose(data.eval_device, None, key="data.eval_device", train=False),
+        assembly.configured_input(config),
+        _names_of_head(_class_names(data.name, data.data_dir), config.model.num_classes),
+    )
+
+
+def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
+    """The jitted (variables, uint8 images) -> probabilities, or the outputs of `layer`, in float32."""
+    model: Any = network.model
+    view = network.view
+    everywhere, over_data = meshes.replicated(network.mesh), meshes.over_data(network.mesh)
+
+    def apply(variables: Any, image: jax.Array) -> jax.Array:
+        logits, ends = model.apply(variables, view(image, jax.random.key(0)))
+        if not layer:
+            return jax.nn.softmax(logits)
+        if layer not in ends:
+            raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(ends)}")
+        return ends[layer].astype(jnp.float32)
+
+    image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
+    jax.eval_shape(apply, network.variables, image)  # says at once that there is no such layer
+    return jax.jit(apply, in_shardings=(everywhere, over_data), out_shardings=over_data)
+
+
+def check_finite(rows: np.ndarray, network: Trained) -> None:
+    """Raises a UserError for outputs of `network` that are not finite."""
+    if not np.isfinite(rows).all():
+        raise UserError(f"outputs of {network.description} are not finite: its training diverged")
+
+
+def start(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> weights.Flat:
+    """The arrays that a run of `config` starts from, found in `config.init_from`: a file, or the folder of a run.
+
+    Says what is taken and what stays fresh. Raises a UserError before anything is taken where they do not fit.
+    """
+    place = pathlib.Path(config.init_from)
+    if place.is_dir():
+        run = _read_run(place)
+        donor = zoo.build_model(run["config"]["model_name"], **run["config"]["model"])
+        variables = _read_variables(place, run, donor, meshes.make_mesh())[2]
+        source = weights.from_variables(variables, donor, place=str(place))
+    else:
+        source = weights.from_torch(weights.read(place), config.model_name, model, image_shape, place=str(place))
+    arrays, fresh = weights.select(source, model, image_shape, layers=config.init_layers, other_head=True)
+    taken = len({weights.layer_of(path) for path in arrays})
+    print(f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    return arrays
+
+
+def put_in(state: State, arrays: weights.Flat, model: nn.Module) -> State:
+    """A fresh `state` of `model` with `arrays`, as `start` gives them, in their places; unchanged if there are none."""
+    if not arrays:
+        return state
+    variables = weights.put({"params": state.params, "batch_stats": state.batch_stats}, arrays, model)
+    new = state._replace(**variables, ema=state.ema and variables["params"])
+    return agree.put(new, jax.tree.map(lambda old: old.sharding, state))
+
+
+def _read_run(folder: pathlib.Path) -> dict[str, Any]:
+    run = read_run(folder)
+    if run is None:
+        raise UserError(f"there is no run in {folder}: give the folder of a training")
+    if not run.keys() >= {"class_names", "train_image", "eval_image"}:
+        raise UserError(f"{folder}/run.json is of an older version: run the training command again, which rewrites it")
+    return run
+
+
+def _read_variables(
+    folder: pathlib.Path, run: dict[str, Any], model: nn.Module, mesh: jax.sharding.Mesh
+) -> tuple[pathlib.Path, int, dict[str, Any]]:
+    """Which checkpoints, the step, and its variables over `mesh`."""
+    place = folder / ("best" if any((folder / "best").glob("[0-9]*")) else "checkpoints")
+    step, variables = read_model(place, _abstract_state(model, run["config"], run["train_image"], mesh))
+    return place, step, variables
+
+
+def _abstract_state(model: nn.Module, config: dict[str, Any], image_shape: Sequence[int], mesh: Any) -> State:
+    """The shapes of what a run of `config` trains, without its optimiser, replicated over `mesh`."""
+    no_optimizer = Optimizer(lambda params: None, None, None, None)
+    ema = config["optim"]["ema_decay"] > 0
+    init = functools.partial(init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema)
+    placed = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
+    return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(init))
+
+
+def _class_names(name: str, data_dir: str) -> Sequence[str]:
+    """The classes of a data set, which need not be prepared; a folder must be there."""
+    if name.startswith("folder:"):
+        return open_split(name, "train").class_names
+    features = find_builder(name, data_dir).info.features
+    return features["label"].names if "label" in features else ()
+
+
+def _names_of_head(names: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """The data set's names if they are of as many classes: a file does not say what its outputs mean."""
+    return tuple(names) if len(names) == outputs else tuple(f"output {i}" for i in range(outputs))
+
+
+def _padded(names: Sequence[str], config: Any) -> tuple[str, ...]:
+    """A name for every output of the head."""
+    outputs = config["model"]["num_classes"]
+    return (*names[:outputs], *(f"output {i}" for i in range(len(names), outputs)))

@@ -1,0 +1,58 @@
+"""Run by tests as one of several processes: the batches of small pipelines over all of them, whole, into a file."""
+
+import sys
+
+import cv2
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from cnn_papers import hosts
+from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.sources import Split
+from cnn_papers.training import mesh as meshes
+
+IMAGES, BATCH = 23, 8
+
+
+def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
+    """Every array of three training batches and of all evaluation batches; what a process reads, by its number."""
+
+    class Examples(list):
+        def __getitem__(self, i):
+            read.add(i)
+            return super().__getitem__(i)
+
+    read: set[int] = set()
+    images = (np.full((6, 6, 3), 3 * i, np.uint8) + np.arange(6, dtype=np.uint8)[:, None] for i in range(IMAGES))
+    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
+    examples = Examples({"image": png, "label": i % 10, "id": str(i)} for i, png in enumerate(encoded))
+    mesh = meshes.make_mesh(data, column)
+    pipe = Pipeline(
+        Split("counted", examples, tuple("0123456789"), ""),
+        "decode|random_crop(4)" if resident == "never" else "decode",
+        key="data.train_host",
+        num_classes=10,
+        resident=resident,
+        sharding=meshes.over_data(mesh),
+        replicated=meshes.replicated(mesh),
+    )
+    found = {}
+    read.clear()
+    train = pipe.train_batches(BATCH, seed=5, steps=range(3))
+    for kind, made in (("train", train), ("eval", pipe.eval_batches(BATCH))):
+        for i, batch in enumerate(made):
+            for name, array in batch.items():
+                found[f"{kind}{i}/{name}"] = multihost_utils.process_allgather(array, tiled=True)
+        found[f"{kind}/read"] = multihost_utils.process_allgather(np.int32(len(read)))
+        read.clear()
+    return found
+
+
+if __name__ == "__main__":
+    coordinator, count, index, out, resident, data, column = sys.argv[1:]
+    place = hosts.Place(coordinator, int(count), int(index))
+    hosts.join(place, timeout_s=60, heartbeat_timeout_s=30)
+    arrays = batches(resident, int(data), int(column))
+    if jax.process_index() == 0:
+        np.savez(out, **{name.replace("/", "|"): array for name, array in arrays.items()})
