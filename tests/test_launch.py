@@ -29,8 +29,14 @@ FAKE = """#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then exec {python} "$@"; fi
 if [[ "$*" == *--process_id=0* ]]; then eval "$FIRST"; exit; fi
 trap 'echo "$@" asked to stop; exit 143' TERM
+mktemp "$0.waiting.XXXX" > /dev/null
 for _ in {{1..600}}; do sleep 0.05; done
 """
+
+
+def when_waiting(others: int) -> str:
+    """Bash for the first process: goes on once so many others wait."""
+    return f'until (($(find "${{0%/*}}" -name "*.waiting.*" | wc -l) == {others})); do sleep 0.05; done; '
 
 
 def launch(*command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -68,7 +74,7 @@ def test_all_processes_get_the_flags_and_their_number(fake):
 
 
 def test_when_one_fails_the_others_are_stopped(fake):
-    done = launch("launch/local.sh", "3", "flag", PYTHON=fake, FIRST="sleep 0.5; exit 7")
+    done = launch("launch/local.sh", "3", "flag", PYTHON=fake, FIRST=when_waiting(2) + "exit 7")
     assert done.returncode == 7
     said = done.stdout.splitlines()
     assert len(said) == 2 and all(line.endswith("flag asked to stop") for line in said)
@@ -78,7 +84,7 @@ def test_what_does_not_stop_is_killed(fake, tmp_path):
     script = pathlib.Path(fake)
     script.write_text(script.read_text().replace("trap '", "trap '' TERM #"))
     began = time.monotonic()
-    done = launch("launch/local.sh", "2", PYTHON=fake, FIRST="exit 7", GRACE_S="1")
+    done = launch("launch/local.sh", "2", PYTHON=fake, FIRST=when_waiting(1) + "exit 7", GRACE_S="1")
     assert done.returncode == 7 and 1 <= time.monotonic() - began < 20
 
 
@@ -89,7 +95,7 @@ def test_a_signal_reaches_every_process(fake, number):
     first += "for _ in {1..200}; do sleep 0.05; done"
     script = pathlib.Path(fake)
     script.write_text(script.read_text().replace("exit 143' TERM", f"exit 143' {passed}"))
-    done = launch("launch/local.sh", "2", "flag", PYTHON=fake, FIRST=f"sleep 0.5; {first}")
+    done = launch("launch/local.sh", "2", "flag", PYTHON=fake, FIRST=when_waiting(1) + first)
     assert done.returncode == 143
     assert "first got" in done.stdout and "flag asked to stop" in done.stdout
 
