@@ -35,7 +35,8 @@ done
 (($#)) || fail "the run's flags are missing: -- --config=configs/PAPER.py"
 
 for place in NAME IMAGE ACCELERATOR TOPOLOGY HOSTS CHIPS CLAIM RESTARTS; do
-    value=${values[$place]:-}
+    [[ -v values[$place] ]] || fail "--${place,,}=… is missing"
+    value=${values[$place]}
     case "$place" in
         HOSTS | CHIPS | RESTARTS) [[ "$value" =~ ^[0-9]+$ ]] || fail "--${place,,}=$value must be a number" ;;
         IMAGE) [[ "$value" =~ ^[-a-zA-Z0-9._/:@]+$ ]] || fail "--image=$value is no image's name" ;;

@@ -169,6 +169,7 @@ def test_a_jobset_places_its_processes():
         (["launch/tpu_pod.sh", "--nme=x"], "unknown option '--nme=x'; flags of the run come after --"),
         (["launch/tpu_pod.sh", "--name=A b", "--zone=z", "--", "x"], "--name=A b: small letters, digits and hyphens"),
         (["launch/tpu_pod.sh", "--name=a", "--zone=z"], "the run's flags are missing: -- --config=configs/PAPER.py"),
+        (["launch/gke.sh", "--name=run", "--", "x"], "--image=… is missing"),
         (["launch/gke.sh", *GKE], "the run's flags are missing: -- --config=configs/PAPER.py"),
         (["launch/gke.sh", *GKE, "--hosts=many", "--", "x"], "--hosts=many must be a number"),
         (["launch/gke.sh", *GKE, "--claim=", "--", "x"], "--claim=: small letters, digits, hyphens"),
