@@ -7,6 +7,7 @@ repository's `results/`.
 
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,15 @@ RESULTS = "results.json"
 SHOWN = 10  # of a list on the terminal and in Markdown; the page has all
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The results that `cnn_papers.reporting.results` gathered, as a Markdown table with a few lines below it."""
-    return _of_claims(found) if found["kind"] == "sweep" else _of_runs(found)
+def markdown(found: Mapping[str, Any], base: str | None = None) -> str:
+    """The results that `cnn_papers.reporting.results` gathered, as a Markdown table with a few lines below it.
+
+    `base` is the relative address of the folder of their runs; without it there are no links.
+    """
+    return _of_claims(found, base) if found["kind"] == "sweep" else _of_runs(found, base)
 
 
-def _of_claims(found: Mapping[str, Any]) -> str:
+def _of_claims(found: Mapping[str, Any], base: str | None) -> str:
     rows = [
         (
             f"`{claim['name']}` {claim['statement']} ({claim['source']})",
@@ -36,27 +40,33 @@ def _of_claims(found: Mapping[str, Any]) -> str:
             claim["scale"],
             str(claim["n"]),
             wording.duration(claim["seconds"]),
+            *([] if base is None else [_links(claim, base)]),
         )
         for claim in found["claims"]
         if claim["word"] != results.NOT_RUN
     ]
-    lines = [wording.verdicts(found), *([wording.runs(found)] if found["outcomes"] else [])]
+    lines = [wording.verdicts(found), *wording.chance(found), *([wording.runs(found)] if found["outcomes"] else [])]
     lines += [f"Not finished ({why}): {', '.join(names)}." for why, names in wording.unfinished(found).items()]
     lines += [f"Made with {text}." for text in wording.made_with(found)]
     if left := [f"`{claim['name']}`" for claim in found["claims"] if claim["word"] == results.NOT_RUN]:
         others = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         lines.append(f"Not run: {', '.join(left[:SHOWN])}{others}.")
     header = ("claim", "verdict", "ours [95 % interval; 90 % of “the same”]", "paper", "scale", "seeds", "time")
-    grids = [(each["id"], wording.overrides(each), *wording.errors(each)) for each in found["others"]]
+    header += () if base is None else ("runs by seed",)
+    grids = [
+        (_link(each["id"], base, each["id"]), wording.overrides(each), *wording.errors(each))
+        for each in found["others"]
+    ]
     tables = [_table(header, rows)] if rows else []
     tables += [_table(("run", "overrides", "last top-1 error", "best"), grids)] if grids else []
     return "\n\n".join([*tables, _lines(lines)]) + "\n"
 
 
-def _of_runs(found: Mapping[str, Any]) -> str:
+def _of_runs(found: Mapping[str, Any], base: str | None) -> str:
     parts = []
     for run in found["singles"]:
-        parts.append(f"`{run['name']}`, {wording.single(run)}")
+        name = _link(f"`{run['name']}`", base, run["id"])
+        parts.append(f"{name}, {wording.single(run)}")
         if run["tests"]:
             rows = [wording.tested(test) for test in run["tests"]]
             parts.append(_table(("protocol", "split", "top-1 error", "top-5 error"), rows))
@@ -64,6 +74,19 @@ def _of_runs(found: Mapping[str, Any]) -> str:
             rows = [wording.against_paper(result) for result in run["reported"]]
             parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]
     return "\n\n".join([*parts, _lines([f"Made with {text}." for text in wording.made_with(found)])]) + "\n"
+
+
+def _links(claim: Mapping[str, Any], base: str) -> str:
+    """The runs of a claim by arm, each by its seed."""
+    arms = (
+        f"{arm}: {' '.join(_link(seed, base, run) for run, seed in runs.items())}"
+        for arm, runs in claim["runs"].items()
+    )
+    return "; ".join(arms)
+
+
+def _link(text: object, base: str | None, place: str) -> str:
+    return f"{text}" if base is None else f"[{text}]({base}/{place})"
 
 
 def _lines(items: list[str]) -> str:
@@ -85,10 +108,8 @@ def main(argv: list[str]) -> None:
     base = pathlib.Path(os.path.normpath((place.parent if is_file else out) / found["runs"]))  # out may be new
     runs = found["outcomes"] if found["kind"] == "sweep" else [run["id"] for run in found["singles"]]
     are_there = any((base / run).is_dir() for run in runs)
-    texts = {
-        "report.html": page.html(found, os.path.relpath(base, out) if are_there else None),
-        "report.md": markdown(found),
-    }
+    address = urllib.parse.quote(os.path.relpath(base, out)) if are_there else None
+    texts = {"report.html": page.html(found, address), "report.md": markdown(found, address)}
     if not is_file:
         texts[RESULTS] = results.text(found)
     for name, text in texts.items():

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import urllib.parse
 from typing import Any
 
 import cv2
@@ -151,9 +152,10 @@ def test_markdown_has_the_figures_of_the_results(sweep):
     exit_code(report.cli, str(sweep))
     text = (sweep / "report.md").read_text()
     found = json.loads((sweep / "results.json").read_text())
-    assert text == report.markdown(found)
+    assert text == report.markdown(found, ".")
     (line,) = [line for line in text.splitlines() if "`resnet_lower`" in line]
-    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+    *cells, links = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells == [
         "`resnet_lower` The error is lower. (ResNet Table 6)",
         "**agrees**",
         "−1.90 points [−2.15, −1.65]",
@@ -162,6 +164,7 @@ def test_markdown_has_the_figures_of_the_results(sweep):
         "3",
         "3 min",
     ]
+    assert [re.findall(r"\[(\d)\]", arm) for arm in links.split("; ")] == [["0", "1", "2"]] * 2
     assert "- Not run: `resnet_large`." in text and "- Made with a machine, 2 cores." in text
     assert "| ×0.536 [×0.461, ×0.624] | ×0.167; six times sooner |" in text  # 5/10, 5/9 and 5/9 of the images
 
@@ -185,15 +188,23 @@ def test_a_committed_file_gives_the_same_page(sweep, tmp_path):
     far.mkdir()
     shutil.copy(sweep / "results.json", far / "desk.json")
     assert exit_code(report.cli, str(far / "desk.json")) in (None, 0)  # where there are no runs, there are no links
-    assert 'href="' not in (far / "report.html").read_text()
+    assert 'href="' not in (far / "report.html").read_text() and "](" not in (far / "report.md").read_text()
     assert re.sub(r'<a href="[^"]*">(.*?)</a>', r"\1", page_before.decode()) == (far / "report.html").read_text()
 
 
-def test_links_lead_to_the_runs(sweep, tmp_path):
+@pytest.mark.parametrize(("form", "link"), [("report.html", 'href="([^"]*)"'), ("report.md", r"\]\(([^)]*)\)")])
+def test_links_lead_to_the_runs(sweep, tmp_path, form, link):
+    sweep = sweep.rename(tmp_path / "50% of #1 (new)")
     exit_code(report.cli, str(sweep), f"--out={tmp_path / 'elsewhere'}")
-    links = set(re.findall('href="([^"]*)"', (tmp_path / "elsewhere/report.html").read_text()))
+    links = set(re.findall(link, (tmp_path / "elsewhere" / form).read_text()))
     assert len(links) == 6 and all(not link.startswith("/") for link in links)
-    assert all((tmp_path / "elsewhere" / link / "metrics.jsonl").is_file() for link in links)
+    assert all((tmp_path / "elsewhere" / urllib.parse.unquote(link) / "metrics.jsonl").is_file() for link in links)
+
+
+def test_many_verdicts_by_chance_are_said_to_be_so(sweep):
+    exit_code(report.cli, str(sweep))
+    for form in ("report.md", "report.html"):  # of four claims one is exact
+        assert "3 of them rest on random seeds, and each verdict stands alone" in (sweep / form).read_text()
 
 
 def test_what_is_not_finished_is_counted_and_named(tmp_path, own_claims, capsys):
@@ -238,7 +249,7 @@ def test_runs_of_a_grid_are_listed(sweep):
     asked["jobs"].append({"id": job.id, "config": job.config, "overrides": dict(job.overrides)})
     (sweep / "sweep.json").write_text(json.dumps(asked))
     exit_code(report.cli, str(sweep))
-    line = f"| {job.id} | optim.lr=0.5, seed=0 | 8.00 % | 8.00 % |"
+    line = f"| [{job.id}](./{job.id}) | optim.lr=0.5, seed=0 | 8.00 % | 8.00 % |"
     assert line in (sweep / "report.md").read_text() and "Other runs" in (sweep / "report.html").read_text()
 
 

@@ -46,7 +46,8 @@ def html(found: Results, base: str | None) -> str:
 def _sweep(found: Results, base: str | None) -> list[str]:
     asked = [claim for claim in found["claims"] if claim["word"] in SIGNS]
     others = [claim for claim in found["claims"] if claim["word"] not in SIGNS]
-    parts = [f'<p class="lead">{_text(wording.verdicts(found))}</p>', f"<p>{_text(wording.runs(found))}</p>"]
+    about = [*wording.chance(found), wording.runs(found)]
+    parts = [f'<p class="lead">{_text(wording.verdicts(found))}</p>', *(f"<p>{_text(line)}</p>" for line in about)]
     for why, names in wording.unfinished(found).items():
         links = (_link(name, base, f"{name}.log" if why == "failed" else name) for name in names)
         parts.append(f'<p class="warning">Not finished ({_text(why)}): {", ".join(links)}.</p>')

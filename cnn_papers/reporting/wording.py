@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnn_papers.claims import EXACT
+
 Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting.results
 
 WORDS = ("agrees", "disagrees", "undecided")
@@ -105,6 +107,17 @@ def verdicts(results: Mapping[str, Any]) -> str:
         f"{count[word]} {verb}" for word, verb in zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
     )
     return f"{_count(asked, 'claim')} run: {listed}. {count['not run']} not run."
+
+
+def chance(results: Mapping[str, Any]) -> list[str]:
+    """What to bear in mind where several claims were left to chance."""
+    drawn = sum(claim["word"] in WORDS and claim["scale"] != EXACT for claim in results["claims"])
+    if drawn < 2:
+        return []
+    return [
+        f"{drawn} of them rest on random seeds, and each verdict stands alone, not corrected for asking many: where "
+        "nothing differs, one in forty agrees by chance and one in forty disagrees."
+    ]
 
 
 def runs(results: Mapping[str, Any]) -> str:
