@@ -1,68 +1,25 @@
-"""Sweeps: what is asked, what is refused, what happens to runs that end, fail, are stopped or killed."""
+"""Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in SLURM's queue."""
 
-import ast
-import errno
 import fcntl
 import json
 import os
 import pathlib
 import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pytest
 from commands import exit_code
 
 from cnn_papers import claims
-from cnn_papers.data.sources import make_digits
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.training.writer import METRICS, read_rows
 from configs import lenet
-from launch import asked, code, local, progress, runs, slurm, sweep
-from launch.runs import Place, Record, Running
+from launch import asked, code, runs, slurm, sweep
+from launch.runs import Place, Record
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
 ROOT = pathlib.Path(__file__).parents[1]
 GRID = ["--config=configs/lenet.py", "--grid=optim.lr=0.01,0.02", "--seeds=2"]
-TINY = [  # one stage of one block compiles in seconds; evaluations after steps 20, 40 and 60
-    *("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(8,)"),
-    *("--config.batch_size=32", "--config.total_steps=60", "--config.log_every_steps=3"),
-    *("--config.eval.every_epochs=0.45", "--config.checkpoint.every_steps=5"),
-]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> pathlib.Path:
-    """Where data and compiled programs of the real runs stand."""
-    folder = tmp_path_factory.mktemp("home")
-    make_digits("digits", str(folder / "tfds"))
-    return folder
-
-
-def start(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "launch.sweep", f"--runs={folder}", *flags]
-    env = {**os.environ, "TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
-    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
-
-
-def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, str, str]:
-    child = start(home, folder, *flags)
-    out, err = child.communicate()
-    return child.returncode, out, err
-
-
-def wait_for(sign: str, path: pathlib.Path, of: subprocess.Popen) -> None:
-    """Until `sign` stands in the file `path`, while the sweep lives."""
-    while not path.exists() or sign not in path.read_text():
-        assert of.poll() is None, of.communicate()
-        time.sleep(0.02)
 
 
 def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
@@ -354,145 +311,6 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     assert error.endswith(f"; remove it to run {job.id} again\n")
 
 
-# --- several at once -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "cores, gpus, jobs, expected",
-    [
-        ([0, 1], "", 1, [((), {})]),
-        ([0, 1], "", 2, [((0,), {}), ((1,), {})]),
-        ([2, 3, 5, 7, 8], "", 2, [((2, 3), {}), ((5, 7, 8), {})]),
-        ([0, 1], "4,6", 2, [((0,), {"CUDA_VISIBLE_DEVICES": "4"}), ((1,), {"CUDA_VISIBLE_DEVICES": "6"})]),
-        (
-            [0, 1],
-            "3",
-            2,
-            [((core,), {"CUDA_VISIBLE_DEVICES": "3", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}) for core in (0, 1)],
-        ),
-    ],
-)
-def test_cores_and_gpus_are_shared_out(cores, gpus, jobs, expected, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cores))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setenv("JAX_PLATFORMS", "" if gpus else "cpu")
-    assert [(place.cores, dict(place.environment)) for place in local.places(jobs)] == expected
-
-
-@pytest.mark.parametrize(
-    "jobs, message", [(3, "--jobs=3 must be from 1 to 2, the CPU cores there are"), (2, "3 GPUs do not divide over")]
-)
-def test_what_does_not_divide_is_refused(jobs, message, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    monkeypatch.setenv("JAX_PLATFORMS", "")
-    with pytest.raises(UserError, match=message):
-        local.places(jobs)
-
-
-class Pool:
-    """`run_all` over stand-ins of runs: one-line programs of bash instead of a training each."""
-
-    def __init__(self, **programs: str) -> None:
-        self.programs, self.codes, self.seen = programs, {}, []
-
-    def begin(self, job: claims.Job, place: Place) -> Running:
-        self.seen.append((job.id, place.cores))
-        process = subprocess.Popen(["bash", "-c", self.programs[job.id]], process_group=0)
-        return Running(job, place, process, Record(), time.monotonic())
-
-    def run(self, at_once: int, tick=lambda running, waiting: None) -> int:
-        jobs = [claims.Job(name, "", ()) for name in self.programs]
-        places = [Place((core,)) for core in range(at_once)]
-        return local.run_all(jobs, places, self.begin, self.ended, tick)
-
-    def ended(self, run: Running, running, waiting) -> None:
-        self.codes[run.job.id] = run.process.returncode
-
-
-def test_each_place_runs_one_at_a_time():
-    pool = Pool(a="sleep 0.3", b="exit 3", c="exit 1", d="true")
-    assert pool.run(2) == 0
-    assert pool.codes == {"a": 0, "b": 3, "c": 1, "d": 0}
-    assert pool.seen == [("a", (0,)), ("b", (1,)), ("c", (1,)), ("d", (1,))]
-
-
-WAITS = "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; while true; do sleep 0.02; done"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_reaches_each_run_once_and_starts_no_other(number, tmp_path, capfd):
-    log = tmp_path / "log"
-    pool = Pool(**{name: WAITS.format(name=name, log=log) for name in "ab"}, c="true")
-    sent = []
-
-    def tick(running, waiting):
-        if not sent and all((tmp_path / f"log.{name}").exists() for name in "ab"):
-            sent.append(number)
-            for _ in range(3):  # launchers repeat themselves
-                signal.raise_signal(number)
-
-    before = signal.getsignal(number)
-    assert pool.run(2, tick) == number
-    assert signal.getsignal(number) == before
-    assert sorted(log.read_text().split()) == ["a", "b"] and pool.codes == {"a": 143, "b": 143}
-    assert capfd.readouterr().out == f"\n{number.name}: runs under way save and stop\n"
-
-
-@pytest.mark.parametrize("second_ctrl_c", [False, True])
-def test_what_does_not_stop_is_killed(second_ctrl_c, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "GRACE_S", 1000.0 if second_ctrl_c else 0.5)
-    monkeypatch.setattr(local, "SECOND_THOUGHT_S", 0.2)
-    pool = Pool(a=f"trap '' TERM; touch {tmp_path}/up; while true; do sleep 0.02; done")
-    sent = []
-
-    def tick(running, waiting):
-        now = time.monotonic()
-        if (tmp_path / "up").exists() and (not sent or (second_ctrl_c and now > sent[-1] + 0.3)):
-            sent.append(now)
-            signal.raise_signal(signal.SIGINT)
-
-    assert pool.run(1, tick) == signal.SIGINT
-    assert pool.codes == {"a": -signal.SIGKILL} and len(sent) >= 1 + second_ctrl_c
-
-
-def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"):
-        runs.start(tmp_path, claims.make_job("configs/lenet.py", {"seed": 0}), "", Place())
-
-
-def test_an_error_leaves_no_run_behind(tmp_path):
-    pool = Pool(a=WAITS.format(name="a", log=tmp_path / "log"))
-    process = []
-
-    def tick(running, waiting):
-        process.append(running[0].process)
-        if (tmp_path / "log.a").exists():
-            raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="full"):
-        pool.run(1, tick)
-    assert process[0].wait(timeout=20) == 143
-
-
-def test_the_time_left_goes_by_what_the_recipe_took(tmp_path, capsys):
-    jobs = [claims.make_job(f"configs/{name}.py", {"seed": seed}) for name in ("a", "b") for seed in (0, 1, 2)]
-    records = {job.id: Record() for job in jobs}
-    shown = progress.Progress(tmp_path, records, {job.id: job.config for job in jobs}, 2)
-    shown.ended(jobs[0], Record("done", 0, "", "", 100.0, 1), [], jobs[1:])
-    shown.ended(jobs[3], Record("done", 0, "", "", 7200.0, 1), [], [jobs[1], jobs[2], jobs[4], jobs[5]])
-    shown.ended(jobs[1], Record("diverged", 3, "", "", 60.4, 1), [], [])
-    assert capsys.readouterr().out.splitlines() == [
-        f"[1/6] {jobs[0].id} done after 2 min; about 4 min left",
-        f"[2/6] {jobs[3].id} done after 2.0 h; about 2.0 h left",
-        f"[3/6] {jobs[1].id} diverged after 60 s",
-    ]
-
-
 # --- SLURM's commands ------------------------------------------------------------------------------------------------
 
 
@@ -563,134 +381,3 @@ def test_what_slurm_refuses_is_one_line(fake_slurm, tmp_path, capsys):
     (fake_slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1")
     assert exit_code(sweep.cli, *GRID, "--executor=slurm", f"--runs={tmp_path}/runs") == 2
     assert capsys.readouterr().err == "error: sbatch failed: sbatch: error: invalid partition\n"
-
-
-# --- real runs -------------------------------------------------------------------------------------------------------
-
-
-def outcomes(folder: pathlib.Path) -> dict[str, tuple[str, int | None, int]]:
-    """Outcome, exit code and attempts of every run of a sweep, by id."""
-    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("resnet-*.json")}
-    return {name: (ran["outcome"], ran["exit_code"], ran["attempts"]) for name, ran in found.items()}
-
-
-def metrics_of(folder: pathlib.Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in folder.glob(f"*/{METRICS}")}
-
-
-def job_of(flags: list[str], **more: object) -> claims.Job:
-    """The run of seed 0 that `flags` ask for."""
-    found = (flag.removeprefix("--config.").split("=") for flag in flags if flag.startswith("--config."))
-    overrides = {key: ast.literal_eval(value) for key, value in found}
-    return claims.make_job("configs/resnet.py", {**overrides, "seed": 0, **more})
-
-
-def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_demand(home, tmp_path):
-    flags = [*TINY, "--config.optim.max_skipped_in_a_row=5", "--seeds=1"]
-    axes = ["--grid=data.name=digits,nothing", "--grid=optim.lr=0.01,1e6"]
-    good, wild, bad, worse = (
-        job_of(flags, **{"data.name": data, "optim.lr": lr}) for data in ("digits", "nothing") for lr in (0.01, 1e6)
-    )
-    at_once = min(2, len(os.sched_getaffinity(0)))
-    code, out, err = finish(home, tmp_path, *flags, *axes, f"--jobs={at_once}")
-    assert (code, err) == (1, "")
-    first = {good.id: ("done", 0, 1), wild.id: ("diverged", 3, 1), bad.id: ("failed", 2, 1), worse.id: ("failed", 2, 1)}
-    assert outcomes(tmp_path) == first
-    assert [ended and ended.outcome for ended in (claims.finished(tmp_path, job) for job in (good, wild, bad))] == [
-        *("done", "diverged", None)
-    ]
-    assert f"runs in {tmp_path}: 1 done, 1 diverged, 2 failed" in out
-    said = rf"^failed: {tmp_path}/{bad.id}.log \(exit code 2\): error: .*nothing.*$"
-    assert re.search(said, out, re.M) and out.endswith("--retry_failed starts those again that failed\n")
-
-    before = metrics_of(tmp_path)
-    code, out, err = finish(home, tmp_path, *flags, *axes)
-    assert (code, err, outcomes(tmp_path)) == (1, "", first) and re.search(said, out, re.M)
-    code, out, err = finish(home, tmp_path, *flags, *axes, "--retry_failed")
-    assert code == 1 and outcomes(tmp_path) == {**first, bad.id: ("failed", 2, 2), worse.id: ("failed", 2, 2)}
-    assert metrics_of(tmp_path) == before and before.keys() >= {good.id, wild.id}
-
-
-def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
-    flags = [*TINY, "--config.total_steps=400", "--seeds=1"]
-    job = job_of(flags)
-    log = tmp_path / f"{job.id}.log"
-
-    child = start(home, tmp_path, *flags)
-    wait_for("step 9/400", log, child)
-    code, out, err = finish(home, tmp_path, *flags)  # a second sweep meanwhile
-    assert (code, out) == (2, "")
-    assert re.fullmatch(
-        rf"error: runs {tmp_path} is in use by process {child.pid} on \S+ since .*; wait or give another\n", err
-    )
-    began = time.monotonic()
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate()
-    assert (child.returncode, err) == (130, "") and time.monotonic() - began < 30
-    assert "SIGINT: runs under way save and stop" in out and out.endswith("stopped; the same command goes on\n")
-    assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
-    assert log.read_text().count("saving, then stopping") == 1
-
-    child = start(home, tmp_path, *flags)
-    wait_for("going on from step", log, child)
-    child.kill()
-    child.communicate()
-    deadline = time.monotonic() + 60
-    while runs.is_taken(tmp_path, job):  # its run hears of it, saves and stops
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert log.read_text().count("SIGTERM: ") == 2
-    assert outcomes(tmp_path) == {job.id: ("running", None, 2)} and runs.read(tmp_path, job).outcome == "stopped"
-
-    code, out, err = finish(home, tmp_path, *flags)
-    assert (code, err) == (0, "") and f"runs in {tmp_path}: 1 done" in out
-    assert outcomes(tmp_path) == {job.id: ("done", 0, 3)}
-    assert log.read_text().count("$ ") == 3 and "Traceback" not in log.read_text()
-    steps = [row["step"] for row in read_rows(tmp_path / job.id / METRICS) if "val/loss" in row]
-    assert steps == sorted(set(steps)) and steps[-1] == 400
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_three_times_at_random_leaves_the_same_metrics(home, tmp_path):
-    flags = [*TINY, "--config.total_steps=200", "--grid=optim.lr=0.01,0.02,0.05", "--seeds=2"]
-    flags.append(f"--jobs={min(2, len(os.sched_getaffinity(0)))}")
-    began = time.monotonic()
-    code, out, err = finish(home, tmp_path / "golden", *flags)
-    assert (code, err) == (0, ""), out
-    took = time.monotonic() - began
-    golden = metrics_of(tmp_path / "golden")
-    assert len(golden) == 6
-    draw = np.random.default_rng(0)
-    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        child = start(home, tmp_path / "runs", *flags)
-        time.sleep(draw.uniform(2, 0.4 * took))
-        child.send_signal(number)
-        _, err = child.communicate()
-        assert child.returncode == (130 if number == signal.SIGINT else -number), err
-    code, out, err = finish(home, tmp_path / "runs", *flags)  # at once, though runs may still be saving
-    assert (code, err) == (0, ""), out
-    assert metrics_of(tmp_path / "runs") == golden
-
-
-# --- SLURM for real --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_sweep_as_an_array_of_slurm(slurm, home, tmp_path, monkeypatch):
-    for name, value in slurm.items():
-        monkeypatch.setenv(name, value)
-    flags = [*TINY, "--seeds=1", "--grid=data.name=digits,nothing", "--grid=optim.lr=0.01,0.02"]
-    code, out, err = finish(home, tmp_path, *flags, "--executor=slurm", "--jobs=2", "--sbatch=--time=5")
-    assert (code, err) == (0, "") and re.search("submitted to SLURM: 4, as job [0-9]+;", out)
-    code, out, err = finish(home, tmp_path, *flags, "--executor=slurm")
-    assert (code, err) == (0, "") and "running or waiting in SLURM: 4" in out and "submitted" not in out
-    deadline = time.monotonic() + 300
-    while subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    code, out, err = finish(home, tmp_path, *flags, "--executor=slurm")
-    assert (code, err) == (1, "") and f"runs in {tmp_path}: 2 done, 2 failed" in out and "submitted" not in out
-    assert sorted(outcomes(tmp_path).values()) == [("done", 0, 1)] * 2 + [("failed", 2, 1)] * 2
-    assert len(metrics_of(tmp_path)) >= 2
-    said = [path.read_text() for path in tmp_path.glob("slurm-*.out")]
-    assert len(said) == 4 and sum(" done: " in text for text in said) == sum(" failed: " in text for text in said) == 2
