@@ -50,10 +50,12 @@ class Scale(NamedTuple):
     Attributes:
       overrides: of every arm, by flag without its `--config.`; the key "config" names the config file and recipe.
       arms: instead of the claim's own, where the scale needs others (a shallower net, say).
+      paper_delta: instead of the claim's own, where the paper has another on the data of the scale.
     """
 
     overrides: dict[str, Any]
     arms: dict[str, dict[str, Any]] | None = None
+    paper_delta: float | None = None
 
 
 class Claim(NamedTuple):
@@ -63,17 +65,18 @@ class Claim(NamedTuple):
       statement: the claim in our words.
       source: paper and section, table or figure.
       arms: overrides by the name of the arm, as in `Scale`, whose own they follow. Two arms, the second against the
-        first; or an ordered series; or one arm against `bound`.
+        first; or an ordered series; or one arm against `bound` or, where the metric is a change, against none.
       metric: what is read off a finished run, an op string of `cnn_papers.metrics`.
-      expect: of the metric, `lower` or `higher` in the second arm; `same` within ±`bound`; `falling` or `rising` along
-        the series; `at_most` or `at_least` `bound` in the one arm, or of two in their difference or ratio.
+      expect: of the metric, `lower` or `higher` in the second arm, or than zero in the one arm; `same` within ±`bound`;
+        `falling` or `rising` along the series, by its trend where chance has a part, else at every step; `at_most` or
+        `at_least` `bound` in the one arm, or of two in their difference or ratio.
       paper: the paper's own figures, in words.
       paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's unit; None if it
         gives none.
       scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one accelerator),
         `paper` (ImageNet).
       ratio: compare by ratio instead of difference.
-      bound: see `expect`; with `ratio`, a ratio above 1.
+      bound: see `expect`; with `ratio`, a ratio (of `same`, above 1).
     """
 
     statement: str

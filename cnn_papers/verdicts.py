@@ -78,6 +78,8 @@ def judge(claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact:
     relation = "=" if unusable else _relation(censored)
     bound = math.log(claim.bound) if claim.bound is not None and claim.ratio else claim.bound
     word, level, (low, high), why = _decide(claim.expect, figures, relation, bound, exact)
+    if exact and word == AGREES and not _every_step(claim.expect, values):
+        word, why = DISAGREES, "exact; the trend, but not every step"
     left_out = len(set().union(*readings.values())) - len(seeds)
     notes = [
         f"{left_out} of {left_out + len(seeds)} seeds are not in every arm" if left_out else "",
@@ -131,6 +133,12 @@ def _decide(
     if expect != "same" or word == DISAGREES:
         return word, LEVEL, wide, note
     return AGREES if _word(expect, narrow, bound) == AGREES else UNDECIDED, EQUIVALENCE_LEVEL, narrow, note
+
+
+def _every_step(expect: str, values: np.ndarray) -> bool:
+    """Whether a series [seeds, arms] goes the way it is expected to from each arm to the next."""
+    steps = np.diff(values)
+    return bool({"falling": steps < 0, "rising": steps > 0}.get(expect, np.array(True)).all())
 
 
 def _word(expect: str, within: Interval, bound: float | None) -> str:

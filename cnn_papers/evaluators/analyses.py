@@ -23,14 +23,16 @@ Figures = dict[str, jax.Array]
 def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
     """The share of rectified units that are zero for every image and position (of a convolution: of its filters).
 
-    Of a maxout layer it is the share of pieces that are never the largest of their unit (Maxout §8.2).
+    Of a maxout layer it is the share of pieces that are never what their unit gives (Maxout §8.2): the largest, and
+    above zero where the unit knows a constant 0 too.
     """
     seen, counts = _look(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         pieces = seen.outputs[name].shape[-1] // end.shape[-1] if name in seen.outputs else 1
         if pieces > 1:
             z = seen.outputs[name].reshape(-1, end.shape[-1], pieces)
-            dead, units = ~(z == z.max(-1, keepdims=True)).any(0), jnp.float32(end.shape[-1] * pieces)
+            chosen = (z == z.max(-1, keepdims=True)) & (z > jnp.where(_is_rectified(end), 0.0, -jnp.inf))
+            dead, units = ~chosen.any(0), jnp.float32(end.shape[-1] * pieces)
         else:
             units = jnp.where(_is_rectified(end), float(end.shape[-1]), 0.0)
             dead = (units > 0) & (end.reshape(-1, end.shape[-1]) <= 0).all(0)
@@ -39,7 +41,7 @@ def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Ar
 
 
 def saturated(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """The share of the outputs of rectified layers, over images, positions and units, that are zero (Maxout §8.1)."""
+    """The share of the outputs of rectified layers, over images, positions and units, that are zero (Maxout §8.2)."""
     seen, counts = _look(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         total = jnp.where(_is_rectified(end), float(end.size), 0.0)

@@ -78,7 +78,7 @@ MAX_NORM = {
     variant: {name: row.max_norm for name, row in TABLES[fields["table"]].items()} | {"y": 1.9365}
     for variant, fields in VARIANTS.items()
 }
-CHOICES = {"table": tuple(TABLES), "hidden": ("maxout", "relu", "tanh"), "weight_init": ("paper", "he")}
+CHOICES = {"table": tuple(TABLES), "hidden": ("maxout", "maxout_zero", "relu", "tanh"), "weight_init": ("paper", "he")}
 
 
 def max_over_pieces(z: jax.Array, pieces: int) -> jax.Array:
@@ -117,7 +117,8 @@ class Maxout(nn.Module):
     With `hidden="relu"` it is the ReLU twin of the same size: every layer keeps as many weights as its maxout
     counterpart, each weight now feeding a unit of its own. A layer of u units of k pieces thus becomes u·k ReLU units
     if it reads as many inputs as before, and fewer in the proportion in which the twin's layer below is wider. With
-    "tanh" the twin has that nonlinearity (§7 compares with it).
+    "tanh" the twin has that nonlinearity (§7 compares with it). "maxout_zero" is the maxout network with a constant 0
+    among the pieces of every unit (§8.2).
     """
 
     num_classes: int = 10
@@ -144,7 +145,7 @@ class Maxout(nn.Module):
         wider = 1.0  # the layer below, against maxout's
         for name, row in TABLES[self.table].items():
             units, pieces = max(1, round(row.units * self.width)), row.pieces
-            if self.hidden != "maxout":
+            if not self.hidden.startswith("maxout"):
                 wider = row.pieces / wider
                 units, pieces = max(1, round(units * wider)), 1
             if isinstance(row, Conv):
@@ -159,9 +160,10 @@ class Maxout(nn.Module):
         return ends["y"].mean((1, 2), dtype=jnp.float32), ends
 
     def _activate(self, z: jax.Array, pieces: int) -> jax.Array:
-        if self.hidden == "maxout":
-            return max_over_pieces(z, pieces)
-        return nn.relu(z) if self.hidden == "relu" else nn.tanh(z)
+        if self.hidden == "tanh":
+            return nn.tanh(z)
+        z = max_over_pieces(z, pieces)
+        return z if self.hidden == "maxout" else nn.relu(z)
 
 
 def Model(variant: str = "cifar10", **fields: Any) -> Maxout:

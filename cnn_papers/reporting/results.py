@@ -112,6 +112,8 @@ def _claim(
 ) -> dict[str, Any]:
     """One claim with its verdict; `scale` is None where it was not asked."""
     about = claim._asdict() | {"name": name, "scale": scale, "scales": list(claim.scales)}
+    if scale and (delta := claim.scales[scale].paper_delta) is not None:
+        about["paper_delta"] = delta
     about |= {"title": illustrations.title_of(file), "label": illustrations.label_of(file, name)}
     del about["arms"]
     planned: dict[str, list[Job]] = claims.jobs(claim, scale, seeds) if scale and scale != claims.EXACT else {}

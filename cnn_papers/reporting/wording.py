@@ -81,10 +81,11 @@ def paper(claim: Claim) -> str:
 def expected(claim: Claim) -> str:
     """What is claimed of the metric."""
     bound = "" if claim["bound"] is None else number(claim["bound"], stated=True)
-    last = [*claim["arms"]][-1]
+    arms = [*claim["arms"]]
+    where = f"in {arms[-1]}" if len(arms) > 1 else "than zero"
     text = {
-        "lower": f"lower in {last}",
-        "higher": f"higher in {last}",
+        "lower": f"lower {where}",
+        "higher": f"higher {where}",
         "same": f"the same within a factor of {bound}" if claim["ratio"] else f"the same within ±{bound}",
         "at_most": f"at most {bound}",
         "at_least": f"at least {bound}",
