@@ -4,7 +4,10 @@ Errors are in percent. A run that diverged knows nothing: its errors and losses 
 """
 
 import math
+import re
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from cnn_papers.errors import UserError
 
@@ -41,7 +44,7 @@ def best(run: Finished, name: str) -> Reading:
     """The lowest value of `name`; chosen on the split it is of, and so a little flattering to every arm."""
     if run.outcome == "diverged":
         return last(run, name)
-    return Reading(min(_values(run, name)))
+    return Reading(float(np.nanmin(_values(run, name))))
 
 
 def gap(run: Finished, name: str, other: str) -> Reading:
@@ -98,11 +101,15 @@ def analysis(run: Finished, name: str) -> Reading:
 
 
 def drift(run: Finished, name: str) -> Reading:
-    """The range of the analysis `name` over the evaluations of a run; NaN for a run that diverged."""
+    """The range of the analysis `name` over the evaluations of a run; NaN for a run that diverged.
+
+    Of an analysis that has numbered parts, `name/0`, `name/1`, …, it is the mean of their ranges.
+    """
     if run.outcome == "diverged":
         return Reading(math.nan)
-    found = _values(run, f"analysis/{name}", at_least=2)
-    return Reading(max(found) - min(found))
+    parts = {key for row in run.rows for key in row if re.fullmatch(rf"analysis/{re.escape(name)}/\d+", key)}
+    ranges = [np.ptp(_values(run, key, at_least=2)) for key in sorted(parts) or [f"analysis/{name}"]]
+    return Reading(float(np.mean(ranges)))
 
 
 def parameters(run: Finished) -> Reading:
@@ -138,8 +145,13 @@ def sliding_difference(run: Finished, height: int, width: int) -> Reading:
 
 
 def _values(run: Finished, name: str, at_least: int = 1) -> list[float]:
-    """The values of `name` in order; UserError where they are fewer than `at_least`."""
-    found = [row[name] for row in run.rows if name in row]
+    """The values of `name` in order, NaN where a row of its kind lacks it; UserError for fewer than `at_least`.
+
+    Only figures that are not finite are left out of rows, and older ones must not stand for them.
+    """
+    kind = name.partition("/")[0] + "/"
+    rows = [row for row in run.rows if any(key.startswith(kind) for key in row)]
+    found = [row.get(name, math.nan) for row in rows] if any(name in row for row in rows) else []
     if not 0 < at_least <= len(found):
         known = sorted({key for row in run.rows for key in row} - {"step"})
         raise UserError(f"a metric needs {at_least} values of '{name}', the run has {len(found)}; it has: {known}")

@@ -17,7 +17,7 @@ def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
     Raises:
       UserError: no such config file or recipe, an unknown key, a value of the wrong type.
     """
-    found = _read(*_place_of(config))
+    found = _read(*place_of(config))
     for key, value in overrides:
         parent, last = _parent_of(found, key)
         kind = parent.get_type(last)
@@ -39,7 +39,7 @@ def changes(config: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: no such config file or recipe, an unknown key.
     """
-    recipe, found = _kept(*_place_of(config)), {}
+    recipe, found = _kept(*place_of(config)), {}
     for key, value in overrides.items():
         parent, last = _parent_of(recipe, key)
         value = float(value) if (type(value), parent.get_type(last)) == (int, float) else value
@@ -61,7 +61,7 @@ def _parent_of(config: Any, key: str) -> tuple[Any, str]:
     return parent, key.rpartition(".")[2]
 
 
-def _place_of(config: str) -> tuple[str, str]:
+def place_of(config: str) -> tuple[str, str]:
     """The absolute path of a config file, which lies here or, away from the repository, beside the package; recipe."""
     file, _, recipe = config.partition(":")
     path = file if os.path.isfile(file) else str(pathlib.Path(__file__).parents[1] / file)

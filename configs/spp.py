@@ -41,7 +41,7 @@ def imagenet2012() -> Any:
     # §3.1: "some colour altering", AlexNet's. Not in paper: the mean colour, which fits images of any size
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean"
     config.data.eval_device = "subtract_mean"
-    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.4: 96 views on feature maps and two more
+    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.5: 96 views on feature maps and two more
     config.eval.protocol = "single_view|ten_crop(whole=True)|spp_full|spp_multi_view"
     _sgd(config)
     config.batch_size = 128  # not in paper: AlexNet's

@@ -126,7 +126,7 @@ def _value(key: str, text: str, kind: type) -> Any:
         return text
     try:
         value = ast.literal_eval(text.strip().capitalize() if kind is bool else text.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that literal_eval may raise
         value = None
     if kind is float and type(value) is int:
         return float(value)

@@ -3,11 +3,12 @@
 import ast
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable
 
 import cnn_papers
-from cnn_papers import claims
+from cnn_papers import claims, overrides
 from cnn_papers.claims import Job
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
@@ -16,20 +17,20 @@ ROOMS = ("data", "evaluators", "models", "training")
 
 def sources() -> list[pathlib.Path]:
     """The files of the package that a run may import: `main`, the rooms it finds by name, and whatever those name."""
-    todo = [ROOT / "main.py", *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))]
-    found: set[pathlib.Path] = set()
-    while todo:
-        if (path := todo.pop()) not in found:
-            found.add(path)
-            todo += _imported(path)
-    return sorted(found)
+    return _with_imports([ROOT / "main.py", *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))], ROOT)
+
+
+def config_files(jobs: Iterable[Job]) -> list[pathlib.Path]:
+    """The config files of `jobs` and what they import of `configs`."""
+    found = {overrides.place_of(job.config)[0] for job in jobs}
+    return _with_imports(map(pathlib.Path, found), ROOT.parent / "configs")
 
 
 def source_digest(paths: Iterable[pathlib.Path]) -> str:
     """Of those files as they are now."""
     whole = hashlib.sha256()
     for path in paths:
-        whole.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+        whole.update(f"{os.path.relpath(path, ROOT)}\n".encode() + (path.read_bytes() if path.exists() else b"gone"))
     return whole.hexdigest()
 
 
@@ -42,8 +43,18 @@ def digest(source: str, job: Job) -> str:
     return hashlib.sha256((source + config).encode()).hexdigest()[:16]
 
 
-def _imported(path: pathlib.Path) -> list[pathlib.Path]:
-    """The modules of the package that a file imports, within functions too."""
+def _with_imports(paths: Iterable[pathlib.Path], room: pathlib.Path) -> list[pathlib.Path]:
+    """These files and whatever they import of `room`, and so on."""
+    todo, found = [*paths], set[pathlib.Path]()
+    while todo:
+        if (path := todo.pop()) not in found:
+            found.add(path)
+            todo += _imported(path, room)
+    return sorted(found)
+
+
+def _imported(path: pathlib.Path, room: pathlib.Path) -> list[pathlib.Path]:
+    """The modules of `room` that a file imports, within functions too."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -51,4 +62,4 @@ def _imported(path: pathlib.Path) -> list[pathlib.Path]:
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
     paths = [(ROOT.parent / name.replace(".", "/")).with_suffix(".py") for name in names]
-    return [path for path in paths if path.is_relative_to(ROOT) and path.is_file()]
+    return [path for path in paths if path.is_relative_to(room) and path.is_file()]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cnn_papers.claims import Job
 from cnn_papers.errors import UserError
+from cnn_papers.terminal import say
 from launch.runs import Place, Running
 
 POLL_S = 0.05
-GRACE_S = 25.0  # that runs have to save and stop
 SECOND_THOUGHT_S = 1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
 Signal = tuple[int, float]  # its number, and when it came
 PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGTERM}  # a process that is still starting would not know Ctrl-C
@@ -43,10 +43,11 @@ def run_all(
     begin: Callable[[Job, Place], Running],
     ended: Callable[[Running, Sequence[Running], Sequence[Job]], None],
     tick: Callable[[Sequence[Running], Sequence[Job]], None],
+    grace_s: float,
 ) -> int:
     """Runs `jobs`, one in each of `places` at a time; returns the signal that stopped them, 0 if they all ran.
 
-    A signal is passed on once; runs that are still there GRACE_S later are killed, at once on a second Ctrl-C.
+    A signal is passed on once; runs that are still there `grace_s` later are killed, at once on a second Ctrl-C.
 
     Args:
       begin: starts a run.
@@ -69,8 +70,8 @@ def run_all(
                 if signals and not told:
                     told, since = signals[0]
                     _send(running, PASSED_ON.get(told, told))
-                    print(f"\n{signal.Signals(told).name}: runs under way save and stop", flush=True)
-                elif told and (time.monotonic() > since + GRACE_S or _meant(signals)):
+                    say(f"\n{signal.Signals(told).name}: runs under way save and stop")
+                elif told and (time.monotonic() > since + grace_s or _meant(signals)):
                     _send(running, signal.SIGKILL)
         except BaseException:
             _send(running, signal.SIGTERM)  # they save; the sweep does not wait for what it cannot record
@@ -108,8 +109,8 @@ def _gpus() -> list[str]:
     """The NVIDIA GPUs that runs may use."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return []
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return named.split(",")
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu]
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -121,8 +122,8 @@ def _environment(gpus: Sequence[str], index: int, jobs: int) -> tuple[tuple[str,
         return ()
     if len(gpus) >= jobs:
         return (("CUDA_VISIBLE_DEVICES", ",".join(_part(gpus, index, jobs))),)
-    share = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * len(gpus) / jobs:.3f}")
-    return ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]), ("XLA_PYTHON_CLIENT_MEM_FRACTION", share)
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")) * len(gpus) / jobs
+    return ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]), ("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.3f}")
 
 
 def _part(things: Sequence, index: int, parts: int) -> tuple:

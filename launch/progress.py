@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims import Job
+from cnn_papers.terminal import say
 from launch import runs
 from launch.runs import FAILED, FINISHED, STOPPED, Record, Running
 
@@ -38,9 +39,8 @@ class Progress:
         line = f"[{count}/{len(self.records)}] {job.id} {record.outcome} after {duration(record.seconds)}"
         if record.outcome in (FAILED, STOPPED):
             line += f" (exit code {record.exit_code}): {runs.last_line(self.folder, job)}"
-        if sys.stdout.isatty():
-            print("\r\033[K", end="")
-        print(f"{line}; {self._time_left(running, waiting)}" if running or waiting else line, flush=True)
+        clear = "\r\033[K" if sys.stdout.isatty() else ""
+        say(clear + (f"{line}; {self._time_left(running, waiting)}" if running or waiting else line))
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         """Draws the line that changes."""
@@ -49,7 +49,7 @@ class Progress:
         self._drawn = time.monotonic()
         names = ", ".join(f"{run.job.id} {duration(self._drawn - run.began)}" for run in running)
         line = f"{len(running)} running, {len(waiting)} waiting; {self._time_left(running, waiting)}: {names}"
-        print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+        say(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="")
 
     def _time_left(self, running: Sequence[Running], waiting: Sequence[Job]) -> str:
         """By what finished runs took, of the same recipe where there are any."""

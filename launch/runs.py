@@ -44,14 +44,16 @@ class Record(NamedTuple):
     Attributes:
       outcome: new, running, done, diverged, stopped (the same command goes on) or failed.
       exit_code: of the last attempt, 128 + n where signal n ended it; None before it ended.
-      code: digest of the source and the configuration that it ran with.
+      source: digest of the source that it ran with.
+      code: digest of that and of its configuration.
       started: when the last attempt did, local time.
-      seconds: that all attempts took which came to an end.
+      seconds: that all attempts took; of those that were killed, until their last word in the log.
       attempts: how often it was started.
     """
 
     outcome: str = NEW
     exit_code: int | None = None
+    source: str = ""
     code: str = ""
     started: str = ""
     seconds: float = 0.0
@@ -82,9 +84,9 @@ def read(folder: pathlib.Path, job: Job) -> Record:
     except FileNotFoundError:
         return Record()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; remove it to run {job.id} again") from error
-    if record.outcome == RUNNING and not is_taken(folder, job):
-        return record._replace(outcome=STOPPED)  # whoever ran it was killed
+        raise UserError(f"{path} cannot be read: {error}; remove it and {job.id} to run that again") from error
+    if record.outcome == RUNNING and not is_taken(folder, job):  # whoever ran it was killed
+        return record._replace(outcome=STOPPED, seconds=round(record.seconds + _lasted(folder, job, record), 1))
     if record.outcome in FINISHED and not (folder / job.id / "run.json").exists():
         return Record()  # its folder was removed
     return record
@@ -104,15 +106,17 @@ def has_trained(folder: pathlib.Path, job: Job, record: Record) -> bool:
     return record.outcome in FINISHED or any((folder / job.id / "checkpoints").glob("[0-9]*"))
 
 
-def start(folder: pathlib.Path, job: Job, code: str, place: Place) -> Running:
+def start(folder: pathlib.Path, job: Job, source: str, code: str, place: Place) -> Running:
     """Starts `job`, or goes on with it. Its process stops with a saved state when this one dies.
+
+    `source` and `code` are digests for its record.
 
     Raises:
       UserError: another process runs it.
     """
     before = read(folder, job)
     now = datetime.datetime.now().isoformat(" ", "seconds")
-    record = Record(RUNNING, None, code, now, before.seconds, before.attempts + 1)
+    record = Record(RUNNING, None, source, code, now, before.seconds, before.attempts + 1)
     line = command(folder, job)
     with _writing(folder), (folder / f"{job.id}.log").open("a") as log:
         if not _lock(log):
@@ -143,8 +147,11 @@ def end(folder: pathlib.Path, run: Running) -> Record:
 
 
 def last_line(folder: pathlib.Path, job: Job) -> str:
-    """The last line of the log of `job` that says something."""
-    with (folder / f"{job.id}.log").open("rb") as log:
+    """The last line of the log of `job` that says something; "" where there is no log."""
+    path = folder / f"{job.id}.log"
+    if not path.exists():
+        return ""
+    with path.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
         lines = log.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -155,6 +162,14 @@ def in_use(folder: pathlib.Path, job: Job) -> UserError:
     lock = folder / job.id / files.LOCK
     owner = f" ({lock.read_text()})" if lock.exists() else ""
     return UserError(f"{folder / job.id} is being run by another process{owner}; wait, or stop it")
+
+
+def _lasted(folder: pathlib.Path, job: Job, record: Record) -> float:
+    """Seconds from the start of the last attempt to its last word."""
+    log = folder / f"{job.id}.log"
+    if not record.started or not log.exists():
+        return 0.0
+    return max(0.0, log.stat().st_mtime - datetime.datetime.fromisoformat(record.started).timestamp())
 
 
 def _lock(log: IO[str]) -> bool:

@@ -19,8 +19,13 @@ ARRAY = 1000  # tasks; SLURM's default limit is 1001
 ENVIRONMENT = {"MODULE": "launch.sweep", "PYTHON": sys.executable}
 
 
-def commands(folder: pathlib.Path, jobs: Sequence[Job], at_once: int, options: str) -> list[list[str]]:
-    """Command lines that submit `jobs`, `at_once` at a time (0: as many as it lets), with more options of sbatch."""
+def commands(
+    folder: pathlib.Path, jobs: Sequence[Job], at_once: int, options: str, flags: Sequence[str] = ()
+) -> list[list[str]]:
+    """Command lines that submit `jobs`, `at_once` at a time (0: as many as it lets).
+
+    `options` are more options of sbatch, `flags` those of the sweep that its tasks need.
+    """
     found = []
     for first in range(0, len(jobs), ARRAY):
         part = jobs[first : first + ARRAY]
@@ -30,16 +35,19 @@ def commands(folder: pathlib.Path, jobs: Sequence[Job], at_once: int, options: s
                 *("sbatch", "--parsable", "--job-name=sweep", "--nodes=1", "--ntasks-per-node=1"),
                 *(f"--array=0-{len(part) - 1}{limit}", f"--output={folder.absolute()}/slurm-%A_%a.out"),
                 *shlex.split(options),
-                *(str(SCRIPT), f"--runs={folder.absolute()}", f"--task={','.join(job.id for job in part)}"),
+                *(str(SCRIPT), f"--runs={folder.absolute()}", *flags),
+                f"--task={','.join(job.id for job in part)}",
             ]
         )
     return found
 
 
-def submit(folder: pathlib.Path, jobs: Sequence[Job], at_once: int, options: str) -> list[str]:
+def submit(
+    folder: pathlib.Path, jobs: Sequence[Job], at_once: int, options: str, flags: Sequence[str] = ()
+) -> list[str]:
     """Puts `jobs` into SLURM's queue; the numbers of the arrays. UserError where it refuses them."""
     numbers, ids = [], [job.id for job in jobs]
-    for line in commands(folder, jobs, at_once, options):
+    for line in commands(folder, jobs, at_once, options, flags):
         number = _output(line).partition(";")[0].strip()  # a cluster's name may follow
         numbers.append(number)
         arrays = {**_submitted(folder), number: ids[: len(line[-1].split(","))]}

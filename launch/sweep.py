@@ -19,20 +19,28 @@ from absl import flags
 from cnn_papers import claims, doors, files
 from cnn_papers.claims import EXACT, Job
 from cnn_papers.errors import UserError
+from cnn_papers.terminal import say
 from launch import asked, code, local, runs, slurm
 from launch.asked import Asked
 from launch.progress import Progress, summary
 from launch.runs import FAILED, FINISHED, RUNNING, Place, Record, Running
 
 ORPHANS_S = 30.0  # that runs of a sweep which was killed have to save and stop
+GRACE_S = 25.0  # that runs have to save and stop once a sweep is told to
+TASK_GRACE_S = 110.0  # the same within SLURM, which tells two minutes before its time limit
 
 
 class Plan(NamedTuple):
-    """A sweep's folder, its runs, the files that these compute with, and the digest of what decides each, by id."""
+    """A sweep's folder, its runs, and what these compute with.
+
+    Attributes:
+      source: digest of the package's source.
+      codes: digest of that and its configuration, for each run by id.
+    """
 
     folder: pathlib.Path
     jobs: list[Job]
-    sources: list[pathlib.Path]
+    source: str
     codes: dict[str, str]
 
 
@@ -44,10 +52,7 @@ def main(argv: list[str]) -> int:
     if values.task:
         return _run_task(pathlib.Path(values.runs or "."), slurm.task_of(values.task))
     wanted, name = _asked()
-    jobs, sources = asked.jobs_of(wanted), code.sources()
-    source = code.source_digest(sources)
-    codes = {job.id: code.digest(source, job) for job in jobs}  # which finds every mistake in them
-    plan = Plan(pathlib.Path(values.runs or f"runs/sweep-{name}"), jobs, sources, codes)
+    plan = _plan(pathlib.Path(values.runs or f"runs/sweep-{name}"), asked.jobs_of(wanted))
     places = local.places(values.jobs or 1) if values.executor == "local" else []
     asked.check_same(plan.folder, wanted)
     if exact := [name for name, scale in wanted.claims.items() if scale == EXACT]:
@@ -57,9 +62,10 @@ def main(argv: list[str]) -> int:
     with files.locked(plan.folder, "runs"):
         if places:
             _wait_for_orphans(plan)
+        asked.check_same(plan.folder, wanted)  # now that nobody else can write there
         todo, records = _todo(plan)
-        asked.remember(plan.folder, wanted, jobs)
-        print("\n".join(summary(plan.folder, jobs, records)), flush=True)
+        asked.remember(plan.folder, wanted, plan.jobs)
+        say("\n".join(summary(plan.folder, plan.jobs, records)))
         return _run(plan, places, todo, records) if places else _submit(plan, todo, records)
 
 
@@ -76,6 +82,9 @@ def _asked() -> tuple[Asked, str]:
     config = _config_name() if values.config else ""
     if not values.all_claims:
         scales = asked.scales_of([name for text in values.claim for name in text.split(",")], values.scale, config)
+        others = [name for name, at in scales.items() if at not in (values.scale, EXACT)]
+        if others and values["scale"].present:
+            raise UserError(f"--config={config} is of {others[0]} at --scale={scales[others[0]]}; leave one out")
         name = "-".join([*list(scales)[:3], *dict.fromkeys(scales.values())])
         return Asked(scales, "", {}, values.seeds), name
     if values.claim or config:
@@ -103,11 +112,17 @@ def _config_name() -> str:
     """The file and recipe of `--config`, the same wherever the package lies."""
     from ml_collections import config_flags
 
-    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    name = os.path.normpath(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(":desk")
     return name.removeprefix(f"{pathlib.Path(doors.__file__).parents[1]}{os.sep}")
 
 
 # --- running it ------------------------------------------------------------------------------------------------------
+
+
+def _plan(folder: pathlib.Path, jobs: list[Job]) -> Plan:
+    """Finds every mistake in the configurations of `jobs`."""
+    source = code.source_digest(code.sources())
+    return Plan(folder, jobs, source, {job.id: code.digest(source, job) for job in jobs})
 
 
 def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
@@ -116,7 +131,7 @@ def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
     others = [
         job.id
         for job in plan.jobs
-        if records[job.id].code not in ("", plan.codes[job.id]) and runs.has_trained(plan.folder, job, records[job.id])
+        if records[job.id].code != plan.codes[job.id] and runs.has_trained(plan.folder, job, records[job.id])
     ]
     if others and not flags.FLAGS.accept_other_code:
         raise UserError(
@@ -130,23 +145,27 @@ def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
 def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict[str, Record]) -> int:
     """Runs `todo` on this machine; keeps `records` up to date."""
     progress = Progress(plan.folder, records, {job.id: job.config for job in plan.jobs}, len(places))
+    read = [*code.sources(), *code.config_files(todo)]
+    as_planned = code.source_digest(read)
 
     def begin(job: Job, place: Place) -> Running:
-        now = code.digest(code.source_digest(plan.sources), job)
-        if now != plan.codes[job.id] and not flags.FLAGS.accept_other_code:
-            raise UserError(f"the code has changed since this sweep began; stopped before {job.id} in {plan.folder}")
-        return runs.start(plan.folder, job, now, place)
+        if code.source_digest(read) != as_planned:  # which the process of the run would read, and this one has not
+            raise UserError(
+                f"the code or a config file has changed since this sweep began; stopped before {job.id}; "
+                "the same command goes on, and says so where runs are of other code"
+            )
+        return runs.start(plan.folder, job, plan.source, plan.codes[job.id], place)
 
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         progress.ended(run.job, runs.end(plan.folder, run), running, waiting)
 
-    if stopped := local.run_all(todo, places, begin, ended, progress.tick):
-        print("stopped; the same command goes on", flush=True)
+    if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S):
+        say("stopped; the same command goes on")
         return 128 + stopped
     if todo:
-        print("\n".join(summary(plan.folder, plan.jobs, records)))
+        say("\n".join(summary(plan.folder, plan.jobs, records)))
     if any(record.outcome == FAILED for record in records.values()):
-        print("--retry_failed starts those again that failed")
+        say("--retry_failed starts those again that failed")
     return int(any(record.outcome not in FINISHED for record in records.values()))
 
 
@@ -166,7 +185,9 @@ def _show(plan: Plan) -> int:
     """Prints what would be started, and how everything stands."""
     todo, records = _todo(plan)
     if flags.FLAGS.executor == "slurm":
-        print("\n".join(map(shlex.join, slurm.commands(plan.folder, todo, flags.FLAGS.jobs, flags.FLAGS.sbatch))))
+        todo = _not_queued(plan, todo, records)
+        lines = slurm.commands(plan.folder, todo, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags())
+        print("\n".join(map(shlex.join, lines)))
     for job in todo:
         print(f"{shlex.join(['python', *runs.command(plan.folder, job)[1:]])}  # {records[job.id].outcome}")
     print("\n".join(summary(plan.folder, plan.jobs, records)))
@@ -178,20 +199,30 @@ def _show(plan: Plan) -> int:
 
 def _submit(plan: Plan, todo: Sequence[Job], records: dict[str, Record]) -> int:
     """Puts `todo` into SLURM's queue, unless it is there."""
-    there = slurm.queued(plan.folder)
-    new = [job for job in todo if job.id not in there and records[job.id].outcome != RUNNING]
-    if there:
-        print(f"running or waiting in SLURM: {len(there)}")
-    if new:
-        numbers = slurm.submit(plan.folder, new, flags.FLAGS.jobs, flags.FLAGS.sbatch)
+    if new := _not_queued(plan, todo, records):
+        numbers = slurm.submit(plan.folder, new, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags())
         print(f"submitted to SLURM: {len(new)}, as job {', '.join(numbers)}; the same command says how they stand")
     return int(any(records[job.id].outcome == FAILED for job in plan.jobs if job not in todo))
+
+
+def _not_queued(plan: Plan, todo: Sequence[Job], records: dict[str, Record]) -> list[Job]:
+    """Those of `todo` that SLURM does not have already; says how many it has."""
+    there = slurm.queued(plan.folder)
+    if there:
+        print(f"running or waiting in SLURM: {len(there)}")
+    return [job for job in todo if job.id not in there and records[job.id].outcome != RUNNING]
+
+
+def _task_flags() -> list[str]:
+    return ["--accept_other_code"] if flags.FLAGS.accept_other_code else []
 
 
 def _run_task(folder: pathlib.Path, name: str) -> int:
     """One run, as a task of an array; returns its exit code."""
     job = asked.remembered(folder, name)
-    if runs.read(folder, job).outcome in FINISHED:
+    plan = _plan(folder, [job])
+    _, records = _todo(plan)  # which refuses a run of other code
+    if records[name].outcome in FINISHED:
         print(f"{name} is finished already")
         return 0
     codes: list[int] = []
@@ -201,10 +232,10 @@ def _run_task(folder: pathlib.Path, name: str) -> int:
         print(f"{name} {record.outcome}: {runs.last_line(folder, job)}", flush=True)
         codes.append(record.exit_code or 0)
 
-    now = code.digest(code.source_digest(code.sources()), job)
-    stopped = local.run_all(
-        [job], [Place()], lambda job, place: runs.start(folder, job, now, place), ended, lambda running, waiting: None
-    )
+    def begin(job: Job, place: Place) -> Running:
+        return runs.start(folder, job, plan.source, plan.codes[name], place)
+
+    stopped = local.run_all([job], [Place()], begin, ended, lambda running, waiting: None, TASK_GRACE_S)
     return 128 + stopped if stopped else codes[0]
 
 

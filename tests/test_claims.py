@@ -54,7 +54,8 @@ EXAMPLE = EXAMPLES["example"]
 ALL = {**EXAMPLES, **claims.all_claims()}
 COMPUTED = "sliding_difference"  # a metric that runs the papers' networks, which takes a while
 BOUNDED = ("same", "at_most", "at_least")
-ARMS = {"lower": (2, 2), "higher": (2, 2), "same": (2, 2), "falling": (3, 9), "rising": (3, 9)}  # fewest, most
+CHANGES = ("tested_change", "gap")  # metrics of which one arm can be lower than zero
+ARMS = {"lower": (1, 2), "higher": (1, 2), "same": (2, 2), "falling": (3, 9), "rising": (3, 9)}  # fewest, most
 SCALES = (EXACT, "desk", "gpu", "paper")
 CASES = [(name, scale) for name, claim in ALL.items() for scale in claim.scales]
 each_claim = pytest.mark.parametrize("name", ALL)
@@ -119,6 +120,7 @@ def test_what_is_expected_fits_the_arms_and_the_bound(name, scale):
     claim, count = ALL[name], len(claims.arms_of(ALL[name], scale))
     fewest, most = ARMS[claim.expect] if claim.expect not in ("at_most", "at_least") else (1, 2)
     assert fewest <= count <= most
+    assert count > 1 or claim.expect in BOUNDED or claim.metric.startswith(CHANGES)
     assert (claim.bound is not None) == (claim.expect in BOUNDED)
     if claim.expect == "same":
         assert claim.bound > (1 if claim.ratio else 0)

@@ -52,6 +52,25 @@ def test_a_figure_of_a_run(metric, value):
     assert read(metric) == Reading(value, censored=False)
 
 
+def test_the_drift_of_numbered_parts_is_the_mean_of_theirs():
+    rows = [
+        {"analysis/input/median/0": 1.0, "analysis/input/median/1": x, "analysis/input/median": 9.0} for x in (2, 7)
+    ]
+    assert read("drift('input/median')", rows) == Reading(2.5)
+
+
+def test_what_is_not_finite_at_the_end_is_not_read_from_before():
+    """The rows leave out what is not a finite number."""
+    rows = [
+        *ROWS[:6],
+        {"step": 40, "train/loss": 0.1},
+        {"step": 40, "val/top1_error": 90.0, "analysis/dead_units": 0.2},
+    ]
+    for metric in ("last('val/loss')", "mean_last('train/top1_error', 2)", "analysis('input/median')"):
+        assert math.isnan(read(metric, rows).value)
+    assert read("best('val/loss')", rows).value == 0.6 and read("last('val/top1_error')", rows).value == 90.0
+
+
 def test_a_level_that_is_never_reached_is_censored_at_the_whole_run():
     assert read("images_to('train/top1_error', 5.0)") == Reading(30 * 64.0, censored=True)
 

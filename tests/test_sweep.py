@@ -1,5 +1,6 @@
 """Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in SLURM's queue."""
 
+import datetime
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from cnn_papers import claims
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
 from configs import lenet
-from launch import asked, code, runs, slurm, sweep
+from launch import asked, code, local, runs, slurm, sweep
 from launch.runs import Place, Record
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
@@ -60,6 +61,8 @@ def test_values_of_a_grid_have_the_type_of_their_key(axis, values):
         (["--grid=batch_size=1.5"], "--grid=batch_size=1.5: the values of batch_size are of type int"),
         (["--grid=batch_size="], "--grid=batch_size=: the values of batch_size are of type int"),
         (["--grid=eval.mirror=1"], "--grid=eval.mirror=1: the values of eval.mirror are of type bool"),
+        (["--grid=optim.lr={[]:1}"], "--grid=optim.lr={[]:1}: the values of optim.lr are of type float"),
+        ([f"--grid=optim.lr={'-' * 5000}1"], "--grid=optim.lr=---"),
         (["--grid=optim=1"], "--grid=optim=1: the values of optim are of type ConfigDict"),
         (["--grid=optim.lr"], "--grid=optim.lr must be --grid=KEY=VALUE,VALUE or --grid=KEY=VALUE;VALUE"),
         (["--grid=seed=1,2"], "--grid=seed=1,2: seeds are given by --seeds=N"),
@@ -98,6 +101,10 @@ def test_a_dry_run_prints_commands_with_stable_ids_and_starts_nothing(tmp_path, 
     assert ids[0] == claims.make_job("configs/lenet.py:desk", {"total_steps": 5, "seed": 0, "optim.lr": 0.01}).id
     again, _ = dry(*GRID, f"--runs={folder}", "--grid=total_steps=5", capsys=capsys)
     assert again == commands
+    same, _ = dry(
+        "--config=./configs/lenet.py:desk", *GRID[1:], f"--runs={folder}", "--grid=total_steps=5", capsys=capsys
+    )
+    assert same == commands
 
 
 def test_a_folder_of_its_own_by_what_is_asked(capsys):
@@ -184,6 +191,10 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
             ["--claim=pooling", "--grid=optim.lr=1"],
             ["error: a claim has its own overrides; --grid and --config.key=value go with --config alone"],
         ),
+        (
+            ["--claim=pooling", "--config=configs/lenet.py:mnist", "--scale=desk"],
+            ["error: --config=configs/lenet.py:mnist is of pooling at --scale=gpu; leave one out"],
+        ),
         (["--all_claims", "--claim=size"], ["error: --all_claims goes without --claim and --config"]),
     ],
 )
@@ -233,7 +244,8 @@ def make_record(folder: pathlib.Path, outcome: str, *, digest: str, config: str 
     job = claims.make_job(config, {"seed": 0})
     (folder / job.id / "checkpoints" / "00000005").mkdir(parents=True)
     (folder / job.id / "run.json").write_text("{}")
-    record = Record(outcome, {"done": 0, "failed": 1}.get(outcome), digest, "2026-01-01 00:00:00", 12.0, 1)
+    code = {"done": 0, "failed": 1}.get(outcome)
+    record = Record(outcome, code, digest[:4], digest, "2026-01-01 00:00:00", 12.0, 1)
     (folder / f"{job.id}.json").write_text(json.dumps({"config": config, "overrides": {"seed": 0}, **record._asdict()}))
     (folder / f"{job.id}.log").write_text("first line\nValueError: no luck\n\n")
     return job
@@ -244,13 +256,44 @@ ONE = ["--config=configs/lenet.py", "--seeds=1"]
 
 def test_runs_of_other_code_are_said_not_mixed(tmp_path, capsys):
     job = make_record(tmp_path, "done", digest="0123456789abcdef")
-    assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
-    assert capsys.readouterr().err == (
+    refusal = (
         f"error: {tmp_path} holds runs of other code or another recipe than now: 1, such as {job.id}; give another "
         "folder with --runs, remove them, or go on all the same with --accept_other_code\n"
     )
+    assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
+    assert capsys.readouterr().err == refusal
     commands, others = dry(*ONE, f"--runs={tmp_path}", "--accept_other_code", capsys=capsys)
     assert (commands, others) == ([], [f"runs in {tmp_path}: 1 done"])
+    asked.remember(tmp_path, asked.Asked({}, "configs/lenet.py", {}, 1), [job])
+    assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}") == 2  # as SLURM starts it
+    assert capsys.readouterr().err == refusal
+    assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}", "--accept_other_code") == 0
+    assert capsys.readouterr().out == f"{job.id} is finished already\n"
+    (tmp_path / f"{job.id}.json").unlink()  # what its checkpoints are of, nothing says any more
+    assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
+    assert capsys.readouterr().err == refusal
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text("rate = 0.2"), lambda path: path.unlink()])
+def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch, capsys):
+    imported = tmp_path / "common.py"
+    imported.write_text("rate = 0.1")
+    monkeypatch.setattr(code, "config_files", lambda jobs: [imported])
+
+    def run_all(todo, places, begin, *_):
+        change(imported)
+        begin(todo[0], places[0])
+
+    monkeypatch.setattr(local, "run_all", run_all)
+    assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path / 'runs'}") == 2
+    assert capsys.readouterr().err.startswith("error: the code or a config file has changed since this sweep began")
+    assert [path.name for path in (tmp_path / "runs").glob("*.json")] == ["sweep.json"]
+
+
+def test_config_files_are_watched_with_what_they_import():
+    jobs = [claims.make_job("configs/lenet.py:mnist", {"seed": 0})]
+    names = {str(path.relative_to(ROOT)) for path in code.config_files(jobs)}
+    assert names >= {"configs/lenet.py", "configs/common.py"} and "configs/vgg.py" not in names
 
 
 def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
@@ -261,6 +304,8 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
     assert (commands, others) == ([], [f"runs in {tmp_path}: 1 failed", failed])
     commands, others = dry(*ONE, f"--runs={tmp_path}", "--retry_failed", capsys=capsys)
     assert len(commands) == 1 and commands[0].endswith("  # failed")
+    (tmp_path / f"{job.id}.log").unlink()
+    assert dry(*ONE, f"--runs={tmp_path}", capsys=capsys)[1][1] == failed.removesuffix("ValueError: no luck")
 
 
 def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
@@ -285,6 +330,13 @@ def test_how_a_run_stands(outcome, left, stands, tmp_path):
     assert runs.read(tmp_path, job).outcome == stands
 
 
+def test_the_time_of_a_killed_attempt_counts(tmp_path):
+    job = make_record(tmp_path, "running", digest="")
+    last_word = datetime.datetime(2026, 1, 1, 0, 0, 30).timestamp()
+    os.utime(tmp_path / f"{job.id}.log", (last_word, last_word))
+    assert runs.read(tmp_path, job).seconds == 12.0 + 30.0
+
+
 def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, monkeypatch, capsys):
     """A task of SLURM, say."""
     job = make_record(tmp_path, "running", digest="")
@@ -294,7 +346,7 @@ def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, m
         fcntl.flock(log, fcntl.LOCK_EX)
         assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
         with pytest.raises(UserError, match="is being run by another process"):
-            runs.start(tmp_path, job, "", Place())
+            runs.start(tmp_path, job, "", "", Place())
     out, err = capsys.readouterr()
     assert out == "waiting for runs that others have under way: 1\n"
     owner = "(process 7 on node1 since long)"
@@ -308,7 +360,7 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}", "--dry_run") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path}/{job.id}.json cannot be read: ")
-    assert error.endswith(f"; remove it to run {job.id} again\n")
+    assert error.endswith(f"; remove it and {job.id} to run that again\n")
 
 
 # --- SLURM's commands ------------------------------------------------------------------------------------------------

@@ -128,6 +128,19 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 400
 
 
+def test_a_sweep_whose_terminal_is_gone_stops_in_order(home, tmp_path):
+    """As with `| tee`, which dies of the same Ctrl-C."""
+    flags = [*TINY, "--config.total_steps=400", "--seeds=1"]
+    job = job_of(flags)
+    child = start(home, tmp_path, *flags)
+    wait_for("step 9/400", tmp_path / f"{job.id}.log", child)
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    child.send_signal(signal.SIGINT)
+    assert (child.wait(), child.stderr.read()) == (130, "")
+    assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
+
+
 @pytest.mark.slow
 def test_a_sweep_killed_three_times_at_random_leaves_the_same_metrics(home, tmp_path):
     flags = [*TINY, "--config.total_steps=200", "--grid=optim.lr=0.01,0.02,0.05", "--seeds=2"]

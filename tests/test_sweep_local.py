@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -36,6 +37,17 @@ def test_cores_and_gpus_are_shared_out(cores, gpus, jobs, expected, monkeypatch)
     assert [(place.cores, dict(place.environment)) for place in local.places(jobs)] == expected
 
 
+def test_the_users_settings_of_gpus_hold(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.8")
+    assert [dict(place.environment)["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in local.places(2)] == ["0.400"] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden
+    monkeypatch.setattr(shutil, "which", lambda name: pytest.fail("asked for GPUs that are hidden"))
+    assert [place.environment for place in local.places(2)] == [(), ()]
+
+
 @pytest.mark.parametrize(
     "jobs, message", [(3, "--jobs=3 must be from 1 to 2, the CPU cores there are"), (2, "3 GPUs do not divide over")]
 )
@@ -50,8 +62,8 @@ def test_what_does_not_divide_is_refused(jobs, message, monkeypatch):
 class Pool:
     """`run_all` over stand-ins of runs: one-line programs of bash instead of a training each."""
 
-    def __init__(self, **programs: str) -> None:
-        self.programs, self.codes, self.seen = programs, {}, []
+    def __init__(self, grace_s: float = 25.0, **programs: str) -> None:
+        self.grace_s, self.programs, self.codes, self.seen = grace_s, programs, {}, []
 
     def begin(self, job: claims.Job, place: Place) -> Running:
         self.seen.append((job.id, place.cores))
@@ -61,7 +73,7 @@ class Pool:
     def run(self, at_once: int, tick=lambda running, waiting: None) -> int:
         jobs = [claims.Job(name, "", ()) for name in self.programs]
         places = [Place((core,)) for core in range(at_once)]
-        return local.run_all(jobs, places, self.begin, self.ended, tick)
+        return local.run_all(jobs, places, self.begin, self.ended, tick, self.grace_s)
 
     def ended(self, run: Running, running, waiting) -> None:
         self.codes[run.job.id] = run.process.returncode
@@ -98,9 +110,9 @@ def test_a_signal_reaches_each_run_once_and_starts_no_other(number, tmp_path, ca
 
 @pytest.mark.parametrize("second_ctrl_c", [False, True])
 def test_what_does_not_stop_is_killed(second_ctrl_c, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "GRACE_S", 1000.0 if second_ctrl_c else 0.5)
     monkeypatch.setattr(local, "SECOND_THOUGHT_S", 0.2)
-    pool = Pool(a=f"trap '' TERM; touch {tmp_path}/up; while true; do sleep 0.02; done")
+    grace_s = 1000.0 if second_ctrl_c else 0.5
+    pool = Pool(grace_s, a=f"trap '' TERM; touch {tmp_path}/up; while true; do sleep 0.02; done")
     sent = []
 
     def tick(running, waiting):
@@ -119,7 +131,7 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"):
-        runs.start(tmp_path, claims.make_job("configs/lenet.py", {"seed": 0}), "", Place())
+        runs.start(tmp_path, claims.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
 
 def test_an_error_leaves_no_run_behind(tmp_path):
@@ -140,9 +152,9 @@ def test_the_time_left_goes_by_what_the_recipe_took(tmp_path, capsys):
     jobs = [claims.make_job(f"configs/{name}.py", {"seed": seed}) for name in ("a", "b") for seed in (0, 1, 2)]
     records = {job.id: Record() for job in jobs}
     shown = progress.Progress(tmp_path, records, {job.id: job.config for job in jobs}, 2)
-    shown.ended(jobs[0], Record("done", 0, "", "", 100.0, 1), [], jobs[1:])
-    shown.ended(jobs[3], Record("done", 0, "", "", 7200.0, 1), [], [jobs[1], jobs[2], jobs[4], jobs[5]])
-    shown.ended(jobs[1], Record("diverged", 3, "", "", 60.4, 1), [], [])
+    shown.ended(jobs[0], Record("done", 0, seconds=100.0), [], jobs[1:])
+    shown.ended(jobs[3], Record("done", 0, seconds=7200.0), [], [jobs[1], jobs[2], jobs[4], jobs[5]])
+    shown.ended(jobs[1], Record("diverged", 3, seconds=60.4), [], [])
     assert capsys.readouterr().out.splitlines() == [
         f"[1/6] {jobs[0].id} done after 2 min; about 4 min left",
         f"[2/6] {jobs[3].id} done after 2.0 h; about 2.0 h left",

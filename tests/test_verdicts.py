@@ -50,6 +50,14 @@ def error_of(probability: float) -> float:
     return math.sqrt(probability * (1 - probability) / ROUNDS)
 
 
+def test_an_exact_series_goes_its_way_at_every_step():
+    by_trend = readings([1], [99], [4])
+    assert judge(claim("rising"), by_trend).estimate == 1.5
+    verdict = judge(claim("rising", ratio=True), by_trend, exact=True)
+    assert (verdict.word, verdict.note) == (DISAGREES, "exact; the trend, but not every step")
+    assert judge(claim("rising", ratio=True), readings([1], [3], [4]), exact=True).word == AGREES
+
+
 # --- against SciPy ---------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 from cnn_papers.errors import UserError
 from cnn_papers.training import losses
 
+WATCHED = 16  # units whose medians are written down one by one
 Figures = dict[str, jax.Array]
 
 
@@ -85,8 +86,9 @@ def input_percentiles(
     """The distribution of what a nonlinearity reads: of what `layer` gives, "" being the last before the classifier.
 
     `p15`, `p50` and `p85` are percentiles over images and positions of the one unit, as Figure 1 of batch normalisation
-    draws them. Of all units together, the figure itself is the root mean square of their medians and `width` the mean
-    distance from their 15th to their 85th percentile.
+    draws them; `median/0`, `median/1`, … are the medians of the first WATCHED units. Of all units together, the figure
+    itself is the root mean square of their medians and `width` the mean distance from their 15th to their 85th
+    percentile.
     """
     outputs = _look(model, variables, image).outputs
     weighted = {path for leaf in ("kernel", "scale") for path, _ in _owners(variables["params"], leaf)}
@@ -101,6 +103,7 @@ def input_percentiles(
         raise UserError(f"config.eval.analyses: input_percentiles: {layer} has {values.shape[-1]} units, no {unit}")
     low, median, high = jnp.percentile(values, jnp.array([15.0, 50.0, 85.0]), axis=0)
     parts = {"p15": low[unit], "p50": median[unit], "p85": high[unit], "width": (high - low).mean()}
+    parts |= {f"median/{i}": value for i, value in enumerate(median[:WATCHED])}
     offset = jnp.sqrt(jnp.square(median).mean())
     return {"input_percentiles": offset, **_named("input_percentiles", parts)}
 
@@ -135,8 +138,8 @@ def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax
 def dropout_average(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, masks: int = 32) -> Figures:
     """How far the whole network is from the mean of the networks that dropout makes of it (Maxout §7).
 
-    The Kullback-Leibler divergence, averaged over images, of its prediction from the geometric mean, normalised, of the
-    predictions under `masks` random masks.
+    The Kullback-Leibler divergence, averaged over images, of its prediction from the normalised geometric mean of the
+    predictions under `masks` random masks: the mean's logarithm of mean over prediction.
     """
 
     def one(key: jax.Array) -> jax.Array:

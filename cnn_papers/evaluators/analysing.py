@@ -44,7 +44,7 @@ def compute(
 def _figures(
     text: str, model: nn.Module, view: Transform, variables: Any, batch: dict[str, jax.Array]
 ) -> analyses.Figures:
-    # What fills up a batch repeats its first image, which leaves most figures as they are.
+    # What fills up a batch repeats its first image, so that no figure comes of what no data set holds.
     real = batch["mask"]
     image = jnp.where(real[:, None, None, None], batch["image"], batch["image"][:1])
     label = jnp.where(real, batch["label"], batch["label"][:1])

@@ -15,7 +15,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.evaluators import scores, views
 
 OVERFEAT_SIZES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))  # OverFeat, Table 5
-SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.4
+SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.5
 
 
 class Part(NamedTuple):
@@ -102,14 +102,14 @@ def overfeat_dense(sizes: tuple[tuple[int, int], ...] = OVERFEAT_SIZES, fine: bo
 
 
 def spp_full(scale: int = 256, step: int = 16, longest: float = 2.0) -> Protocol:
-    """The whole image at shorter side `scale` through the pyramid (SPP-net §3.1.3)."""
+    """The whole image at shorter side `scale` through the pyramid (SPP-net §3.1.4)."""
     return (_whole(scores.softmax, scale, step, longest, "windows"),)
 
 
 def spp_multi_view(
     scales: tuple[int, ...] = SPP_SCALES, size: int = 224, full: int = 256, step: int = 16, longest: float = 2.0
 ) -> Protocol:
-    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size` (SPP-net §3.1.4).
+    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size` (SPP-net §3.1.5).
 
     Two full-image views at shorter side `full` join them, which counts as they do; 0 leaves them out.
     """

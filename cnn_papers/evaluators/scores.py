@@ -31,7 +31,7 @@ def spatial_max(model: Any, variables: Any, image: jax.Array, *, fine: bool) -> 
 
 
 def windows(model: Any, variables: Any, image: jax.Array, *, size: int) -> Scored:
-    """The softmax of nine windows of size×size of the one feature map, or three (SPP-net §3.1.4)."""
+    """The softmax of nine windows of size×size of the one feature map, or three (SPP-net §3.1.5)."""
     boxes = jnp.asarray(views.nine_windows(image.shape[1], image.shape[2], size), jnp.float32)
     boxes = jnp.broadcast_to(boxes[None], (len(image), *boxes.shape))
     logits = model.apply(variables, image, windows=boxes)[0]

@@ -101,7 +101,7 @@ def covers(image: np.ndarray, method: str, *, sizes: Sequence[tuple[int, int]]) 
 
 
 def nine_windows(height: int, width: int, size: int) -> np.ndarray:
-    """SPP-net's views of a map (§3.1.4): the centre, four corners and four middles of sides, as int [k, 4].
+    """SPP-net's views of a map (§3.1.5): the centre, four corners and four middles of sides, as int [k, 4].
 
     Rows are left, top, right, bottom in image pixels. Where the shorter side is `size` itself, the three windows along
     it are one: k is 3 instead of 9, whatever the image.

@@ -7,7 +7,7 @@ Deviations:
     NIN/*_def), as are the initial standard deviations. They have no fully connected head: its weights start as most
     others do, at 0.05.
   - `imagenet_caffe` is not in the paper: it is the network that the first author published in Caffe's model zoo.
-  - The plain twin (§4.5) keeps this network's own convolutions without their 1×1 layers, the last giving one map a
+  - The plain twin (§4.6) keeps this network's own convolutions without their 1×1 layers, the last giving one map a
     class; the paper takes the conventional network of Hinton et al. (arXiv:1207.0580), whose third layer is local.
 """
 
@@ -65,7 +65,7 @@ INIT_STD = {
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cifar10": {},
-    "cifar10_fc": {"head": "fc"},  # §4.5
+    "cifar10_fc": {"head": "fc"},  # §4.6
     "cifar10_fc_dropout": {"head": "fc_dropout"},
     "cifar10_plain": {"plain": True},
     "cifar10_plain_fc": {"plain": True, "head": "fc"},
@@ -87,7 +87,7 @@ class NIN(nn.Module):
 
     num_classes: int = 10
     table: str = "cifar10"
-    head: str = "gap"  # or a fully connected layer instead of the average: "fc", "fc_dropout" (§4.5)
+    head: str = "gap"  # or a fully connected layer instead of the average: "fc", "fc_dropout" (§4.6)
     plain: bool = False  # without the 1×1 layers
     dropout: float = 0.5  # between the mlpconv layers
     head_dropout: float = 0.5  # before the fully connected layer of "fc_dropout"

@@ -5,7 +5,7 @@ Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Reco
 Deviations:
   - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets from layers of a
     trained net A, or, as it found later, from Glorot and Bengio's initialisation (`weight_init` "glorot").
-  - `B-5x5` follows §4.3's description of a net that no table lists: net B with a 5×5 for each pair of 3×3.
+  - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 for each pair of 3×3.
   - The variants `…-BN` are not in the paper: they are torchvision's, which normalise every convolution over the batch
     and keep its bias.
 """

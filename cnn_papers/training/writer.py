@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import rich.progress
 
+from cnn_papers import terminal
 from cnn_papers.errors import UserError
 from cnn_papers.training import agree
 
@@ -103,7 +104,7 @@ class Writer:
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
-            say(text)
+            terminal.say(text)
 
     def close(self) -> None:
         """Flushes and closes everything."""
@@ -126,14 +127,6 @@ class Writer:
             raise UserError(f"{self.workdir / name} cannot be written to: {error.strerror}") from error
         if self._events:
             self._events.scalars(step, row)
-
-
-def say(text: str) -> None:
-    """One line on stdout. Where that is gone (a closed terminal; Ctrl-C ends `| tee`, too) the run goes on without."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Events:

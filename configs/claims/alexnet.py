@@ -8,11 +8,12 @@ from configs.claims import common
 _ERROR = "last('val/top1_error')"
 _TO_60 = "images_to('train/top1_error', 60.0)"  # which the whole net reaches within a desk run
 
-# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels, 5,120 images, sixteen passes.
+# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; 1,024 images, so few that the network can
+# learn them by heart in eighty passes, which is what most of these claims are about.
 _FOUR_LAYERS: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/alexnet.py:cifar10",
-    "data.train_split": "train[:5120]",
+    "data.train_split": "train[:1024]",
     "data.train_host": "decode|resize(16)",
     "data.eval_host": "decode|resize(16)",
     "data.train_device": "subtract_mean_image",
@@ -21,8 +22,8 @@ _FOUR_LAYERS: dict[str, Any] = {
     "model.lrn": False,
     "model.pool": (3, 2),
     "batch_size": 64,
-    "total_epochs": 16.0,
-    "eval.every_epochs": 4.0,
+    "total_epochs": 80.0,
+    "eval.every_epochs": 20.0,
     "optim.lr": 0.003,
     "optim.lr_batch": 64,
     "optim.schedule": "cosine",
@@ -33,15 +34,16 @@ _FOUR_LAYERS: dict[str, Any] = {
 _FOUR_LAYERS_GPU = _FOUR_LAYERS | {
     "data.train_split": "train[:45000]",
     "data.eval_split": "train[45000:]",
+    "eval.every_epochs": 5.0,
     "data.train_host": "decode|resize(32)",
     "data.eval_host": "decode|resize(32)",
     "model.width": 1.0,
     "total_epochs": 60.0,
 }
 _FOUR = {"desk": Scale(_FOUR_LAYERS), "gpu": Scale(_FOUR_LAYERS_GPU)}
-# No regularisation, no schedule. Smaller: 1,024 images, which do for a claim about the training error, 120 passes.
+# No regularisation, no schedule. Smaller: 120 passes.
 _FIGURE_1 = {"optim.schedule": "constant", "optim.weight_decay": 0.0, "log_every_steps": 16, "eval.every_epochs": 60.0}
-_FIGURE_1_DESK = _FOUR_LAYERS | _FIGURE_1 | {"data.train_split": "train[:1024]", "total_epochs": 120.0}
+_FIGURE_1_DESK = _FOUR_LAYERS | _FIGURE_1 | {"total_epochs": 120.0}
 
 _PAPER = Scale(common.ALEXNET_PAPER | {"config": "configs/alexnet.py:imagenet2012"})
 _FIVE = {
@@ -66,7 +68,7 @@ def _windows(setting: dict[str, Any], side: int, size: int) -> Scale:
 
 def _augmented(pixels: int) -> dict[str, dict[str, Any]]:
     plain = "subtract_mean_image"
-    devices = {"neither": plain, "flips": f"{plain}|flip", "crops and flips": f"{plain}|flip|pad_crop({pixels})"}
+    devices = {"neither": plain, "both": f"{plain}|flip|pad_crop({pixels})"}
     return {arm: {"data.train_device": device} for arm, device in devices.items()}
 
 
@@ -102,7 +104,7 @@ CLAIMS = {
         "AlexNet §3.3",
         {"without": {"model.lrn": False}, "with": {"model.lrn": True}},
         "from 13 % to 11 % on CIFAR-10 with four layers; 1.4 points of top-1 error on ImageNet",
-        _FOUR | {"paper": _PAPER},
+        _FOUR | {"paper": _PAPER._replace(paper_delta=-1.4)},
         -2.0,
     ),
     "overlapping_pooling": _lower_error(
@@ -112,6 +114,15 @@ CLAIMS = {
         "0.4 points of top-1 error on ImageNet",
         _FOUR | {"paper": _PAPER},
         -0.4,
+    ),
+    "overlapping_pooling_overfits_less": Claim(
+        "With overlapping windows the error on held-out images is less far above that on training images.",
+        "AlexNet §3.4",
+        {"apart": {"model.pool": (2, 2)}, "overlapping": {"model.pool": (3, 2)}},
+        "gap('val/top1_error', 'train/top1_error')",
+        "lower",
+        "finds such nets slightly harder to overfit; no figure",
+        _FOUR | {"paper": _PAPER},
     ),
     "two_columns": _lower_error(
         "Two columns have a lower error than one column with half the kernels.",
@@ -124,10 +135,13 @@ CLAIMS = {
     "conv3_is_needed": _middle_layer("conv3"),
     "conv4_is_needed": _middle_layer("conv4"),
     "dropout_is_slower": Claim(
-        "With dropout the training error, measured with it, takes longer to fall to 60 %.",
+        "With dropout it takes longer until the error on held-out images, tested without it, has fallen to 70 %.",
         "AlexNet §4.2",
-        {"without": {"model.dropout": 0.0}, "with": {"model.dropout": 0.5}},
-        _TO_60,
+        {
+            "without": {"model.dropout": 0.0, "eval.every_epochs": 1.0},
+            "with": {"model.dropout": 0.5, "eval.every_epochs": 1.0},
+        },
+        "images_to('val/top1_error', 70.0)",  # which both reach within a desk run
         "higher",
         "about twice the iterations to converge",
         _FIVE,
@@ -143,12 +157,10 @@ CLAIMS = {
         "substantial overfitting without; no figure",
         _FIVE,
     ),
-    "crops_and_flips": Claim(
-        "Training on mirror images lowers the error, and on random crops too lowers it more.",
+    "crops_and_flips": _lower_error(
+        "Training on random crops and their mirror images lowers the error.",
         "AlexNet §4.1",
         _augmented(2),
-        _ERROR,
-        "falling",
         "substantial overfitting without; no figure",
         {"desk": Scale(_FOUR_LAYERS), "gpu": Scale(_FOUR_LAYERS_GPU, _augmented(4))},
     ),
@@ -168,11 +180,10 @@ CLAIMS = {
         "AlexNet §4.1, §6",
         {"ten crops": {}},
         "tested_change('single_view', 'ten_crop', 'top1_error')",
-        "at_most",
+        "lower",
         "39.0 % with one view, 37.5 % with ten",
         {"desk": _windows(_FOUR_LAYERS, 18, 16), "gpu": _windows(_FOUR_LAYERS_GPU, 32, 28), "paper": _PAPER},
         paper_delta=-1.5,
-        bound=0.0,
     ),
     "weight_decay_helps_training": Claim(
         "Weight decay lowers the training error.",
@@ -180,7 +191,7 @@ CLAIMS = {
         {"without": {"optim.weight_decay": 0.0}, "with": {"optim.weight_decay": 5e-4}},
         "mean_last('train/top1_error', 3)",
         "lower",
-        "“not merely a regularizer: it reduces the model's training error”; no figure",
+        "says that it lowers the training error too; no figure",
         _FIVE,
     ),
     "he_starts_sooner": Claim(
@@ -190,7 +201,7 @@ CLAIMS = {
         _TO_60,
         "lower",
         "no figure for this network",
-        _FIVE,
+        {scale: _FIVE[scale] for scale in ("gpu", "paper")},  # an eighth as wide, N(0, 0.01²) is far too little
         ratio=True,
     ),
 }

@@ -4,11 +4,12 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the MNIST network a quarter as wide at 14 pixels, 4,000 digits, twenty passes.
+# Smaller: the MNIST network a quarter as wide at 14 pixels; 1,000 digits, so few that regularisation has something to
+# do, eighty passes.
 _DESK: dict[str, Any] = {
     "config": "configs/nin.py",
     "data.name": "mnist",
-    "data.train_split": "train[:4000]",
+    "data.train_split": "train[:1000]",
     "data.eval_split": "train[50000:]",
     "data.train_host": "decode(1)|resize(14)",
     "data.eval_host": "decode(1)|resize(14)",
@@ -17,9 +18,9 @@ _DESK: dict[str, Any] = {
     "model.plain": False,
     "model.head": "gap",
     "model.dropout": 0.5,
-    "total_epochs": 20.0,
+    "total_epochs": 80.0,
     "log_every_steps": 125,
-    "eval.every_epochs": 5.0,
+    "eval.every_epochs": 20.0,
     "eval.batch_size": 200,
     "checkpoint.every_steps": 2000,
 }
@@ -49,31 +50,46 @@ def _lower_error(statement: str, source: str, arms: Any, paper: str, delta: floa
 CLAIMS = {
     "mlpconv": _lower_error(
         "Small perceptrons as filters have a lower error than plain convolutions.",
-        "Network in Network Table 1, §4.5",
+        "Network in Network §4.6, Table 1",
         {"plain": _PLAIN, "mlpconv": {"model.plain": False}},
-        "CIFAR-10: 16.46 % plain, 10.41 % with perceptrons, both with global average pooling",
+        "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), 10.41 % with perceptrons",
         10.41 - 16.46,
     ),
     "average_pooling_against_fc": _lower_error(
         "Global average pooling has a lower error than a fully connected layer.",
-        "Network in Network §4.5, Table 5",
+        "Network in Network §4.6, Table 5",
         {"fully connected": {"model.head": "fc"}, "average": _GAP},
         "CIFAR-10: 11.59 % and 10.41 %",
         10.41 - 11.59,
     ),
     "average_pooling_against_fc_dropout": _lower_error(
         "Global average pooling has a lower error than a fully connected layer with dropout.",
-        "Network in Network §4.5, Table 5",
+        "Network in Network §4.6, Table 5",
         {"fully connected, dropout": {"model.head": "fc_dropout"}, "average": _GAP},
         "CIFAR-10: 10.88 % and 10.41 %",
         10.41 - 10.88,
     ),
     "average_pooling_in_plain_nets": _lower_error(
         "In a plain convolutional net, too, global average pooling has a lower error than a fully connected layer.",
-        "Network in Network §4.5",
+        "Network in Network §4.6",
         {"fully connected": _PLAIN | {"model.head": "fc"}, "average": _PLAIN},
         "CIFAR-10: 17.56 % and 16.46 %",
         16.46 - 17.56,
+    ),
+    "dropout_on_fc": _lower_error(
+        "Dropout on the fully connected layer lowers its error.",
+        "Network in Network §4.6, Table 5",
+        {"fully connected": {"model.head": "fc"}, "with dropout": {"model.head": "fc_dropout"}},
+        "CIFAR-10: 11.59 % and 10.88 %",
+        10.88 - 11.59,
+    ),
+    "dropout_in_plain_nets": _lower_error(
+        "In a plain convolutional net a fully connected layer with dropout has a lower error than global average "
+        "pooling.",
+        "Network in Network §4.6",
+        {"average": _PLAIN, "fully connected, dropout": _PLAIN | {"model.head": "fc_dropout"}},
+        "CIFAR-10: 16.46 % and 15.99 %",
+        15.99 - 16.46,
     ),
     "average_pooling_is_smaller": Claim(
         "Global average pooling needs fewer parameters than a fully connected layer.",

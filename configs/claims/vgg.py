@@ -43,17 +43,23 @@ _AT_40: dict[str, Any] = {
     "data.train_device": "standardize|flip",
     "data.eval_host": "decode|resize(40, method='bicubic')|center_crop(32)",
 }
+_JITTERED: dict[str, Any] = {
+    "data.train_host": "decode|resize_short_between(32, 48, method='bicubic')|random_crop(32)",
+    "eval.protocol": "vgg_dense(40, step=8)|vgg_dense((32, 40, 48), step=8)",
+}
 _JITTER = {
     "one scale": {"data.train_host": "decode|resize(40, method='bicubic')|random_crop(32)"},
-    "jitter": {"data.train_host": "decode|resize_short_between(32, 48, method='bicubic')|random_crop(32)"},
+    "jitter": _JITTERED,
 }
 _AT_384: dict[str, Any] = _PAPER | {
     "data.eval_host": "decode|resize_short(384)|center_crop(224)",
-    "eval.protocol": "single_view|vgg_dense(384)",
+    "model.variant": "D",
+    "eval.protocol": "vgg_dense(384)|vgg_dense((256, 384, 512))|vgg_both",
 }
+_JITTERED_ON_IMAGENET: dict[str, Any] = {"data.train_host": "decode|resize_short_between(256, 512)|random_crop(224)"}
 _JITTER_ON_IMAGENET = {
     "one scale": {"data.train_host": "decode|resize_short(384)|random_crop(224)"},
-    "jitter": {"data.train_host": "decode|resize_short_between(256, 512)|random_crop(224)"},
+    "jitter": _JITTERED_ON_IMAGENET,
 }
 
 CLAIMS = {
@@ -121,6 +127,30 @@ CLAIMS = {
             "gpu": Scale(_GPU | _AT_40),
             "paper": Scale(_AT_384, _JITTER_ON_IMAGENET),
         },
+    ),
+    "vgg_test_scales": Claim(
+        statement="Averaging over three scales of a test image has a lower error than the middle one alone.",
+        source="VGG §4.2, Tables 3 and 4",
+        arms={"jitter": _JITTERED},  # the protocols test the same weights
+        metric="tested_change(0, 1, 'top1_error')",
+        expect="lower",
+        paper="D, trained with scale jitter: 25.6 % top-1 error at Q = 384, 24.8 % at 256, 384 and 512",
+        paper_delta=-0.8,
+        scales={
+            "desk": Scale(_DESK | _AT_40),
+            "gpu": Scale(_GPU | _AT_40),
+            "paper": Scale(_AT_384, {"jitter": _JITTERED_ON_IMAGENET}),
+        },
+    ),
+    "vgg_crops_and_dense": Claim(
+        statement="Averaging crops and the sliding network has a lower error than the sliding network alone.",
+        source="VGG §4.3, Table 5",
+        arms={"jitter": _JITTERED_ON_IMAGENET},
+        metric="tested_change(1, 'vgg_both', 'top1_error')",
+        expect="lower",
+        paper="D: 24.8 % top-1 error sliding, 24.4 % with both",
+        paper_delta=-0.4,
+        scales={"paper": Scale(_AT_384)},
     ),
     "vgg_sliding_is_exact": Claim(
         statement="The fully connected layers applied as convolutions to a larger image score every window as they "
