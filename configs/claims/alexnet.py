@@ -87,10 +87,10 @@ CLAIMS = {
     "relu_sooner": Claim(
         "A net of rectified units reaches 25 % training error several times sooner than one of tanh units.",
         "AlexNet §3.1, Figure 1",
-        # Each at the best of six rates from 0.001 to 0.3, by the training loss of seed 100 after 30 passes (desk).
+        # Each at the rate that brings it there soonest of those that differ by factors of two (desk, seed 100).
         {
-            "tanh": {"model.activation": "tanh", "optim.lr": 0.1},
-            "relu": {"model.activation": "relu", "optim.lr": 0.003},
+            "tanh": {"model.activation": "tanh", "optim.lr": 0.2},
+            "relu": {"model.activation": "relu", "optim.lr": 0.006},
         },
         "images_to('train/top1_error', 25.0)",
         "lower",

@@ -26,8 +26,8 @@ _FAST: dict[str, Any] = {"optim.lr": 0.05}  # five times the rate of every scale
 _SIGMOID: dict[str, Any] = {"model.activation": "sigmoid"}
 _WITHOUT: dict[str, Any] = {"model.variant": "paper", "model.lrn": False}  # no normalisation of either kind
 _WITH: dict[str, Any] = {"model.variant": "batch_norm"}
-# What the units of conv5 read, written down after every pass.
-_OFTEN: dict[str, Any] = {"eval.every_epochs": 1.0}
+# What the units of conv5 read, written down after every second pass.
+_OFTEN: dict[str, Any] = {"eval.every_epochs": 2.0}
 _WATCHED = {
     "without": _OFTEN | _WITHOUT | {"eval.analyses": "input_percentiles('conv5')"},
     "with": _OFTEN | _WITH | {"eval.analyses": "input_percentiles('bn5')"},
