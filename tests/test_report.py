@@ -337,6 +337,16 @@ def test_an_exact_claim_has_no_interval(sweep):
     assert small["low"] == small["high"] == small["estimate"] and wording.interval(small) == ""
 
 
+def test_signs_are_explained_on_the_page_and_in_markdown(sweep):
+    exit_code(report.cli, str(sweep))
+    assert all("the true figure is" not in (sweep / form).read_text() for form in ("report.md", "report.html"))
+    slow = next(path for path in sweep.glob("*/metrics.jsonl") if '"train/top1_error": 83.0' in path.read_text())
+    slow.write_text(re.sub('"train/top1_error": [0-9.]+', '"train/top1_error": 83.0', slow.read_text()))  # A's first
+    exit_code(report.cli, str(sweep))
+    assert "the true figure is at most this (≤)." in (sweep / "report.md").read_text()
+    assert "the true figure is at least this (≥), at most this (≤)." in (sweep / "report.html").read_text()
+
+
 def test_the_signs_of_censored_figures_are_explained_where_they_stand():
     of = CLAIMS["resnet"]["resnet_sooner"]
     none, below = judged(of, [100.0, 90.0], [10.0, 11.0]), judged(of, [[100.0], 90.0], [10.0, 11.0])

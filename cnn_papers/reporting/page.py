@@ -15,7 +15,8 @@ SIGNS = {"agrees": "●", "disagrees": "▲", "undecided": "◐"}  # as differen
 TITLES = {"sweep": "The papers’ claims, run again", "runs": "Runs against their papers"}
 GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half its height, margin
 CAPTION = (
-    "Intervals are of 95 % or as they say; bold is an arm’s mean, of a ratio geometric; the diamond is the paper’s."
+    "Intervals are of 95 % or as they say; bold is an arm’s mean, where a claim is of a ratio the geometric one; "
+    "the diamond is the paper’s figure."
 )
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 
