@@ -129,7 +129,8 @@ def readings(
 ) -> dict[str, dict[int, Reading]]:
     """What the metric of `claim` reads off its finished runs in `folder`, by arm and seed; others are left out.
 
-    At scale `exact` it is read off the configurations alone.
+    At scale `exact` it is read off the configurations alone. Raises a UserError that names the run where it lacks what
+    the metric reads.
     """
     (op,) = parse(claim.metric, metrics, leading=1, key="metric")
     found: dict[str, dict[int, Reading]] = {}
@@ -140,6 +141,10 @@ def readings(
                 run: Finished | None = Finished(load(job).to_dict(), [], "done")
             else:
                 run = finished(folder, job) if folder else None
-            if run is not None:
+            if run is None:
+                continue
+            try:
                 found[arm][seed] = op(run)
+            except UserError as error:
+                raise UserError(f"run {job.id}: {error}") from error
     return found

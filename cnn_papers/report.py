@@ -8,7 +8,7 @@ repository's `results/`.
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -19,7 +19,7 @@ from cnn_papers.files import whole
 from cnn_papers.reporting import page, results, wording
 
 RESULTS = "results.json"
-SHOWN = 10  # of a list on the terminal and in Markdown; the page has all
+SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
 
 
 def markdown(found: Mapping[str, Any], base: str | None = None) -> str:
@@ -40,18 +40,15 @@ def _of_claims(found: Mapping[str, Any], base: str | None) -> str:
             claim["scale"],
             str(claim["n"]),
             wording.duration(claim["seconds"]),
-            *([] if base is None else [_links(claim, base)]),
+            *([] if base is None else [_links(claim, found["outcomes"], base)]),
         )
         for claim in found["claims"]
-        if claim["word"] != results.NOT_RUN
+        if claim["word"] != wording.NOT_RUN
     ]
-    lines = [wording.verdicts(found), *wording.chance(found), *([wording.runs(found)] if found["outcomes"] else [])]
-    lines += [f"Not finished ({why}): {', '.join(names)}." for why, names in wording.unfinished(found).items()]
-    lines += [f"Made with {text}." for text in wording.made_with(found)]
-    if left := [f"`{claim['name']}`" for claim in found["claims"] if claim["word"] == results.NOT_RUN]:
-        others = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        lines.append(f"Not run: {', '.join(left[:SHOWN])}{others}.")
-    header = ("claim", "verdict", "ours [95 % interval; 90 % of “the same”]", "paper", "scale", "seeds", "time")
+    lines = [wording.verdicts(found), *wording.chance(found), *wording.legend(found, arms=False), *_about_runs(found)]
+    if left := [f"`{claim['name']}`" for claim in found["claims"] if claim["word"] == wording.NOT_RUN]:
+        lines.append(f"Not run: {_first(left)}.")
+    header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
     header += () if base is None else ("runs by seed",)
     grids = [
         (_link(each["id"], base, each["id"]), wording.overrides(each), *wording.errors(each))
@@ -73,15 +70,28 @@ def _of_runs(found: Mapping[str, Any], base: str | None) -> str:
         if run["reported"]:
             rows = [wording.against_paper(result) for result in run["reported"]]
             parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]
-    return "\n\n".join([*parts, _lines([f"Made with {text}." for text in wording.made_with(found)])]) + "\n"
+    return "\n\n".join([*parts, _lines(_about_runs(found))]) + "\n"
 
 
-def _links(claim: Mapping[str, Any], base: str) -> str:
-    """The runs of a claim by arm, each by its seed."""
-    arms = (
-        f"{arm}: {' '.join(_link(seed, base, run) for run, seed in runs.items())}"
-        for arm, runs in claim["runs"].items()
-    )
+def _about_runs(found: Mapping[str, Any]) -> list[str]:
+    """How many runs there are, which of them are not finished, and what all were made with."""
+    lines = [wording.runs(found)] if found["outcomes"] else []
+    lines += [f"Not finished ({why}): {_first(names)}." for why, names in wording.unfinished(found).items()]
+    return lines + [f"Made with {text}." for text in wording.made_with(found)]
+
+
+def _first(names: Sequence[str]) -> str:
+    """As many of `names` as are SHOWN, and how many more there are."""
+    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + others
+
+
+def _links(claim: Mapping[str, Any], outcomes: Mapping[str, str], base: str) -> str:
+    """The runs of a claim by arm, each by its seed, with links to those that were started."""
+    arms = []
+    for arm, runs in claim["runs"].items():
+        there = {run: None if outcomes.get(run, wording.NEW) == wording.NEW else base for run in runs}
+        arms.append(f"{arm}: {' '.join(_link(seed, there[run], run) for run, seed in runs.items())}")
     return "; ".join(arms)
 
 
@@ -106,8 +116,7 @@ def main(argv: list[str]) -> None:
     out = pathlib.Path(flags.FLAGS.out) if flags.FLAGS.out else (place.parent if is_file else place)
     found = results.read(place) if is_file else results.gather(place, out)
     base = pathlib.Path(os.path.normpath((place.parent if is_file else out) / found["runs"]))  # out may be new
-    runs = found["outcomes"] if found["kind"] == "sweep" else [run["id"] for run in found["singles"]]
-    are_there = any((base / run).is_dir() for run in runs)
+    are_there = any((base / run).is_dir() for run in found["outcomes"])
     address = urllib.parse.quote(os.path.relpath(base, out)) if are_there else None
     texts = {"report.html": page.html(found, address), "report.md": markdown(found, address)}
     if not is_file:
@@ -116,10 +125,10 @@ def main(argv: list[str]) -> None:
         with whole(out / name) as part:
             part.write_text(text)
     if found["kind"] == "sweep":
-        print(wording.verdicts(found), wording.runs(found), sep="\n")
-        for why, names in wording.unfinished(found).items():
-            others = f" and {len(names) - SHOWN} more, which the report names" if len(names) > SHOWN else ""
-            print(f"not finished ({why}): {', '.join(names[:SHOWN])}{others}")
+        print(wording.verdicts(found))
+    print(wording.runs(found))
+    for why, names in wording.unfinished(found).items():
+        print(f"not finished ({why}): {_first(names)}")
     print(f"the report is in {out / 'report.html'}")
 
 

@@ -125,6 +125,7 @@ def _write_run(run: Run) -> None:
         "train_image": train.image_shape,
         "eval_image": held_out.image_shape,
         "machine": machine.describe(),
+        "total_steps": run.length.total,
     }
     workdir.write_run(run.folder, run.config.to_dict(), facts)
     if run.data.statistics is not None:

@@ -16,10 +16,10 @@ import pytest
 from commands import exit_code
 from random_variables import random_variables
 
-from cnn_papers import assembly, claims, machine, report, trained, zoo
+from cnn_papers import assembly, claims, machine, report, trained, verdicts, zoo
 from cnn_papers.data import augment
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.metrics import Finished
+from cnn_papers.metrics import Finished, Reading
 from cnn_papers.reporting import figures, illustrations, page, portraits, results, wording
 from cnn_papers.training import mesh as meshes
 from cnn_papers.training import workdir
@@ -95,7 +95,8 @@ def rows(arm: int, seed: int) -> list[dict[str, Any]]:
 
 def write_job(folder: pathlib.Path, job: claims.Job, lines: list[dict[str, Any]], outcome: str = "done") -> None:
     code = {"done": 0, "diverged": 3, "failed": 1, "stopped": 143}[outcome]
-    record = {"outcome": outcome, "exit_code": code, "code": "c0de", "started": "2026-01-01 10:00:00", "seconds": 30.0}
+    record = {"outcome": outcome, "exit_code": code, "source": "c0de" * 16, "code": "c0de"}
+    record |= {"started": "2026-01-01 10:00:00", "seconds": 30.0}
     about = {"config": job.config, "overrides": dict(job.overrides), **record, "attempts": 1}
     (folder / f"{job.id}.json").write_text(json.dumps(about))
     (folder / job.id).mkdir()
@@ -118,6 +119,11 @@ def write_sweep(folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | Non
         json.dumps({"claims": asked, "config": "", "grid": {}, "seeds": 3, "jobs": listed})
     )
     return jobs
+
+
+def change(path: pathlib.Path, **values: Any) -> None:
+    """Changes values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.fixture
@@ -144,8 +150,9 @@ def test_a_sweep_gives_its_three_files(sweep, capsys):
     assert lower["low"] == pytest.approx(-1.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-4) and lower["word"] == "agrees"
     assert lower["arms"]["B"]["readings"]["1"] == {"value": 7.1, "censored": False}
     assert lower["seconds"] == 180.0 and found["seconds"] == 180.0  # claims share runs, whose time counts once
-    assert claim_of(found, "resnet_large")["word"] == results.NOT_RUN
+    assert claim_of(found, "resnet_large")["word"] == wording.NOT_RUN
     assert found["machines"] == ["a machine, 2 cores"] and "jax" in found["versions"][0]
+    assert found["code"] == {"c0dec0dec0de": 6} and "code c0dec0dec0de" in wording.made_with(found)
 
 
 def test_markdown_has_the_figures_of_the_results(sweep):
@@ -210,19 +217,51 @@ def test_many_verdicts_by_chance_are_said_to_be_so(sweep):
 def test_what_is_not_finished_is_counted_and_named(tmp_path, own_claims, capsys):
     jobs = write_sweep(tmp_path / "s", {("A", 0): "failed", ("B", 1): "stopped"})
     (tmp_path / "s" / f"{jobs[2].id}.json").unlink()
-    record = tmp_path / "s" / f"{jobs[5].id}.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"outcome": "running", "exit_code": None}))
+    change(tmp_path / "s" / f"{jobs[5].id}.json", outcome="running", exit_code=None)
     exit_code(report.cli, str(tmp_path / "s"))
     output = capsys.readouterr().out
-    assert "6 runs: 2 done, 1 failed, 1 not started, 2 stopped" in output
+    assert "6 runs: 2 done, 1 failed, 1 not started, 1 stopped, 1 under way or killed" in output
     for form in (output, (tmp_path / "s/report.md").read_text().replace("Not f", "not f")):
         assert f"not finished (failed): {jobs[0].id}" in form and f"(not started): {jobs[2].id}" in form
-        assert f"(stopped): {jobs[4].id}, {jobs[5].id}" in form
+        assert f"(stopped): {jobs[4].id}" in form and f"(under way or killed): {jobs[5].id}" in form
     written = (tmp_path / "s/report.html").read_text()
     assert "4 of its 6 runs are not finished" in written and f'href="./{jobs[0].id}.log"' in written
     found = claim_of(json.loads((tmp_path / "s/results.json").read_text()), "resnet_lower")
     assert (found["word"], found["n"], found["estimate"]) == ("undecided", 0, None)
     assert found["arms"]["A"]["readings"].keys() == {"1"}
+
+
+def test_a_run_whose_folder_was_removed_counts_as_not_started(sweep):
+    record = next(sweep.glob("resnet-*.json"))
+    shutil.rmtree(record.with_suffix(""))
+    exit_code(report.cli, str(sweep))
+    found = json.loads((sweep / "results.json").read_text())
+    assert found["outcomes"][record.stem] == "not started" and found["seconds"] == 150.0
+    for form in ("report.html", "report.md"):
+        linked = set(re.findall(r"\./(resnet-\w+)", (sweep / form).read_text()))
+        assert linked == found["outcomes"].keys() - {record.stem}
+
+
+def test_long_lists_are_cut_in_markdown_and_whole_on_the_page(tmp_path, own_claims, capsys, monkeypatch):
+    jobs = write_sweep(tmp_path / "s", dict.fromkeys([("A", 0), ("A", 1), ("A", 2)], "stopped"))
+    monkeypatch.setattr(report, "SHOWN", 2)
+    exit_code(report.cli, str(tmp_path / "s"))
+    line = f"ot finished (stopped): {jobs[0].id}, {jobs[1].id} and 1 more"
+    assert line in capsys.readouterr().out and line in (tmp_path / "s/report.md").read_text()
+    assert f"{jobs[2].id}.log" in (tmp_path / "s/report.html").read_text()
+
+
+def test_runs_of_different_code_are_said_to_be_so(sweep):
+    first, second, *_ = sweep.glob("resnet-*.json")
+    change(first, source="f00d" * 16)
+    change(second, source="")
+    lines = wording.made_with(results.gather(sweep, sweep))
+    (line,) = [line for line in lines if line.startswith("code ")]
+    assert sorted(line.removeprefix("code ").split("; ")) == [
+        "c0dec0dec0de, of 4 runs",
+        "f00df00df00d, of 1 run",
+        "not noted, of 1 run",
+    ]
 
 
 def test_a_sweep_that_has_not_begun_has_a_report(sweep, capsys):
@@ -231,6 +270,7 @@ def test_a_sweep_that_has_not_begun_has_a_report(sweep, capsys):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     exit_code(report.cli, str(sweep))
     assert "1 claim run: 1 agree, 0 disagree, 0 undecided. 4 not run." in capsys.readouterr().out  # the exact one
+    assert "- Made with python 3" in (sweep / "report.md").read_text()  # which the report computes itself
     assert "<h2>Figures</h2>" not in (sweep / "report.html").read_text()
 
 
@@ -251,6 +291,105 @@ def test_runs_of_a_grid_are_listed(sweep):
     exit_code(report.cli, str(sweep))
     line = f"| [{job.id}](./{job.id}) | optim.lr=0.5, seed=0 | 8.00 % | 8.00 % |"
     assert line in (sweep / "report.md").read_text() and "Other runs" in (sweep / "report.html").read_text()
+
+
+# --- its words -------------------------------------------------------------------------------------------------------
+
+
+def judged(claim: Claim, *arms: list[Any]) -> dict[str, Any]:
+    """A result of a claim at scale desk from readings by arm and seed; a figure in a list is censored."""
+    readings = {
+        name: {
+            seed: Reading(each[0], True) if isinstance(each, list) else Reading(each)
+            for seed, each in enumerate(arm)
+            if each is not None
+        }
+        for name, arm in zip(claim.arms, arms, strict=True)
+    }
+    verdict = verdicts.judge(claim, readings)
+    values = {
+        name: arm._asdict() | {"readings": {str(seed): each._asdict() for seed, each in readings[name].items()}}
+        for name, arm in verdict.arms.items()
+    }
+    about = claim._asdict() | {"name": "c", "label": "c", "title": "t", "scale": "desk", "runs": {}, "seconds": 0}
+    return results._plain(about | verdict._asdict() | {"arms": values})
+
+
+@pytest.mark.parametrize(
+    ("name", "arms", "interval"),
+    [
+        ("resnet_responses", ([1.0, 1.1, 1.2], [1.0, 1.11, 1.22]), "[−0.00686, +0.0269] (90 %)"),
+        ("resnet_responses", ([1.0, 1.1, 1.2], [9.0, 9.11, 9.22]), "[+7.99, +8.03]"),  # disagrees, by 95 %
+        ("resnet_lower", ([5.0], [3.0]), "(one seed)"),
+        ("resnet_lower", ([5.0, 6.0], [3.0, 4.0]), "[−∞, ∞]"),  # two that are equal say nothing
+        ("resnet_lower", ([5.0] * 6, [3.0] * 6), "[−2.00, −2.00]"),
+        ("resnet_sooner", ([[100.0], [110.0], 90.0], [10.0, 11.0, 9.5]), "[×0, ×0.110]"),
+        ("resnet_sooner", ([10.0, 11.0, 9.5], [[100.0], [110.0], 90.0]), "[×9.09, ∞]"),
+        ("resnet_lower", ([5.0, None], [None, 3.0]), ""),
+    ],
+)
+def test_an_interval_says_what_it_rests_on(name, arms, interval):
+    assert wording.interval(judged(CLAIMS["resnet"][name], *arms)) == interval
+
+
+def test_an_exact_claim_has_no_interval(sweep):
+    small = claim_of(results.gather(sweep, sweep), "resnet_small")
+    assert small["low"] == small["high"] == small["estimate"] and wording.interval(small) == ""
+
+
+def test_signs_are_explained_on_the_page_and_in_markdown(sweep):
+    exit_code(report.cli, str(sweep))
+    assert all("the true figure is" not in (sweep / form).read_text() for form in ("report.md", "report.html"))
+    slow = next(path for path in sweep.glob("*/metrics.jsonl") if '"train/top1_error": 83.0' in path.read_text())
+    slow.write_text(re.sub('"train/top1_error": [0-9.]+', '"train/top1_error": 83.0', slow.read_text()))  # A's first
+    exit_code(report.cli, str(sweep))
+    assert "the true figure is at most this (≤)." in (sweep / "report.md").read_text()
+    assert "the true figure is at least this (≥), at most this (≤)." in (sweep / "report.html").read_text()
+
+
+def test_the_signs_of_censored_figures_are_explained_where_they_stand():
+    of = CLAIMS["resnet"]["resnet_sooner"]
+    none, below = judged(of, [100.0, 90.0], [10.0, 11.0]), judged(of, [[100.0], 90.0], [10.0, 11.0])
+    both = judged(of, [[100.0], 90.0], [10.0, [11.0]])
+    start = "Some runs never reached what is asked; the true figure is "
+    assert wording.legend({"claims": [none]}, arms=True) == []
+    assert wording.legend({"claims": [none, below]}, arms=False) == [f"{start}at most this (≤)."]
+    assert wording.legend({"claims": [both]}, arms=True) == [f"{start}at least this (≥), on either side of this (?)."]
+
+
+@pytest.mark.parametrize(
+    ("name", "arms", "texts"),
+    [
+        (
+            "resnet_lower",
+            ([50.0, 52.0, 99.0], [40.0, 43.0, None]),
+            ("A<b> 51.0</b> (50.0, 52.0; not in every arm: 99.0)",),
+        ),
+        ("resnet_sooner", ([4.0, 16.0], [1.0, 4.0]), ("A<b> 8.00</b> (4.00, 16.0)", "B<b> 2.00</b> (1.00, 4.00)")),
+        ("resnet_lower", ([[50.0], 52.0], [40.0, 43.0]), ("A<b> ≥ 51.0</b> (≥ 50.0, 52.0)", "B<b> 41.5</b>")),
+        ("resnet_lower", ([50.0, None], [None, 43.0]), ("A<b></b> (not in every arm: 50.0)",)),
+    ],
+)
+def test_the_means_of_arms_go_with_the_estimate(name, arms, texts):
+    claim = judged(CLAIMS["resnet"][name], *arms)
+    found = "; ".join(page._arm(arm, figures, claim, None) for arm, figures in claim["arms"].items())
+    assert all(text in found for text in texts), found
+
+
+def test_what_is_expected_of_two_arms_says_so():
+    known = claims.all_claims()
+    dropout = judged(known["dropout_between_mlpconvs"], [3.0, 3.1], [2.0, 2.1])
+    assert wording.expected(dropout) == "with : without at most ×0.8"
+    assert wording.expected(judged(known["densenet_feature_reuse"], [0.3, 0.4])) == "at least 0.1"
+    difference = judged(known["dropout_between_mlpconvs"]._replace(ratio=False, bound=-0.5), [3.0, 3.1], [2.0, 2.2])
+    assert wording.expected(difference) == "with − without at most −0.5" and wording.ours(difference) == "−0.950 points"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999.6, "1,000"), (999.4, "999"), (-999.6, "−1,000"), (12345.6, "12,346"), (0.12345, "0.123")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert wording.number(value) == text
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -275,14 +414,34 @@ def test_without_runs_there_is_no_report(tmp_path, capsys):
     [
         ('{"format": 1', "holds no results of a report"),
         ("[1, 2]", "holds no results of a report"),
-        ('{"format": 7}', "is of format 7"),
-        ('{"format": 1, "kind": "sweep"}', "holds no results of a report"),
-        ('{"format": 1, "kind": "other"}', "holds no results of a report"),
+        ('{"format": 1}', "is of format 1"),
+        ('{"format": 2, "kind": "sweep"}', "holds no results of a report"),
+        ('{"format": 2, "kind": "other"}', "holds no results of a report"),
     ],
 )
 def test_a_file_that_is_no_results_is_refused(tmp_path, capsys, content, why):
     (tmp_path / "desk.json").write_text(content)
     assert why in refusal(capsys, str(tmp_path / "desk.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "elements"),
+    [("claims", [{}]), ("claims", [None]), ("others", [{}]), ("figures", [{"title": "t"}]), ("claims", 3)],
+)
+def test_results_that_lack_something_are_refused(sweep, capsys, key, elements):
+    exit_code(report.cli, str(sweep))
+    capsys.readouterr()
+    change(sweep / "results.json", **{key: elements})
+    assert "holds no results of a report" in refusal(capsys, str(sweep / "results.json"))
+
+
+def test_a_claim_without_its_verdict_is_refused(sweep, capsys):
+    exit_code(report.cli, str(sweep))
+    capsys.readouterr()
+    listed = json.loads((sweep / "results.json").read_text())["claims"]
+    del listed[0]["estimate"]
+    change(sweep / "results.json", claims=listed)
+    assert "estimate of claims" in refusal(capsys, str(sweep / "results.json"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": 3}', '{"seeds": "x", "claims": {}, "jobs": []}'])
@@ -300,6 +459,9 @@ def test_damage_to_a_run_is_named(sweep, capsys):
     metrics = record.with_suffix("") / "metrics.jsonl"
     metrics.write_text("{}}\n" + metrics.read_text())
     assert str(metrics) in refusal(capsys, str(sweep))
+    metrics.unlink()
+    line = refusal(capsys, str(sweep))
+    assert f"claim resnet_sooner: run {record.stem}: a metric needs" in line
 
 
 def test_a_claim_that_is_gone_is_named(sweep, capsys):
@@ -312,11 +474,19 @@ def test_a_claim_that_is_gone_is_named(sweep, capsys):
 # --- single runs -----------------------------------------------------------------------------------------------------
 
 
+def write_run(folder: pathlib.Path, config: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
+    """A run of one evaluation, after its first step."""
+    folder.mkdir()
+    workdir.write_run(folder, config, facts or {})
+    (folder / "metrics.jsonl").write_text('{"step": 1, "val/top1_error": 9.0, "val/top5_error": 1.0}\n')
+
+
 def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
     assert exit_code(report.cli, str(tiny_run), f"--out={tmp_path}") in (None, 0)
     found = json.loads((tmp_path / "results.json").read_text())
     (run,) = found["singles"]
     assert (run["config"], run["data"], run["last"]["step"]) == ("configs/resnet.py:desk", "digits", 3)
+    assert workdir.read_run(tiny_run)["total_steps"] == 3 and found["outcomes"] == {run["id"]: "done"}
     assert [panel["y"] for panel in found["figures"][0]["panels"]] == ["loss", "top-1 error (%)"]
     assert found["machines"] == [machine.describe()]
     text = (tmp_path / "report.md").read_text()
@@ -324,11 +494,9 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
 
 
 def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
-    config = claims.load(claims.make_job("configs/resnet.py:cifar10", {"seed": 0})).to_dict()
+    config = claims.load(claims.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})).to_dict()
     for name, recipe in (("papers", "cifar10"), ("other", "desk")):
-        (tmp_path / name).mkdir()
-        workdir.write_run(tmp_path / name, config | {"recipe": recipe, "paper_recipe": "cifar10"}, {})
-        (tmp_path / name / "metrics.jsonl").write_text('{"step": 1, "val/top1_error": 9.0, "val/top5_error": 1.0}\n')
+        write_run(tmp_path / name, config | {"recipe": recipe})
     found = results.gather(tmp_path, tmp_path)
     other, papers = found["singles"]
     assert papers["same"] and not other["same"] and len(papers["reported"]) >= 1
@@ -344,7 +512,44 @@ def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
     assert found["machines"] == ["unknown"]
 
 
+def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_path):
+    job = claims.make_job("configs/nin.py:cifar10", {"model.width": 0.1, "total_steps": 5, "seed": 7})
+    write_run(tmp_path / "run", claims.load(job).to_dict())
+    found = results.gather(tmp_path / "run", tmp_path)
+    (run,) = found["singles"]
+    assert run["same"] and run["reported"] and all(result["ours"] is None for result in run["reported"])
+    assert "this run changes model.width, total_steps: there is no difference to take" in report.markdown(found)
+
+
+def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
+    config = claims.load(claims.make_job("configs/resnet.py", {})).to_dict()
+    write_run(tmp_path / "done", config, {"total_steps": 1})
+    write_run(tmp_path / "part", config, {"total_steps": 1200})
+    write_run(tmp_path / "begun", config | {"total_steps": 5})  # of a version that noted it in the configuration alone
+    (tmp_path / "begun/metrics.jsonl").unlink()
+    write_run(tmp_path / "older", config)
+    exit_code(report.cli, str(tmp_path))
+    output, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
+    for form in (
+        output,
+        text.replace("Not f", "not f"),
+        (tmp_path / "report.html").read_text().replace("Not f", "not f"),
+    ):
+        assert "4 runs: 1 done, 1 of unknown length, 2 under way, stopped or diverged" in form
+        names = re.sub("<.*?>", "", form)
+        assert "not finished (under way, stopped or diverged): begun, part" in names
+        assert "not finished (of unknown length): older" in names
+    assert "configs/resnet.py:desk on digits, step 1 of 1,200: top-1 error 9.00 % in the last evaluation" in text
+    assert "on digits, step 0 of 5: top-1 error none" in text and "on digits, step 1 of an unknown number: " in text
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):
+    write_sweep(tmp_path / "s", {("A", 0): "diverged"})
+    curves, *_ = results.gather(tmp_path / "s", tmp_path)["figures"]
+    assert "1 of its 6 runs diverged" in curves["text"]
 
 
 def test_figures_follow_from_the_metrics(sweep):
@@ -376,6 +581,15 @@ def test_feature_reuse_is_a_matrix_of_sources_by_readers():
         "2 by 3, greatest at source (1: the block's input) 1, reading layer (the last: behind the block) 3 (4.00)."
     )
     assert figures.svg([panel]).startswith("<svg")
+
+
+def test_a_layer_is_the_mean_of_the_seeds_that_have_it():
+    whole = {f"analysis/gradient_norm/conv{n}": float(n) for n in (1, 2, 10)}
+    part = {f"analysis/gradient_norm/conv{n}": 3.0 * n for n in (1, 10)}  # conv2's was not finite
+    runs = {"one": {"a": finished("x", [{"step": 1} | part]), "b": finished("x", [{"step": 1} | whole])}}
+    (panel,) = illustrations.ANALYSES["gradient_norm"]("norms", "gradient_norm", runs)
+    (line,) = panel["series"]
+    assert (line["mean"], line["low"], line["high"]) == ([2.0, 2.0, 20.0], [1.0, 2.0, 10.0], [3.0, 2.0, 30.0])
 
 
 def test_percentiles_are_of_each_arm_over_training():
@@ -410,11 +624,15 @@ def test_a_drawing_is_the_same_every_time():
 
 @pytest.fixture
 def networks(tiny_run, monkeypatch):
-    """Runs by name: AlexNet in two columns, NIN, Maxout and its twin, narrow, with random weights, on real images."""
-    configs = {name: file.get_config() for name, file in (("alexnet", alexnet), ("nin", nin))}
-    for name, hidden in (("maxout", "maxout"), ("twin", "relu")):
+    """Runs by name: AlexNet in two columns, NIN, Maxout and its twin, narrow, with random weights, on real images.
+
+    Before them stand others that could be taken for them: a plain convolutional net, rectifiers without dropout.
+    """
+    configs = {name: file.get_config() for name, file in (("alexnet", alexnet), ("plain", nin), ("nin", nin))}
+    configs["plain"].model.plain = True
+    for name, hidden, dropout in (("without", "relu", 0.0), ("maxout", "maxout", 0.5), ("twin", "relu", 0.5)):
         configs[name] = maxout.get_config()
-        configs[name].model.hidden = hidden
+        configs[name].model.hidden, configs[name].model.dropout = hidden, dropout
     found = {}
     for name, config in configs.items():
         config.model.width, config.data.eval_device = 0.05, "normalize((128.0,), (64.0,))"
@@ -437,12 +655,14 @@ def test_networks_are_shown(networks, tmp_path):
     filters, maps, activations = portraits.of_paper("Paper", networks, tmp_path)
     assert [panel["title"] for panel in filters["panels"]] == ["column 1", "column 2"]
     assert "filters of" in filters["panels"][0]["alt"] and picture(filters["panels"][0]).std() > 10
+    assert "Of nin 'mnist' (last_bias=2.0, weight_init=he, width=0.05)" in maps["text"]
     (panel,) = maps["panels"]
     assert "8 test images of the classes" in panel["alt"]
     side = 28  # pixels of a desk image of NIN; a white line lies between any two
     shown = picture(panel)
     assert shown.shape == (2 * side + 1, 8 * (side + 1) - 1, 3) and (shown[side] == 255).all()
     assert shown[:side].std() > 10 and shown[side + 1 :].std() > 10
+    assert "dropout=0.5, hidden=maxout" in activations["text"] and "dropout=0.5, hidden=relu" in activations["text"]
     (panel,) = activations["panels"]
     assert [line["name"].split()[0] for line in panel["series"]] == ["maxout", "relu"]
     assert all(sum(line["mean"]) == pytest.approx(100) for line in panel["series"])

@@ -90,6 +90,7 @@ def test_a_ratio_is_of_geometric_means():
     test = stats.ttest_rel(np.log(second), np.log(first))
     np.testing.assert_allclose(verdict.estimate, stats.gmean(second) / stats.gmean(first))
     np.testing.assert_allclose((verdict.low, verdict.high), np.exp(test.confidence_interval(0.95)))
+    assert [arm.mean for arm in verdict.arms.values()] == pytest.approx([8.0, stats.gmean(second)])
 
 
 def test_a_trend_is_the_mean_of_the_slopes():
@@ -164,17 +165,27 @@ def test_a_clear_effect_is_found():
     assert share(simulate(claim("higher"), tables), DISAGREES) > 0.99
 
 
+@pytest.mark.parametrize("n", [3, 5])
 @pytest.mark.parametrize("expect", ["lower", "at_most", "same"])
 @pytest.mark.parametrize("limit", [1.5, 3.0])
-def test_censoring_never_makes_false_agreement_likelier_than_it_should_be(expect, limit):
-    """The truth is at the edge of what is claimed, on the wrong side; readings stop at `limit`."""
+def test_censoring_never_makes_false_agreement_likelier_than_it_should_be(expect, limit, n):
+    """The truth is at the edge of what is claimed, on the wrong side; readings of equal spread stop at `limit`."""
     bound = {"at_most": 1.4, "same": 1.4}.get(expect)
     rng = np.random.default_rng(int(10 * limit))
-    times = np.exp(rng.normal(0, 0.4, (ROUNDS, 2, 5)) + [[0.5], [0.5 + math.log(bound or 1.0)]])
+    times = np.exp(rng.normal(0, 0.4, (ROUNDS, 2, n)) + [[0.5], [0.5 + math.log(bound or 1.0)]])
     verdicts = simulate(claim(expect, ratio=True, bound=bound), np.minimum(times, limit), times > limit)
     most = 0.05 if expect == "same" else 0.025
     assert share(verdicts, AGREES) < most + 3 * error_of(most)
     assert any(verdict.relation != "=" for verdict in verdicts)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize(("expect", "most"), [("at_most", 0.025), ("at_least", 0.04)])  # as the module says
+def test_censoring_makes_false_agreement_of_one_arm_a_little_likelier(expect, most, n):
+    times = np.exp(np.random.default_rng(0).normal(math.log(1.4), 0.4, (ROUNDS, 1, n)))
+    verdicts = simulate(claim(expect, ratio=True, bound=1.4), np.minimum(times, 2.0), times > 2.0)  # the worst limit
+    assert share(verdicts, AGREES) < most + 3 * error_of(most)
+    assert any(verdict.relation == "≥" for verdict in verdicts)
 
 
 @pytest.mark.parametrize("limit", [1.5, 3.0])
@@ -227,7 +238,10 @@ def test_the_interval_is_open_where_the_truth_may_lie():
     d = np.array(FAST) - [100, 100, 97, 100, 99]
     assert verdict.low == -INF and verdict.estimate == pytest.approx(d.mean())
     assert verdict.high == pytest.approx(stats.ttest_1samp(d, 0).confidence_interval(0.95).high)
-    assert verdict.note == "3 of 5 censored in arm0" and [arm.censored for arm in verdict.arms.values()] == [3, 0]
+    assert [arm.censored for arm in verdict.arms.values()] == [3, 0]
+    supposed = "the interval supposes that readings cut short vary no more than the others"
+    assert verdict.note == f"3 of 5 censored in arm0; {supposed}"
+    assert supposed not in judge(claim("lower"), readings(NEVER, NEVER)).note  # which leaves no interval
     assert judge(claim("lower", ratio=True), readings(NEVER, FAST)).low == 0.0
 
 
@@ -297,7 +311,7 @@ def test_only_seeds_that_every_arm_has_count():
 def test_differences_without_any_spread_need_six_seeds(seeds, expect, word):
     first = np.linspace(10, 20, seeds)
     verdict = judge(claim(expect, bound=2.0 if expect == "same" else None), readings(first, first - 1))
-    assert (verdict.word, verdict.note) == (word, "all seeds give the same figure")
+    assert (verdict.word, verdict.note) == (word, "all seeds give the same figure, and the interval is of their median")
     assert (verdict.low, verdict.high) == (pytest.approx((-1, -1)) if word != UNDECIDED else (-INF, INF))
 
 
@@ -305,6 +319,18 @@ def test_rounding_is_no_spread_and_no_effect():
     first = [0.1 + 0.2, 0.7 + 0.1, 1.1, 5.3, 0.3, 0.9]
     verdict = judge(claim("lower"), readings(first, [0.3, 0.8, 1.1, 5.3, 0.3, 0.9]))
     assert (verdict.estimate, verdict.low, verdict.high, verdict.word) == (0.0, 0.0, 0.0, UNDECIDED)
+
+
+def test_an_interval_beyond_what_a_float_holds_is_open():
+    verdict = judge(claim("higher", ratio=True), readings([1.0, 1e60], [1e60, 1e-60]))
+    assert (verdict.word, verdict.low, verdict.high) == (UNDECIDED, 0.0, INF)
+    assert verdict.estimate == pytest.approx(1e-30)
+
+
+def test_a_series_by_its_trend_says_where_a_step_goes_the_other_way():
+    bent = judge(claim("falling"), readings([9, 9.1, 9.2], [5, 5.1, 5.2], [5.5, 5.6, 5.7], [1, 1.1, 1.3]))
+    assert (bent.word, bent.note) == (AGREES, "not every step goes that way")
+    assert judge(claim("falling"), readings([9, 9.1, 9.2], [5, 5.1, 5.2], [1, 1.1, 1.3])).note == ""
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0])

@@ -82,7 +82,7 @@ def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.P
         title = label_of(file, name)
         if panel := _curve(title, op, runs):
             curves.append(panel)
-            words.append(f"{title.capitalize()}: {claim.statement} ({claim.source})")
+            words.append(f"{title.capitalize()}: {claim.statement} ({claim.source}){_cut_short(runs)}")
         if op.name in ("analysis", "drift"):
             kind = op.args[0].partition("/")[0]
             panels = ANALYSES[kind](title, kind, runs) if kind in ANALYSES else []
@@ -125,6 +125,14 @@ def _curve(title: str, op: Op, runs: Runs) -> Panel | None:
     return _lines(title, label, [line for line in series if line], level) if any(series) else None
 
 
+def _cut_short(runs: Runs) -> str:
+    """How many seeds' curves end early; "" of none."""
+    every = [run for of in runs.values() for run in of.values()]
+    diverged = sum(run.outcome == "diverged" for run in every)
+    text = f" {diverged} of its {len(every)} runs diverged; past their ends, means and bands are of the others."
+    return text if diverged else ""
+
+
 def _lines(title: str, label: str, series: Sequence[Panel], level: float | None = None, log: bool = False) -> Panel:
     x = "training images seen"
     return {"kind": "lines", "title": title, "x": x, "y": label, "series": list(series), "level": level, "log": log}
@@ -163,11 +171,12 @@ def _in_order(name: str) -> list[Any]:
 
 
 def _by_layer(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """One figure of every layer, at the end of training."""
+    """One figure of every layer, at the end of training; what was not finite is of the seeds that have it."""
     series = []
     for arm, of in runs.items():
-        seeds = [[*_parts(run, kind).values()] for run in of.values()]
-        columns = [*zip(*(seed for seed in seeds if seed), strict=True)]
+        seeds = [_parts(run, kind) for run in of.values()]
+        layers = sorted({layer for seed in seeds for layer in seed}, key=_in_order)
+        columns = [[seed[layer] for seed in seeds if layer in seed] for layer in layers]
         if columns:
             band = {
                 "mean": [sum(c) / len(c) for c in columns],
@@ -195,7 +204,7 @@ def _percentiles(title: str, kind: str, runs: Runs) -> list[Panel]:
 def _reuse(title: str, kind: str, runs: Runs) -> list[Panel]:
     """How much each layer (column) of a dense block reads of each before it (row), averaged over seeds."""
     seeds = [_parts(run, kind) for run in [*runs.values()][-1].values()]
-    keys = [key.split("/") for key in seeds[0]]
+    keys = [key.split("/") for key in sorted({key for seed in seeds for key in seed}, key=_in_order)]
     panels = []
     for block in dict.fromkeys(key[0] for key in keys):
         readers = sorted({key[1] for key in keys if key[0] == block}, key=lambda name: (name == "out", _in_order(name)))

@@ -14,6 +14,10 @@ Results = Mapping[str, Any]
 SIGNS = {"agrees": "●", "disagrees": "▲", "undecided": "◐"}  # as different in grey as in colour
 TITLES = {"sweep": "The papers’ claims, run again", "runs": "Runs against their papers"}
 GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half its height, margin
+CAPTION = (
+    "Intervals are of 95 % or as they say; bold is an arm’s mean, where a claim is of a ratio the geometric one; "
+    "the diamond is the paper’s figure."
+)
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 
 
@@ -48,15 +52,13 @@ def _sweep(found: Results, base: str | None) -> list[str]:
     others = [claim for claim in found["claims"] if claim["word"] not in SIGNS]
     about = [*wording.chance(found), wording.runs(found)]
     parts = [f'<p class="lead">{_text(wording.verdicts(found))}</p>', *(f"<p>{_text(line)}</p>" for line in about)]
-    for why, names in wording.unfinished(found).items():
-        links = (_link(name, base, f"{name}.log" if why == "failed" else name) for name in names)
-        parts.append(f'<p class="warning">Not finished ({_text(why)}): {", ".join(links)}.</p>')
+    parts += _unfinished(found, base)
     if asked:
         rows = [
             _group(title) + "".join(_claim(claim, found, base) for claim in of)
             for title, of in itertools.groupby(asked, lambda claim: claim["title"])
         ]
-        caption = "Intervals are of 95 %, those of “the same” of 90 %; the diamond is the paper’s figure."
+        caption = " ".join([CAPTION, *wording.legend(found, arms=True)])
         parts += ["<h2>Claims</h2>", _table(COLUMNS, rows, caption)]
     if found["others"]:
         rows = [
@@ -72,6 +74,16 @@ def _sweep(found: Results, base: str | None) -> list[str]:
             for claim in others
         ]
         parts += ["<h2>Not run</h2>", _table(("claim", "statement", "source", "scales"), rows)]
+    return parts
+
+
+def _unfinished(found: Results, base: str | None) -> list[str]:
+    """The runs that are not finished: of a sweep with their logs, which all have that were started."""
+    end = ".log" if found["kind"] == "sweep" else ""
+    parts = []
+    for why, names in wording.unfinished(found).items():
+        links = (_link(name, base, None if why == wording.NEW else f"{name}{end}") for name in names)
+        parts.append(f'<p class="warning">Not finished ({_text(why)}): {", ".join(links)}.</p>')
     return parts
 
 
@@ -93,7 +105,7 @@ def _claim(claim: Results, found: Results, base: str | None) -> str:
         _interval(claim),
         _text(wording.paper(claim)),
         _text(claim["scale"]),
-        str(claim["n"]),
+        _text(claim["n"]),
         f'<span class="whole">{_text(wording.duration(claim["seconds"]))}</span>',
     )
     notes = "; ".join(filter(None, (claim["note"], wording.missing(claim, found))))
@@ -110,15 +122,24 @@ def _claim(claim: Results, found: Results, base: str | None) -> str:
 
 
 def _arm(name: str, arm: Results, claim: Results, base: str | None) -> str:
-    """An arm's mean, and what each of its runs gave."""
+    """An arm's mean, and what each of its runs gave; apart from them those of seeds that another arm lacks."""
     ids = {str(seed): run for run, seed in claim["runs"].get(name, {}).items()}
-    values = [
-        _link(("≥ " if each["censored"] else "") + wording.number(each["value"]), base, ids.get(seed))
+    values = {
+        seed: _link(_bound(each["value"], each["censored"]), base, ids.get(seed))
         for seed, each in arm["readings"].items()
         if each["value"] is not None
-    ]
-    mean = "" if arm["mean"] is None or len(values) < 2 else f" {wording.number(arm['mean'])}"
-    return f"{_text(name)}<b>{mean}</b> ({', '.join(values)})"
+    }
+    common = set.intersection(*(set(each["readings"]) for each in claim["arms"].values()))
+    counted = [text for seed, text in values.items() if seed in common]
+    others = [text for seed, text in values.items() if seed not in common]
+    mean = "" if arm["mean"] is None or len(counted) < 2 else f" {_bound(arm['mean'], arm['censored'])}"
+    listed = [", ".join(counted), f"not in every arm: {', '.join(others)}" if others else ""]
+    return f"{_text(name)}<b>{mean}</b> ({'; '.join(filter(None, listed))})"
+
+
+def _bound(value: float, censored: int) -> str:
+    """A figure, which the true one is at least where readings are censored."""
+    return ("≥ " if censored else "") + wording.number(value)
 
 
 def _interval(claim: Results) -> str:
@@ -160,7 +181,7 @@ def _interval(claim: Results) -> str:
 
 
 def _runs(found: Results, base: str | None) -> list[str]:
-    parts = []
+    parts = [f"<p>{_text(wording.runs(found))}</p>", *_unfinished(found, base)]
     for run in found["singles"]:
         parts += [f"<h2>{_link(run['name'], base, run['id'])}</h2>", f"<p>{_text(wording.single(run))}</p>"]
         if run["tests"]:
@@ -185,7 +206,7 @@ def _figure(figure: Results) -> str:
     for panel in figure["panels"]:
         if panel["kind"] == "picture":
             address = figures.data_uri(base64.b64decode(panel["png"]))
-            image = f'<img class="pixels" alt="{_text(panel["alt"])}" width="{panel["width"]}" src="{address}">'
+            image = f'<img class="pixels" alt="{_text(panel["alt"])}" width="{_text(panel["width"])}" src="{address}">'
             images.append(f'<div class="panel"><p>{_text(panel["title"])}</p>{image}</div>')
     caption = f"<b>{_text(figure['title'])}.</b> {_text(figure['text'])}"
     return f"<figure>\n{''.join(images)}\n<figcaption>{caption}</figcaption>\n</figure>"

@@ -33,14 +33,27 @@ def of_paper(paper: str, runs: Mapping[str, Finished], folder: pathlib.Path) -> 
         each: zoo.build_model(run.config["model_name"], **run.config["model"]) for each, run in runs.items()
     }
     columns = next((each for each, model in models.items() if getattr(model, "columns", 1) > 1), None)
-    averaged = next((each for each, model in models.items() if getattr(model, "head", "") == "gap"), None)
-    hidden = {getattr(model, "hidden", ""): each for each, model in reversed(models.items())}
+    mlpconv = next((each for each, model in models.items() if _is_mlpconv(model)), None)
     found = filters(f"{paper}: filters of the first layer", folder / columns) if columns else []
-    found += _figure(f"{paper}: class maps", _class_maps, [folder / averaged]) if averaged else []
-    if "maxout" in hidden:
-        kinds = [folder / hidden[name] for name in ("maxout", "relu") if name in hidden]
-        found += _figure(f"{paper}: activations", _activations, kinds)
+    found += _figure(f"{paper}: class maps", _class_maps, [folder / mlpconv]) if mlpconv else []
+    if twins := _twins(models):
+        found += _figure(f"{paper}: activations", _activations, [folder / each for each in twins])
     return found
+
+
+def _is_mlpconv(model: Any) -> bool:
+    """Whether a network is one of mlpconv layers whose maps are averaged, as NIN is."""
+    return getattr(model, "head", "") == "gap" and not model.plain
+
+
+def _twins(models: Mapping[str, Any]) -> list[str]:
+    """A maxout network, and where there is one the same of rectifiers, but for how they start; none without maxout."""
+    first = [each for each, model in models.items() if getattr(model, "hidden", "") == "maxout"]
+    for one in first:
+        for other, model in models.items():
+            if models[one].clone(hidden="relu", weight_init=getattr(model, "weight_init", "")) == model:
+                return [one, other]
+    return first[:1]
 
 
 def filters(title: str, run: pathlib.Path) -> list[Figure]:
@@ -88,7 +101,7 @@ def _class_maps(network: Trained) -> tuple[str, list[Figure]]:
 
 
 def _activations(*networks: Trained) -> tuple[str, list[Figure]]:
-    """How the outputs of the last hidden layer are distributed, of a maxout network and of its ReLU twin."""
+    """How the outputs of the last hidden layer are distributed, of networks that differ in `hidden`."""
     found = {}
     for network in networks:
         images, _ = _images(network, MEASURED)
@@ -103,7 +116,8 @@ def _activations(*networks: Trained) -> tuple[str, list[Figure]]:
         shares = 100 * np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / values.size
         series.append({"name": name, "x": centres, **dict.fromkeys(("mean", "low", "high"), shares.tolist())})
     axes = {"x": "activation, in standard deviations", "y": "share of activations (%)"}
-    text = f"Outputs of the last hidden layer over {MEASURED} test images at most."
+    names = "; ".join(map(_name, networks))
+    text = f"Outputs of the last hidden layer over {MEASURED} test images at most, of {names}."
     return text, [
         {"kind": "lines", "title": "last hidden layer", **axes, "series": series, "level": None, "log": False}
     ]
@@ -137,8 +151,12 @@ def _ends(network: Trained, images: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 
 def _name(network: Trained) -> str:
+    """A network by its variant and whatever fields its run gave it."""
     model, data = network.config["model"], network.config["data"]
-    return f"{network.config['model_name']} '{model['variant']}' on {data['name']} after {network.step:,} steps"
+    known = ("variant", "num_classes", "dtype")
+    fields = ", ".join(f"{field}={value}" for field, value in model.items() if field not in known and value is not None)
+    name = f"{network.config['model_name']} '{model['variant']}'" + (f" ({fields})" if fields else "")
+    return f"{name} on {data['name']} after {network.step:,} steps"
 
 
 def _row(images: np.ndarray) -> np.ndarray:

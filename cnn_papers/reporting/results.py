@@ -1,12 +1,10 @@
 """What came of a sweep, or of single runs: everything that a report shows, small enough to commit, as JSON."""
 
-import hashlib
-import importlib
-import importlib.util
 import json
 import math
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +12,20 @@ from cnn_papers import claims, verdicts
 from cnn_papers.claims import Job
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
-from cnn_papers.reporting import illustrations
-from cnn_papers.training import workdir, writer
+from cnn_papers.reporting import illustrations, singles, wording
+from cnn_papers.training import workdir
+from cnn_papers.verdicts import Verdict
 
-FORMAT = 1  # of the file
+FORMAT = 2  # of the file
 SWEEP = "sweep.json"
-KINDS = {"sweep": ("claims", "others", "outcomes", "seconds"), "runs": ("singles",)}  # and what each has
-NOT_RUN = "not run"
-NEW, STOPPED = "not started", "stopped"
+KINDS = {"sweep": ("claims", "others", "outcomes", "seconds"), "runs": ("outcomes", "singles")}  # and what each has
+ELEMENTS = {  # and what each element of its lists has
+    "claims": {*Claim._fields, "name", "scale", "title", "label", "runs", "seconds", "word"},
+    "others": {"id", "overrides"},
+    "singles": {"id", "name", "config", "data", "steps", "total_steps", "same", "changed", "reported", "tests"},
+    "figures": {"title", "text", "panels"},
+}
+DIGITS = 12  # of a digest
 Results = dict[str, Any]
 
 
@@ -39,7 +43,7 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
         runs = [folder] if (folder / workdir.RUN).is_file() else sorted(p.parent for p in folder.glob("*/run.json"))
         if not runs:
             raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
-        found = _of_runs(folder, runs)
+        found = singles.of_runs(folder, runs)
     return _plain({"format": FORMAT, "runs": os.path.relpath(folder, out), **found})
 
 
@@ -51,8 +55,13 @@ def read(path: pathlib.Path) -> Results:
             raise UserError(f"{path} is of format {found['format']}, this version reads {FORMAT}: run the report again")
         if gone := {"runs", "figures", "machines", "versions", *KINDS[found["kind"]]} - found.keys():
             raise KeyError(min(gone))
+        for key in ELEMENTS.keys() & found.keys():
+            for element in found[key]:
+                judged = Verdict._fields if element.get("word") in wording.WORDS else ()
+                if gone := ELEMENTS[key].union(judged) - element.keys():
+                    raise KeyError(f"{min(gone)} of {key}")
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no results of a report: {error!r}") from error
 
 
@@ -81,17 +90,18 @@ def _of_sweep(folder: pathlib.Path) -> Results:
         raise UserError(f"{folder / SWEEP} is damaged: {error!r}; remove it and start the sweep again") from error
     if unknown := asked["claims"].keys() - scales.keys():
         raise UserError(f"{folder} holds a sweep of a claim that there is no longer: {min(unknown)}")
-    records = {name: _json(folder / f"{name}.json") for name in jobs if (folder / f"{name}.json").is_file()}
+    records = _records(folder, jobs)
     outcomes = {name: _outcome(records.get(name)) for name in jobs}
     rows = []
     for file, known in claims.claims_of().items():
         rows += [_claim(file, name, claim, scales[name], seeds, folder, records) for name, claim in known.items()]
     of_claims = {run for row in rows for runs in row["runs"].values() for run in runs}
-    done = [name for name, outcome in outcomes.items() if outcome in claims.OUTCOMES.values()]
+    done = [name for name, outcome in outcomes.items() if outcome in wording.FINISHED]
+    here = [workdir.versions()] if claims.EXACT in scales.values() else []  # such claims are computed by this process
     return {
         "kind": "sweep",
-        **_made_with(folder, done),
-        "code": _digest(records),
+        **singles.made_with(folder, done, *here),
+        "code": _code(records[name] for name in done),
         "started": min((record["started"] for record in records.values() if record.get("started")), default=""),
         "seconds": sum(record.get("seconds", 0.0) for record in records.values()),
         "outcomes": outcomes,
@@ -121,10 +131,13 @@ def _claim(
     about |= {
         "runs": {arm: {job.id: dict(job.overrides)["seed"] for job in jobs} for arm, jobs in planned.items()},
         "seconds": sum(records[each].get("seconds", 0.0) for each in ran if each in records),
-        "word": NOT_RUN,
+        "word": wording.NOT_RUN,
         "arms": {},
     }
-    readings = claims.readings(claim, scale, seeds, folder) if scale else {}
+    try:
+        readings = claims.readings(claim, scale, seeds, folder) if scale else {}
+    except UserError as error:
+        raise UserError(f"claim {name}: {error}") from error
     if not any(readings.values()):
         return about
     verdict = verdicts.judge(claim, readings, exact=scale == claims.EXACT)
@@ -133,88 +146,39 @@ def _claim(
     return about | verdict._asdict() | {"arms": arms}
 
 
+def _records(folder: pathlib.Path, jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The records of the runs that were started; not those of finished ones whose folder was removed since."""
+    found = {name: _json(folder / f"{name}.json") for name in jobs if (folder / f"{name}.json").is_file()}
+    return {
+        name: record
+        for name, record in found.items()
+        if record.get("outcome") not in wording.FINISHED or (folder / name / workdir.RUN).is_file()
+    }
+
+
 def _outcome(record: Mapping[str, Any] | None) -> str:
-    """In words; one that is under way or was killed has not ended, and the sweep's command goes on with it."""
-    outcome = NEW if record is None else record.get("outcome", STOPPED)
-    return STOPPED if outcome == "running" else outcome
+    """In words; the sweep's command goes on with one that is under way or was killed."""
+    if record is None:
+        return wording.NEW
+    return wording.UNDER_WAY if record.get("outcome", "running") == "running" else record["outcome"]
 
 
 def _other(folder: pathlib.Path, job: Mapping[str, Any]) -> dict[str, Any]:
     """A run that belongs to no claim: one of a grid."""
-    return {"id": job["id"], "config": job["config"], "overrides": job["overrides"], **_errors(folder / job["id"])}
-
-
-def _digest(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of the code and settings of every run, which the sweep notes with it."""
-    codes = sorted(record.get("code", "") for record in records.values())
-    return hashlib.sha256("".join(codes).encode()).hexdigest()[:12] if any(codes) else ""
-
-
-# --- single runs -----------------------------------------------------------------------------------------------------
-
-
-def _of_runs(folder: pathlib.Path, runs: Iterable[pathlib.Path]) -> Results:
-    runs = list(runs)
     return {
-        "kind": "runs",
-        **_made_with(folder, [os.path.relpath(run, folder) for run in runs]),
-        "singles": [_single(folder, run) for run in runs],
-        "figures": illustrations.of_runs(runs),
+        "id": job["id"],
+        "config": job["config"],
+        "overrides": job["overrides"],
+        **singles.errors(folder / job["id"]),
     }
 
 
-def _single(folder: pathlib.Path, run: pathlib.Path) -> dict[str, Any]:
-    """A run against what its paper reports."""
-    config = _run(run)["config"]
-    paper = config["paper_recipe"]
-    same = config["recipe"] == config["data"]["name"] == paper
-    errors = _errors(run)
-    reported = [
-        result._asdict() | {"ours": errors.get("best", {}).get(result.metric) if same else None}
-        for result in _reported(config["name"])
-        if result.recipe == (config["recipe"] if same else paper) and result.variant == config["model"]["variant"]
-    ]
-    names = {"config": f"configs/{config['name']}.py:{config['recipe']}", "data": config["data"]["name"]}
-    place = os.path.relpath(run, folder)
-    return {"id": place, "name": run.resolve().name, **names, "same": same, "reported": reported, **errors}
+def _code(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many runs were of which source, by its digest; "" where the sweep did not note it."""
+    return Counter(record.get("source", "")[:DIGITS] for record in records)
 
 
-def _reported(name: str) -> Sequence[Any]:
-    """What the paper of the config file `name` reports; nothing of a config file that lies elsewhere."""
-    known = importlib.util.find_spec(f"configs.{name}")
-    return importlib.import_module(known.name).REPORTED if known else ()
-
-
-def _errors(run: pathlib.Path) -> dict[str, Any]:
-    """The last evaluation of a run, its best, and its final tests."""
-    rows = writer.read_rows(run / writer.METRICS)
-    shown = [{key: value for key, value in row.items() if not key.startswith("analysis/")} for row in rows]
-    evaluations = [row for row in shown if "val/top1_error" in row]
-    tests = [row for row in shown if "test/protocol" in row]
-    if not evaluations:
-        return {"tests": tests}
-    best = min(evaluations, key=lambda row: row["val/top1_error"])
-    return {"last": evaluations[-1], "best": best, "tests": tests}
-
-
-# --- what both share -------------------------------------------------------------------------------------------------
-
-
-def _made_with(folder: pathlib.Path, runs: Iterable[str]) -> dict[str, Any]:
-    """Machines and versions, each once, and of how many runs."""
-    found = [_run(folder / run) for run in runs if (folder / run / workdir.RUN).is_file()]
-    texts = (", ".join(f"{name} {version}" for name, version in run["versions"].items()) for run in found)
-    return {
-        "machines": list(dict.fromkeys(run.get("machine", "unknown") for run in found)),
-        "versions": list(dict.fromkeys(texts)),
-    }
-
-
-def _run(folder: pathlib.Path) -> dict[str, Any]:
-    run = workdir.read_run(folder)
-    if run is None or "versions" not in run:
-        raise UserError(f"{folder / workdir.RUN} is damaged: it says nothing of the run's versions")
-    return run
+# --- pieces -----------------------------------------------------------------------------------------------------------
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

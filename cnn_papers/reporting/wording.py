@@ -4,13 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_papers.claims import EXACT
+from cnn_papers.claims import EXACT, OUTCOMES
+from cnn_papers.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED
 
 Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting.results
 
-WORDS = ("agrees", "disagrees", "undecided")
-VALUES = ("at_most", "at_least")  # what is expected of one arm by itself
-FINISHED = ("done", "diverged")
+WORDS = (AGREES, DISAGREES, UNDECIDED)
+NOT_RUN = "not run"
+VALUES = ("at_most", "at_least")  # what is expected of one arm by itself, or of the difference of two
+FINISHED = tuple(OUTCOMES.values())
+NEW, UNDER_WAY = "not started", "under way or killed"  # of a sweep's runs
+UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of runs by themselves
+MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
 AGAINST_PAPER = ("metric", "the paper’s protocol", "paper", "ours", "difference", "source")
@@ -22,7 +27,8 @@ def number(value: float, *, signed: bool = False, stated: bool = False) -> str:
     Where it is `stated` by somebody, zeros at its end are left out: they are nobody's measurement.
     """
     sign, form = "+" if signed else "", ".3g" if stated else "#.3g"
-    text = f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}{form}}".removesuffix(".")
+    large = abs(value) >= 999.5  # which three digits round to 1,000
+    text = f"{value:{sign},.0f}" if large else f"{value:{sign}{form}}".removesuffix(".")
     return text.replace("-", "−")
 
 
@@ -30,12 +36,12 @@ def figure(claim: Claim, value: float, *, stated: bool = False) -> str:
     """`value` as the claim compares: ×2.10 of a ratio, +1.20 of a difference, 12.0 of an arm by itself."""
     if claim["ratio"]:
         return f"×{number(value, stated=stated)}"
-    return number(value, signed=claim["expect"] not in VALUES or claim["metric"].startswith(CHANGES), stated=stated)
+    return number(value, signed=not _is_alone(claim) or claim["metric"].startswith(CHANGES), stated=stated)
 
 
 def unit(claim: Claim) -> str:
     """What a figure of the claim is counted in, with a space before it; "" of a ratio and of bare numbers."""
-    metric, expect = claim["metric"], claim["expect"]
+    metric = claim["metric"]
     if claim["ratio"]:
         found = ""
     elif metric.startswith("images_to"):
@@ -43,10 +49,10 @@ def unit(claim: Claim) -> str:
     elif metric.startswith(CHANGES):
         found = " points"
     elif "error" in metric:
-        found = " %" if expect in VALUES else " points"
+        found = " %" if _is_alone(claim) else " points"
     else:
         found = ""
-    return f"{found} per step" if expect in SERIES else found
+    return f"{found} per step" if claim["expect"] in SERIES else found
 
 
 def ours(claim: Claim) -> str:
@@ -58,12 +64,16 @@ def ours(claim: Claim) -> str:
 
 
 def interval(claim: Claim) -> str:
-    """The interval around our estimate; "" where there is none or nothing is left to chance."""
-    low, high = bounds(claim)
-    if low == high:
+    """The interval around our estimate, with its level where that is not LEVEL; "" where nothing is left to chance."""
+    if claim["estimate"] is None or claim["scale"] == EXACT:
         return ""
-    ends = ("−∞" if low is None else figure(claim, low), "∞" if high is None else figure(claim, high))
-    return f"[{ends[0]}, {ends[1]}]"
+    if claim["n"] < 2:
+        return "(one seed)"
+    low, high = bounds(claim)
+    least = "×0" if claim["ratio"] else "−∞"
+    ends = (least if low is None else figure(claim, low), "∞" if high is None else figure(claim, high))
+    level = "" if claim["level"] == LEVEL else f" ({100 * claim['level']:.0f} %)"
+    return f"[{ends[0]}, {ends[1]}]{level}"
 
 
 def bounds(claim: Claim) -> tuple[float | None, float | None]:
@@ -83,14 +93,27 @@ def expected(claim: Claim) -> str:
     bound = "" if claim["bound"] is None else number(claim["bound"], stated=True)
     arms = [*claim["arms"]]
     where = f"in {arms[-1]}" if len(arms) > 1 else "than zero"
+    sign, times = (":", "×") if claim["ratio"] else ("−", "")
+    of = f"{arms[1]} {sign} {arms[0]} " if len(arms) == 2 else ""
     text = {
         "lower": f"lower {where}",
         "higher": f"higher {where}",
         "same": f"the same within a factor of {bound}" if claim["ratio"] else f"the same within ±{bound}",
-        "at_most": f"at most {bound}",
-        "at_least": f"at least {bound}",
+        "at_most": f"{of}at most {times}{bound}",
+        "at_least": f"{of}at least {times}{bound}",
     }
     return text.get(claim["expect"], f"{claim['expect']} along the series")
+
+
+def legend(results: Mapping[str, Any], *, arms: bool) -> list[str]:
+    """What the signs of censored figures mean, those there are: of estimates and, if `arms` are shown, of theirs."""
+    ran = [claim for claim in results["claims"] if claim["word"] in WORDS]
+    there = {claim["relation"] for claim in ran}
+    readings = [each for claim in ran for arm in claim["arms"].values() for each in arm["readings"].values()]
+    if arms and any(each["censored"] for each in readings):
+        there.add("≥")
+    signs = [f"{meaning} ({sign})" for sign, meaning in MARKS.items() if sign in there]
+    return [f"Some runs never reached what is asked; the true figure is {', '.join(signs)}."] if signs else []
 
 
 def duration(seconds: float) -> str:
@@ -107,7 +130,7 @@ def verdicts(results: Mapping[str, Any]) -> str:
     listed = ", ".join(
         f"{count[word]} {verb}" for word, verb in zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
     )
-    return f"{_count(asked, 'claim')} run: {listed}. {count['not run']} not run."
+    return f"{_count(asked, 'claim')} run: {listed}. {count[NOT_RUN]} not run."
 
 
 def chance(results: Mapping[str, Any]) -> list[str]:
@@ -125,7 +148,7 @@ def runs(results: Mapping[str, Any]) -> str:
     """How many runs there are, how they ended, and how long they took."""
     count = Counter(results["outcomes"].values())
     listed = ", ".join(f"{count[name]} {name}" for name in sorted(count))
-    took = duration(results["seconds"])
+    took = duration(results.get("seconds", 0.0))
     return f"{_count(len(results['outcomes']), 'run')}: {listed or 'none'}" + (f"; {took} in all." if took else ".")
 
 
@@ -146,10 +169,18 @@ def missing(claim: Claim, results: Mapping[str, Any]) -> str:
 
 
 def made_with(results: Mapping[str, Any]) -> Sequence[str]:
-    """The machines and versions of the runs."""
+    """The machines, versions and code of the runs."""
     started = [f"started {results['started']}"] if results.get("started") else []
-    code = [f"code and settings {results['code']}"] if results.get("code") else []
-    return [*results["machines"], *results["versions"], *code, *started]
+    return [*results["machines"], *results["versions"], *_code(results.get("code", {})), *started]
+
+
+def _code(runs: Mapping[str, int]) -> list[str]:
+    """The code of runs, whose numbers are by digest; nothing where it was not noted of any."""
+    if not any(runs):
+        return []
+    if len(runs) == 1:
+        return [f"code {next(iter(runs))}"]
+    return ["code " + "; ".join(f"{digest or 'not noted'}, of {_count(n, 'run')}" for digest, n in runs.items())]
 
 
 def top1(row: Mapping[str, Any] | None) -> str:
@@ -170,7 +201,9 @@ def overrides(run: Mapping[str, Any]) -> str:
 def single(run: Mapping[str, Any]) -> str:
     """A run by itself."""
     last, best = errors(run)
-    return f"{run['config']} on {run['data']}: top-1 error {last} in the last evaluation, {best} in the best."
+    total = "an unknown number" if run["total_steps"] is None else f"{run['total_steps']:,}"
+    step = f"step {run['steps']:,} of {total}"
+    return f"{run['config']} on {run['data']}, {step}: top-1 error {last} in the last evaluation, {best} in the best."
 
 
 def tested(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -180,10 +213,13 @@ def tested(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def comparison(run: Mapping[str, Any]) -> str:
     """What the paper's results are compared with."""
-    if run["same"]:
+    if run["changed"]:
+        what = f"the recipe as it stands, and this run changes {', '.join(run['changed'])}"
+    elif run["same"]:
         return "Against the paper: its recipe on its data; ours is the best evaluation of single views."
-    paper = run["reported"][0]["recipe"]
-    return f"The paper’s results are of {paper}: other data than {run['data']}, and so there is no difference to take."
+    else:
+        what = f"{run['reported'][0]['recipe']}, not of {run['config']} on {run['data']}"
+    return f"The paper’s results are of {what}: there is no difference to take."
 
 
 def against_paper(result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -191,6 +227,11 @@ def against_paper(result: Mapping[str, Any]) -> tuple[str, ...]:
     ours = result["ours"]
     own = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - result['value']:+.2f}".replace("-", "−"))
     return result["metric"], result["protocol"], f"{result['value']:g}", *own, result["source"]
+
+
+def _is_alone(claim: Claim) -> bool:
+    """Whether a claim is of the one arm by itself."""
+    return claim["expect"] in VALUES and len(claim["arms"]) == 1
 
 
 def _count(number: int, what: str) -> str:

@@ -69,13 +69,17 @@ def _check_shared(workdir: pathlib.Path, owner: str) -> None:
 
 def write_run(workdir: pathlib.Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
     """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class names, …)."""
-    packages = ("cnn_papers", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {"python": sys.version.split()[0]}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed, only on the path
-            versions[package] = importlib.metadata.version(package)
     with files.whole(workdir / RUN) as part:
-        part.write_text(json.dumps({**facts, "versions": versions, "config": config}, indent=1))
+        part.write_text(json.dumps({**facts, "versions": versions(), "config": config}, indent=1))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what this process computes."""
+    found = {"python": sys.version.split()[0]}
+    for package in ("cnn_papers", "jax", "flax", "optax", "orbax-checkpoint", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed, only on the path
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -102,11 +106,10 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
                 f"workdir {workdir} holds checkpoints but no {RUN}; give another with --workdir, or remove it"
             )
         return
-    old, new = _flat(run["config"]), _flat(_tuples(config))
     different = [
-        f"{key}: {old.get(key, 'unset')} there, {new.get(key, 'unset')} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, "unset") != new.get(key, "unset") and not key.startswith(FREE_KEYS)
+        f"{key}: {there} there, {now} now"
+        for key, (there, now) in differences(run["config"], _tuples(config)).items()
+        if not key.startswith(FREE_KEYS)
     ]
     if different:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
@@ -114,6 +117,13 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
             f"workdir {workdir} holds a run of another configuration ({'; '.join(different[:4])}{more}); "
             "give another with --workdir, or remove it"
         )
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two configurations differ, sorted, with both values, 'unset' where there is none."""
+    old, new = _flat(one), _flat(other)
+    pairs = {key: (old.get(key, "unset"), new.get(key, "unset")) for key in sorted(old.keys() | new.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def check_space(workdir: pathlib.Path, state_bytes: int, keep: int) -> None:
