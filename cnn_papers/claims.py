@@ -22,7 +22,9 @@ from cnn_papers.metrics import Finished, Reading
 from cnn_papers.opstrings import parse
 
 EXACT = "exact"  # the scale at which nothing is trained
+SWEEP = "sweep.json"  # in a sweep's folder: what it was asked for
 OUTCOMES = {0: "done", 3: "diverged"}  # exit codes of runs that are finished
+FINISHED = tuple(OUTCOMES.values())
 SHARED = "common"  # the file of settings that claims share
 
 Arms = dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What a process says on its terminal, which may go away before the process does."""
+"""What a process says to its user: words for it, and a terminal that may go away before the process does."""
 
 import os
 import sys
@@ -10,3 +10,10 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def duration(seconds: float) -> str:
+    """In the unit that fits: "42 s", "12 min", "3.4 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

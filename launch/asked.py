@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cnn_papers import claims, files, overrides
-from cnn_papers.claims import EXACT, Job
+from cnn_papers.claims import EXACT, SWEEP, Job
 from cnn_papers.errors import UserError
-
-SWEEP = "sweep.json"
 
 
 class Asked(NamedTuple):

@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from cnn_papers.claims import Job
-from cnn_papers.terminal import say
+from cnn_papers.claims import FINISHED, Job
+from cnn_papers.terminal import duration, say
 from launch import runs
-from launch.runs import FAILED, FINISHED, STOPPED, Record, Running
+from launch.runs import FAILED, STOPPED, Record, Running
 
 REDRAW_S = 1.0
 
@@ -69,13 +69,6 @@ class Progress:
         under_way = [max(0.0, expected(run.job) - (now - run.began)) for run in running]
         left = max([sum(under_way + [expected(job) for job in waiting]) / self.places, *under_way])
         return f"about {duration(left)} left"
-
-
-def duration(seconds: float) -> str:
-    """In the unit that fits: "42 s", "12 min", "3.4 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def summary(folder: pathlib.Path, jobs: Sequence[Job], records: Mapping[str, Record]) -> list[str]:

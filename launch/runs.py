@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 from cnn_papers import claims, files
-from cnn_papers.claims import Job
+from cnn_papers.claims import FINISHED, Job
 from cnn_papers.errors import UserError
 
-FINISHED = tuple(claims.OUTCOMES.values())
 NEW, RUNNING, STOPPED, FAILED = "new", "running", "stopped", "failed"
 # Asked to stop, or killed: nothing is wrong with the run itself.
 STOPS = [128 + n for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)]

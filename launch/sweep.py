@@ -17,13 +17,13 @@ from typing import NamedTuple
 from absl import flags
 
 from cnn_papers import claims, doors, files
-from cnn_papers.claims import EXACT, Job
+from cnn_papers.claims import EXACT, FINISHED, Job
 from cnn_papers.errors import UserError
 from cnn_papers.terminal import say
 from launch import asked, code, local, runs, slurm
 from launch.asked import Asked
 from launch.progress import Progress, summary
-from launch.runs import FAILED, FINISHED, RUNNING, Place, Record, Running
+from launch.runs import FAILED, RUNNING, Place, Record, Running
 
 ORPHANS_S = 30.0  # that runs of a sweep which was killed have to save and stop
 GRACE_S = 25.0  # that runs have to save and stop once a sweep is told to

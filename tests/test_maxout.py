@@ -113,7 +113,7 @@ def test_weights_start_tiny_and_uniform():
 def test_what_is_unknown_or_too_small_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.variant 'mnist'; there are: mnist_fc, mnist_conv, cifar10"):
         maxout.Model("mnist")
-    with pytest.raises(ValueError, match=r"unknown model\.hidden 'elu'; there are: maxout, relu, tanh"):
+    with pytest.raises(ValueError, match=r"unknown model\.hidden 'elu'; there are: maxout, maxout_zero, relu, tanh"):
         maxout.Model(hidden="elu")
     with pytest.raises(ValueError, match=r"h1 has no pixels left; the smallest square image .* is 16×16"):
         jax.eval_shape(maxout.Model("mnist_conv").init, jax.random.key(0), jnp.zeros((1, 13, 13, 1)))

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from cnn_papers.terminal import duration
+
 EVERY_SECONDS = 10.0
 T = TypeVar("T")
 
@@ -24,10 +26,5 @@ def reported(items: Iterable[T], total: int, what: str, *, size: Callable[[T], i
             left = (now - began) * (total - done) / done
             said = now
             logging.getLogger(__name__).info(
-                "%s: %s of %s, about %s left", what, f"{done:,}", f"{total:,}", _duration(left)
+                "%s: %s of %s, about %s left", what, f"{done:,}", f"{total:,}", duration(left)
             )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min" if minutes >= 5 else f"{60 * minutes + seconds} s"

@@ -114,11 +114,10 @@ class Maxout(nn.Module):
     Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the layers, named as
     in the authors' files.
 
-    With `hidden="relu"` it is the ReLU twin of the same size: every layer keeps as many weights as its maxout
-    counterpart, each weight now feeding a unit of its own. A layer of u units of k pieces thus becomes u·k ReLU units
-    if it reads as many inputs as before, and fewer in the proportion in which the twin's layer below is wider. With
-    "tanh" the twin has that nonlinearity (§7 compares with it). "maxout_zero" is the maxout network with a constant 0
-    among the pieces of every unit (§8.2).
+    With `hidden="relu"`, or "tanh" (§7 compares with it), it is the twin of the same size: every layer keeps as many
+    weights, each now feeding a unit of its own. A layer of u units of k pieces thus becomes u·k units if it reads as
+    many inputs as before, and fewer in the proportion in which the twin's layer below is wider. With "maxout_zero" a
+    constant 0 is among the pieces of every unit (§8.2).
     """
 
     num_classes: int = 10
@@ -160,10 +159,8 @@ class Maxout(nn.Module):
         return ends["y"].mean((1, 2), dtype=jnp.float32), ends
 
     def _activate(self, z: jax.Array, pieces: int) -> jax.Array:
-        if self.hidden == "tanh":
-            return nn.tanh(z)
-        z = max_over_pieces(z, pieces)
-        return z if self.hidden == "maxout" else nn.relu(z)
+        nonlinearity = {"maxout": lambda z: z, "tanh": nn.tanh}.get(self.hidden, nn.relu)
+        return nonlinearity(max_over_pieces(z, pieces))  # of the twins, one piece
 
 
 def Model(variant: str = "cifar10", **fields: Any) -> Maxout:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cnn_papers import claims, verdicts
-from cnn_papers.claims import Job
+from cnn_papers.claims import FINISHED, SWEEP, Job
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.reporting import illustrations, singles, wording
@@ -17,7 +17,6 @@ from cnn_papers.training import workdir
 from cnn_papers.verdicts import Verdict
 
 FORMAT = 2  # of the file
-SWEEP = "sweep.json"
 KINDS = {"sweep": ("claims", "others", "outcomes", "seconds"), "runs": ("outcomes", "singles")}  # and what each has
 ELEMENTS = {  # and what each element of its lists has
     "claims": {*Claim._fields, "name", "scale", "title", "label", "runs", "seconds", "word"},
@@ -96,7 +95,7 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     for file, known in claims.claims_of().items():
         rows += [_claim(file, name, claim, scales[name], seeds, folder, records) for name, claim in known.items()]
     of_claims = {run for row in rows for runs in row["runs"].values() for run in runs}
-    done = [name for name, outcome in outcomes.items() if outcome in wording.FINISHED]
+    done = [name for name, outcome in outcomes.items() if outcome in FINISHED]
     here = [workdir.versions()] if claims.EXACT in scales.values() else []  # such claims are computed by this process
     return {
         "kind": "sweep",
@@ -152,7 +151,7 @@ def _records(folder: pathlib.Path, jobs: Iterable[str]) -> dict[str, dict[str, A
     return {
         name: record
         for name, record in found.items()
-        if record.get("outcome") not in wording.FINISHED or (folder / name / workdir.RUN).is_file()
+        if record.get("outcome") not in FINISHED or (folder / name / workdir.RUN).is_file()
     }
 
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_papers.claims import EXACT, OUTCOMES
+from cnn_papers import terminal
+from cnn_papers.claims import EXACT, FINISHED
 from cnn_papers.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED
 
 Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting.results
@@ -12,7 +13,6 @@ Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting
 WORDS = (AGREES, DISAGREES, UNDECIDED)
 NOT_RUN = "not run"
 VALUES = ("at_most", "at_least")  # what is expected of one arm by itself, or of the difference of two
-FINISHED = tuple(OUTCOMES.values())
 NEW, UNDER_WAY = "not started", "under way or killed"  # of a sweep's runs
 UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of runs by themselves
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
@@ -117,10 +117,8 @@ def legend(results: Mapping[str, Any], *, arms: bool) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds else ""
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    """What it took; "" of nothing."""
+    return terminal.duration(seconds) if seconds else ""
 
 
 def verdicts(results: Mapping[str, Any]) -> str:

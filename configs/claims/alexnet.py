@@ -5,11 +5,7 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-_ERROR = "last('val/top1_error')"
-_TO_60 = "images_to('train/top1_error', 60.0)"  # which the whole net reaches within a desk run
-
-# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; 1,024 images, so few that the network can
-# learn them by heart in eighty passes, which is what most of these claims are about.
+# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; eighty passes of 1,024 images, which overfit.
 _FOUR_LAYERS: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/alexnet.py:cifar10",
@@ -41,9 +37,8 @@ _FOUR_LAYERS_GPU = _FOUR_LAYERS | {
     "total_epochs": 60.0,
 }
 _FOUR = {"desk": Scale(_FOUR_LAYERS), "gpu": Scale(_FOUR_LAYERS_GPU)}
-# No regularisation, no schedule. Smaller: 120 passes.
+# No regularisation, no schedule.
 _FIGURE_1 = {"optim.schedule": "constant", "optim.weight_decay": 0.0, "log_every_steps": 16, "eval.every_epochs": 60.0}
-_FIGURE_1_DESK = _FOUR_LAYERS | _FIGURE_1 | {"total_epochs": 120.0}
 
 _PAPER = Scale(common.ALEXNET_PAPER | {"config": "configs/alexnet.py:imagenet2012"})
 _FIVE = {
@@ -51,19 +46,20 @@ _FIVE = {
     "gpu": Scale(common.ALEXNET_GPU | {"config": "configs/alexnet.py"}),
     "paper": _PAPER,
 }
+_DROPOUT: dict[str, dict[str, Any]] = {"without": {"model.dropout": 0.0}, "with": {"model.dropout": 0.5}}
 
 
 def _lower_error(statement: str, source: str, arms: Any, paper: str, scales: Any, delta: float | None = None) -> Claim:
     """That the second arm has the lower error on held-out images."""
-    return Claim(statement, source, arms, _ERROR, "lower", paper, scales, delta)
+    return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, scales, delta)
 
 
 def _windows(setting: dict[str, Any], side: int, size: int) -> Scale:
     """Windows of `size` pixels, and their mirror images, of images of `side` pixels."""
     hosts = {"train_host": f"random_crop({size})", "eval_host": f"center_crop({size})"}
     hosts = {f"data.{key}": f"decode|resize({side})|{crop}" for key, crop in hosts.items()}
-    tests = {"eval.protocol": f"single_view|ten_crop({size}, {side})"}
-    return Scale(setting | hosts | tests | {"data.train_device": "flip|subtract_mean_image"})
+    hosts |= {"eval.protocol": f"single_view|ten_crop({size}, {side})", "data.train_device": "flip|subtract_mean_image"}
+    return Scale(setting | hosts)
 
 
 def _augmented(pixels: int) -> dict[str, dict[str, Any]]:
@@ -95,7 +91,7 @@ CLAIMS = {
         "images_to('train/top1_error', 25.0)",
         "lower",
         "six times sooner",
-        {"desk": Scale(_FIGURE_1_DESK), "gpu": Scale(_FOUR_LAYERS_GPU | _FIGURE_1)},
+        {"desk": Scale(_FOUR_LAYERS | _FIGURE_1 | {"total_epochs": 120.0}), "gpu": Scale(_FOUR_LAYERS_GPU | _FIGURE_1)},
         paper_delta=1 / 6,
         ratio=True,
     ),
@@ -137,10 +133,7 @@ CLAIMS = {
     "dropout_is_slower": Claim(
         "With dropout it takes longer until the error on held-out images, tested without it, has fallen to 70 %.",
         "AlexNet §4.2",
-        {
-            "without": {"model.dropout": 0.0, "eval.every_epochs": 1.0},
-            "with": {"model.dropout": 0.5, "eval.every_epochs": 1.0},
-        },
+        {arm: {"eval.every_epochs": 1.0, **dropout} for arm, dropout in _DROPOUT.items()},
         "images_to('val/top1_error', 70.0)",  # which both reach within a desk run
         "higher",
         "about twice the iterations to converge",
@@ -151,7 +144,7 @@ CLAIMS = {
     "dropout_overfits_less": Claim(
         "With dropout the loss on held-out images ends lower.",
         "AlexNet §4.2",
-        {"without": {"model.dropout": 0.0}, "with": {"model.dropout": 0.5}},
+        _DROPOUT,
         "last('val/loss')",
         "lower",
         "substantial overfitting without; no figure",
@@ -198,7 +191,7 @@ CLAIMS = {
         "He et al.'s initial weights bring the training error to 60 % sooner than N(0, 0.01²) and biases of one.",
         "AlexNet §5; He et al., arXiv:1502.01852, §2.2",
         {"paper": {"model.weight_init": "paper"}, "he": {"model.weight_init": "he"}},
-        _TO_60,
+        "images_to('train/top1_error', 60.0)",
         "lower",
         "no figure for this network",
         {scale: _FIVE[scale] for scale in ("gpu", "paper")},  # an eighth as wide, N(0, 0.01²) is far too little
