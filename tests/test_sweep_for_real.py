@@ -137,7 +137,8 @@ def test_a_sweep_whose_terminal_is_gone_stops_in_order(home, tmp_path):
     assert child.stdout is not None and child.stderr is not None
     child.stdout.close()
     child.send_signal(signal.SIGINT)
-    assert (child.wait(), child.stderr.read()) == (130, "")
+    with child.stderr as err:
+        assert (child.wait(), err.read()) == (130, "")
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
 
 
