@@ -565,6 +565,17 @@ def test_figures_follow_from_the_metrics(sweep):
     assert layers["series"][0]["mean"] == pytest.approx([1.1, 1.2, 2.0])  # conv1, conv2, conv10
 
 
+def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(sweep, monkeypatch):
+    fewer = {name: claim for name, claim in CLAIMS["resnet"].items() if name != "resnet_responses"}
+    monkeypatch.setattr(claims, "claims_of", lambda: {"resnet": fewer})
+    asked = json.loads((sweep / "sweep.json").read_text())
+    del asked["claims"]["resnet_responses"]
+    (sweep / "sweep.json").write_text(json.dumps(asked))
+    found = results.gather(sweep, sweep)["figures"]
+    assert [figure["title"] for figure in found] == ["ResNet", "ResNet: response std"]
+    assert found[1]["panels"][0]["series"][0]["mean"] == pytest.approx([1.1, 1.2, 2.0])
+
+
 def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
     return Finished({"model": {"variant": variant}, "batch_size": 4}, lines, "done")
 

@@ -1,8 +1,8 @@
 """The figures of a report as numbers: those that the runs there are can be drawn as.
 
 Which figure belongs to a claim follows from the metric it is judged by: errors over the images seen for what is claimed
-of training, the parts of an analysis for what is claimed of the inside of a network. Where the run's network itself is
-needed, `portraits` opens it.
+of training, the parts of an analysis for what is claimed of the inside of a network. What else runs were analysed by is
+drawn once a paper. Where the run's network itself is needed, `portraits` opens it.
 """
 
 import importlib
@@ -76,7 +76,7 @@ def label_of(file: str, name: str) -> str:
 def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path) -> list[Figure]:
     """The figures of one paper: its curves together, then a figure for each analysis, then the networks' own."""
     paper = title_of(file).partition(" (")[0]
-    curves, others, words = [], [], []
+    curves, others, words, drawn = [], [], [], set[str]()
     for name, (claim, runs) in ran.items():
         (op,) = parse(claim.metric, metrics, leading=1, key="metric")
         title = label_of(file, name)
@@ -85,13 +85,29 @@ def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.P
             words.append(f"{title.capitalize()}: {claim.statement} ({claim.source}){_cut_short(runs)}")
         if op.name in ("analysis", "drift"):
             kind = op.args[0].partition("/")[0]
-            panels = ANALYSES[kind](title, kind, runs) if kind in ANALYSES else []
-            text = f"{claim.statement} ({claim.source})"
-            others += [_figure(f"{paper}: {title}", text, panels)] if panels else []
+            others += _inside(f"{paper}: {title}", f"{claim.statement} ({claim.source})", kind, runs)
+            drawn.add(kind)
+    for claim, runs in ran.values():
+        for kind in sorted(_analysed(runs) - drawn):
+            about = f"In the runs of the claim: {claim.statement} ({claim.source})"
+            others += _inside(f"{paper}: {kind.replace('_', ' ')}", about, kind, runs)
+            drawn.add(kind)
     text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(words)
     found = [_figure(paper, text, curves)] if curves else []
     every = {each: run for _, runs in ran.values() for of in runs.values() for each, run in of.items()}
     return found + others + portraits.of_paper(paper, every, folder)
+
+
+def _inside(title: str, text: str, kind: str, runs: Runs) -> list[Figure]:
+    """The figure of an analysis, if there is one."""
+    panels = ANALYSES[kind](title.partition(": ")[2], kind, runs) if kind in ANALYSES else []
+    return [_figure(title, text, panels)] if panels else []
+
+
+def _analysed(runs: Runs) -> set[str]:
+    """What the last arm was analysed by."""
+    rows = [row for run in [*runs.values()][-1].values() for row in run.rows]
+    return {key.split("/")[1] for row in rows for key in row if key.startswith("analysis/")}
 
 
 def _ran(claim: Claim, scale: str, seeds: Sequence[int], folder: pathlib.Path) -> Runs:
