@@ -274,6 +274,15 @@ def test_a_sweep_that_has_not_begun_has_a_report(sweep, capsys):
     assert "<h2>Figures</h2>" not in (sweep / "report.html").read_text()
 
 
+def test_the_papers_figure_is_that_of_the_scale_where_it_has_one(sweep, monkeypatch):
+    lower = CLAIMS["resnet"]["resnet_lower"]
+    other = lower._replace(scales={"desk": DESK["desk"]._replace(paper_delta=-2.85)})
+    monkeypatch.setattr(claims, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}})
+    exit_code(report.cli, str(sweep))
+    found = claim_of(json.loads((sweep / "results.json").read_text()), "resnet_lower")
+    assert found["paper_delta"] == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
+
+
 def test_a_run_that_diverged_counts_as_guessing(tmp_path, own_claims):
     jobs = write_sweep(tmp_path / "s", {("A", 0): "diverged"})
     exit_code(report.cli, str(tmp_path / "s"))
