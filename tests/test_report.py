@@ -142,7 +142,9 @@ def claim_of(found: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_a_sweep_gives_its_three_files(sweep, capsys):
     assert exit_code(report.cli, str(sweep)) in (None, 0)
-    assert "4 claims run: 4 agree, 0 disagree, 0 undecided. 1 not run." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 claims run: 4 agree, 0 disagree, 0 undecided. 1 not run." in said
+    assert "6 runs: 6 done; 3 min in all; from 2026-01-01 10:00:00 on." in said
     found = json.loads((sweep / "results.json").read_text())
     lower = claim_of(found, "resnet_lower")
     # A minus B by seed: -2, -1.9, -1.8; Student's t of 2 degrees is 4.3027.

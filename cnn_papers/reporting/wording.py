@@ -143,11 +143,12 @@ def chance(results: Mapping[str, Any]) -> list[str]:
 
 
 def runs(results: Mapping[str, Any]) -> str:
-    """How many runs there are, how they ended, and how long they took."""
+    """How many runs there are, how they ended, how long they took, one after the other, and since when."""
     count = Counter(results["outcomes"].values())
     listed = ", ".join(f"{count[name]} {name}" for name in sorted(count))
-    took = duration(results.get("seconds", 0.0))
-    return f"{_count(len(results['outcomes']), 'run')}: {listed or 'none'}" + (f"; {took} in all." if took else ".")
+    took, since = duration(results.get("seconds", 0.0)), results.get("started")
+    found = [listed or "none", *([f"{took} in all"] if took else []), *([f"from {since} on"] if since else [])]
+    return f"{_count(len(results['outcomes']), 'run')}: {'; '.join(found)}."
 
 
 def unfinished(results: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -168,8 +169,7 @@ def missing(claim: Claim, results: Mapping[str, Any]) -> str:
 
 def made_with(results: Mapping[str, Any]) -> Sequence[str]:
     """The machines, versions and code of the runs."""
-    started = [f"started {results['started']}"] if results.get("started") else []
-    return [*results["machines"], *results["versions"], *_code(results.get("code", {})), *started]
+    return [*results["machines"], *results["versions"], *_code(results.get("code", {}))]
 
 
 def _code(runs: Mapping[str, int]) -> list[str]:
