@@ -36,12 +36,16 @@ class Plan(NamedTuple):
     Attributes:
       source: digest of the package's source.
       codes: digest of that and its configuration, for each run by id.
+      files: those that its runs will read, the config files too.
+      as_planned: digest of `files` when the configurations were read.
     """
 
     folder: pathlib.Path
     jobs: list[Job]
     source: str
     codes: dict[str, str]
+    files: list[pathlib.Path]
+    as_planned: str
 
 
 def main(argv: list[str]) -> int:
@@ -121,8 +125,10 @@ def _config_name() -> str:
 
 def _plan(folder: pathlib.Path, jobs: list[Job]) -> Plan:
     """Finds every mistake in the configurations of `jobs`."""
-    source = code.source_digest(code.sources())
-    return Plan(folder, jobs, source, {job.id: code.digest(source, job) for job in jobs})
+    sources = code.sources()
+    source, read = code.source_digest(sources), [*sources, *code.config_files(jobs)]
+    as_planned = code.source_digest(read)
+    return Plan(folder, jobs, source, {job.id: code.digest(source, job) for job in jobs}, read, as_planned)
 
 
 def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
@@ -145,11 +151,9 @@ def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
 def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict[str, Record]) -> int:
     """Runs `todo` on this machine; keeps `records` up to date."""
     progress = Progress(plan.folder, records, {job.id: job.config for job in plan.jobs}, len(places))
-    read = [*code.sources(), *code.config_files(todo)]
-    as_planned = code.source_digest(read)
 
     def begin(job: Job, place: Place) -> Running:
-        if code.source_digest(read) != as_planned:  # which the process of the run would read, and this one has not
+        if code.source_digest(plan.files) != plan.as_planned:  # the run would read what this process has not
             raise UserError(
                 f"the code or a config file has changed since this sweep began; stopped before {job.id}; "
                 "the same command goes on, and says so where runs are of other code"
