@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from cnn_papers import doors, tables
+from cnn_papers import doors, terminal
 from cnn_papers.counting import Network
 
 HEADER = ("layer", "output", "parameters", "multiply-adds")
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 
 def as_text(network: Network) -> str:
     """Aligned columns."""
-    return tables.aligned([HEADER, *_cells(network)])
+    return terminal.aligned([HEADER, *_cells(network)])
 
 
 def _step(config: Any, size: tuple[int, ...]) -> str:

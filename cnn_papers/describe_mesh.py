@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_papers import least, tables, topologies, workload
+from cnn_papers import least, terminal, topologies, workload
 from cnn_papers.collectives import collectives
 from cnn_papers.errors import UserError
 from cnn_papers.workload import Workload
@@ -104,7 +104,7 @@ def as_text(found: dict[str, Any]) -> str:
     total = memory.pop("total")
     parts = " + ".join(f"{number} {name}" for name, number in memory.items()).replace("+ -", "- ")
     sent = f"sent    {found['sent']:,} B a device and step{times}"
-    return f"{tables.aligned(cells)}\n{sent}\nmemory  {total} MB a device: {parts}"
+    return f"{terminal.aligned(cells)}\n{sent}\nmemory  {total} MB a device: {parts}"
 
 
 def _numbers(tree: Any) -> tuple[int, int]:
