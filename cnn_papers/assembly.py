@@ -19,8 +19,8 @@ from cnn_papers.data.statistics import Statistics, Whitening, load_or_compute, w
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import analysing, serving
 from cnn_papers.opstrings import parse
-from cnn_papers.training import agree
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
 
 POSITIVE = [
     "batch_size",
@@ -149,7 +149,7 @@ def open_pipeline(
         num_classes=config["model"]["num_classes"],
         resident=resident or config["data"]["resident"],
         max_skips=max_skips,
-        sharding=meshes.over_data(mesh),
+        sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
 
@@ -163,8 +163,8 @@ def open_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
     if not any(needs_statistics(data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")):
         return None
     found: list[Statistics] = []
-    mark = agree.from_first(lambda: found.append(_find_statistics(train, config, mesh)) or found[0].fingerprint)
-    arrays = agree.arrays_from_first(jax.tree.leaves(found[0]._replace(fingerprint=None)) if found else [])
+    mark = processes.broadcast(lambda: found.append(_find_statistics(train, config, mesh)) or found[0].fingerprint)
+    arrays = processes.arrays_from_first(jax.tree.leaves(found[0]._replace(fingerprint=None)) if found else [])
     whitening = Whitening(*arrays[5:]) if arrays[5:] else None
     return Statistics(*arrays[:5], whitening=whitening, fingerprint=mark)
 

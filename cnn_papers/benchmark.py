@@ -34,8 +34,8 @@ from absl import flags
 from cnn_papers import describe_mesh, doors, workload
 from cnn_papers.benchmarks import saving, scaling, versus, wording
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
 from cnn_papers.workload import Workload
 
 MEASURES = ("start", "step", "input", "saving")
@@ -64,7 +64,7 @@ def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -
     for name, run in contenders.items():
         run(2)  # compiles, fills caches
         taken = _timed(run, 2)
-        batches[name] = agree.from_first(functools.partial(max, 1, round(2 * seconds / WINDOWS / taken)))
+        batches[name] = processes.broadcast(functools.partial(max, 1, round(2 * seconds / WINDOWS / taken)))
     windows: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
         windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))

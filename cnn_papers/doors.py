@@ -16,8 +16,8 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cnn_papers import hosts
 from cnn_papers.errors import UserError
+from cnn_papers.parallel import hosts
 
 COMPILE_CACHE_BYTES = 2 * 2**30
 NO_CONFIG = "--config is missing; for example --config=configs/googlenet.py. "
@@ -85,7 +85,7 @@ def joined_hosts() -> Iterator[None]:
         yield
     except BaseException as error:
         # The others cannot go on without this process: no orderly goodbye, which would wait for them.
-        from cnn_papers.training import agree
+        from cnn_papers.parallel import processes
 
         code = 1
         if isinstance(error, SystemExit):
@@ -93,7 +93,7 @@ def joined_hosts() -> Iterator[None]:
         elif isinstance(error, UserError):
             _show(error)
             code = 2
-        elif agree.is_loss(error):
+        elif processes.is_loss(error):
             _show(UserError(f"another process of this run is gone; start it again to go on: {str(error)[:200]}"))
         else:
             traceback.print_exc()

@@ -18,9 +18,9 @@ from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import passes, precise_bn, serving
 from cnn_papers.evaluators.protocols import Protocol
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
 from cnn_papers.trained import Trained
-from cnn_papers.training import agree
-from cnn_papers.training import mesh as meshes
 from cnn_papers.training.losses import errors
 from cnn_papers.training.writer import METRICS, TIMING, read_rows
 
@@ -130,12 +130,12 @@ def check(config: Any, model: Any, variables: Any, view: Any, image_shape: tuple
 def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
     """`network` on `mesh`, its split opened, its protocols checked."""
     everywhere = meshes.replicated(mesh)
-    network = network._replace(variables=agree.put(network.variables, everywhere), mesh=mesh)
+    network = network._replace(variables=processes.put(network.variables, everywhere), mesh=mesh)
     source = _source(network.config, mesh)
     shape = source.prepared.image_shape
     protocols = check(network.config, network.model, network.variables, network.view, shape)
     if batches := network.config["eval"].get("precise_bn", 0):
-        network = network._replace(variables=agree.put(_precise(network, folder, batches), everywhere))
+        network = network._replace(variables=processes.put(_precise(network, folder, batches), everywhere))
     programs = passes.make_programs(network.model, network.variables, network.view, mesh)
     return Member(network, folder, source, protocols, programs)
 
@@ -208,7 +208,7 @@ def _report(result: Result, member: Member, width: int, whos: Sequence[str], ens
     speed = result.images / result.seconds
     texts = (f"{result.top1_error:.2f}%", f"{result.top5_error:.2f}%", f"{speed:,.0f}", str(result.programs))
     _say((result.who, result.protocol, *texts), width, whos)
-    if member.folder is None or not agree.is_first():
+    if member.folder is None or not processes.is_first():
         return
     what = {"step": member.network.step, "test/protocol": result.protocol, "test/split": member.source.raw.split.name}
     settings = member.network.config["eval"]

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn_papers import counting, placing, zoo
-from cnn_papers.training.mesh import COLUMN, DATA
+from cnn_papers.parallel.mesh import COLUMN, DATA
 from cnn_papers.training.step import State
 from cnn_papers.workload import Workload
 

@@ -13,7 +13,7 @@ from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.files import whole
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 
 IMAGES = 40  # in the picture, where a batch has as many
 

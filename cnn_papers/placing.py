@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from cnn_papers import zoo
 from cnn_papers.errors import UserError
 from cnn_papers.models import columns
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import Preprocess, State, init_state, make_train_step
 
@@ -61,7 +61,7 @@ def training(
     init = functools.partial(init_state, model, optimizer, image_shape, ema=ema_decay > 0)
     abstract = placed(model_name, jax.eval_shape(init, jax.random.key(0)), mesh, shard_params=shard_params)
     places, everywhere = places_of(abstract), meshes.replicated(mesh)
-    given = (places, meshes.over_data(mesh), everywhere)
+    given = (places, meshes.data_sharding(mesh), everywhere)
     step = jax.jit(step, in_shardings=given, out_shardings=(places, everywhere), donate_argnums=0)
     return Training(net, abstract, jax.jit(init, out_shardings=places), step)
 

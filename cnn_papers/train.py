@@ -13,8 +13,9 @@ import numpy as np
 from cnn_papers import assembly, counting, evaluate, machine, placing, summary, trained, zoo
 from cnn_papers.data import statistics
 from cnn_papers.evaluators import analysing, single_view
-from cnn_papers.training import agree, curves, optim, workdir
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
+from cnn_papers.training import curves, optim, workdir
 from cnn_papers.training.checkpoint import Checkpoints, evaluated
 from cnn_papers.training.step import State, make_predict_step, zero_totals
 from cnn_papers.training.stop import Stop, stop_on_signal
@@ -48,16 +49,16 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
     """
     assembly.check_ranges(config)
     with workdir.held(folder), stop_on_signal() as stop:
-        agree.everywhere(lambda: workdir.check_same_run(folder, config.to_dict()))
+        processes.raise_on_all(lambda: workdir.check_same_run(folder, config.to_dict()))
         run = assemble(config, folder)
-        if not agree.from_first(lambda: any((folder / "checkpoints").glob("[0-9]*"))):
+        if not processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*"))):
             run.start()  # what is wrong with other weights shows before anything is written
-        agree.from_first(lambda: _write_run(run))
+        processes.broadcast(lambda: _write_run(run))
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         best = Checkpoints(folder / "best")
         try:
             state = _restore_or_init(run, checkpoints, best)
-            if agree.from_first(lambda: _is_finished(run, int(state.step))):
+            if processes.broadcast(lambda: _is_finished(run, int(state.step))):
                 print(f"this run is finished: {run.length.total} steps in {folder}")
                 code = DONE
             else:
@@ -65,7 +66,7 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
         finally:
             checkpoints.close()
             best.close()
-        if code == DONE and agree.is_first():
+        if code == DONE and processes.is_first():
             summary.show_result(config, read_rows(folder / METRICS))
             curves.draw(folder)
     if code == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
@@ -105,7 +106,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     variables = evaluated(training.abstract.params, training.abstract.batch_stats, training.abstract.ema)
     eval_step = jax.jit(
         single_view.make_step(make_predict_step(training.net, data.view)),
-        in_shardings=(placing.places_of(variables), meshes.over_data(mesh)),
+        in_shardings=(placing.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
     assembly.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
@@ -144,7 +145,7 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints) -> S
     checkpoints.remove_after(-1 if step is None else step)
     best.remove_after(-1 if step is None else step)
     if step is None:
-        if agree.is_first() and (run.folder / METRICS).exists():
+        if processes.is_first() and (run.folder / METRICS).exists():
             print(f"there is no checkpoint in {checkpoints.folder}: from the start, and {METRICS} too")
         return trained.put_in(run.training.init(jax.random.key(run.config.seed)), run.start(), run.model)
     print(f"going on from step {step} of {run.length.total}")
@@ -216,7 +217,7 @@ def _report(run: Run, state: State, scalars: dict[str, jax.Array], step: int, wr
     values = {name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.train(step, values, run.config.batch_size)
-    return state._replace(totals=agree.put(zero_totals(), run.training.abstract.step.sharding))
+    return state._replace(totals=processes.put(zero_totals(), run.training.abstract.step.sharding))
 
 
 def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoints, stop: Stop) -> tuple[State, int]:
@@ -233,7 +234,7 @@ def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoin
     if text := run.config.eval.analyses:
         batch = next(iter(run.data.held_out.eval_batches(_eval_batch_size(run))))
         looked_at = analysing.compute(text, run.model, variables, batch, run.data.view)
-    is_best = agree.from_first(lambda: single_view.is_best(values, read_rows(run.folder / METRICS)))
+    is_best = processes.broadcast(lambda: single_view.is_best(values, read_rows(run.folder / METRICS)))
     writer.evaluation(step, values, "  (best)" if is_best else "", looked_at)
     columns = getattr(run.model, "columns", 1)
     writer.filters(step, state.params, run.data.train.image_shape[-1], columns)

@@ -14,8 +14,8 @@ from cnn_papers import assembly, weights, zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.sources import find_builder, open_split
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
 from cnn_papers.training.checkpoint import read_model
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
@@ -100,7 +100,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         f"{config.model_name} '{config.model.variant}' with the weights of {path}",
         config.to_dict(),
         model,
-        agree.put(weights.put({}, arrays, model), meshes.replicated(mesh)),
+        processes.put(weights.put({}, arrays, model), meshes.replicated(mesh)),
         mesh,
         augment.compose(data.eval_device, None, key="data.eval_device", train=False),
         assembly.configured_input(config),
@@ -112,7 +112,7 @@ def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
     """The jitted (variables, uint8 images) -> probabilities, or the outputs of `layer`, in float32."""
     model: Any = network.model
     view = network.view
-    everywhere, over_data = meshes.replicated(network.mesh), meshes.over_data(network.mesh)
+    everywhere, over_data = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
 
     def apply(variables: Any, image: jax.Array) -> jax.Array:
         logits, ends = model.apply(variables, view(image, jax.random.key(0)))
@@ -158,7 +158,7 @@ def put_in(state: State, arrays: weights.Flat, model: nn.Module) -> State:
         return state
     variables = weights.put({"params": state.params, "batch_stats": state.batch_stats}, arrays, model)
     new = state._replace(**variables, ema=state.ema and variables["params"])
-    return agree.put(new, jax.tree.map(lambda old: old.sharding, state))
+    return processes.put(new, jax.tree.map(lambda old: old.sharding, state))
 
 
 def _read_run(folder: pathlib.Path) -> dict[str, Any]:

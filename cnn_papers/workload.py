@@ -16,8 +16,9 @@ from cnn_papers import counting, placing, zoo
 from cnn_papers.data import augment
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree, optim
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
+from cnn_papers.training import optim
 
 SGD = {  # for --model: what it costs does not depend on the values
     "lr": 1e-3,
@@ -171,7 +172,7 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
     """A function that takes so many steps and waits for the last; its first call compiles. As `make_step` else."""
     step, key = make_step(work, devices), jax.random.key(0)
     state = step.init(key)
-    batch = agree.put(synthetic_batch(work), meshes.over_data(step.mesh))
+    batch = processes.put(synthetic_batch(work), meshes.data_sharding(step.mesh))
 
     def train(steps: int) -> None:
         nonlocal state

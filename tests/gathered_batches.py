@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnn_papers import hosts
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import hosts
+from cnn_papers.parallel import mesh as meshes
 
 IMAGES, BATCH = 23, 8
 
@@ -34,7 +34,7 @@ def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
         key="data.train_host",
         num_classes=10,
         resident=resident,
-        sharding=meshes.over_data(mesh),
+        sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
     found = {}

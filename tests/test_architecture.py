@@ -34,7 +34,7 @@ ROOMS = {  # what of ours the files of a room may import besides
         "cnn_papers.evaluators",
         "cnn_papers.data",
         "cnn_papers.training.losses",
-        "cnn_papers.training.mesh",
+        "cnn_papers.parallel.mesh",
     },
     "configs/": {"configs", "configs.common", "cnn_papers.facts", "cnn_papers.errors"},
     "configs/claims/": {"configs.common", "configs.claims.common", "cnn_papers.facts"},

@@ -18,9 +18,9 @@ import pytest
 import tensorstore
 
 from cnn_papers.errors import UserError
+from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 from cnn_papers.training import checkpoint
 from cnn_papers.training.checkpoint import DIGESTS, Checkpoints, read_model
-from cnn_papers.training.mesh import make_mesh, over_data, replicated
 from cnn_papers.training.step import State, zero_totals
 
 
@@ -127,7 +127,7 @@ def test_what_lies_beyond_a_step_is_removed(tmp_path):
 def test_restores_onto_another_number_of_devices(tmp_path, devices):
     four = make_mesh(4)
     state = jax.device_put(_state(3), replicated(four))
-    split = jax.device_put(_state(3).params, over_data(make_mesh(1)))
+    split = jax.device_put(_state(3).params, data_sharding(make_mesh(1)))
     with _opened(tmp_path) as checkpoints:
         checkpoints.save(3, state)
     mesh = make_mesh(devices)

@@ -13,7 +13,7 @@ from random_variables import random_variables
 
 from cnn_papers.collectives import collectives
 from cnn_papers.models import alexnet, columns, vgg
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training import optim
 from cnn_papers.training.step import init_state, make_train_step
 
@@ -66,7 +66,9 @@ def test_the_columns_meet_before_conv3_and_the_fully_connected_layers_alone(shap
     others = {layer for kind, layer in sent(compiled) if kind != "all-gather"}
     assert others <= {f"bn{i}" for i in range(1, 6)}  # the statistics of the global batch
     assert bool(others) == (variant == "batch_norm" and shape[0] > 1)
-    (found, found_ends), found_updates = compiled(on(mesh, variables), jax.device_put(images(), meshes.over_data(mesh)))
+    (found, found_ends), found_updates = compiled(
+        on(mesh, variables), jax.device_put(images(), meshes.data_sharding(mesh))
+    )
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
     assert found_ends.keys() == ends.keys()
     for name, end in ends.items():
@@ -80,7 +82,7 @@ def test_a_mesh_without_columns_sends_nothing_forward():
     net = columns.over(model, mesh)
     assert net is model
     whole = jax.device_put(variables, meshes.replicated(mesh))
-    batch = jax.device_put(images(), meshes.over_data(mesh))
+    batch = jax.device_put(images(), meshes.data_sharding(mesh))
     compiled = forward(net).lower(whole, batch).compile()
     assert sent(compiled) == []
     np.testing.assert_allclose(compiled(whole, batch)[0][0], logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
@@ -124,13 +126,15 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
         accumulate=1,
     )
     everywhere = meshes.replicated(mesh)
-    step = jax.jit(step, in_shardings=(places, meshes.over_data(mesh), everywhere), out_shardings=(places, everywhere))
+    step = jax.jit(
+        step, in_shardings=(places, meshes.data_sharding(mesh), everywhere), out_shardings=(places, everywhere)
+    )
     state, losses = jax.jit(init, out_shardings=places)(jax.random.key(0)), []
     random = np.random.default_rng(0)
     for _ in range(10):
         image = random.integers(0, 256, (BATCH, *IMAGE), np.uint8)
         batch = {"image": image, "label": random.integers(0, CLASSES, BATCH, np.int32)}
-        state, scalars = step(state, jax.device_put(batch, meshes.over_data(mesh)), jax.random.key(1))
+        state, scalars = step(state, jax.device_put(batch, meshes.data_sharding(mesh)), jax.random.key(1))
         losses.append(float(scalars["loss"]))
     assert int(state.skipped) == 0
     return state, losses
@@ -181,7 +185,7 @@ def test_vggs_fully_connected_layers_split_by_annotation_alone():
     split = [path for path, place in jax.tree_util.tree_leaves_with_path(places) if place.spec and place.spec[-1]]
     assert {jax.tree_util.keystr(path, simple=True, separator="/").split("/")[1] for path in split} == {"fc6", "fc7"}
     image = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    apply = jax.jit(lambda v, x: model.apply(v, x)[0], in_shardings=(places, meshes.over_data(mesh)))
+    apply = jax.jit(lambda v, x: model.apply(v, x)[0], in_shardings=(places, meshes.data_sharding(mesh)))
     expected = model.apply(variables, image)[0]
     np.testing.assert_allclose(apply(variables, image), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
@@ -210,4 +214,4 @@ def test_a_mesh_is_made_of_what_is_there():
     assert dict(meshes.make_mesh().shape) == {"data": 8}
     assert dict(meshes.make_mesh(-1, 2).shape) == {"data": 4, "column": 2}
     assert dict(meshes.make_mesh(3, 2).shape) == {"data": 3, "column": 2}
-    assert isinstance(meshes.over_data(meshes.make_mesh(2, 2)), NamedSharding)
+    assert isinstance(meshes.data_sharding(meshes.make_mesh(2, 2)), NamedSharding)

@@ -17,7 +17,7 @@ from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import passes
-from cnn_papers.training.mesh import make_mesh
+from cnn_papers.parallel.mesh import make_mesh
 from cnn_papers.training.writer import METRICS, TIMING, read_rows
 from configs import resnet
 

@@ -12,8 +12,8 @@ from random_variables import random_variables
 from cnn_papers import assembly, trained, zoo
 from cnn_papers.data import augment
 from cnn_papers.metrics import Finished
+from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figures, illustrations, portraits
-from cnn_papers.training import mesh as meshes
 from configs import alexnet, maxout, nin
 
 

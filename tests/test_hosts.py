@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from cnn_papers import hosts, roll_call
 from cnn_papers.errors import UserError
-from cnn_papers.hosts import Place
+from cnn_papers.parallel import hosts, rendezvous
+from cnn_papers.parallel.hosts import Place
 
 ROOT = pathlib.Path(__file__).parents[1]
 SLURM = {
@@ -83,7 +83,7 @@ def meet(calls: list[tuple[int, int]], timeout_s: float = 20) -> list[str]:
 
     def attempt(call: tuple[int, int]) -> str:
         try:
-            return roll_call.meet(coordinator, *call, timeout_s=timeout_s).replace(coordinator, "HERE")
+            return rendezvous.meet(coordinator, *call, timeout_s=timeout_s).replace(coordinator, "HERE")
         except UserError as error:
             return "error: " + str(error).replace(coordinator, "HERE")
 
@@ -125,7 +125,7 @@ def test_strangers_are_ignored():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        first = pool.submit(roll_call.meet, f"127.0.0.1:{port}", 2, 0, timeout_s=20)
+        first = pool.submit(rendezvous.meet, f"127.0.0.1:{port}", 2, 0, timeout_s=20)
         for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"process": "x"}\n', b"[1]\n", b"\xff\n", b""):
             while True:
                 try:
@@ -134,7 +134,7 @@ def test_strangers_are_ignored():
                     break
                 except ConnectionRefusedError:
                     assert not first.done()
-        second = pool.submit(roll_call.meet, f"127.0.0.1:{port}", 2, 1, timeout_s=20)
+        second = pool.submit(rendezvous.meet, f"127.0.0.1:{port}", 2, 1, timeout_s=20)
         assert (first.result(), second.result()) == (f"127.0.0.1:{port}", "")
 
 
@@ -144,7 +144,7 @@ def test_a_port_in_use_is_said():
         with pytest.raises(
             UserError, match=f"process 0 cannot listen at --coordinator={place}: Address already in use"
         ):
-            roll_call.meet(place, 2, 0, timeout_s=1)
+            rendezvous.meet(place, 2, 0, timeout_s=1)
 
 
 @pytest.mark.parametrize(

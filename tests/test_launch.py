@@ -13,8 +13,8 @@ import time
 import pytest
 import yaml
 
-from cnn_papers import hosts
 from cnn_papers.data.sources import make_digits
+from cnn_papers.parallel import hosts
 from cnn_papers.training.writer import METRICS, read_rows
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from cnn_papers import assembly, look
 from cnn_papers.data import contact_sheet
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 from configs import googlenet, resnet
 
 

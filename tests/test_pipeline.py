@@ -19,7 +19,7 @@ from cnn_papers.data import host_ops, pipeline
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split, open_split
 from cnn_papers.errors import UserError
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 
 BROKEN = b"\xff\xd8\xff\xe0 no JPEG"
 
@@ -42,7 +42,7 @@ def make_split(count=23, images=None, labels=None) -> Split:
 
 def open_pipeline(split=None, ops="decode", *, devices=1, key="data.train_host", **options) -> Pipeline:
     mesh = meshes.make_mesh(devices)
-    shardings = {"sharding": meshes.over_data(mesh), "replicated": meshes.replicated(mesh)}
+    shardings = {"sharding": meshes.data_sharding(mesh), "replicated": meshes.replicated(mesh)}
     return Pipeline(split or make_split(), ops, key=key, num_classes=10, **shardings, **options)
 
 

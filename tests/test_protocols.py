@@ -16,7 +16,7 @@ from cnn_papers.data.sources import Split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import passes, protocols, scores, serving, views
 from cnn_papers.models import overfeat, spp, vgg
-from cnn_papers.training.mesh import make_mesh, over_data, replicated
+from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 
 CLASSES = 6
 draw = np.random.default_rng(3)
@@ -74,7 +74,7 @@ def pipeline(images=IMAGES, ops="decode", devices=1, spoil=None):
         key="data.eval_host",
         num_classes=CLASSES,
         resident="never",
-        sharding=over_data(mesh),
+        sharding=data_sharding(mesh),
         replicated=replicated(mesh),
     )
 

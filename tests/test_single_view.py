@@ -9,7 +9,7 @@ import pytest
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split
 from cnn_papers.evaluators import single_view
-from cnn_papers.training.mesh import make_mesh, over_data, replicated
+from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 
 N, CLASSES = 37, 7
 KERNEL = np.random.default_rng(1).normal(size=(12, CLASSES)).astype(np.float32)
@@ -41,7 +41,7 @@ def _pipeline(devices: int, resident: str) -> Pipeline:
         key="data.eval_host",
         num_classes=CLASSES,
         resident=resident,
-        sharding=over_data(mesh),
+        sharding=data_sharding(mesh),
         replicated=replicated(mesh),
     )
 

@@ -14,7 +14,7 @@ from cnn_papers import assembly
 from cnn_papers.benchmarks import rivals
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 
 RIVALS_SEE = 4096  # images at most: they hold them in memory
 Contender = Callable[[int], None]  # takes so many batches

@@ -11,8 +11,8 @@ import jax
 
 from cnn_papers import workload
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
 from cnn_papers.workload import Workload
 
 SAVES, LOCKS = 3, 20
@@ -65,7 +65,7 @@ def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[st
     """Medians of `results` and the bytes of a saved step."""
     step, key = workload.make_step(work), jax.random.key(0)
     state = step.init(key)
-    batch = agree.put(workload.synthetic_batch(work), meshes.over_data(step.mesh))
+    batch = processes.put(workload.synthetic_batch(work), meshes.data_sharding(step.mesh))
 
     def take() -> None:
         nonlocal state

@@ -7,7 +7,7 @@ import jax
 
 from cnn_papers import describe_mesh, topologies, workload
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
+from cnn_papers.parallel.processes import raise_on_all
 from cnn_papers.workload import Workload
 
 
@@ -39,7 +39,7 @@ def results(work: Workload, shapes: list[dict[str, int]], measure: Callable[...,
             each.append((describe_mesh.over(work, shape), _devices(describe_mesh.size(shape))))
             workload.make_step(*each[-1])
 
-    agree.everywhere(check)
+    raise_on_all(check)
     found = []
     for there, devices in each:
         report = describe_mesh.report(there, devices)

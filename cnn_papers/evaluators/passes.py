@@ -18,7 +18,7 @@ from cnn_papers.data import prefetch
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
 from cnn_papers.evaluators.protocols import Part, Protocol
-from cnn_papers.training import mesh as meshes
+from cnn_papers.parallel import mesh as meshes
 
 AHEAD = 2  # batches on the devices before their scores are read
 Shape = tuple[int, ...]
@@ -61,7 +61,7 @@ def make_programs(model: Any, variables: Any, view: Any, mesh: jax.sharding.Mesh
     A program takes variables and uint8 images [n, h, w, c]; it gives float32 [n, classes], summed over the views that
     `score` has of an image and of its mirror image, and their number.
     """
-    everywhere, over_data = meshes.replicated(mesh), meshes.over_data(mesh)
+    everywhere, over_data = meshes.replicated(mesh), meshes.data_sharding(mesh)
 
     def apply(score: Any, mirrored: bool, variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         pair = jnp.stack([image, image[:, :, ::-1]] if mirrored else [image], 1)  # beside each other: on one device

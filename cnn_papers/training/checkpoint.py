@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
+from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 
 DIGESTS = "digests.json"
@@ -82,7 +82,7 @@ class Checkpoints:
             self._thread = None
         if self._error is not None:
             error, self._error, self._failed = self._error, None, True
-            if agree.is_loss(error):
+            if processes.is_loss(error):
                 raise error
             free = shutil.disk_usage(self.folder).free
             good = self._newest_good()
@@ -105,7 +105,7 @@ class Checkpoints:
         Raises:
           UserError: steps are there, and every one is damaged.
         """
-        return agree.from_first(self._newest_good)
+        return processes.broadcast(self._newest_good)
 
     def _newest_good(self) -> int | None:
         self._manager.reload()
@@ -124,7 +124,7 @@ class Checkpoints:
     def remove_after(self, step: int) -> None:
         """Removes the steps beyond `step`: damaged ones, and those of a future that will be computed again."""
         self._manager.reload()
-        for later in agree.from_first(lambda: [other for other in self._manager.all_steps() if other > step]):
+        for later in processes.broadcast(lambda: [other for other in self._manager.all_steps() if other > step]):
             self._manager.delete(later)
 
     def restore(self, step: int, state: State) -> State:
@@ -143,7 +143,7 @@ class Checkpoints:
             arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
             return self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except Exception as error:  # whatever orbax meets in files made to harm, whose digests fit
-            if isinstance(error, UserError) or agree.is_loss(error):
+            if isinstance(error, UserError) or processes.is_loss(error):
                 raise
             raise UserError(f"checkpoint {self._path(step)} cannot be restored: {_reason(error)}") from error
 
@@ -163,7 +163,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-            if not agree.is_first():
+            if not processes.is_first():
                 return
             text = json.dumps(_digests(self._path(step)), indent=1)
             part = self._path(step) / (DIGESTS + ".tmp")

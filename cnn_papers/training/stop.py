@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import jax
 
-from cnn_papers.training import agree
+from cnn_papers.parallel import processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 AHEAD = 2  # steps after which the host looks at what the processes told each other: waiting would hold up the devices
@@ -48,7 +48,7 @@ class Stop:
         """The exit code for all processes to stop with now, 0 to go on; every process asks after every step."""
         if jax.process_count() == 1:
             return self.code if self.requested else 0
-        self._asked.append(agree.largest(self.signal or 0))
+        self._asked.append(processes.largest(self.signal or 0))
         number = int(self._asked.popleft()) if len(self._asked) > AHEAD else 0
         if number and not self.requested:
             self.signal = number

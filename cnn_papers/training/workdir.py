@@ -15,7 +15,7 @@ from typing import Any
 from cnn_papers import files
 from cnn_papers.errors import UserError
 from cnn_papers.files import LOCK, locked
-from cnn_papers.training import agree
+from cnn_papers.parallel import processes
 
 RUN = "run.json"
 SEEN_WITHIN_S = 30.0  # by all hosts
@@ -34,9 +34,9 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
       UserError: another run holds it, it cannot be written to, or not every process sees the same folder.
     """
     with contextlib.ExitStack() as stack:
-        agree.from_first(lambda: stack.enter_context(_kept(workdir)))
-        owner = agree.from_first((workdir / LOCK).read_text)
-        agree.everywhere(lambda: _check_shared(workdir, owner))
+        processes.broadcast(lambda: stack.enter_context(_kept(workdir)))
+        owner = processes.broadcast((workdir / LOCK).read_text)
+        processes.raise_on_all(lambda: _check_shared(workdir, owner))
         yield
 
 
@@ -98,7 +98,7 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
     Also if the processes of this run have different ones.
     """
-    agree.on_same(hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations")
+    processes.on_same(hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations")
     run = read_run(workdir)
     if run is None:
         if any((workdir / "checkpoints").glob("[0-9]*")):

@@ -20,7 +20,7 @@ import rich.progress
 
 from cnn_papers import terminal
 from cnn_papers.errors import UserError
-from cnn_papers.training import agree
+from cnn_papers.parallel import processes
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ class Writer:
     ):
         self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
         self._events: Events | None = None
-        if agree.is_first():
+        if processes.is_first():
             for name in (METRICS, TIMING):
                 _cut_back(workdir / name, start_step, pending)
             self._events = _open_events(workdir, start_step)
@@ -117,7 +117,7 @@ class Writer:
         return f"{step / self.steps_per_epoch:.1f}"
 
     def _write(self, name: str, step: int, row: Row) -> None:
-        if not agree.is_first():
+        if not processes.is_first():
             return
         row = {name: value for name, value in row.items() if math.isfinite(value)}
         try:
@@ -186,7 +186,7 @@ class Events:
 def first_kernels(params: Any, channels: int, columns: int = 1) -> list[np.ndarray]:
     """The kernels [h, w, c, n] of the convolution that reads an image of so many channels, by column; none of none."""
     kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels]
-    return np.split(agree.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
+    return np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
 
 
 def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:

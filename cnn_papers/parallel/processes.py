@@ -35,7 +35,7 @@ def is_loss(error: BaseException | None) -> bool:
     return False
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """What `make` gives on process 0, which alone calls it: something that JSON can hold, in under MESSAGE bytes."""
     if jax.process_count() == 1:
         return make()
@@ -51,7 +51,7 @@ def from_first(make: Callable[[], T]) -> T:
     return told["made"]
 
 
-def everywhere(do: Callable[[], None]) -> None:
+def raise_on_all(do: Callable[[], None]) -> None:
     """Calls `do` on every process; a UserError of any of them is raised on all."""
     if jax.process_count() == 1:
         return do()
@@ -74,7 +74,7 @@ def arrays_from_first(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """The arrays that process 0 has; the others need not give any."""
     if jax.process_count() == 1:
         return arrays
-    shapes = from_first(lambda: [(array.shape, array.dtype.str) for array in arrays])
+    shapes = broadcast(lambda: [(array.shape, array.dtype.str) for array in arrays])
     mine = arrays if is_first() else [np.zeros(shape, dtype) for shape, dtype in shapes]
     return [np.asarray(array) for array in multihost_utils.broadcast_one_to_all(mine)]
 

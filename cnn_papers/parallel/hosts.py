@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cnn_papers import roll_call
 from cnn_papers.errors import UserError
+from cnn_papers.parallel import rendezvous
 
 AUTO = "auto"  # the coordinator of a TPU pod: JAX asks the pod
 LOOPBACK = "127.0.0.1"
@@ -77,7 +77,7 @@ def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"--coordinator=auto finds no TPU pod here: {str(error).splitlines()[0]}") from error
     else:
-        bind = roll_call.meet(place.coordinator, place.count, place.index, timeout_s=timeout_s)
+        bind = rendezvous.meet(place.coordinator, place.count, place.index, timeout_s=timeout_s)
         if _is_loopback(place.coordinator):
             _stay_on_loopback()
         jax.distributed.initialize(

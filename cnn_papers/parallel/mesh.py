@@ -38,7 +38,7 @@ def make_mesh(data: int = -1, column: int = 1, devices: Sequence[Any] | None = N
     return jax.make_mesh(tuple(shape.values()), tuple(shape), (AxisType.Auto,) * len(shape), devices=devices)
 
 
-def over_data(mesh: Mesh) -> NamedSharding:
+def data_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis split over `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
