@@ -36,6 +36,7 @@ from cnn_papers.benchmarks import saving, scaling, versus, wording
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
+from cnn_papers.runs import compile_cache
 from cnn_papers.workload import Workload
 
 MEASURES = ("start", "step", "input", "saving")
@@ -105,7 +106,7 @@ def first_step_seconds(work: Workload) -> dict[str, float]:
 
 def take_first_step(text: str) -> None:
     """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
-    doors.use_compile_cache()
+    compile_cache.use_compile_cache()
     workload.make_trainer(workload.from_text(text))(1)
     print(time.time())
 
@@ -172,7 +173,7 @@ def main(argv: list[str]) -> None:
     if torch_name:  # JAX would take most of a GPU's memory at its start, and torch trains on one device
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         work = work._replace(devices=1)
-    doors.use_compile_cache()
+    compile_cache.use_compile_cache()
     load = os.getloadavg()[0]  # of others: now, before this process works
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
@@ -200,7 +201,7 @@ def _over_meshes() -> None:
         shapes = scaling.parse(values.mesh)
         scaling.prepare(shapes)
         with doors.joined_hosts():
-            doors.use_compile_cache()
+            compile_cache.use_compile_cache()
             found = scaling.results(work, shapes, functools.partial(measure, seconds=values.seconds))
     results = _network_facts(work) | {"cpu_threads": _threads(), "meshes": found}
     print(json.dumps(results, indent=1) if values.json else wording.of_meshes(results))
@@ -218,12 +219,12 @@ def _workload() -> tuple[Any, Workload]:
         return None, workload.from_paper(values.model, *own)
     if isinstance(values.config, str):
         raise UserError("--config needs ml_collections, which is not installed; name a network with --model")
-    from cnn_papers import assembly
+    from cnn_papers.runs import inputs, ranges
 
     if given := [key for key in ("variant", "batch_size", "image_size", "dtype") if values[key].present]:
         raise UserError(f"--{given[0]} goes with --model; a config is changed with --config.key=value")
-    assembly.check_ranges(values.config)
-    return values.config, workload.from_config(values.config, assembly.configured_input(values.config, "train_host"))
+    ranges.check_ranges(values.config)
+    return values.config, workload.from_config(values.config, inputs.configured_input(values.config, "train_host"))
 
 
 def _facts(work: Workload) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import configs.claims
-from cnn_papers import metrics, overrides
+from cnn_papers import metrics
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.metrics import Finished, Reading
 from cnn_papers.opstrings import parse
+from cnn_papers.runs import config_files
 
 EXACT = "exact"  # the scale at which nothing is trained
 SWEEP = "sweep.json"  # in a sweep's folder: what it was asked for
@@ -100,19 +101,22 @@ def jobs(claim: Claim, scale: str, seeds: Iterable[int]) -> dict[str, list[Job]]
     seeds, found = list(seeds)[: 1 if scale == EXACT else None], {}
     for name, arm in arms_of(claim, scale).items():
         config = arm["config"]
-        changes = overrides.changes(config, {key: value for key, value in arm.items() if key != "config"})
+        changes = config_files.changes(config, {key: value for key, value in arm.items() if key != "config"})
         found[name] = [make_job(config, changes | {"seed": seed}) for seed in seeds]
     return found
 
 
 def load(job: Job) -> Any:
     """The locked ConfigDict of `job`; UserError for no such recipe, an unknown key or a value of the wrong type."""
-    return overrides.read(job.config, job.overrides)
+    return config_files.read(job.config, job.overrides)
 
 
 def finished(folder: pathlib.Path, job: Job) -> Finished | None:
     """What `job` left in the sweep's `folder`; None where it is not finished."""
-    from cnn_papers.training import workdir, writer  # here: planning needs no JAX
+    from cnn_papers.runs import (
+        rows,  # here: planning needs no JAX
+        workdir,
+    )
 
     try:
         code = json.loads((folder / f"{job.id}.json").read_text()).get("exit_code")
@@ -123,7 +127,7 @@ def finished(folder: pathlib.Path, job: Job) -> Finished | None:
     run = workdir.read_run(folder / job.id)
     if code not in OUTCOMES or run is None:
         return None
-    return Finished(run["config"], writer.read_rows(folder / job.id / writer.METRICS), OUTCOMES[code])
+    return Finished(run["config"], rows.read_rows(folder / job.id / rows.METRICS), OUTCOMES[code])
 
 
 def readings(

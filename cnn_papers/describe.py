@@ -21,8 +21,9 @@ HEADER = ("layer", "output", "parameters", "multiply-adds")
 
 def main(argv: list[str]) -> None:
     """Prints the table of the network that the flags name, traced for its input without allocating anything."""
-    from cnn_papers import assembly, counting, zoo
+    from cnn_papers import counting, zoo
     from cnn_papers.errors import UserError
+    from cnn_papers.runs import inputs
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.mesh or flags.FLAGS.topology:
         print(_step(config, tuple(map(int, size))))
         return
-    size = tuple(map(int, size)) or assembly.configured_input(config)
+    size = tuple(map(int, size)) or inputs.configured_input(config)
     print(FORMATS[flags.FLAGS.format](counting.count(model, size)))
 
 
@@ -50,9 +51,10 @@ def as_text(network: Network) -> str:
 
 def _step(config: Any, size: tuple[int, ...]) -> str:
     """The train step over `--mesh`, on fake devices or those of `--topology`."""
-    from cnn_papers import assembly, describe_mesh, workload
+    from cnn_papers import describe_mesh, workload
+    from cnn_papers.runs import inputs
 
-    work = workload.from_config(config, size or assembly.configured_input(config, "train_host"))
+    work = workload.from_config(config, size or inputs.configured_input(config, "train_host"))
     work, devices = describe_mesh.compiled_only(work, flags.FLAGS.mesh, flags.FLAGS.topology)
     return describe_mesh.as_text(describe_mesh.report(work, devices))
 

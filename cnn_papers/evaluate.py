@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers import assembly, opstrings, trained
+from cnn_papers import opstrings, trained
 from cnn_papers.data import augment, host_ops, statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -20,9 +20,10 @@ from cnn_papers.evaluators import passes, precise_bn, serving
 from cnn_papers.evaluators.protocols import Protocol
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
+from cnn_papers.runs import inputs
+from cnn_papers.runs.rows import METRICS, TIMING, read_rows
 from cnn_papers.trained import Trained
 from cnn_papers.training.losses import errors
-from cnn_papers.training.writer import METRICS, TIMING, read_rows
 
 
 class Member(NamedTuple):
@@ -148,10 +149,10 @@ def _source(config: dict[str, Any], mesh: jax.sharding.Mesh) -> passes.Source:
     before = list(itertools.takewhile(lambda op: not ("resize" in op.name or "crop" in op.name), ops))
     text = "|".join(opstrings.split(data["eval_host"])[: len(before)])
     raw = {**config, "data": {**data, "eval_host": text}}
-    prepared = assembly.open_pipeline(split, config, "eval_host", mesh, resident="never")
+    prepared = inputs.open_pipeline(split, config, "eval_host", mesh, resident="never")
     height, width = prepared.image_shape[:2]
     return passes.Source(
-        assembly.open_pipeline(split, raw, "eval_host", mesh, resident="never"),
+        inputs.open_pipeline(split, raw, "eval_host", mesh, resident="never"),
         prepared,
         _resize_method(ops),
         (config["eval"]["batch_size"] or config["batch_size"]) * height * width,
@@ -176,7 +177,7 @@ def _precise(network: Trained, folder: pathlib.Path | None, count: int) -> dict[
         if folder is None:
             raise UserError("config.eval.precise_bn: data.train_device needs figures that come with a run alone")
         figures = statistics.load(folder / statistics.FILE)
-    pipeline = assembly.open_pipeline(split, config, "train_host", network.mesh, max_skips=data["max_skips"])
+    pipeline = inputs.open_pipeline(split, config, "train_host", network.mesh, max_skips=data["max_skips"])
     size = config["batch_size"] // config["optim"]["accumulate"]
     return precise_bn.recompute(
         network.model,

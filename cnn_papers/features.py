@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from cnn_papers import assembly, files
+from cnn_papers import files
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
+from cnn_papers.runs import inputs
 from cnn_papers.trained import Trained, check_finite, make_apply
 
 
@@ -21,7 +22,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     """
     config, data = network.config, network.config["data"]
     opened = open_split(data["name"], split, data["data_dir"])
-    pipeline = assembly.open_pipeline(opened, config, "eval_host", network.mesh)
+    pipeline = inputs.open_pipeline(opened, config, "eval_host", network.mesh)
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
     shape = (len(pipeline), *jax.eval_shape(apply, network.variables, image).shape[1:])

@@ -9,12 +9,17 @@ import pathlib
 from absl import flags
 
 from cnn_papers import doors
+from cnn_papers.runs import compile_cache
 
 
 def main(argv: list[str]) -> int:
     """The run that the flags describe; returns the exit code."""
-    from cnn_papers import assembly, evaluate, train  # after the flags: a typo should not wait for JAX
+    from cnn_papers import (
+        evaluate,
+        train,  # after the flags: a typo should not wait for JAX
+    )
     from cnn_papers.errors import UserError
+    from cnn_papers.runs import ranges
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
@@ -23,10 +28,10 @@ def main(argv: list[str]) -> int:
         raise UserError("--weights goes with --mode=eval and without --workdir; to train on, write --config.init_from")
     config = doors.config_value()
     workdir = flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}"
-    doors.use_compile_cache()
+    compile_cache.use_compile_cache()
     with doors.joined_hosts():
         if flags.FLAGS.mode == "eval":
-            assembly.check_ranges(config)
+            ranges.check_ranges(config)
             if weights:
                 evaluate.evaluate_weights(pathlib.Path(weights), config)
                 return train.DONE

@@ -176,6 +176,7 @@ def _network(run: Finished) -> Any:
 
 def _model_and_input(run: Finished) -> tuple[Any, tuple[int, ...]]:
     """The configured network, and the (h, w, c) of its images."""
-    from cnn_papers import assembly, zoo
+    from cnn_papers import zoo
+    from cnn_papers.runs import inputs
 
-    return zoo.build_model(run.config["model_name"], **run.config["model"]), assembly.configured_input(run.config)
+    return zoo.build_model(run.config["model_name"], **run.config["model"]), inputs.configured_input(run.config)

@@ -33,6 +33,7 @@ from cnn_papers.data import host_ops
 from cnn_papers.data.sources import IMAGE_SUFFIXES
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse
+from cnn_papers.runs import compile_cache
 from cnn_papers.trained import Trained, check_finite, make_apply
 
 
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out={wanted.out}: the name of a file of features ends in .npz")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # about damaged files
     paths = find_images(argv[1:])
-    doors.use_compile_cache()
+    compile_cache.use_compile_cache()
     if wanted.workdir:
         network = trained.from_run(pathlib.Path(wanted.workdir))
     else:

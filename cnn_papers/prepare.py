@@ -35,13 +35,13 @@ def main(argv: list[str]) -> int:
     if wanted.stats or wanted.show:
         if len(argv) > 1:
             raise UserError(f"unexpected argument '{argv[1]}': --stats and --show take the data of --config")
-        from cnn_papers import look  # JAX, which preparing does without
+        from cnn_papers.runs import preview  # JAX, which preparing does without
 
         config = doors.config_value()
         if wanted.stats:
-            look.compute_statistics(config)
+            preview.compute_statistics(config)
         if wanted.show:
-            look.draw_first_step(config, pathlib.Path(wanted.out or f"{config.name}-{config.recipe}.png"))
+            preview.draw_first_step(config, pathlib.Path(wanted.out or f"{config.name}-{config.recipe}.png"))
         return 0
     if len(argv) != 2:
         raise UserError("write one NAME: python -m cnn_papers.prepare cifar10 [--data_dir=DIR] [--manual_dir=DIR]")

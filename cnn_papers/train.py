@@ -10,16 +10,18 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import assembly, counting, evaluate, machine, placing, summary, trained, zoo
+from cnn_papers import counting, evaluate, placing, trained, zoo
 from cnn_papers.data import statistics
 from cnn_papers.evaluators import analysing, single_view
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.training import curves, optim, workdir
-from cnn_papers.training.checkpoint import Checkpoints, evaluated
+from cnn_papers.runs import inputs, pictures, ranges, summary, workdir
+from cnn_papers.runs.checkpoint import Checkpoints, evaluated
+from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.runs.signals import Stop, stop_on_signal
+from cnn_papers.runs.writer import Writer
+from cnn_papers.training import optim
 from cnn_papers.training.step import State, make_predict_step, zero_totals
-from cnn_papers.training.stop import Stop, stop_on_signal
-from cnn_papers.training.writer import METRICS, Writer, read_rows
 
 DONE, DIVERGED = 0, 3
 RUN_AHEAD = 2  # steps under way on the devices before the host looks at the figures of one
@@ -31,8 +33,8 @@ class Run(NamedTuple):
     config: Any
     folder: pathlib.Path
     model: nn.Module
-    data: assembly.Data
-    length: assembly.Length
+    data: inputs.Data
+    length: inputs.Length
     optimizer: optim.Optimizer
     training: placing.Training
     eval_step: Any
@@ -47,8 +49,8 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
     Raises:
       UserError: a mistake in the config, data that is not there, a folder of another run, damaged checkpoints.
     """
-    assembly.check_ranges(config)
-    with workdir.held(folder), stop_on_signal() as stop:
+    ranges.check_ranges(config)
+    with workdir.hold(folder), stop_on_signal() as stop:
         processes.raise_on_all(lambda: workdir.check_same_run(folder, config.to_dict()))
         run = assemble(config, folder)
         if not processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*"))):
@@ -68,7 +70,7 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
             best.close()
         if code == DONE and processes.is_first():
             summary.show_result(config, read_rows(folder / METRICS))
-            curves.draw(folder)
+            pictures.draw_curves(folder)
     if code == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
         evaluate.evaluate_runs([folder], config, {})
     return code
@@ -79,8 +81,8 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     model = zoo.build_model(config.model_name, **config.model)
-    data = assembly.open_data(config, mesh)
-    length = assembly.run_length(config, len(data.train))
+    data = inputs.open_data(config, mesh)
+    length = inputs.run_length(config, len(data.train))
     image_shape = data.train.image_shape
     optimizer = optim.make_optimizer(
         counting.abstract_variables(model, image_shape)["params"],
@@ -109,7 +111,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
         in_shardings=(placing.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
-    assembly.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
+    inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
     evaluate.check(config, model, variables, data.view, data.held_out.image_shape)
     analysing.check(config.eval.analyses, model, variables, data.view, data.held_out.image_shape)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
@@ -125,7 +127,7 @@ def _write_run(run: Run) -> None:
         "class_names": train.split.class_names,
         "train_image": train.image_shape,
         "eval_image": held_out.image_shape,
-        "machine": machine.describe(),
+        "machine": workdir.describe_machine(),
         "total_steps": run.length.total,
     }
     workdir.write_run(run.folder, run.config.to_dict(), facts)

@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers import assembly, weights, zoo
+from cnn_papers import weights, zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.sources import find_builder, open_split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.training.checkpoint import read_model
+from cnn_papers.runs import inputs
+from cnn_papers.runs.checkpoint import read_model
+from cnn_papers.runs.workdir import read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
-from cnn_papers.training.workdir import read_run
 
 
 class Trained(NamedTuple):
@@ -93,7 +94,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
             "the recipe ':torchvision' of the config file"
         )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
-    shape = assembly.configured_input(config, "train_host")
+    shape = inputs.configured_input(config, "train_host")
     source = weights.from_torch(weights.read(path), config.model_name, model, shape, place=str(path))
     arrays, _ = weights.select(source, model, shape)
     return Trained(
@@ -103,7 +104,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         processes.put(weights.put({}, arrays, model), meshes.replicated(mesh)),
         mesh,
         augment.compose(data.eval_device, None, key="data.eval_device", train=False),
-        assembly.configured_input(config),
+        inputs.configured_input(config),
         _names_of_head(_class_names(data.name, data.data_dir), config.model.num_classes),
     )
 

@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnn_papers import claims, files, overrides
+from cnn_papers import claims, files
 from cnn_papers.claims import EXACT, SWEEP, Job
 from cnn_papers.errors import UserError
+from cnn_papers.runs import config_files
 
 
 class Asked(NamedTuple):
@@ -96,7 +97,7 @@ def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
             raise UserError(f"--grid={axis}: seeds are given by --seeds=N")
         if key in grid:
             raise UserError(f"--grid={axis}: {key} has values already; give them all in one --grid")
-        kind = overrides.type_of(config, key)
+        kind = config_files.type_of(config, key)
         grid[key] = [_value(key, value, kind) for value in _split(text)]
     return grid
 

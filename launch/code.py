@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterable
 
 import cnn_papers
-from cnn_papers import claims, overrides
+from cnn_papers import claims
 from cnn_papers.claims import Job
+from cnn_papers.runs.config_files import place_of
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
 ROOMS = ("data", "evaluators", "models", "training")
@@ -22,7 +23,7 @@ def sources() -> list[pathlib.Path]:
 
 def config_files(jobs: Iterable[Job]) -> list[pathlib.Path]:
     """The config files of `jobs` and what they import of `configs`."""
-    found = {overrides.place_of(job.config)[0] for job in jobs}
+    found = {place_of(job.config)[0] for job in jobs}
     return _with_imports(map(pathlib.Path, found), ROOT.parent / "configs")
 
 

@@ -107,7 +107,7 @@ def listening(process: int) -> set[str]:
 JUMPING_CLOCK = """
 import time
 from cnn_papers.main import cli
-from cnn_papers.training.writer import Writer
+from cnn_papers.runs.writer import Writer
 real, report, ahead = time.time, Writer.train, [0.0]
 time.time = lambda: real() + ahead[0]
 def train(writer, step, *arguments):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cnn_papers.training.writer import METRICS
+from cnn_papers.runs.rows import METRICS
 
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORK = {"blocks": (1,), "widths": (8,)}  # one stage of one block compiles in seconds

@@ -155,7 +155,7 @@ def test_a_config_stops_at_train(file):
         names = [
             argument.arg for argument in [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
         ]
-        assert "config" not in names or file == "cnn_papers/training/workdir.py", f"{file}:{function.lineno}"
+        assert "config" not in names or file == "cnn_papers/runs/workdir.py", f"{file}:{function.lineno}"
 
 
 @each_file

@@ -11,7 +11,7 @@ import pytest
 from processes import TINY, arrays, assert_same_run, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnn_papers.training.writer import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, read_rows
 
 FLAGS = [  # evaluations after steps 10 and 20
     *TINY,

@@ -19,8 +19,8 @@ import tensorstore
 
 from cnn_papers.errors import UserError
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
-from cnn_papers.training import checkpoint
-from cnn_papers.training.checkpoint import DIGESTS, Checkpoints, read_model
+from cnn_papers.runs import checkpoint
+from cnn_papers.runs.checkpoint import DIGESTS, Checkpoints, read_model
 from cnn_papers.training.step import State, zero_totals
 
 
@@ -279,7 +279,7 @@ def test_a_first_save_cut_off_before_its_digests_does_not_count(tmp_path, caplog
 SAVING = """
 import sys, pathlib
 import jax, jax.numpy as jnp
-from cnn_papers.training.checkpoint import Checkpoints
+from cnn_papers.runs.checkpoint import Checkpoints
 from cnn_papers.training.step import State, zero_totals
 zero = jnp.int32(0)
 state = State(zero, {"w": jnp.arange(4_000_000.0)}, {}, (), None, zero, zero, zero_totals())
@@ -319,7 +319,7 @@ FILLING = """
 import sys, pathlib
 import jax.numpy as jnp
 from cnn_papers.errors import UserError
-from cnn_papers.training.checkpoint import Checkpoints
+from cnn_papers.runs.checkpoint import Checkpoints
 from cnn_papers.training.step import State, zero_totals
 zero = jnp.int32(0)
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))

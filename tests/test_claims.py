@@ -16,13 +16,14 @@ from config_values import flat
 from ml_collections import config_flags
 
 import configs
-from cnn_papers import assembly, claims, doors, evaluate, metrics, opstrings, verdicts, zoo
+from cnn_papers import claims, doors, evaluate, metrics, opstrings, verdicts, zoo
 from cnn_papers.claims import EXACT, Job, make_job
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import analysing, serving
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.metrics import Finished
+from cnn_papers.runs import inputs, ranges
 
 EXAMPLES = {
     "example": Claim(
@@ -158,11 +159,11 @@ def parent(file: str) -> str:
 @each_case
 def test_data_operations_and_numbers_make_sense(name, scale):
     for config in arms(name, scale).values():
-        assembly.check_ranges(config)
+        ranges.check_ranges(config)
         compose(config.data.train_device, None, key="data.train_device", train=True)
         compose(config.data.eval_device, None, key="data.eval_device", train=False)
         for key in ("train_host", "eval_host"):
-            assert len(assembly.configured_input(config, key)) == 3
+            assert len(inputs.configured_input(config, key)) == 3
 
 
 @each_trained
@@ -170,7 +171,7 @@ def test_the_network_of_every_arm_takes_its_images_tests_and_analyses(name, scal
     for config in arms(name, scale).values():
         fields = tuple(sorted(config.model.items()))
         for host in ("train_host", "eval_host"):
-            key = (config.model_name, fields, assembly.configured_input(config, host))
+            key = (config.model_name, fields, inputs.configured_input(config, host))
             logits = traced(*key)[2]
             assert logits.shape == (2, config.model.num_classes) and logits.dtype == jnp.float32
         check_tests(key, key[2], config.eval.protocol, config.eval.get("analyses", ""))

@@ -14,12 +14,13 @@ import pytest
 from config_values import flat
 
 import configs
-from cnn_papers import assembly, counting, zoo
+from cnn_papers import counting, zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Reported
 from cnn_papers.opstrings import parse
+from cnn_papers.runs import inputs, ranges
 from cnn_papers.training import optim
 from configs import common
 
@@ -49,7 +50,7 @@ def abstract_params(name: str, recipe: str) -> tuple[Any, Any]:
     """The shapes of the recipe's parameters, and of its logits for one image."""
     config = config_file(name).get_config(recipe)
     model = zoo.build_model(config.model_name, **config.model)
-    network = counting.count(model, assembly.configured_input(config))
+    network = counting.count(model, inputs.configured_input(config))
     return counting.abstract_variables(model, network.input)["params"], network.layers
 
 
@@ -154,7 +155,7 @@ def test_the_network_takes_the_images_and_has_a_head_for_the_classes(name, recip
 @each_recipe
 def test_operations_schedule_and_numbers_make_sense(name, recipe):
     config = config_file(name).get_config(recipe)
-    assembly.check_ranges(config)
+    ranges.check_ranges(config)
     for key in ("train_host", "eval_host"):
         ops = parse(config.data[key], host_ops, leading=1, key=f"data.{key}")
         assert ops[0].name == "decode"

@@ -11,14 +11,15 @@ import pytest
 from compiling import hasty_compiler
 from test_configs import RECIPES
 
-from cnn_papers import assembly, counting, evaluate, train, trained, zoo
+from cnn_papers import counting, evaluate, train, trained, zoo
 from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.evaluators import passes
 from cnn_papers.parallel.mesh import make_mesh
-from cnn_papers.training.writer import METRICS, TIMING, read_rows
+from cnn_papers.runs import inputs
+from cnn_papers.runs.rows import METRICS, TIMING, read_rows
 from configs import resnet
 
 CROPS = "single_view|ten_crop(32, 36)"
@@ -46,7 +47,7 @@ test_folder.__test__ = False
 def logits_of(network):
     """Of every image of the evaluation split, by the network's own view, with its labels."""
     data = network.config["data"]
-    pipeline = assembly.open_pipeline(
+    pipeline = inputs.open_pipeline(
         open_split(data["name"], data["eval_split"], data["data_dir"]), network.config, "eval_host", network.mesh
     )
     (batch,) = pipeline.eval_batches(len(pipeline))
@@ -232,9 +233,9 @@ def test_every_recipes_network_can_serve_its_protocols(name, recipe):
     config = importlib.import_module(f"configs.{name}").get_config(recipe)
     if config.eval.protocol == "single_view" and not config.eval.precise_bn:
         return
-    model, shape = zoo.build_model(config.model_name, **config.model), assembly.configured_input(config)
+    model, shape = zoo.build_model(config.model_name, **config.model), inputs.configured_input(config)
     figures = Statistics(*(np.ones(s, np.float32) for s in ((3,), (3,), shape, (3,), (3, 3))))
     view = compose(config.data.eval_device, figures, key="data.eval_device", train=False)
-    train_shape = assembly.configured_input(config, "train_host")
+    train_shape = inputs.configured_input(config, "train_host")
     variables = counting.abstract_variables(model, train_shape)
     assert evaluate.check(config, model, variables, view, shape).keys() >= {"single_view"}

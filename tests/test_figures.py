@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from cnn_papers import assembly, trained, zoo
+from cnn_papers import trained, zoo
 from cnn_papers.data import augment
 from cnn_papers.metrics import Finished
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figures, illustrations, portraits
+from cnn_papers.runs import inputs
 from configs import alexnet, maxout, nin
 
 
@@ -90,7 +91,7 @@ def networks(tiny_run, monkeypatch):
         config.model.width, config.data.eval_device = 0.05, "normalize((128.0,), (64.0,))"
         config.data.data_dir = str(tiny_run.parent / "data")
         model = zoo.build_model(config.model_name, **config.model)
-        shape = assembly.configured_input(config)
+        shape = inputs.configured_input(config)
         view = augment.compose(config.data.eval_device, None, key="data.eval_device", train=False)
         classes, mesh = tuple("0123456789"), meshes.make_mesh(1)
         variables = random_variables(model, shape)

@@ -15,7 +15,7 @@ import yaml
 
 from cnn_papers.data.sources import make_digits
 from cnn_papers.parallel import hosts
-from cnn_papers.training.writer import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, read_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/*.sh")])

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cnn_papers import assembly, look
 from cnn_papers.data import contact_sheet
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.runs import inputs, preview
 from configs import googlenet, resnet
 
 
@@ -58,11 +58,11 @@ def test_the_first_step_is_drawn(tmp_path, capsys):
     config = googlenet.get_config()
     config.data.data_dir = str(tmp_path / "data")
     config.data.train_device = config.data.eval_device = "standardize"
-    look.draw_first_step(config, tmp_path / "new" / "sheet.png")
+    preview.draw_first_step(config, tmp_path / "new" / "sheet.png")
     out = capsys.readouterr().out
     assert out.endswith(f"32 images of digits[train] at 32×32×3 are in {tmp_path}/new/sheet.png\n")
     mesh = meshes.make_mesh(1)
-    pipeline = assembly.open_pipeline(open_split("digits", "train", config.data.data_dir), config, "train_host", mesh)
+    pipeline = inputs.open_pipeline(open_split("digits", "train", config.data.data_dir), config, "train_host", mesh)
     batch = next(pipeline.train_batches(32, seed=config.seed, steps=range(1)))
     sheet = picture(tmp_path / "new" / "sheet.png")
     assert sheet.shape == (4 * (128 + 22) + 6, 8 * (128 + 6) + 6, 3)
@@ -76,14 +76,14 @@ def test_whitened_images_are_drawn(tmp_path):
     config.data.data_dir = str(tmp_path)
     config.data.train_host = config.data.eval_host = "decode|resize(16)"
     config.data.train_device, config.data.eval_device = "gcn(55.0)|zca|pad_crop(2)|flip", "gcn(55.0)|zca"
-    look.draw_first_step(config, tmp_path / "sheet.png")
+    preview.draw_first_step(config, tmp_path / "sheet.png")
     sheet = picture(tmp_path / "sheet.png")
     assert 60 < sheet[6:118, 6:118].mean() < 200 and sheet[6:118, 6:118].std() > 20
 
 
 def test_a_picture_is_a_png(tmp_path):
     with pytest.raises(UserError, match=r"--out=sheet\.jpg: the picture is a PNG"):
-        look.draw_first_step(googlenet.get_config(), pathlib.Path("sheet.jpg"))
+        preview.draw_first_step(googlenet.get_config(), pathlib.Path("sheet.jpg"))
 
 
 def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, capsys, monkeypatch):
@@ -91,15 +91,15 @@ def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, ca
     config.data.data_dir = str(tmp_path)
     config.data.train_host = config.data.eval_host = "decode|resize(6)"
     config.data.train_device = config.data.eval_device = "gcn|zca"
-    look.compute_statistics(config)
+    preview.compute_statistics(config)
     lines = dict(line.split("  ", 1) for line in map(str.strip, capsys.readouterr().out.splitlines()) if "  " in line)
     assert lines.keys() == {"mean", "deviation", "colour eigenvalues", "whitening eigenvalues", "kept in"}
     kept = pathlib.Path(lines["kept in"].strip())
     assert kept.is_file() and kept.parent == tmp_path / "digits/plain/1.0.0/.statistics"
-    monkeypatch.setattr(assembly.Pipeline, "images", None)  # nothing goes through the images again
+    monkeypatch.setattr(inputs.Pipeline, "images", None)  # nothing goes through the images again
     split = open_split("digits", "train", str(tmp_path))
-    figures = assembly.open_statistics(split, config, meshes.make_mesh(1))
+    figures = inputs.open_statistics(split, config, meshes.make_mesh(1))
     assert figures is not None and figures.whitening is not None and figures.fingerprint == kept.stem
     config.data.train_device = config.data.eval_device = "scale(2)"
-    look.compute_statistics(config)
+    preview.compute_statistics(config)
     assert "no operation" in capsys.readouterr().out

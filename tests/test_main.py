@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from commands import exit_code
 
-from cnn_papers import assembly, doors, main, summary
+from cnn_papers import main
 from cnn_papers.data.sources import open_split
-from cnn_papers.training import workdir
-from cnn_papers.training.writer import read_rows
+from cnn_papers.runs import compile_cache, inputs, summary, workdir
+from cnn_papers.runs.rows import read_rows
 from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -442,7 +442,7 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(monkeypatch
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     if named is not None:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
-    doors.use_compile_cache()
+    compile_cache.use_compile_cache()
     assert settings.get("jax_compilation_cache_dir") == folder
     assert bool(settings) == bool(folder)
     assert not folder or 0 < settings["jax_compilation_cache_max_size"] < 10 * 2**30
@@ -455,4 +455,4 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(monkeypatch
 def test_a_run_is_as_long_as_its_epochs_or_steps_say(epochs, steps, expected):
     config = resnet.get_config()
     config.batch_size, config.total_epochs, config.total_steps, config.eval.every_epochs = 100, epochs, steps, 2.0
-    assert assembly.run_length(config, 1437) == expected
+    assert inputs.run_length(config, 1437) == expected

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from cnn_papers.errors import UserError
-from cnn_papers.training.checkpoint import Checkpoints
+from cnn_papers.runs.checkpoint import Checkpoints
 from cnn_papers.training.optim import SETTINGS, make_optimizer, multipliers
 from cnn_papers.training.schedules import Progress
 from cnn_papers.training.step import State, zero_totals

@@ -22,10 +22,10 @@ from cnn_papers import predict, trained, weights, zoo
 from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.training.checkpoint import Checkpoints
+from cnn_papers.runs.checkpoint import Checkpoints
+from cnn_papers.runs.rows import read_rows
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
-from cnn_papers.training.writer import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112

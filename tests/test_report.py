@@ -18,7 +18,7 @@ from cnn_papers import claims, report, verdicts
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.metrics import Reading
 from cnn_papers.reporting import page, results, wording
-from cnn_papers.training import workdir
+from cnn_papers.runs import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 DESK = {"desk": Scale({"config": "configs/resnet.py"})}

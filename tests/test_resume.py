@@ -21,8 +21,8 @@ from processes import NETWORK, ROOT, TINY, arrays, assert_same_run, run, start, 
 
 from cnn_papers import train
 from cnn_papers.data import pipeline
-from cnn_papers.training import stop as stops
-from cnn_papers.training.writer import METRICS, read_rows
+from cnn_papers.runs import signals as stops
+from cnn_papers.runs.rows import METRICS, read_rows
 from configs import resnet
 
 STEPS = 60

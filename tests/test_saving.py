@@ -11,7 +11,7 @@ from compiling import hasty_compiler
 from cnn_papers import benchmark, workload
 from cnn_papers.benchmarks import saving, wording
 from cnn_papers.errors import UserError
-from cnn_papers.training import checkpoint, workdir
+from cnn_papers.runs import checkpoint, workdir
 
 TINY = {"variant": "cifar-8", "blocks": (1,), "widths": (16,), "num_classes": 10, "dtype": "float32"}
 
@@ -28,13 +28,13 @@ def tiny() -> workload.Workload:
 
 def test_a_runs_own_code_is_timed(tmp_path, monkeypatch):
     """The whole state, saved, checked and removed again; the lock taken and let go."""
-    steps, held, save, hold = [], [], checkpoint.Checkpoints.save, workdir.held
+    steps, held, save, hold = [], [], checkpoint.Checkpoints.save, workdir.hold
     monkeypatch.setattr(
         checkpoint.Checkpoints,
         "save",
         lambda self, step, state: (steps.append((step, state.step)), save(self, step, state)),
     )
-    monkeypatch.setattr(workdir, "held", lambda folder: (held.append(folder), hold(folder))[1])
+    monkeypatch.setattr(workdir, "hold", lambda folder: (held.append(folder), hold(folder))[1])
     found = saving.results(tiny(), tmp_path, every_steps=50)
     assert [step for step, _ in steps] == list(range(saving.SAVES + 1)) and len(held) == saving.LOCKS
     seconds = found["seconds"]

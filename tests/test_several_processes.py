@@ -14,7 +14,7 @@ import gathered_batches
 import numpy as np
 import pytest
 
-from cnn_papers.training.writer import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, read_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS, HEARTBEAT_S = 30, 10

@@ -7,9 +7,9 @@ from typing import Any
 
 from commands import exit_code
 
-from cnn_papers import claims, machine, report
+from cnn_papers import claims, report
 from cnn_papers.reporting import page, results, wording
-from cnn_papers.training import workdir
+from cnn_papers.runs import workdir
 
 
 def write_run(folder: pathlib.Path, config: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
@@ -26,7 +26,7 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
     assert (run["config"], run["data"], run["last"]["step"]) == ("configs/resnet.py:desk", "digits", 3)
     assert workdir.read_run(tiny_run)["total_steps"] == 3 and found["outcomes"] == {run["id"]: "done"}
     assert [panel["y"] for panel in found["figures"][0]["panels"]] == ["loss", "top-1 error (%)"]
-    assert found["machines"] == [machine.describe()]
+    assert found["machines"] == [workdir.describe_machine()]
     text = (tmp_path / "report.md").read_text()
     assert f"{run['last']['val/top1_error']:.2f} % in the last evaluation" in text
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cnn_papers import claims
-from cnn_papers.training.writer import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, read_rows
 from launch import runs
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from cnn_papers import evaluate, export, predict, train, trained, weights
 from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.training.checkpoint import read_model
-from cnn_papers.training.writer import read_rows
+from cnn_papers.runs.checkpoint import read_model
+from cnn_papers.runs.rows import read_rows
 from configs import resnet
 
 

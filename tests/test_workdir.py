@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from cnn_papers.errors import UserError
-from cnn_papers.training import workdir
+from cnn_papers.runs import workdir
 
 # --- one process a folder --------------------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnn_papers.errors import UserError
-from cnn_papers.training import curves, writer
-from cnn_papers.training.writer import METRICS, TIMING, Writer, filter_grid, read_rows
+from cnn_papers.runs import pictures, writer
+from cnn_papers.runs.pictures import filter_grid
+from cnn_papers.runs.rows import METRICS, TIMING, read_rows
+from cnn_papers.runs.writer import Writer
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 1, 10)).astype(np.float32)
 ERRORS = {"loss": 1.5, "top1_error": 40.0, "top5_error": 10.0}
@@ -115,7 +117,7 @@ def test_figures_that_are_not_finite_are_left_out_for_any_reader_of_json(tmp_pat
         '{"step": 5, "train/skipped_steps": 5}\n{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
     )
     assert "loss nan  top-1 error inf%" in capsys.readouterr().out
-    assert curves.draw(tmp_path).is_file()
+    assert pictures.draw_curves(tmp_path).is_file()
 
 
 def test_no_file_has_no_rows(tmp_path):
@@ -334,7 +336,7 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
 
 CLOSED = """
 import os, pathlib, sys
-from cnn_papers.training.writer import Writer
+from cnn_papers.runs.writer import Writer
 run = Writer(pathlib.Path(sys.argv[1]), start_step=0, total_steps=100, steps_per_epoch=10.0)
 run.say("first")
 sys.stdin.read()
@@ -363,10 +365,10 @@ def test_curves_are_drawn_from_the_rows(tmp_path):
     _train(run, 5, 10)
     run.evaluation(10, ERRORS)
     run.close()
-    image = cv2.imread(str(curves.draw(tmp_path)))
+    image = cv2.imread(str(pictures.draw_curves(tmp_path)))
     assert image.shape == (408, 1080, 3)
     blank = tmp_path / "blank"
     blank.mkdir()
     shutil.copy(tmp_path / METRICS, blank / METRICS)
     (blank / METRICS).write_text("")
-    assert (cv2.imread(str(curves.draw(blank))) != image).mean() > 0.01
+    assert (cv2.imread(str(pictures.draw_curves(blank))) != image).mean() > 0.01

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from cnn_papers import assembly
 from cnn_papers.benchmarks import rivals
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.runs import inputs
 
 RIVALS_SEE = 4096  # images at most: they hold them in memory
 Contender = Callable[[int], None]  # takes so many batches
@@ -30,13 +30,13 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
     """
     mesh = meshes.make_mesh(config.mesh.data)
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
-    pipeline = assembly.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
+    pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
     rivals.check(against, pipeline.ops)
     streamed = pipeline
     contenders = {"input": _taking(_batches(pipeline, config))}
     if pipeline.resident is not None:
         limits = {"max_skips": config.data.max_skips, "resident": "never"}
-        streamed = assembly.open_pipeline(split, config, "train_host", mesh, **limits)
+        streamed = inputs.open_pipeline(split, config, "train_host", mesh, **limits)
         contenders["streamed"] = _taking(_batches(streamed, config))
     if against:
         examples = split.examples[:RIVALS_SEE]

@@ -39,7 +39,7 @@ def results(work: Workload, disk: pathlib.Path, every_steps: int) -> dict[str, A
       UserError: packages that are missing, a disk that cannot be written to.
     """
     try:
-        from cnn_papers.training import checkpoint, workdir
+        from cnn_papers.runs import checkpoint, workdir
     except ImportError as error:
         raise UserError(f"--measure=saving needs {error.name}, which is not installed") from error
     try:
@@ -95,7 +95,7 @@ def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[st
 
 
 def _lock(workdir: Any, root: pathlib.Path) -> None:
-    with workdir.held(root / "run"):
+    with workdir.hold(root / "run"):
         pass
 
 

@@ -17,7 +17,8 @@ from cnn_papers.facts import Claim
 from cnn_papers.metrics import Finished
 from cnn_papers.opstrings import Op, parse
 from cnn_papers.reporting import portraits
-from cnn_papers.training import workdir, writer
+from cnn_papers.runs import workdir
+from cnn_papers.runs.rows import METRICS, read_rows
 
 POINTS = 80  # of a line, at most
 SERIES = 3  # arms from which a claim is one of a series
@@ -47,7 +48,7 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
     found = []
     for run in runs:
         about = workdir.read_run(run)
-        rows = writer.read_rows(run / writer.METRICS)
+        rows = read_rows(run / METRICS)
         assert about is not None
         panels = []
         for kind in ("loss", "top1_error"):

@@ -12,12 +12,12 @@ import cv2
 import jax
 import numpy as np
 
-from cnn_papers import assembly, trained, zoo
+from cnn_papers import trained, zoo
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.metrics import Finished
+from cnn_papers.runs import inputs, pictures
 from cnn_papers.trained import Trained
-from cnn_papers.training import writer
 
 SHOWN, MEASURED = 8, 256  # images in a picture, images that a distribution is of
 WIDE = 480  # pixels of a picture on the page, about
@@ -71,14 +71,14 @@ def _figure(title: str, draw: Any, runs: Iterable[pathlib.Path]) -> list[Figure]
 
 def _filters(network: Trained) -> tuple[str, list[Figure]]:
     columns = getattr(network.model, "columns", 1)
-    kernels = writer.first_kernels(network.variables["params"], network.image_shape[-1], columns)
+    kernels = pictures.first_kernels(network.variables["params"], network.image_shape[-1], columns)
     text = f"Kernels of {_name(network)}, each stretched to its own range."
     panels = []
     for i, kernel in enumerate(kernels, 1):
         if min(kernel.shape[:2]) >= LEGIBLE:
             name = f"column {i}" if columns > 1 else "first layer"
             alt = f"{kernel.shape[3]} filters of {kernel.shape[0]} by {kernel.shape[1]} pixels: {name}"
-            panels.append(_picture(name, writer.filter_grid(kernel, zoom=1), alt))
+            panels.append(_picture(name, pictures.filter_grid(kernel, zoom=1), alt))
     return text, panels
 
 
@@ -127,7 +127,7 @@ def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` test images, uint8 [n, h, w, c], and their labels."""
     data = network.config["data"]
     split = open_split(data["name"], data["eval_split"], data["data_dir"])
-    pipeline = assembly.open_pipeline(split, network.config, "eval_host", network.mesh, resident="never")
+    pipeline = inputs.open_pipeline(split, network.config, "eval_host", network.mesh, resident="never")
     batch = next(pipeline.eval_batches(count))
     real = np.asarray(batch["mask"])
     return np.asarray(batch["image"])[real][:count], np.asarray(batch["label"])[real][:count]

@@ -13,7 +13,7 @@ from cnn_papers.claims import FINISHED, SWEEP, Job
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.reporting import illustrations, singles, wording
-from cnn_papers.training import workdir
+from cnn_papers.runs import workdir
 from cnn_papers.verdicts import Verdict
 
 FORMAT = 2  # of the file

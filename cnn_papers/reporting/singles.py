@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cnn_papers import overrides
 from cnn_papers.errors import UserError
 from cnn_papers.reporting import illustrations, wording
-from cnn_papers.training import workdir, writer
+from cnn_papers.runs import config_files, workdir
+from cnn_papers.runs.rows import METRICS, read_rows
 
 # What a run may change and still be its recipe: where and how it computes, how often it looks, its final test.
 FREE_KEYS = (*(key for key in workdir.FREE_KEYS if not key.startswith("total_")), "data.max_skips", "eval", "seed")
@@ -30,7 +30,7 @@ def of_runs(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> dict[str, Any
 
 def errors(run: pathlib.Path) -> dict[str, Any]:
     """The last evaluation of a run, its best, and its final tests."""
-    rows = writer.read_rows(run / writer.METRICS)
+    rows = read_rows(run / METRICS)
     shown = [{key: value for key, value in row.items() if not key.startswith("analysis/")} for row in rows]
     evaluations = [row for row in shown if "val/top1_error" in row]
     tests = [row for row in shown if "test/protocol" in row]
@@ -71,7 +71,7 @@ def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
         "name": path.resolve().name,
         "config": _recipe(config),
         "data": config["data"]["name"],
-        "steps": max((row["step"] for row in writer.read_rows(path / writer.METRICS)), default=0),
+        "steps": max((row["step"] for row in read_rows(path / METRICS)), default=0),
         "total_steps": run.get("total_steps") or config["total_steps"] or None,
         "same": same,
         "changed": changed,
@@ -89,7 +89,7 @@ def _outcome(run: Mapping[str, Any]) -> str:
 
 def _changed(config: Mapping[str, Any]) -> list[str]:
     """The keys in which a run differs from its recipe as it stands, other than in FREE_KEYS."""
-    recipe = overrides.read(_recipe(config)).to_dict()
+    recipe = config_files.read(_recipe(config)).to_dict()
     return [key for key in workdir.differences(recipe, dict(config)) if not key.startswith(FREE_KEYS)]
 
 

@@ -64,7 +64,7 @@ def _parent_of(config: Any, key: str) -> tuple[Any, str]:
 def place_of(config: str) -> tuple[str, str]:
     """The absolute path of a config file, which lies here or, away from the repository, beside the package; recipe."""
     file, _, recipe = config.partition(":")
-    path = file if os.path.isfile(file) else str(pathlib.Path(__file__).parents[1] / file)
+    path = file if os.path.isfile(file) else str(pathlib.Path(__file__).parents[2] / file)
     if not os.path.isfile(path):
         raise UserError(f"there is no config file '{file}'")
     return os.path.abspath(path), recipe

@@ -7,13 +7,13 @@ import cv2
 import jax
 import numpy as np
 
-from cnn_papers import assembly
 from cnn_papers.data import contact_sheet, statistics
 from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.files import whole
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.runs import inputs
 
 IMAGES = 40  # in the picture, where a batch has as many
 
@@ -21,7 +21,7 @@ IMAGES = 40  # in the picture, where a batch has as many
 def compute_statistics(config: Any) -> None:
     """Computes the figures that `config` (a ConfigDict) asks for, keeps them for its runs, and prints them."""
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
-    figures = assembly.open_statistics(split, config, meshes.make_mesh(1))
+    figures = inputs.open_statistics(split, config, meshes.make_mesh(1))
     if figures is None:
         print("no operation of config.data.train_device or config.data.eval_device needs statistics")
         return
@@ -45,8 +45,8 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
         raise UserError(f"--out={path}: the picture is a PNG")
     data, mesh = config.data, meshes.make_mesh(1)
     split = open_split(data.name, data.train_split, data.data_dir)
-    figures = assembly.open_statistics(split, config, mesh)
-    pipeline = assembly.open_pipeline(split, config, "train_host", mesh, max_skips=data.max_skips, resident="never")
+    figures = inputs.open_statistics(split, config, mesh)
+    pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=data.max_skips, resident="never")
     augment = compose(data.train_device, figures, key="data.train_device", train=True)
     view = compose(data.eval_device, figures, key="data.eval_device", train=False)
     batch = next(pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(1)))

@@ -4,13 +4,18 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
+import platform
+import re
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+
+import jax
 
 from cnn_papers import files
 from cnn_papers.errors import UserError
@@ -27,21 +32,21 @@ FREE_KEYS = (
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path) -> Iterator[None]:
+def hold(workdir: pathlib.Path) -> Iterator[None]:
     """Holds `workdir` for the run, of all its processes; folders made for a run that never came about go again.
 
     Raises:
       UserError: another run holds it, it cannot be written to, or not every process sees the same folder.
     """
     with contextlib.ExitStack() as stack:
-        processes.broadcast(lambda: stack.enter_context(_kept(workdir)))
+        processes.broadcast(lambda: stack.enter_context(_hold_here(workdir)))
         owner = processes.broadcast((workdir / LOCK).read_text)
         processes.raise_on_all(lambda: _check_shared(workdir, owner))
         yield
 
 
 @contextlib.contextmanager
-def _kept(workdir: pathlib.Path) -> Iterator[None]:
+def _hold_here(workdir: pathlib.Path) -> Iterator[None]:
     """Holds `workdir` (made if missing) for this process, and removes what it made if it then holds nothing."""
     new = [path for path in (workdir, *workdir.parents) if not path.exists()]
     with locked(workdir):
@@ -154,3 +159,14 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         for name, branch in tree.items()
         for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
     }
+
+
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+
+
+def describe_machine() -> str:
+    """Processor, cores and accelerators, such as "AMD EPYC, 2 cores, 1 × NVIDIA H200"."""
+    named = re.search(r"model name\s*: (.+)", CPUINFO.read_text()) if CPUINFO.is_file() else None
+    text = f"{named[1].strip() if named else platform.machine()}, {os.cpu_count()} cores"
+    device = jax.devices()[0]
+    return text if device.platform == "cpu" else f"{text}, {jax.device_count()} × {device.device_kind}"

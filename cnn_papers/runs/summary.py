@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from cnn_papers import assembly, zoo
+from cnn_papers import zoo
 from cnn_papers.counting import Network
+from cnn_papers.runs import inputs
 
 
 def tree_bytes(tree: Any) -> int:
@@ -22,7 +23,7 @@ def errors(values: dict[str, float]) -> str:
     return f"top-1 error {values['top1_error']:.2f}%, top-5 error {values['top5_error']:.2f}%"
 
 
-def show(config: Any, network: Network, data: assembly.Data, steps: int, mesh: Mesh, folder: pathlib.Path) -> None:
+def show(config: Any, network: Network, data: inputs.Data, steps: int, mesh: Mesh, folder: pathlib.Path) -> None:
     """Prints recipe, data, model against the paper's figures, devices and length."""
     facts = zoo.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out

@@ -1,0 +1,1 @@
+"""One run: put together from its config, and kept in its folder."""

@@ -1,0 +1,56 @@
+"""Pictures of a run: its learning curves and its first layer's kernels."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_papers.parallel import processes
+from cnn_papers.runs.rows import METRICS, read_rows
+
+
+def first_kernels(params: Any, channels: int, columns: int = 1) -> list[np.ndarray]:
+    """The kernels [h, w, c, n] of the convolution that reads an image of so many channels, by column; none of none."""
+    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels]
+    return np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
+
+
+def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:
+    """Kernels [h, w, c, n] up to `columns` side by side as uint8 RGB; each is stretched to its own full range."""
+    h, w, c, n = kernel.shape
+    low, high = kernel.min((0, 1, 2)), kernel.max((0, 1, 2))
+    scaled = (255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    scaled = scaled if c == 3 else np.repeat(scaled.mean(2, keepdims=True).astype(np.uint8), 3, 2)
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    grid = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, 3), 255, np.uint8)
+    for i in range(n):
+        top, left = i // columns * (h + 1), i % columns * (w + 1)
+        grid[top : top + h, left : left + w] = scaled[..., i]
+    return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
+    """Draws `workdir`/curves.png from its metrics.jsonl."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_rows(workdir / METRICS)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name, label in zip(
+        figure.subplots(1, 2), ("loss", "top1_error"), ("loss", "top-1 error (%)"), strict=True
+    ):
+        for side, text, style in (("train", "training", "-"), ("val", "evaluation", "o-")):
+            points = [(row["step"], row[f"{side}/{name}"]) for row in rows if f"{side}/{name}" in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=text, markersize=3)
+        axes.set(xlabel="step", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    path = workdir / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,134 @@
+"""What a run reports: metrics.jsonl (the truth), timing.jsonl, TensorBoard events, and lines or a bar on the terminal.
+
+Rows of metrics.jsonl depend on the run alone, so that a run killed and taken up again writes the same file; whatever
+the clock says goes to timing.jsonl.
+"""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+import rich.progress
+
+from cnn_papers import terminal
+from cnn_papers.errors import UserError
+from cnn_papers.parallel import processes
+from cnn_papers.runs import pictures, rows, tensorboard
+
+
+class Writer:
+    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first.
+
+    So is the evaluation at `start_step` where it is `pending`, about to be made again.
+    A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on a full disk.
+    Of several processes the first alone writes.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        steps_per_epoch: float,
+        pending: bool = False,
+    ):
+        self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
+        self._events: tensorboard.Events | None = None
+        if processes.is_first():
+            for name in (rows.METRICS, rows.TIMING):
+                rows.cut_back(workdir / name, start_step, pending)
+            self._events = tensorboard.open_events(workdir, start_step)
+        self._bar = _open_bar(start_step, total_steps)
+        self._since, self._step = time.monotonic(), start_step
+
+    def resume_clock(self, step: int) -> None:
+        """Leaves out what happened since the last report (compiling, evaluating, saving) from the speed."""
+        self._since, self._step = time.monotonic(), step
+
+    def train(self, step: int, values: rows.Row, batch_size: int) -> None:
+        """Reports training figures up to `step`, and the speed since the last report."""
+        self._write(rows.METRICS, step, {f"train/{name}": value for name, value in values.items()})
+        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}  top-1 error {values['top1_error']:.2f}%"
+        eta = ""
+        if step > self._step:  # the first step after compiling has no speed
+            seconds = (time.monotonic() - self._since) / (step - self._step)
+            self._write(rows.TIMING, step, {"images_per_second": round(batch_size / seconds, 1)})
+            text += f"  {batch_size / seconds:,.0f} images/s"
+            eta = f"  ETA {_clock(seconds * (self.total_steps - step))}"
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step, text=text)
+        else:
+            self.say(f"step {step}/{self.total_steps}  {text}{eta}")
+        self.resume_clock(step)
+
+    def evaluation(self, step: int, values: rows.Row, note: str = "", looked_at: rows.Row | None = None) -> None:
+        """Reports the errors on the evaluation split at `step`, and what analyses found inside the network."""
+        row = {f"val/{name}": value for name, value in values.items()}
+        self._write(rows.METRICS, step, row | {f"analysis/{name}": value for name, value in (looked_at or {}).items()})
+        errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
+        self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}")
+
+    def filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
+        """Draws the first layer's kernels, those that read an image of so many channels, for TensorBoard.
+
+        Each of a network's `columns` is a picture of its own, since they learn different things (AlexNet §6.1).
+        """
+        for i, part in enumerate(pictures.first_kernels(params, channels, columns), 1):
+            if self._events:
+                self._events.image(step, f"conv1_column{i}" if columns > 1 else "conv1", pictures.filter_grid(part))
+
+    def say(self, text: str) -> None:
+        """One line on the terminal, above the bar if there is one."""
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            terminal.say(text)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        if self._events:
+            self._events.close()
+        if self._bar:
+            self._bar.stop()
+
+    def _epoch(self, step: int) -> str:
+        return f"{step / self.steps_per_epoch:.1f}"
+
+    def _write(self, name: str, step: int, row: rows.Row) -> None:
+        if not processes.is_first():
+            return
+        row = {name: value for name, value in row.items() if math.isfinite(value)}
+        try:
+            with (self.workdir / name).open("a") as file:
+                file.write(json.dumps({"step": step, **row}) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.workdir / name} cannot be written to: {error.strerror}") from error
+        if self._events:
+            self._events.scalars(step, row)
+
+
+def _open_bar(start_step: int, total_steps: int) -> rich.progress.Progress | None:
+    if not sys.stdout.isatty():
+        return None
+    fields = ("{task.completed}/{task.total}", "{task.fields[text]}")
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("step"),
+        rich.progress.TextColumn(fields[0]),
+        rich.progress.BarColumn(20),
+        rich.progress.TextColumn(fields[1]),
+        rich.progress.TextColumn("ETA"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    bar.add_task("train", total=total_steps, completed=start_step, text="compiling")
+    bar.start()
+    return bar
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
