@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from cnn_papers import zoo
 from cnn_papers.errors import UserError
-from cnn_papers.models import columns
+from cnn_papers.models.shared import columns
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import Preprocess, State, init_state, make_train_step

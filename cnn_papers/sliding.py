@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers import counting
-from cnn_papers.models.layers import FullyConnected
+from cnn_papers.models.shared.layers import FullyConnected
 
 Shape = tuple[int, ...]  # (h, w, c)
 

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import cnn_papers.models
 from cnn_papers.errors import UserError
 
-SHARED = ("columns", "layers")  # files that several networks use
-
 
 def model_names() -> list[str]:
     """The files of `cnn_papers.models` that are networks."""
-    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if module.name not in SHARED]
+    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if not module.ispkg]
 
 
 def model_module(name: str) -> Any:

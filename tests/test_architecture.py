@@ -27,7 +27,7 @@ FUNCTION_LIMIT = 60
 # What every room may use.
 SHARED = {f"cnn_papers{name}" for name in ("", ".errors", ".facts", ".files", ".opstrings", ".terminal")}
 ROOMS = {  # what of ours the files of a room may import besides
-    "cnn_papers/models/": {"cnn_papers.models", "cnn_papers.models.columns", "cnn_papers.models.layers"},
+    "cnn_papers/models/": {"cnn_papers.models", "cnn_papers.models.shared.columns", "cnn_papers.models.shared.layers"},
     "cnn_papers/data/": {"cnn_papers.data"},
     "cnn_papers/training/": {"cnn_papers.training"},
     "cnn_papers/evaluators/": {
@@ -103,7 +103,7 @@ def test_the_rules_see_the_files():
     assert {"cnn_papers/main.py", "cnn_papers/models/googlenet.py", "cnn_papers/data/pipeline.py"} <= set(FILES)
     assert "cnn_papers/models/googlenet.py" in MODELS and "configs/googlenet.py" in PAPERS
     assert "configs/claims/googlenet.py" in CLAIMS
-    assert "cnn_papers.models.layers" in [found.module for found in ours("cnn_papers/models/googlenet.py")]
+    assert "cnn_papers.models.shared.layers" in [found.module for found in ours("cnn_papers/models/googlenet.py")]
     assert "grain" in [found.module for found in imports("cnn_papers/data/prefetch.py")]  # within a function
     assert "cnn_papers.data.digits" in [found.module for found in imports("cnn_papers/data/sources.py")]  # as a string
     assert is_door("cnn_papers/main.py") and not is_door("cnn_papers/train.py")
@@ -125,8 +125,8 @@ def test_a_room_imports_only_what_it_may(file):
 def test_a_paper_needs_no_other_paper(file):
     assert {found.module for found in ours(file)} <= {
         "cnn_papers.facts",
-        "cnn_papers.models.columns",
-        "cnn_papers.models.layers",
+        "cnn_papers.models.shared.columns",
+        "cnn_papers.models.shared.layers",
     }
 
 

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from random_variables import random_variables
 
 from cnn_papers.collectives import collectives
-from cnn_papers.models import alexnet, columns, vgg
+from cnn_papers.models import alexnet, vgg
+from cnn_papers.models.shared import columns
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training import optim
 from cnn_papers.training.step import init_state, make_train_step

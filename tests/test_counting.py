@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cnn_papers import counting
-from cnn_papers.models import alexnet, googlenet, layers, resnet
+from cnn_papers.models import alexnet, googlenet, resnet
+from cnn_papers.models.shared import layers
 
 
 class Net(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling
 
 
 def random(*shape):
@@ -71,12 +71,14 @@ def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
     pool = torch.nn.MaxPool2d(window, stride, padding, ceil_mode=ceil_mode)
     for h, w in ((3, 5), (4, 6), (7, 9), (8, 13), (5, 4)):
         x = random(1, h, w, 2) - 5  # below zero: padding by zeros would show
-        got = layers.max_pool(x, window, stride, padding=padding, ceil_mode=ceil_mode)
+        got = pooling.max_pool(x, window, stride, padding=padding, ceil_mode=ceil_mode)
         np.testing.assert_array_equal(got, nhwc(pool(nchw(x))), err_msg=f"{h}×{w}")
 
 
 def test_the_papers_maps_need_ceil_mode():
-    side = {mode: layers.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1] for mode in (True, False)}
+    side = {
+        mode: pooling.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1] for mode in (True, False)
+    }
     assert side == {True: 56, False: 55}  # GoogLeNet, Table 1
 
 
@@ -85,8 +87,8 @@ def test_pooling_into_bins_is_torchs_adaptive_pooling(m, h, w):
     torch = pytest.importorskip("torch")
     x = random(2, h, w, 3)
     mean, largest = torch.nn.AdaptiveAvgPool2d(m), torch.nn.AdaptiveMaxPool2d(m)
-    np.testing.assert_allclose(layers.pool_into_bins(x, m, jnp.mean), nhwc(mean(nchw(x))), rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(layers.pool_into_bins(x, m, jnp.max), nhwc(largest(nchw(x))))
+    np.testing.assert_allclose(pooling.pool_into_bins(x, m, jnp.mean), nhwc(mean(nchw(x))), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(pooling.pool_into_bins(x, m, jnp.max), nhwc(largest(nchw(x))))
 
 
 def test_fully_connected_at_its_own_size_is_a_matrix_product():

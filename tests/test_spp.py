@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from cnn_papers import counting
-from cnn_papers.models import layers, spp
+from cnn_papers.models import spp
+from cnn_papers.models.shared import pooling
 
-window_features = jax.jit(layers.window_features, static_argnames=("levels", "stride", "offset"))
-pyramid_pool = jax.jit(layers.pyramid_pool, static_argnames="levels")
+window_features = jax.jit(pooling.window_features, static_argnames=("levels", "stride", "offset"))
+pyramid_pool = jax.jit(pooling.pyramid_pool, static_argnames="levels")
 
 
 def bin_edges(size, m):
@@ -56,7 +57,7 @@ def test_bins_cover_windows_of_every_size():
     """Bins start and end with the window, leave nothing between them, and none is empty, down to one cell."""
     sizes = np.arange(1, 200)
     i, m = np.array([(i, m) for m in range(1, 9) for i in range(m)]).T
-    edges = layers._bins(jnp.full(199, 7), jnp.asarray(7 + sizes), i, m)
+    edges = pooling._bins(jnp.full(199, 7), jnp.asarray(7 + sizes), i, m)
     first, stop = (np.asarray(edge) - 7 for edge in edges)
     assert (first < stop).all()
     for level in range(1, 9):
@@ -87,7 +88,7 @@ def test_sliding_windows_do_not_fit_the_map_of_180_pixels():
     """The deviation's reason: 10 cells in 6 windows of 2 at stride 1 are 9 windows, or 6 that leave 3 cells out."""
     x = jax.ShapeDtypeStruct((1, 10, 10, 1), jnp.float32)
     assert jax.eval_shape(lambda x: nn.max_pool(x, (2, 2), (1, 1)), x).shape == (1, 9, 9, 1)
-    assert jax.eval_shape(lambda x: layers.pyramid_pool(x, (6,)), x).shape == (1, 1, 1, 36)
+    assert jax.eval_shape(lambda x: pooling.pyramid_pool(x, (6,)), x).shape == (1, 1, 1, 36)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,8 @@ def test_the_whole_map_as_a_window_is_the_pyramid():
 
     @jax.jit
     def features_and_gradients(x):
-        by_window, window_pullback = jax.vjp(lambda x: layers.window_features(x, whole, levels, stride=12)[0], x)
-        by_pyramid, pyramid_pullback = jax.vjp(lambda x: layers.pyramid_pool(x[None], levels)[0, 0, 0], x)
+        by_window, window_pullback = jax.vjp(lambda x: pooling.window_features(x, whole, levels, stride=12)[0], x)
+        by_pyramid, pyramid_pullback = jax.vjp(lambda x: pooling.pyramid_pool(x[None], levels)[0, 0, 0], x)
         return (by_window, by_pyramid), (window_pullback(weights)[0], pyramid_pullback(weights)[0])
 
     features, gradients = features_and_gradients(x)
@@ -181,7 +182,7 @@ def test_native_image_projects_to_the_whole_map():
         stride, offset = spp.Model(net).geometry()
         size = spp.FACTS[net].shapes["conv5"][0]
         edges = jnp.array([0.0]) - offset, jnp.array([224.0]) - offset
-        first, stop = layers._cells(*edges, stride, size)
+        first, stop = pooling._cells(*edges, stride, size)
         assert (int(first[0]), int(stop[0])) == (0, size)
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import columns, layers
+from cnn_papers.models.shared import columns, layers, pooling, variants
 
 TABLES = {
     # Figure 2 and §3.5: which layers read both columns; where the bias starts at one (§5).
@@ -88,13 +88,13 @@ class AlexNet(nn.Module):
     inside: bool = False  # on a mesh: this is one of the two columns, with half the kernels; see columns.py
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = self._convolutions(image, ends, train)
         drop_first = self.table == "one_weird_trick"  # it drops what a layer reads, the paper what a layer gives
         if drop_first:
-            x = ends["avgpool"] = layers.pool_into_bins(x, 6, jnp.mean)
+            x = ends["avgpool"] = pooling.pool_into_bins(x, 6, jnp.mean)
         for name, features in FULLY_CONNECTED.items():
             if name in self.without:
                 continue
@@ -136,7 +136,7 @@ class AlexNet(nn.Module):
                     x = ends[name.replace("conv", "norm")] = self._normalise(x)
                 crossing = False
             if pool:
-                x = ends[name.replace("conv", "pool")] = layers.max_pool(x, *self.pool)
+                x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *self.pool)
         return x
 
     def _normalise(self, x: jax.Array) -> jax.Array:
@@ -160,8 +160,8 @@ class AlexNet(nn.Module):
 
 def Model(variant: str = "paper", **fields: Any) -> AlexNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(AlexNet, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = variants.build(AlexNet, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     for field, values in {"without": REMOVABLE, "halved": tuple(TABLES["paper"])}.items():
         if unknown := [name for name in getattr(model, field) if name not in values]:
             raise ValueError(f"unknown layer '{unknown[0]}' in model.{field}; there are: {', '.join(values)}")

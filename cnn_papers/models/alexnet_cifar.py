@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Filters, standard deviation of the initial weights, pooling, response normalisation.
 TABLE = {
@@ -53,7 +53,7 @@ class AlexNetCifar(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = image
@@ -62,7 +62,7 @@ class AlexNetCifar(nn.Module):
             init = {"kernel_init": self._init(std), "dtype": self.dtype}
             x = nn.Conv(features, (5, 5), padding=layers.pad(2), **init, name=name)(x)
             x = ends[name] = ACTIVATIONS[self.activation](x)
-            x = layers.max_pool(x, *self.pool, ceil_mode=True) if pool == "max" else average_pool(x, *self.pool)
+            x = pooling.max_pool(x, *self.pool, ceil_mode=True) if pool == "max" else average_pool(x, *self.pool)
             ends[name.replace("conv", "pool")] = x
             if norm and self.lrn:
                 x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
@@ -81,8 +81,8 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
 
 def Model(variant: str = "relu", **fields: Any) -> AlexNetCifar:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(AlexNetCifar, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = variants.build(AlexNetCifar, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     return model
 
 

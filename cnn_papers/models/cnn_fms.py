@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Table 1: kernels, size, stride, padding; whether responses are normalised; window and stride of the max pooling.
 TABLE: dict[str, dict[str, tuple[int, int, int, int, bool, tuple[int, int] | None]]] = {
@@ -80,7 +80,7 @@ class CNN(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = layers.initialisers(self.weight_init) | {"dtype": self.dtype}
@@ -94,7 +94,7 @@ class CNN(nn.Module):
             if norm and self.lrn:
                 x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
             if pool:
-                x = ends[name.replace("conv", "pool")] = layers.max_pool(x, *pool, ceil_mode=True)
+                x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *pool, ceil_mode=True)
         for name, units in (("fc6", 4096), ("fc7", self.fc7_units)):
             x = layers.FullyConnected(self._scaled(units), name=name, **init)(x)
             x = ends[name] = nn.relu(x)
@@ -108,8 +108,8 @@ class CNN(nn.Module):
 
 def Model(variant: str = "F", **fields: Any) -> CNN:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(CNN, VARIANTS, variant, fields)
-    layers.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    model = variants.build(CNN, VARIANTS, variant, fields)
+    variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Table 1 and the authors' repository for 161: layers of the dense blocks, growth rate.
 IMAGENET = {
@@ -133,7 +133,7 @@ class DenseNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         growth, features = (max(1, round(channels * self.width)) for channels in (self.growth, self.stem_features))
@@ -141,7 +141,7 @@ class DenseNet(nn.Module):
         x = ends["conv0"] = _conv(features, size, self.dtype, "conv0", stride)(image)
         if self.stem == "imagenet":
             x = nn.relu(_norm(train, self.dtype, "bn0")(x))
-            x = ends["pool0"] = layers.max_pool(x, 3, 2, padding=1)
+            x = ends["pool0"] = pooling.max_pool(x, 3, 2, padding=1)
         kind = (growth, self.bottleneck, self.dropout, self.memory_efficient, self.dtype)
         for i, count in enumerate(self.blocks, 1):
             x = ends[f"block{i}"] = DenseBlock(count, *kind, name=f"block{i}")(x, train=train)
@@ -156,8 +156,8 @@ class DenseNet(nn.Module):
 
 def Model(variant: str = "121", **fields: Any) -> DenseNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(DenseNet, VARIANTS, variant, fields)
-    layers.check_choices(model, {"stem": ("imagenet", "cifar")})
+    model = variants.build(DenseNet, VARIANTS, variant, fields)
+    variants.check_choices(model, {"stem": ("imagenet", "cifar")})
     return model
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Table 1. A row is an inception module (1×1 | 3×3 reduce, 3×3 | 5×5 reduce, 5×5 | pool proj) or a max pooling.
 TABLE = {
@@ -82,7 +82,7 @@ class Inception(nn.Module):
             self.conv(x, one, 1, "1x1"),
             self.conv(reduced(x, reduce3, "3x3_reduce"), three, 3, "3x3"),
             self.conv(reduced(x, reduce5, "5x5_reduce"), five, self.large_kernel, "5x5"),
-            reduced(layers.max_pool(x, 3, 1, padding=1), proj, "pool_proj"),
+            reduced(pooling.max_pool(x, 3, 1, padding=1), proj, "pool_proj"),
         )
         return jnp.concatenate(branches, -1)
 
@@ -100,7 +100,7 @@ class AuxiliaryHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.cells:
-            x = layers.pool_into_bins(x, self.cells, jnp.mean)
+            x = pooling.pool_into_bins(x, self.cells, jnp.mean)
         else:
             x = nn.avg_pool(x, (max(1, min(5, x.shape[1])), max(1, min(5, x.shape[2]))), (3, 3))
         x = self.conv(x, self.widths[0], 1, "conv")
@@ -132,14 +132,14 @@ class GoogLeNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         conv = functools.partial(_conv_relu, batch_norm=self.batch_norm, train=train, dtype=self.dtype)
         ends: dict[str, jax.Array] = {}
         x = self._stem(image, conv, ends)
         for name, row in TABLE.items():
             if row is None:
-                x = layers.max_pool(x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True)
+                x = pooling.max_pool(x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True)
             else:
                 x = Inception(tuple(map(self._scaled, row)), conv, self.reduce, self.large_kernel, name=name)(x)
             ends[name] = x
@@ -160,10 +160,10 @@ class GoogLeNet(nn.Module):
             depthwise = layers.ColumnConv(*shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise")
             x = ends["conv1_depthwise"] = depthwise(x)
         x = ends["conv1"] = conv(x, self._scaled(64), size, "conv1", stride)
-        x = ends["pool1"] = layers.max_pool(x, 3, 2, ceil_mode=True)
+        x = ends["pool1"] = pooling.max_pool(x, 3, 2, ceil_mode=True)
         x = ends["conv2_reduce"] = conv(norm(x), self._scaled(64), 1, "conv2_reduce")
         x = ends["conv2"] = conv(x, self._scaled(192), 3, "conv2")
-        x = ends["pool2"] = layers.max_pool(norm(x), 3, 2, ceil_mode=True)
+        x = ends["pool2"] = pooling.max_pool(norm(x), 3, 2, ceil_mode=True)
         return x
 
     def _scaled(self, channels: int) -> int:
@@ -172,8 +172,8 @@ class GoogLeNet(nn.Module):
 
 def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(GoogLeNet, VARIANTS, variant, fields)
-    layers.check_choices(model, {"stem": ("full", "separable")})
+    model = variants.build(GoogLeNet, VARIANTS, variant, fields)
+    variants.check_choices(model, {"stem": ("full", "separable")})
     return model
 
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, variants
+from cnn_papers.models.shared.pooling import max_pool
 
 # §II-B: maps of the convolutions (5×5) and units of the layers after them.
 MAPS = {"C1": 6, "C3": 16}
@@ -119,7 +120,7 @@ class LeNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = uniform_by_fan_in if self.weight_init == "paper" else layers.he_normal
@@ -142,7 +143,7 @@ class LeNet(nn.Module):
 
     def _pool(self, x: jax.Array, name: str) -> jax.Array:
         if self.pooling == "max":
-            return layers.max_pool(x, 2, 2)
+            return max_pool(x, 2, 2)
         return squash(Subsampling(self.dtype, name=name)(x))
 
 
@@ -155,8 +156,8 @@ def _scaled_connections(s2: int, c3: int) -> tuple[tuple[int, ...], ...]:
 
 def Model(variant: str = "original", **fields: Any) -> LeNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(LeNet, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = variants.build(LeNet, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     return model
 
 

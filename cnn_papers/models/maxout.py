@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 
 class Conv(NamedTuple):
@@ -133,7 +133,7 @@ class Maxout(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         uniform = functools.partial(jax.random.uniform, minval=-self.init_range, maxval=self.init_range)
@@ -150,7 +150,7 @@ class Maxout(nn.Module):
             if isinstance(row, Conv):
                 layer = (units * pieces, row.size, row.padding, self.tied_bias, init, self.dtype)
                 x = self._activate(BiasedConv(*layer, name=name)(x), pieces)
-                x = ends[name] = layers.max_pool(x, *row.pool, ceil_mode=True)
+                x = ends[name] = pooling.max_pool(x, *row.pool, ceil_mode=True)
             else:
                 dense = layers.FullyConnected(units * pieces, init, dtype=self.dtype, name=name)
                 x = ends[name] = self._activate(dense(x), pieces)
@@ -165,8 +165,8 @@ class Maxout(nn.Module):
 
 def Model(variant: str = "cifar10", **fields: Any) -> Maxout:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(Maxout, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = variants.build(Maxout, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     return model
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 
 class MlpConv(NamedTuple):
@@ -97,7 +97,7 @@ class NIN(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = image
@@ -107,7 +107,7 @@ class NIN(nn.Module):
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = self._mlpconv(x, i, row, i == len(rows), ends)
             if i < len(rows):
-                x = ends[f"pool{i}"] = layers.max_pool(x, 3, 2, ceil_mode=True)
+                x = ends[f"pool{i}"] = pooling.max_pool(x, 3, 2, ceil_mode=True)
         if self.head == "gap":
             ends["poolg"] = x.mean((1, 2), keepdims=True)
             return x.mean((1, 2), dtype=jnp.float32), ends
@@ -147,8 +147,8 @@ class NIN(nn.Module):
 
 def Model(variant: str = "cifar10", **fields: Any) -> NIN:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(NIN, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = variants.build(NIN, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     return model
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Tables 1 and 3. A convolution is (kernels, size, stride, padding), a pooling its side and stride, a fully connected
 # layer its units; the last one has the classes.
@@ -75,17 +75,17 @@ class OverFeat(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         convolutions, classifier = TABLE[self.net]
         x = image
         for name, row in convolutions.items():
-            x = ends[name] = nn.relu(self._conv(name, *row)(x)) if "conv" in name else layers.max_pool(x, row, row)
+            x = ends[name] = nn.relu(self._conv(name, *row)(x)) if "conv" in name else pooling.max_pool(x, row, row)
         (last, pool), *fully_connected = classifier.items()
         fine = self.fine and not train
         missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels to where the last offset would end
-        ends[last] = _pool_at_offsets(x, pool, missing) if fine else layers.max_pool(x, pool, pool)
+        ends[last] = _pool_at_offsets(x, pool, missing) if fine else pooling.max_pool(x, pool, pool)
         x = ends[last].reshape(x.shape[0] * (pool**2 if fine else 1), *ends[last].shape[-3:])
         for name, units in fully_connected:
             hidden = units is not None
@@ -115,7 +115,7 @@ def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
     h, w = (side + fill + 1 - pool for side, fill in zip(x.shape[1:3], missing, strict=True))
     x = jnp.pad(x, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)])
     shifted = [x[:, dy : dy + h, dx : dx + w] for dy in range(pool) for dx in range(pool)]
-    maps = jnp.stack([layers.max_pool(part, pool, pool) for part in shifted], 1)
+    maps = jnp.stack([pooling.max_pool(part, pool, pool) for part in shifted], 1)
     return maps.reshape(x.shape[0], pool, pool, *maps.shape[2:])
 
 
@@ -131,8 +131,8 @@ def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
 
 def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(OverFeat, VARIANTS, variant, fields)
-    layers.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    model = variants.build(OverFeat, VARIANTS, variant, fields)
+    variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model
 
 

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling
+from cnn_papers.models.shared.variants import build, check_choices, refuse_small_images
 
 # Table 1: residual blocks in conv2_x … conv5_x, and whether a block is the bottleneck of Figure 5 (right).
 IMAGENET = {
@@ -122,14 +123,14 @@ class ResNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         widths = [max(1, round(width * self.width)) for width in self.widths]
         first = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = ends["conv1"] = nn.relu(_conv_norm(image, widths[0], *first, "1", train, self.dtype))
         if self.stem == "imagenet":
-            x = ends["pool1"] = layers.max_pool(x, 3, 2, padding=1)
+            x = ends["pool1"] = pooling.max_pool(x, 3, 2, padding=1)
         kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
         for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
             parts = ["1", f"2_to_{count}"] if self.scan and count > 2 else [f"{i + 1}" for i in range(count)]
@@ -158,8 +159,8 @@ def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, A
 
 def Model(variant: str = "50", **fields: Any) -> ResNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(ResNet, VARIANTS, variant, fields)
-    layers.check_choices(model, CHOICES)
+    model = build(ResNet, VARIANTS, variant, fields)
+    check_choices(model, CHOICES)
     if len(model.blocks) != len(model.widths):
         raise ValueError(f"model.blocks names {len(model.blocks)} stages, model.widths {len(model.widths)}")
     return model

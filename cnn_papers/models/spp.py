@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Table 1: kernels, size, stride, padding; what follows, "norm" or the window and stride of a max pooling.
 OVERFEAT: dict[str, tuple[Any, ...]] = {
@@ -76,7 +76,7 @@ class SPPNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(
         self, image: jax.Array, *, train: bool = False, windows: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -85,12 +85,12 @@ class SPPNet(nn.Module):
         if windows is not None:
             self._check_windows(image, x)
             stride, offset = self.geometry()
-            pool = partial(layers.window_features, levels=self.levels, stride=stride, offset=offset)
+            pool = partial(pooling.window_features, levels=self.levels, stride=stride, offset=offset)
             x = ends["spp"] = jax.vmap(pool)(x, windows).reshape(windows.shape[0] * windows.shape[1], 1, 1, -1)
         elif self.levels:
-            x = ends["spp"] = layers.pyramid_pool(x, self.levels)
+            x = ends["spp"] = pooling.pyramid_pool(x, self.levels)
         else:
-            x = ends["pool"] = layers.max_pool(x, *LAST_POOL[self.net])
+            x = ends["pool"] = pooling.max_pool(x, *LAST_POOL[self.net])
         for name in ("fc6", "fc7"):
             x = nn.relu(layers.FullyConnected(self._scaled(4096), name=name, **self._initialisers(name))(x))
             ends[name] = x
@@ -107,7 +107,7 @@ class SPPNet(nn.Module):
             ends[name] = x
             for step in after:
                 if step != "norm":
-                    x = ends[name.replace("conv", "pool")] = layers.max_pool(x, *step)
+                    x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *step)
                 elif self.lrn:
                     x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
         return x
@@ -145,8 +145,8 @@ class SPPNet(nn.Module):
 
 def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(SPPNet, VARIANTS, variant, fields)
-    layers.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    model = variants.build(SPPNet, VARIANTS, variant, fields)
+    variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     if min(model.levels, default=1) < 1:
         raise ValueError(f"model.levels are bins per side and at least 1, not {tuple(model.levels)}")
     return model

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models import layers
+from cnn_papers.models.shared import layers, pooling, variants
 
 # Table 1: kernel sizes of the convolutions of each stage; a max pooling follows every stage.
 TABLE = {
@@ -60,7 +60,7 @@ class VGG(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @layers.refuse_small_images
+    @variants.refuse_small_images
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = {"kernel_init": INITIALISERS[self.weight_init], "dtype": self.dtype}
@@ -74,7 +74,7 @@ class VGG(nn.Module):
                 x = ends[name] = nn.relu(x)
             if self.lrn and stage == 1:
                 x = ends["norm1"] = layers.local_response_norm(x)
-            x = ends[f"pool{stage}"] = layers.max_pool(x, 2, 2)
+            x = ends[f"pool{stage}"] = pooling.max_pool(x, 2, 2)
         for name, features in FULLY_CONNECTED:
             x = ends[name] = nn.relu(layers.FullyConnected(self._scaled(features), **init, name=name)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -87,8 +87,8 @@ class VGG(nn.Module):
 
 def Model(variant: str = "D", **fields: Any) -> VGG:
     """The network named `variant`, `fields` that are not None on top."""
-    model = layers.build(VGG, VARIANTS, variant, fields)
-    layers.check_choices(model, {"weight_init": tuple(INITIALISERS)})
+    model = variants.build(VGG, VARIANTS, variant, fields)
+    variants.check_choices(model, {"weight_init": tuple(INITIALISERS)})
     return model
 
 
