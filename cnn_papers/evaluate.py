@@ -16,8 +16,8 @@ from cnn_papers import opstrings, trained
 from cnn_papers.data import augment, host_ops, statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import passes, precise_bn, serving
-from cnn_papers.evaluators.protocols import Protocol
+from cnn_papers.evaluation import passes, precise_bn, support
+from cnn_papers.evaluation.protocols import Protocol
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
@@ -111,30 +111,22 @@ def evaluate(
     return results
 
 
-def check(config: Any, model: Any, variables: Any, view: Any, image_shape: tuple[int, ...]) -> dict[str, Protocol]:
-    """The protocols of `config`, parsed; a UserError unless the network can serve them all, whose shapes will do.
-
-    `view` makes float images of uint8 ones, and `image_shape` (h, w, c) is what evaluation during training gives it.
-    """
-    protocols = serving.parse(config["eval"]["protocol"])
-    if not config["eval"].get("mirror", True):
-        protocols = {
-            name: tuple(part._replace(mirrored=False) for part in protocol) for name, protocol in protocols.items()
-        }
-    for name, protocol in protocols.items():
-        serving.check(name, protocol, model, variables, view, image_shape)
-    if config["eval"].get("precise_bn", 0) and not variables.get("batch_stats"):
-        raise UserError("config.eval.precise_bn: this network has no batch normalisation; set it to 0")
-    return protocols
-
-
 def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
     """`network` on `mesh`, its split opened, its protocols checked."""
     everywhere = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, everywhere), mesh=mesh)
     source = _source(network.config, mesh)
     shape = source.prepared.image_shape
-    protocols = check(network.config, network.model, network.variables, network.view, shape)
+    settings = network.config["eval"]
+    protocols = support.supported(
+        settings["protocol"],
+        network.model,
+        network.variables,
+        network.view,
+        shape,
+        mirror=settings.get("mirror", True),
+        precise_bn=settings.get("precise_bn", 0),
+    )
     if batches := network.config["eval"].get("precise_bn", 0):
         network = network._replace(variables=processes.put(_precise(network, folder, batches), everywhere))
     programs = passes.make_programs(network.model, network.variables, network.view, mesh)

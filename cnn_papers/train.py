@@ -12,7 +12,7 @@ import numpy as np
 
 from cnn_papers import counting, evaluate, placing, trained, zoo
 from cnn_papers.data import statistics
-from cnn_papers.evaluators import analysing, single_view
+from cnn_papers.evaluation import run_analyses, single_view, support
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs, pictures, ranges, summary, workdir
@@ -112,8 +112,16 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
         out_shardings=meshes.replicated(mesh),
     )
     inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
-    evaluate.check(config, model, variables, data.view, data.held_out.image_shape)
-    analysing.check(config.eval.analyses, model, variables, data.view, data.held_out.image_shape)
+    support.supported(
+        config.eval.protocol,
+        model,
+        variables,
+        data.view,
+        data.held_out.image_shape,
+        mirror=config.eval.mirror,
+        precise_bn=config.eval.precise_bn,
+    )
+    run_analyses.check(config.eval.analyses, model, variables, data.view, data.held_out.image_shape)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
     start = functools.cache(functools.partial(trained.start, config, model, image_shape) if config.init_from else dict)
     return Run(config, folder, model, data, length, optimizer, training, eval_step, start)
@@ -235,7 +243,7 @@ def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoin
     looked_at = {}
     if text := run.config.eval.analyses:
         batch = next(iter(run.data.held_out.eval_batches(_eval_batch_size(run))))
-        looked_at = analysing.compute(text, run.model, variables, batch, run.data.view)
+        looked_at = run_analyses.compute(text, run.model, variables, batch, run.data.view)
     is_best = processes.broadcast(lambda: single_view.is_best(values, read_rows(run.folder / METRICS)))
     writer.evaluation(step, values, "  (best)" if is_best else "", looked_at)
     columns = getattr(run.model, "columns", 1)

@@ -13,7 +13,7 @@ from cnn_papers.claims import Job
 from cnn_papers.runs.config_files import place_of
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
-ROOMS = ("data", "evaluators", "models", "training")
+ROOMS = ("data", "evaluation", "models", "training")
 
 
 def sources() -> list[pathlib.Path]:

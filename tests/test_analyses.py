@@ -8,7 +8,7 @@ import pytest
 
 from cnn_papers import counting, opstrings, zoo
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import analyses, analysing
+from cnn_papers.evaluation import analyses, run_analyses
 
 DRAW = np.random.default_rng(0)
 IMAGE = DRAW.normal(size=(6, 1, 1, 5)).astype(np.float32)
@@ -43,7 +43,7 @@ def random_variables(model, shape):
 
 def figures(text, model, variables, image=IMAGE, label=LABEL):
     """The figures of one analysis as floats."""
-    (op,) = analysing.parse(text)
+    (op,) = run_analyses.parse(text)
     return jax.tree.map(float, jax.jit(lambda v, x, y: op(model, v, x, y))(variables, image, label))
 
 
@@ -251,11 +251,11 @@ def _view(image, key):
 def test_figures_come_by_name_and_are_of_the_images_the_network_sees():
     variables = random_variables(Small(), (1, 1, 5))
     batch = _batch(7)
-    found = analysing.compute("dead_units|response_std", Small(), variables, batch, _view)
+    found = run_analyses.compute("dead_units|response_std", Small(), variables, batch, _view)
     one = figures("response_std", Small(), variables, _view(batch["image"], None), batch["label"])
     assert {name: value for name, value in found.items() if "response" in name} == pytest.approx(one)
     assert list(found) == sorted(found) and "dead_units/fc1" in found
-    assert analysing.compute("", Small(), variables, batch, _view) == {}
+    assert run_analyses.compute("", Small(), variables, batch, _view) == {}
 
 
 def test_what_fills_up_a_batch_adds_nothing():
@@ -263,17 +263,17 @@ def test_what_fills_up_a_batch_adds_nothing():
     padded = _batch(7)
     padded["mask"][4:] = False
     whole = {name: value[:4] for name, value in padded.items()}
-    expected = analysing.compute("dead_units", Small(), variables, whole, _view)
+    expected = run_analyses.compute("dead_units", Small(), variables, whole, _view)
     padded["image"][4:] = 255
-    assert analysing.compute("dead_units", Small(), variables, padded, _view) == expected
+    assert run_analyses.compute("dead_units", Small(), variables, padded, _view) == expected
 
 
 def test_a_second_batch_compiles_nothing():
     variables = random_variables(Small(), (1, 1, 5))
-    analysing.compute("saturated", Small(), variables, _batch(5), _view)
+    run_analyses.compute("saturated", Small(), variables, _batch(5), _view)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "saturated", None)  # called again, it would be looked up again
-        analysing.compute("saturated", Small(), variables, _batch(5), _view)
+        run_analyses.compute("saturated", Small(), variables, _batch(5), _view)
 
 
 EVERY = "|".join(name for name in opstrings.functions(analyses) if name != "feature_reuse")
@@ -293,7 +293,7 @@ EVERY = "|".join(name for name in opstrings.functions(analyses) if name != "feat
 def test_networks_need_not_know_of_them(name, fields, shape):
     model = zoo.build_model(name, num_classes=10, **fields)
     variables = counting.abstract_variables(model, shape)
-    analysing.check(EVERY, model, variables, _view, shape)
+    run_analyses.check(EVERY, model, variables, _view, shape)
 
 
 @pytest.mark.parametrize(
@@ -310,4 +310,4 @@ def test_networks_need_not_know_of_them(name, fields, shape):
 def test_what_cannot_be_is_said_before_anything_is_computed(text, message):
     variables = counting.abstract_variables(Small(), (1, 1, 5))
     with pytest.raises(UserError, match=message):
-        analysing.check(text, Small(), variables, _view, (1, 1, 5))
+        run_analyses.check(text, Small(), variables, _view, (1, 1, 5))

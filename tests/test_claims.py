@@ -20,7 +20,7 @@ from cnn_papers import claims, doors, evaluate, metrics, opstrings, verdicts, zo
 from cnn_papers.claims import EXACT, Job, make_job
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import analysing, serving
+from cnn_papers.evaluation import run_analyses, support
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.metrics import Finished
 from cnn_papers.runs import inputs, ranges
@@ -96,7 +96,7 @@ def check_tests(key: Any, shape: tuple[int, ...], protocol: str, analyses: str) 
     if protocol != "single_view":
         evaluate.check({"eval": {"protocol": protocol}}, model, variables, view, shape)
     if analyses:
-        analysing.check(analyses, model, variables, view, shape)
+        run_analyses.check(analyses, model, variables, view, shape)
 
 
 # --- every claim -----------------------------------------------------------------------------------------------------
@@ -188,11 +188,11 @@ def test_a_metric_finds_what_it_reads_in_every_arm(name, scale):
 
 def made_up_rows(config: Any, op: opstrings.Op) -> list[dict[str, Any]]:
     names = ("loss", "top1_error", "top5_error")
-    analysed = {each.name for each in analysing.parse(config.eval.get("analyses", ""))}
+    analysed = {each.name for each in run_analyses.parse(config.eval.get("analyses", ""))}
     asked = {text for text in op.args if isinstance(text, str) and text.partition("/")[0] in analysed}
     row = {f"{split}/{name}": 1.0 for split in ("train", "val") for name in names}
     row |= {f"analysis/{name}": 1.0 for name in asked}
-    tests = serving.parse(config.eval.protocol) if config.eval.protocol != "single_view" else {}
+    tests = support.parse(config.eval.protocol) if config.eval.protocol != "single_view" else {}
     tested = [{"step": 9, "test/protocol": test} | {f"test/{name}": 1.0 for name in names[1:]} for test in tests]
     return [{"step": step, **row} for step in range(1, 10)] + tested
 

@@ -16,7 +16,7 @@ from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import passes
+from cnn_papers.evaluation import passes
 from cnn_papers.parallel.mesh import make_mesh
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_papers.evaluators import precise_bn
+from cnn_papers.evaluation import precise_bn
 
 draw = np.random.default_rng(0)
 BATCHES = [{"image": draw.integers(0, 256, (8, 6, 5, 3), np.uint8)} for _ in range(7)]

@@ -14,7 +14,7 @@ from cnn_papers.data import host_ops, progress
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import passes, protocols, scores, serving, views
+from cnn_papers.evaluation import passes, protocols, scores, support, views
 from cnn_papers.models import overfeat, spp, vgg
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 
@@ -119,7 +119,7 @@ CASES = {
 
 
 def protocol_of(text):
-    (protocol,) = serving.parse(text).values()
+    (protocol,) = support.parse(text).values()
     return protocol
 
 
@@ -296,21 +296,21 @@ BAD = {
 @pytest.mark.parametrize("text", BAD)
 def test_bad_protocols_say_what_is_wrong(text):
     with pytest.raises(UserError) as error:
-        serving.parse(text)
+        support.parse(text)
     assert BAD[text] in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", opstrings.functions(protocols))
 def test_every_protocol_can_be_named_alone(name):
-    assert list(serving.parse(f"single_view|{name}" if name != "single_view" else name))[-1] == name
+    assert list(support.parse(f"single_view|{name}" if name != "single_view" else name))[-1] == name
     assert all(part.weight > 0 for part in protocol_of(name))
 
 
 def refusal(text, model, side, view=view_of):
     variables = counting.abstract_variables(model, (side, side, 3))
     with pytest.raises(UserError) as error:
-        for name, protocol in serving.parse(text).items():
-            serving.check(name, protocol, model, variables, view, (side, side, 3))
+        for name, protocol in support.parse(text).items():
+            support.check(name, protocol, model, variables, view, (side, side, 3))
     assert "\n" not in str(error.value)
     return str(error.value)
 

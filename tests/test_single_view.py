@@ -8,7 +8,7 @@ import pytest
 
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split
-from cnn_papers.evaluators import single_view
+from cnn_papers.evaluation import single_view
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 
 N, CLASSES = 37, 7

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cnn_papers.evaluators import protocols, views
+from cnn_papers.evaluation import protocols, views
 
 draw = np.random.default_rng(0)
 SIZES = [(16, 16), (16, 41), (41, 16), (17, 40), (29, 17), *map(tuple, draw.integers(16, 60, (12, 2)).tolist())]

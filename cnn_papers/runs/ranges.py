@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import analysing, serving
+from cnn_papers.evaluation import run_analyses, support
 
 POSITIVE = [
     "batch_size",
@@ -62,8 +62,8 @@ def check_ranges(config: Any) -> None:
         raise UserError("config.init_layers says what to take of config.init_from, which is empty")
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
-    serving.parse(config.eval.protocol)
-    analysing.parse(config.eval.analyses)
+    support.parse(config.eval.protocol)
+    run_analyses.parse(config.eval.analyses)
 
 
 def _numbers(config: Any, prefix: str = "") -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from cnn_papers.data import prefetch
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
-from cnn_papers.evaluators.protocols import Part, Protocol
+from cnn_papers.evaluation.protocols import Part, Protocol
 from cnn_papers.parallel import mesh as meshes
 
 AHEAD = 2  # batches on the devices before their scores are read

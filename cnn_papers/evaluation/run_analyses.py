@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_papers import opstrings
 from cnn_papers.data.augment import Transform
-from cnn_papers.evaluators import analyses
+from cnn_papers.evaluation import analyses
 
 
 def parse(text: str) -> tuple[opstrings.Op, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_papers.evaluators import views
+from cnn_papers.evaluation import views
 
 Scored = tuple[jax.Array, int]
 

@@ -9,8 +9,8 @@ from flax.errors import FlaxError
 
 from cnn_papers import opstrings
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import protocols
-from cnn_papers.evaluators.protocols import Protocol
+from cnn_papers.evaluation import protocols
+from cnn_papers.evaluation.protocols import Protocol
 
 KEY = "eval.protocol"
 NEEDS = {  # what `Part.needs` means, in words
@@ -32,6 +32,38 @@ def parse(text: str) -> dict[str, Protocol]:
         known = ", ".join(opstrings.functions(protocols))
         raise UserError(f"config.{KEY}='{text}' must name one or more different protocols, joined by '|', of: {known}")
     return {part: op() for part, op in zip(parts, ops, strict=True)}
+
+
+def supported(
+    text: str,
+    model: Any,
+    variables: Any,
+    view: Any,
+    shape: tuple[int, ...],
+    *,
+    mirror: bool = True,
+    precise_bn: int = 0,
+) -> dict[str, Protocol]:
+    """Parses the protocols of `config.eval` and checks that the network can serve them all.
+
+    Args:
+      text: `config.eval.protocol`; `mirror` and `precise_bn` are the keys beside it.
+      view: makes float images of uint8 ones.
+      shape: (h, w, c) that evaluation during training gives `view`.
+
+    Raises:
+      UserError: a protocol that the network cannot serve, or batch statistics that it does not have.
+    """
+    protocols = parse(text)
+    if not mirror:
+        protocols = {
+            name: tuple(part._replace(mirrored=False) for part in protocol) for name, protocol in protocols.items()
+        }
+    for name, protocol in protocols.items():
+        check(name, protocol, model, variables, view, shape)
+    if precise_bn and not variables.get("batch_stats"):
+        raise UserError("config.eval.precise_bn: this network has no batch normalisation; set it to 0")
+    return protocols
 
 
 def check(name: str, protocol: Protocol, model: Any, variables: Any, view: Any, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn_papers.errors import UserError
-from cnn_papers.evaluators import scores, views
+from cnn_papers.evaluation import scores, views
 
 OVERFEAT_SIZES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))  # OverFeat, Table 5
 SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.5
