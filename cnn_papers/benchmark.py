@@ -125,7 +125,7 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
             num_classes=workload.num_classes(work),
             parameters=network.params,
             settings=work.optim,
-            aux_weight=work.aux_weight,
+            aux_weight=work.step.aux_weight,
             bfloat16=bfloat16,
             platform=jax.default_backend(),
             threads=_threads(),

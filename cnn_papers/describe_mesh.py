@@ -56,7 +56,7 @@ def report(work: Workload, devices: Sequence[Any]) -> dict[str, Any]:
       UserError: what cannot be, as `workload.make_step`; a step that does not fit into the memory of a device.
     """
     loops = {"scan": False} if "scan" in work.model else {}
-    work = work._replace(accumulate=1, model=work.model | loops)
+    work = work._replace(step=work.step._replace(accumulate=1), model=work.model | loops)
     step = workload.make_step(work, devices)
     image = jax.ShapeDtypeStruct((work.batch_size, *work.image_shape), np.uint8)
     batch = {"image": image, "label": jax.ShapeDtypeStruct((work.batch_size,), np.int32)}

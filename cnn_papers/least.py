@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnn_papers import counting, placing, zoo
+from cnn_papers import counting, zoo
 from cnn_papers.parallel.mesh import COLUMN, DATA
+from cnn_papers.training import placement
 from cnn_papers.training.step import State
 from cnn_papers.workload import Workload
 
@@ -68,8 +69,10 @@ def _worked_with(leaf: Any) -> int:
 def _between_columns(work: Workload) -> list[tuple[str, int]]:
     """Numbers an image that each layer's device needs from the other columns, forward and backward together."""
     found, split, first = [], False, True
-    for call in _calls(work):
-        splits = re.fullmatch(placing.split_layers(work.model_name), call.name) is not None
+    model = zoo.build_model(work.model_name, **work.model)
+    split_layers = placement.split_layers(model)
+    for call in _calls(work, model):
+        splits = re.fullmatch(split_layers, call.name) is not None
         forward = backward = 0
         if call.reads_all and split:
             forward = call.takes if splits else min(call.takes, call.gives)
@@ -80,9 +83,8 @@ def _between_columns(work: Workload) -> list[tuple[str, int]]:
     return found
 
 
-def _calls(work: Workload) -> list[_Call]:
+def _calls(work: Workload, model: nn.Module) -> list[_Call]:
     """The layers with a kernel in the order they are called; networks with columns are chains."""
-    model = zoo.build_model(work.model_name, **work.model)
     variables, calls = counting.abstract_variables(model, work.image_shape), []
 
     def look(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:

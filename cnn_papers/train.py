@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import counting, evaluate, placing, trained, zoo
+from cnn_papers import counting, evaluate, trained, zoo
 from cnn_papers.data import statistics
 from cnn_papers.evaluation import run_analyses, single_view, support
 from cnn_papers.parallel import mesh as meshes
@@ -20,8 +20,10 @@ from cnn_papers.runs.checkpoint import Checkpoints, evaluated
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.runs.signals import Stop, stop_on_signal
 from cnn_papers.runs.writer import Writer
-from cnn_papers.training import optim
-from cnn_papers.training.step import State, make_predict_step, zero_totals
+from cnn_papers.training import placement
+from cnn_papers.training.optim import OptimizerSettings
+from cnn_papers.training.placement import make_training
+from cnn_papers.training.step import State, StepSettings, make_predict_step, zero_totals
 
 DONE, DIVERGED = 0, 3
 RUN_AHEAD = 2  # steps under way on the devices before the host looks at the figures of one
@@ -35,8 +37,7 @@ class Run(NamedTuple):
     model: nn.Module
     data: inputs.Data
     length: inputs.Length
-    optimizer: optim.Optimizer
-    training: placing.Training
+    training: placement.Training
     eval_step: Any
     start: Any  # () -> arrays of other weights to start from, by path
 
@@ -79,36 +80,26 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> int:
 def assemble(config: Any, folder: pathlib.Path) -> Run:
     """Everything that `config` names, checked and put together; prints the start-up summary."""
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
-    meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     model = zoo.build_model(config.model_name, **config.model)
     data = inputs.open_data(config, mesh)
     length = inputs.run_length(config, len(data.train))
     image_shape = data.train.image_shape
-    optimizer = optim.make_optimizer(
-        counting.abstract_variables(model, image_shape)["params"],
-        batch_size=config.batch_size,
-        steps_per_epoch=length.per_epoch,
-        total_steps=length.total,
-        **{key: value for key, value in config.optim.items() if key in optim.SETTINGS},
-    )
-    training = placing.training(
-        config.model_name,
+    training = make_training(
         model,
         image_shape,
         mesh,
-        optimizer,
         data.augment,
-        aux_weight=config.loss.aux_weight,
-        ema_decay=config.optim.ema_decay,
-        accumulate=config.optim.accumulate,
-        bn_group=config.optim.bn_group,
-        max_loss=config.optim.max_loss,
+        OptimizerSettings.from_config(config),
+        StepSettings.from_config(config),
+        batch_size=config.batch_size,
+        steps_per_epoch=length.per_epoch,
+        total_steps=length.total,
         shard_params=config.mesh.shard_params,
     )
     variables = evaluated(training.abstract.params, training.abstract.batch_stats, training.abstract.ema)
     eval_step = jax.jit(
         single_view.make_step(make_predict_step(training.net, data.view)),
-        in_shardings=(placing.places_of(variables), meshes.data_sharding(mesh)),
+        in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
     inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
@@ -124,7 +115,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     run_analyses.check(config.eval.analyses, model, variables, data.view, data.held_out.image_shape)
     summary.show(config, counting.count(model, image_shape), data, length.total, mesh, folder)
     start = functools.cache(functools.partial(trained.start, config, model, image_shape) if config.init_from else dict)
-    return Run(config, folder, model, data, length, optimizer, training, eval_step, start)
+    return Run(config, folder, model, data, length, training, eval_step, start)
 
 
 def _write_run(run: Run) -> None:
@@ -248,7 +239,7 @@ def _evaluate(run: Run, state: State, step: int, writer: Writer, best: Checkpoin
     writer.evaluation(step, values, "  (best)" if is_best else "", looked_at)
     columns = getattr(run.model, "columns", 1)
     writer.filters(step, state.params, run.data.train.image_shape[-1], columns)
-    state = state._replace(opt_state=run.optimizer.observe(state.opt_state, values["top1_error"]))
+    state = state._replace(opt_state=run.training.optimizer.observe(state.opt_state, values["top1_error"]))
     if is_best:
         best.save(step, state)
         best.finish()

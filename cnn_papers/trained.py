@@ -41,7 +41,7 @@ class Trained(NamedTuple):
     model: nn.Module
     variables: dict[str, Any]
     mesh: jax.sharding.Mesh
-    view: augment.Transform
+    view: augment.DeviceTransform
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     step: int = 0

@@ -12,26 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnn_papers import counting, placing, zoo
+from cnn_papers import counting, zoo
 from cnn_papers.data import augment
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.training import optim
-
-SGD = {  # for --model: what it costs does not depend on the values
-    "lr": 1e-3,
-    "momentum": 0.9,
-    "momentum_form": "caffe",
-    "nesterov": False,
-    "weight_decay": 1e-4,
-    "schedule": "constant",
-    "warmup_epochs": 0.0,
-    "lr_mults": (),
-    "wd_mults": (),
-    "max_norms": (),
-}
+from cnn_papers.training.optim import OptimizerSettings
+from cnn_papers.training.placement import make_training
+from cnn_papers.training.step import StepSettings
 
 
 class Workload(NamedTuple):
@@ -40,9 +29,9 @@ class Workload(NamedTuple):
     Attributes:
       model: arguments of the network's `Model`, `variant` and `dtype` among them.
       train_device: operations on the images, an op string of `data.device_ops`.
-      optim: arguments of `optim.make_optimizer`, without those that tell of the run's length.
       devices: how many share the batch; -1 is all.
-      column, shard_params, bn_group: as in `config.mesh` and `config.optim`.
+      column, shard_params: as in `config.mesh`.
+      steps_per_epoch, total_steps: of the schedule; what a step costs does not depend on them.
     """
 
     model_name: str
@@ -50,23 +39,23 @@ class Workload(NamedTuple):
     image_shape: tuple[int, ...]
     batch_size: int
     train_device: str
-    optim: dict[str, Any]
-    aux_weight: float
-    ema_decay: float
-    accumulate: int
-    devices: int
+    optim: OptimizerSettings
+    step: StepSettings
+    devices: int = -1
     column: int = 1
     shard_params: bool = False
-    bn_group: int = 0
+    steps_per_epoch: float = 1000.0
+    total_steps: int = 1_000_000
 
     def as_text(self) -> str:
         """For another process; `from_text` reads it."""
-        return repr(tuple(self))
+        return repr(tuple(self._replace(optim=tuple(self.optim), step=tuple(self.step))))
 
 
 def from_text(text: str) -> Workload:
     """The workload that `as_text` wrote."""
-    return Workload(*ast.literal_eval(text))
+    work = Workload(*ast.literal_eval(text))
+    return work._replace(optim=OptimizerSettings(*work.optim), step=StepSettings(*work.step))
 
 
 def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
@@ -77,14 +66,11 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
         image_shape=image_shape,
         batch_size=config.batch_size,
         train_device=config.data.train_device,
-        optim={key: value for key, value in config.optim.to_dict().items() if key in optim.SETTINGS},
-        aux_weight=config.loss.aux_weight,
-        ema_decay=config.optim.ema_decay,
-        accumulate=config.optim.accumulate,
+        optim=OptimizerSettings.from_config(config),
+        step=StepSettings.from_config(config),
         devices=config.mesh.data,
         column=config.mesh.column,
         shard_params=config.mesh.shard_params,
-        bn_group=config.optim.bn_group,
     )
 
 
@@ -101,11 +87,8 @@ def from_paper(model: str, variant: str | None, batch_size: int, image_size: int
         image_shape=(image_size or height, image_size or width, channels),
         batch_size=batch_size,
         train_device="scale(0.0078125)",
-        optim=SGD | {"lr_batch": batch_size},
-        aux_weight=0.3,
-        ema_decay=0.0,
-        accumulate=1,
-        devices=-1,
+        optim=OptimizerSettings(lr=1e-3, lr_batch=batch_size, weight_decay=1e-4),
+        step=StepSettings(aux_weight=0.3),
     )
 
 
@@ -143,26 +126,16 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
       UserError: a network, an operation, a batch or a mesh that cannot be.
     """
     mesh = meshes.make_mesh(work.devices, work.column, devices)
-    meshes.check_batch(mesh, work.batch_size, work.accumulate)
-    model = zoo.build_model(work.model_name, **work.model)
-    optimizer = optim.make_optimizer(
-        counting.abstract_variables(model, work.image_shape)["params"],
-        batch_size=work.batch_size,
-        steps_per_epoch=1000.0,
-        total_steps=1_000_000,
-        **work.optim,
-    )
-    training = placing.training(
-        work.model_name,
-        model,
+    training = make_training(
+        zoo.build_model(work.model_name, **work.model),
         work.image_shape,
         mesh,
-        optimizer,
         augment.compose(work.train_device, _statistics(work), key="data.train_device", train=True),
-        aux_weight=work.aux_weight,
-        ema_decay=work.ema_decay,
-        accumulate=work.accumulate,
-        bn_group=work.bn_group,
+        work.optim,
+        work.step,
+        batch_size=work.batch_size,
+        steps_per_epoch=work.steps_per_epoch,
+        total_steps=work.total_steps,
         shard_params=work.shard_params,
     )
     return Step(mesh, training.step, training.init, training.abstract)

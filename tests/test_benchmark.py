@@ -19,7 +19,8 @@ from compiling import hasty_compiler
 from cnn_papers import benchmark, workload, zoo
 from cnn_papers.benchmarks import versus, wording
 from cnn_papers.errors import UserError
-from cnn_papers.training import optim
+from cnn_papers.training.optim import OptimizerSettings
+from cnn_papers.training.step import StepSettings
 from configs import alexnet, googlenet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -111,15 +112,14 @@ def test_a_config_gives_its_own_step():
     work = workload.from_config(config, (224, 224, 3))
     assert (work.model_name, work.model["variant"], work.model["dtype"]) == ("googlenet", "paper", "bfloat16")
     assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
-    assert (work.aux_weight, work.ema_decay, work.accumulate, work.devices) == (0.3, 0.9999, 1, -1)
-    assert set(work.optim) == set(optim.SETTINGS) and work.optim["lr"] == 0.01
+    assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
+    assert (work.devices, work.optim.lr) == (-1, 0.01)
     assert workload.network(work).macs == zoo.model_module("googlenet").FACTS["paper"].macs
 
 
 def test_a_network_alone_is_the_papers():
     work = workload.from_paper("resnet", None, batch_size=64, image_size=None, dtype="bfloat16")
     assert (work.model, work.image_shape) == ({"variant": "50", "dtype": "bfloat16"}, (224, 224, 3))
-    assert set(work.optim) == set(optim.SETTINGS)
     assert workload.network(work).params == 25_557_032
     assert workload.from_paper("lenet", None, 1, 40, "float32").image_shape == (40, 40, 1)
     with pytest.raises(UserError, match="resnet has no variant '49'; there are: 18, "):
@@ -140,7 +140,9 @@ def test_every_part_of_a_step_runs():
     operations = alexnet.get_config("imagenet2012").data.train_device
     assert operations == "flip|pca_light(0.1)|subtract_mean_image"
     operations += "|gcn|zca|lcn|photometric"
-    train = workload.make_trainer(tiny(train_device=operations, ema_decay=0.9, accumulate=2, batch_size=16))
+    train = workload.make_trainer(
+        tiny(train_device=operations, step=StepSettings(ema_decay=0.9, accumulate=2), batch_size=16)
+    )
     train(1)
     train(2)
 
@@ -258,7 +260,7 @@ def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
 
 def test_what_the_benchmark_stands_on_imports_there(tmp_path):
     models = "".join(f"import cnn_papers.models.{name}\n" for name in zoo.model_names())
-    training = "from cnn_papers.training import losses, mesh, optim, schedules, step\nfrom cnn_papers import doors\n"
+    training = "from cnn_papers.training import losses, optim, placement, schedules, step\nfrom cnn_papers.parallel import mesh\nfrom cnn_papers import doors\n"
     refused = "from cnn_papers import benchmark\nsys.argv = ['x', '--config=configs/resnet.py']\nbenchmark.cli()\n"
     done = bare(models + training + "print('all there', flush=True)\n" + refused, cwd=tmp_path)
     expected = "error: --config needs ml_collections, which is not installed; name a network with --model\n"
@@ -320,7 +322,7 @@ def torch_networks(monkeypatch) -> Any:
 
 
 def torch_trainer(**changes: Any) -> benchmark.Contender:
-    settings = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "lr_batch": 4}
+    settings = OptimizerSettings(lr=0.1, lr_batch=4)
     batch = {"image": np.full((4, 6, 5, 3), 128, np.uint8), "label": np.full(4, 2, np.int32)}
     options = {
         "num_classes": 7,

@@ -16,7 +16,7 @@ from config_values import flat
 from ml_collections import config_flags
 
 import configs
-from cnn_papers import claims, doors, evaluate, metrics, opstrings, verdicts, zoo
+from cnn_papers import claims, doors, metrics, opstrings, verdicts, zoo
 from cnn_papers.claims import EXACT, Job, make_job
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
@@ -94,7 +94,7 @@ def check_tests(key: Any, shape: tuple[int, ...], protocol: str, analyses: str) 
         return image.astype(jnp.float32)
 
     if protocol != "single_view":
-        evaluate.check({"eval": {"protocol": protocol}}, model, variables, view, shape)
+        support.supported(protocol, model, variables, view, shape)
     if analyses:
         run_analyses.check(analyses, model, variables, view, shape)
 

@@ -16,7 +16,7 @@ from cnn_papers.models import alexnet, vgg
 from cnn_papers.models.shared import columns
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training import optim
-from cnn_papers.training.step import init_state, make_train_step
+from cnn_papers.training.step import StepSettings, init_state, make_train_step
 
 IMAGE, CLASSES, BATCH = (67, 67, 3), 10, 8
 SMALL = {"width": 0.125, "num_classes": CLASSES}
@@ -39,7 +39,7 @@ def images(seed: int = 0, count: int = BATCH) -> np.ndarray:
 
 
 def on(mesh: Mesh, variables: Any) -> Any:
-    return jax.device_put(variables, meshes.shardings(mesh, variables, columns=alexnet.COLUMNS))
+    return jax.device_put(variables, meshes.shardings(mesh, variables, columns=alexnet.AlexNet.column_layers))
 
 
 def forward(net: Any) -> Any:
@@ -110,21 +110,20 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
     """Parameters after ten steps of a run with momentum, decay and dropout, and the losses."""
     optimizer = optim.make_optimizer(
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *IMAGE))))["params"],
-        batch_size=BATCH, lr=0.01, lr_batch=BATCH, momentum=0.9, momentum_form="caffe", nesterov=False,
-        weight_decay=5e-4, schedule="constant", warmup_epochs=0.0, lr_mults=(), wd_mults=(), max_norms=(),
-        steps_per_epoch=10.0, total_steps=10,
-    )  # fmt: skip
+        optim.OptimizerSettings(lr=0.01, lr_batch=BATCH, weight_decay=5e-4),
+        batch_size=BATCH,
+        steps_per_epoch=10.0,
+        total_steps=10,
+    )
     init = functools.partial(init_state, model, optimizer, IMAGE, ema=False)
     places = meshes.shardings(
-        mesh, jax.eval_shape(init, jax.random.key(0)), columns=alexnet.COLUMNS, shard_params=shard_params
+        mesh, jax.eval_shape(init, jax.random.key(0)), columns=alexnet.AlexNet.column_layers, shard_params=shard_params
     )
     step = make_train_step(
         columns.over(model, mesh),
         optimizer,
         lambda image, key: image / 64 - 2,
-        aux_weight=0.0,
-        ema_decay=0.0,
-        accumulate=1,
+        StepSettings(),
     )
     everywhere = meshes.replicated(mesh)
     step = jax.jit(
@@ -164,7 +163,7 @@ def test_each_device_holds_its_share():
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     def share(mesh: Mesh, tree: Any, **options: Any) -> float:
-        places = jax.tree.leaves(meshes.shardings(mesh, tree, columns=alexnet.COLUMNS, **options))
+        places = jax.tree.leaves(meshes.shardings(mesh, tree, columns=alexnet.AlexNet.column_layers, **options))
         held = [np.prod(at.shard_shape(leaf.shape)) for at, leaf in zip(places, jax.tree.leaves(tree), strict=True)]
         return sum(held) / whole
 
@@ -182,7 +181,7 @@ def test_vggs_fully_connected_layers_split_by_annotation_alone():
     model = vgg.Model("A", width=0.125, num_classes=CLASSES)
     variables = random_variables(model, (32, 32, 3))
     mesh = meshes.make_mesh(2, 2)
-    places = meshes.shardings(mesh, variables, columns=vgg.COLUMNS)
+    places = meshes.shardings(mesh, variables, columns=vgg.VGG.column_layers)
     split = [path for path, place in jax.tree_util.tree_leaves_with_path(places) if place.spec and place.spec[-1]]
     assert {jax.tree_util.keystr(path, simple=True, separator="/").split("/")[1] for path in split} == {"fc6", "fc7"}
     image = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)

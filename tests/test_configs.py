@@ -162,10 +162,10 @@ def test_operations_schedule_and_numbers_make_sense(name, recipe):
         assert key == "train_host" or not any(op.needs("rng") for op in ops)
     compose(config.data.train_device, None, key="data.train_device", train=True)
     compose(config.data.eval_device, None, key="data.eval_device", train=False)
-    settings = {key: value for key, value in config.optim.items() if key in optim.SETTINGS}
     params, _ = abstract_params(name, recipe)
+    settings = optim.OptimizerSettings.from_config(config)
     optimizer = optim.make_optimizer(
-        params, batch_size=config.batch_size, steps_per_epoch=100.0, total_steps=1000, **settings
+        params, settings, batch_size=config.batch_size, steps_per_epoch=100.0, total_steps=1000
     )
     assert callable(optimizer.update)
 

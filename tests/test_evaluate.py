@@ -16,7 +16,7 @@ from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import passes
+from cnn_papers.evaluation import passes, support
 from cnn_papers.parallel.mesh import make_mesh
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
@@ -138,8 +138,8 @@ def test_batch_norms_are_recomputed_over_training_batches(run):
 def test_mirror_images_can_be_left_out(run):
     for mirror in (True, False):
         network = trained.from_run(run, {"eval.mirror": mirror, "eval.protocol": CROPS})
-        shape = network.image_shape
-        protocols = evaluate.check(network.config, network.model, network.variables, network.view, shape)
+        parts = (network.model, network.variables, network.view, network.image_shape)
+        protocols = support.supported(CROPS, *parts, mirror=mirror)
         assert [part.mirrored for protocol in protocols.values() for part in protocol] == [False, mirror]
         test_folder(run, eval__mirror=mirror)
         assert read_rows(run / METRICS)[-1]["test/mirror"] == mirror
@@ -225,7 +225,7 @@ def test_training_refuses_a_test_that_would_fail_at_its_end(tiny_run, tmp_path, 
 def test_networks_without_batch_norm_have_none_to_recompute(tiny_run):
     network = trained.from_run(tiny_run, {"eval.precise_bn": 1})
     with pytest.raises(UserError, match="precise_bn: this network has no batch normalisation"):
-        evaluate.check(network.config, network.model, {"params": {}}, network.view, (32, 32, 3))
+        support.supported("single_view", network.model, {"params": {}}, network.view, (32, 32, 3), precise_bn=1)
 
 
 @pytest.mark.parametrize(("name", "recipe"), RECIPES)
@@ -238,4 +238,6 @@ def test_every_recipes_network_can_serve_its_protocols(name, recipe):
     view = compose(config.data.eval_device, figures, key="data.eval_device", train=False)
     train_shape = inputs.configured_input(config, "train_host")
     variables = counting.abstract_variables(model, train_shape)
-    assert evaluate.check(config, model, variables, view, shape).keys() >= {"single_view"}
+    settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
+    protocols = support.supported(config.eval.protocol, model, variables, view, shape, **settings)
+    assert protocols.keys() >= {"single_view"}

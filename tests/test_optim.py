@@ -8,7 +8,7 @@ import pytest
 
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import Checkpoints
-from cnn_papers.training.optim import SETTINGS, make_optimizer, multipliers
+from cnn_papers.training.optim import OptimizerSettings, make_optimizer, multipliers
 from cnn_papers.training.schedules import Progress
 from cnn_papers.training.step import State, zero_totals
 
@@ -17,22 +17,10 @@ STEPS, DROP_AT = 12, 6
 
 
 def _optimizer(params=None, **changes):
-    settings = {
-        "lr": 0.1,
-        "lr_batch": 128,
-        "momentum": 0.9,
-        "momentum_form": "caffe",
-        "nesterov": False,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "warmup_epochs": 0.0,
-        "lr_mults": (),
-        "wd_mults": (),
-        "max_norms": (),
-    }
-    assert list(settings) == SETTINGS
     run = {"batch_size": 128, "steps_per_epoch": 10.0, "total_steps": 100}
-    return make_optimizer(PARAMS if params is None else params, **{**settings, **run, **changes})
+    run |= {key: changes.pop(key) for key in list(run) if key in changes}
+    settings = OptimizerSettings(lr=0.1, lr_batch=128)._replace(**changes)
+    return make_optimizer(PARAMS if params is None else params, settings, **run)
 
 
 def _gradients() -> list[dict]:

@@ -251,7 +251,10 @@ def test_benchmark_compiles_for_devices_that_are_not_there(command):
         (["--mesh=data:2;data:0"], "--mesh=data:0: write data:4 or data:4,column:2"),
         (["--mesh=data:2;"], "--mesh=: write data:4 or data:4,column:2"),
         (["--mesh=data:2;data:3"], "config.batch_size=64 does not divide into 1 × 3 parts (accumulation steps × "),
-        (["--mesh=data:2,column:2"], "config.mesh.column=2: resnet has no columns; alexnet, vgg have"),
+        (
+            ["--mesh=data:2,column:2"],
+            "config.mesh.column=2: this network has no columns; 1 disables column parallelism",
+        ),
         (["--topology=v5e"], "--topology=v5e: write v5e:2x2 (TPUs), h100:8 or h100:2x8 (hosts × GPUs), or cpu:4"),
         (["--topology=cpu:2x2"], "--topology=cpu:2x2: write v5e:2x2 (TPUs), "),
         (["--topology=h100:0"], "--topology=h100:0: write v5e:2x2 (TPUs), "),

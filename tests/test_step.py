@@ -12,8 +12,8 @@ from compiling import hasty_compiler
 from cnn_papers.counting import abstract_variables
 from cnn_papers.models import resnet
 from cnn_papers.training.losses import classification, cross_entropy, errors
-from cnn_papers.training.optim import make_optimizer
-from cnn_papers.training.step import init_state, make_predict_step, make_train_step
+from cnn_papers.training.optim import OptimizerSettings, make_optimizer
+from cnn_papers.training.step import StepSettings, init_state, make_predict_step, make_train_step
 
 SHAPE, CLASSES, N = (2, 2, 1), 3, 12
 RATE, MOMENTUM, DECAY = 0.5, 0.9, 0.01
@@ -51,48 +51,21 @@ def _scaled(images, key):
     return images.astype(jnp.float32) / 255
 
 
-def _optimizer(params, **changes):
-    settings = {
-        "lr": RATE,
-        "lr_batch": N,
-        "batch_size": N,
-        "momentum": MOMENTUM,
-        "momentum_form": "caffe",
-        "nesterov": False,
-        "weight_decay": DECAY,
-        "schedule": "constant",
-        "warmup_epochs": 0.0,
-        "lr_mults": (),
-        "wd_mults": (),
-        "max_norms": (),
-        "steps_per_epoch": 10.0,
-        "total_steps": 100,
-    }
-    return make_optimizer(params, **{**settings, **changes})
+def _optimizer(params, total_steps=100, **changes):
+    settings = OptimizerSettings(lr=RATE, lr_batch=N, momentum=MOMENTUM, weight_decay=DECAY)._replace(**changes)
+    return make_optimizer(params, settings, batch_size=N, steps_per_epoch=10.0, total_steps=total_steps)
 
 
 @functools.cache
-def _training(
-    model,
-    *,
-    seed=0,
-    shape=SHAPE,
-    preprocess=_scaled,
-    aux_weight=0.0,
-    ema_decay=0.0,
-    accumulate=1,
-    bn_group=0,
-    max_loss=0.0,
-    **settings,
-):
-    """A fresh state and the jitted step."""
+def _training(model, *, seed=0, shape=SHAPE, augment=_scaled, **changes):
+    """A fresh state and the jitted step; `changes` are settings of the step or of the optimiser."""
+    settings = StepSettings(**{name: changes.pop(name) for name in StepSettings._fields if name in changes})
     key = jax.random.key(seed)
     rngs = {"params": key, "dropout": key}
     params = jax.eval_shape(lambda: model.init(rngs, jnp.zeros((1, *shape)), train=True))["params"]
-    optimizer = _optimizer(params, **settings)
-    state = init_state(model, optimizer, shape, key, ema=ema_decay > 0)
-    options = {"aux_weight": aux_weight, "ema_decay": ema_decay, "accumulate": accumulate, "bn_group": bn_group}
-    step = jax.jit(make_train_step(model, optimizer, preprocess, max_loss=max_loss, **options))
+    optimizer = _optimizer(params, **changes)
+    state = init_state(model, optimizer, shape, key, ema=settings.ema_decay > 0)
+    step = jax.jit(make_train_step(model, optimizer, augment, settings))
     return state, functools.partial(step, key=key)
 
 
@@ -213,7 +186,7 @@ def _with_first_pixel(batch, value):
 @pytest.mark.fault("not finite: a batch of NaN", "whole state unchanged, counted; training goes on")
 def test_a_batch_of_nan_changes_nothing_is_counted_and_training_goes_on():
     good, bad = _with_first_pixel(_batch(), 0), _with_first_pixel(_batch(), 255)
-    state, step = _training(Linear(norm=True), preprocess=_poisoned, ema_decay=0.9)
+    state, step = _training(Linear(norm=True), augment=_poisoned, ema_decay=0.9)
     state, _ = step(state, good)
     before = jax.device_get(state)
     for skipped in (1, 2):
@@ -237,7 +210,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped_too():
     def root(images, key):
         return _scaled(images, key) * 1e30  # a gradient whose square overflows
 
-    state, step = _training(Linear(), preprocess=root)
+    state, step = _training(Linear(), augment=root)
     state = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
     after, scalars = step(state, _batch())
     assert float(scalars["loss"]) == pytest.approx(np.log(CLASSES)) and np.isinf(scalars["grad_norm"])
@@ -252,7 +225,7 @@ def test_a_spike_of_the_loss_is_left_out_where_a_limit_is_set():
 
     good, spike = _with_first_pixel(_batch(), 0), _with_first_pixel(_batch(), 255)
     for max_loss in (0.0, 20.0):
-        state, step = _training(Linear(norm=False), preprocess=brighter, max_loss=max_loss)
+        state, step = _training(Linear(norm=False), augment=brighter, max_loss=max_loss)
         state, scalars = step(state, good)
         assert float(scalars["loss"]) < 20
         after, scalars = step(state, spike)
@@ -284,7 +257,7 @@ def test_statistics_never_become_infinite():
         del key
         return jnp.where(images > 127, 2e19, -2e19)
 
-    state, step = _training(Linear(norm=True), preprocess=huge)
+    state, step = _training(Linear(norm=True), augment=huge)
     after, scalars = step(state, _batch())
     assert np.isfinite([scalars["loss"], scalars["grad_norm"]]).all()
     _assert_equal((after.batch_stats, after.params), (state.batch_stats, state.params))
@@ -354,7 +327,7 @@ def test_one_bad_part_skips_the_whole_step():
     def poison_the_last(images, key):
         return _scaled(images, key).at[-1].set(jnp.nan)
 
-    state, step = _training(Linear(norm=True), preprocess=poison_the_last, accumulate=3)
+    state, step = _training(Linear(norm=True), augment=poison_the_last, accumulate=3)
     after, _ = step(state, _batch())
     assert int(after.skipped) == 1
     _assert_equal(
@@ -371,8 +344,8 @@ def _noisy(images, key):
 
 @pytest.mark.parametrize("model, preprocess", [(Linear(dropout=0.5), _scaled), (Linear(), _noisy)])
 def test_dropout_and_augmentation_differ_from_step_to_step_and_follow_the_seed(model, preprocess):
-    state, step = _training(model, preprocess=preprocess, lr=0.0)
-    other = _training(model, preprocess=preprocess, lr=0.0, seed=1)[1]
+    state, step = _training(model, augment=preprocess, lr=0.0)
+    other = _training(model, augment=preprocess, lr=0.0, seed=1)[1]
     losses, again, others = [], [], []
     for i in range(3):
         at_step = state._replace(step=jnp.int32(i))
@@ -416,7 +389,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     optimizer = _optimizer(params)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda: init_state(model, optimizer, shape, key, ema=True))
-    step = make_train_step(model, optimizer, _scaled, aux_weight=0.0, ema_decay=0.9, accumulate=1)
+    step = make_train_step(model, optimizer, _scaled, StepSettings(ema_decay=0.9))
     program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape), key)
     convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
     assert len(convolutions) == 7 + 6 + 7  # forward; back to the activations of all but the first; to the kernels

@@ -1,12 +1,13 @@
 """torchvision's copy of a network, trained on one batch: what `benchmark --versus=torchvision` measures against."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cnn_papers.errors import UserError
+from cnn_papers.training.optim import OptimizerSettings
 
 # The networks that both have: equal layers, parameters and multiply-adds.
 TORCHVISION = {
@@ -45,7 +46,7 @@ def make_trainer(
     *,
     num_classes: int,
     parameters: int,
-    settings: Mapping[str, Any],
+    settings: OptimizerSettings,
     aux_weight: float,
     bfloat16: bool,
     platform: str,
@@ -78,7 +79,7 @@ def make_trainer(
         raise UserError(
             f"torchvision's {name} has {count:,} parameters, ours {parameters:,}: set no other model fields"
         )
-    rules = {key: settings[key] for key in ("lr", "momentum", "nesterov", "weight_decay")}
+    rules = {key: getattr(settings, key) for key in ("lr", "momentum", "nesterov", "weight_decay")}
     optimizer = torch.optim.SGD(network.parameters(), **rules)
     x = torch.from_numpy(image).to(device).permute(0, 3, 1, 2)  # channels last in memory
     y = torch.from_numpy(label).long().to(device)

@@ -10,7 +10,7 @@ from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse, split
 
-Transform = Callable[[jax.Array, jax.Array], jax.Array]  # (uint8 images [n, h, w, c], key) -> float32 images
+DeviceTransform = Callable[[jax.Array, jax.Array], jax.Array]  # (uint8 images [n, h, w, c], key) -> float32 images
 
 
 def needs_statistics(text: str, *, key: str = "data") -> bool:
@@ -40,7 +40,7 @@ def before_whitening(eval_device: str, train_device: str) -> str | None:
     return None if known["eval_device"] is None else "|".join(split(eval_device)[: len(known["eval_device"])])
 
 
-def compose(text: str, statistics: Statistics | None, *, key: str, train: bool) -> Transform:
+def compose(text: str, statistics: Statistics | None, *, key: str, train: bool) -> DeviceTransform:
     """The function of the op string `text` over a batch.
 
     Every image gets its own key, and every operation its own of those.

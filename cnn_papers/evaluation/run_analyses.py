@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers import opstrings
-from cnn_papers.data.augment import Transform
+from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.evaluation import analyses
 
 
@@ -18,7 +18,7 @@ def parse(text: str) -> tuple[opstrings.Op, ...]:
     return opstrings.parse(text, analyses, leading=4, key="eval.analyses")
 
 
-def check(text: str, model: nn.Module, variables: Any, view: Transform, image_shape: tuple[int, ...]) -> None:
+def check(text: str, model: nn.Module, variables: Any, view: DeviceTransform, image_shape: tuple[int, ...]) -> None:
     """Traces the analyses of `text` on uint8 images of `image_shape` (h, w, c); `variables` may be shapes.
 
     Raises:
@@ -30,7 +30,7 @@ def check(text: str, model: nn.Module, variables: Any, view: Transform, image_sh
 
 
 def compute(
-    text: str, model: nn.Module, variables: Any, batch: dict[str, jax.Array], view: Transform
+    text: str, model: nn.Module, variables: Any, batch: dict[str, jax.Array], view: DeviceTransform
 ) -> dict[str, float]:
     """The figures of `text` by name, such as `dead_units` and `dead_units/h0`; empty for an empty text.
 
@@ -42,7 +42,7 @@ def compute(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _figures(
-    text: str, model: nn.Module, view: Transform, variables: Any, batch: dict[str, jax.Array]
+    text: str, model: nn.Module, view: DeviceTransform, variables: Any, batch: dict[str, jax.Array]
 ) -> analyses.Figures:
     # What fills up a batch repeats its first image, so that no figure comes of what no data set holds.
     real = batch["mask"]

@@ -15,7 +15,7 @@ Deviations:
     al.'s initialisation here.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -59,7 +59,6 @@ CHOICES = {
     "pool": ((3, 2), (2, 2)),
     "weight_init": ("paper", "he"),
 }
-COLUMNS = r"(conv|bn|fc)\d"  # layers whose kernels the mesh axis `column` splits
 REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
@@ -86,6 +85,8 @@ class AlexNet(nn.Module):
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
     inside: bool = False  # on a mesh: this is one of the two columns, with half the kernels; see columns.py
+
+    column_layers: ClassVar[str] = r"(conv|bn|fc)\d"  # those whose kernels the mesh axis `column` splits
 
     @nn.compact
     @variants.refuse_small_images

@@ -10,7 +10,7 @@ Deviations:
     and keep its bias.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,6 @@ TABLE = {
     "B-5x5": ((5,), (5,), (5,), (5,), (5,)),
 }
 CHANNELS = (64, 128, 256, 512, 512)
-COLUMNS = "fc[67]"  # layers whose units the mesh axis `column` splits
 FULLY_CONNECTED = (("fc6", 4096), ("fc7", 4096))
 
 VARIANTS: dict[str, dict[str, Any]] = {name: {"stages": stages} for name, stages in TABLE.items()}
@@ -58,6 +57,8 @@ class VGG(nn.Module):
     weight_init: str = "paper"
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
+
+    column_layers: ClassVar[str] = "fc[67]"  # those whose units the mesh axis `column` splits
 
     @nn.compact
     @variants.refuse_small_images

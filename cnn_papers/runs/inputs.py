@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cnn_papers import zoo
 from cnn_papers.data import host_ops
-from cnn_papers.data.augment import Transform, before_whitening, compose, needs_statistics
+from cnn_papers.data.augment import DeviceTransform, before_whitening, compose, needs_statistics
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import Split, open_split
 from cnn_papers.data.statistics import Statistics, Whitening, load_or_compute, with_whitening
@@ -31,8 +31,8 @@ class Data(NamedTuple):
     train: Pipeline
     held_out: Pipeline
     statistics: Statistics | None
-    augment: Transform
-    view: Transform
+    augment: DeviceTransform
+    view: DeviceTransform
 
 
 class Length(NamedTuple):

@@ -14,19 +14,39 @@ from cnn_papers.opstrings import Op, parse
 from cnn_papers.training import schedules
 
 Multipliers = Sequence[tuple[str, float]]
-SETTINGS = [  # the keys of `config.optim` that `make_optimizer` takes
-    "lr",
-    "lr_batch",
-    "momentum",
-    "momentum_form",
-    "nesterov",
-    "weight_decay",
-    "schedule",
-    "warmup_epochs",
-    "lr_mults",
-    "wd_mults",
-    "max_norms",
-]
+
+
+class OptimizerSettings(NamedTuple):
+    """SGD with momentum as the papers write it; the keys of `config.optim`.
+
+    Attributes:
+      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with the batch size in proportion.
+      momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v (AlexNet §5, Caffe);
+        "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ once the rate changes.
+      weight_decay: L2, added to the gradient before momentum.
+      schedule: an op string of `training.schedules`.
+      warmup_epochs: the rate rises linearly from 0 over these.
+      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as `fc8/bias` holds.
+      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis) of a matching
+        kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman 2005).
+    """
+
+    lr: float
+    lr_batch: int
+    momentum: float = 0.9
+    momentum_form: str = "caffe"
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    lr_mults: Multipliers = ()
+    wd_mults: Multipliers = ()
+    max_norms: Multipliers = ()
+
+    @classmethod
+    def from_config(cls, config: Any) -> "OptimizerSettings":
+        """Takes each setting from the key of its name in `config.optim`."""
+        return cls(**{name: config.optim[name] for name in cls._fields})
 
 
 class LearningRate(NamedTuple):
@@ -52,58 +72,33 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(
-    params: Any,
-    *,
-    lr: float,
-    lr_batch: int,
-    batch_size: int,
-    momentum: float,
-    momentum_form: str,
-    nesterov: bool,
-    weight_decay: float,
-    schedule: str,
-    warmup_epochs: float,
-    lr_mults: Multipliers,
-    wd_mults: Multipliers,
-    max_norms: Multipliers,
-    steps_per_epoch: float,
-    total_steps: int,
+    params: Any, settings: OptimizerSettings, *, batch_size: int, steps_per_epoch: float, total_steps: int
 ) -> Optimizer:
     """SGD with momentum for the parameters `params` (arrays or shapes).
-
-    Args:
-      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with `batch_size` in proportion.
-      momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v (AlexNet §5, Caffe);
-        "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ once the rate changes.
-      weight_decay: L2, added to the gradient before momentum.
-      schedule: an op string of `training.schedules`.
-      warmup_epochs: the rate rises linearly from 0 over these.
-      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as `fc8/bias` holds.
-      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis) of a matching
-        kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman 2005).
 
     Raises:
       UserError: unknown schedule or momentum form, a pattern that matches no parameter.
     """
-    parsed = parse(schedule, schedules, leading=1, key="optim.schedule")
+    parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
-    base = lr * batch_size / lr_batch
+    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    base = settings.lr * batch_size / settings.lr_batch
 
     def rate(state: LearningRate) -> jax.Array:
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
-        warmup = jnp.minimum((state.count + 1) / (warmup_epochs * steps_per_epoch), 1.0) if warmup_epochs else 1.0
+        warmup = jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
         return base * state.factor * warmup * parsed[0](progress)
 
-    trace = optax.trace(momentum, nesterov=nesterov)
-    scale = _scale_by_rate(rate, multipliers(params, lr_mults, "optim.lr_mults"))
+    trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
+    scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
     order = {"caffe": (scale, trace), "torch": (trace, scale)}
-    if momentum_form not in order:
-        raise UserError(f"config.optim.momentum_form is 'caffe' or 'torch', not '{momentum_form}'")
-    decay = _add_decay(weight_decay, multipliers(params, wd_mults, "optim.wd_mults"))
-    limit = _limit_norms(multipliers(params, max_norms, "optim.max_norms", default=jnp.inf))
-    project = [limit] if max_norms else []
-    transform = optax.chain(decay, *order[momentum_form], optax.scale(-1.0), *project)
+    if settings.momentum_form not in order:
+        raise UserError(f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'")
+    decay = _add_decay(settings.weight_decay, multipliers(params, settings.wd_mults, "optim.wd_mults"))
+    limit = _limit_norms(multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf))
+    project = [limit] if settings.max_norms else []
+    transform = optax.chain(decay, *order[settings.momentum_form], optax.scale(-1.0), *project)
     return Optimizer(transform.init, transform.update, lambda state: rate(_rate_state(state)), _observer(parsed[0]))
 
 

@@ -8,11 +8,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.training import losses
 from cnn_papers.training.optim import Optimizer
 
 Batch = dict[str, jax.Array]
-Preprocess = Callable[[jax.Array, jax.Array], jax.Array]  # (uint8 images [n, h, w, c], key) -> float32 images
+
+
+class StepSettings(NamedTuple):
+    """What a train step does besides the network and the optimiser; the keys of `config.loss` and `config.optim`.
+
+    Attributes:
+      aux_weight: of the losses of auxiliary heads (GoogLeNet §5).
+      ema_decay: of the running average of the parameters (GoogLeNet §6); 0 keeps none.
+      accumulate: parts that a batch is worked through in, each with its own batch statistics.
+      bn_group: images that share batch statistics, as on one GPU of several; 0 is the whole part.
+      max_loss: a step with a larger loss is left out and counted, as one that is not finite is; 0 leaves out none.
+    """
+
+    aux_weight: float = 0.0
+    ema_decay: float = 0.0
+    accumulate: int = 1
+    bn_group: int = 0
+    max_loss: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Any) -> "StepSettings":
+        """Takes each setting from the key of its name in `config.loss` or `config.optim`."""
+        values = {**config.loss, **config.optim}
+        return cls(**{name: values[name] for name in cls._fields})
 
 
 class Totals(NamedTuple):
@@ -66,52 +90,47 @@ def zero_totals() -> Totals:
 def make_train_step(
     model: Any,
     optimizer: Optimizer,
-    preprocess: Preprocess,
-    *,
-    aux_weight: float,
-    ema_decay: float,
-    accumulate: int,
-    bn_group: int = 0,
-    max_loss: float = 0.0,
+    augment: DeviceTransform,
+    settings: StepSettings,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, jax.Array]]]:
     """The pure function (state, batch, key) -> (state, scalars).
 
     `model` is a network, or one over a mesh, with Flax's `apply`. `batch` holds uint8 `image` [n, h, w, c] and int32
-    `label` [n]; it is worked through in `accumulate` parts, each with its own batch statistics. With `bn_group` so many
-    images share them, and what the moving averages see is the mean over the groups. `key` is the run's; each step folds
-    its number in.
+    `label` [n]. With `settings.bn_group` the moving averages see the mean over the groups. `key` is the run's; each
+    step folds its number in.
 
     A step whose loss, gradient norm, new parameters or new statistics are not finite (an activation whose square
-    overflows gives a finite loss and an infinite variance), or whose loss is above a positive `max_loss`, leaves
-    parameters, statistics, optimiser and average as they were and is counted.
+    overflows gives a finite loss and an infinite variance), or whose loss is above a positive
+    `settings.max_loss`, leaves parameters, statistics, optimiser and average as they were and is counted.
     """
 
     def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
         return model.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
 
-    apply = _in_groups(apply, bn_group) if bn_group else apply
+    apply = _in_groups(apply, settings.bn_group) if settings.bn_group else apply
 
     def loss_of(params: Any, stats: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         (logits, endpoints), updates = apply({"params": params, "batch_stats": stats}, image, key)
-        loss = losses.classification(logits, endpoints, label, aux_weight=aux_weight)
+        loss = losses.classification(logits, endpoints, label, aux_weight=settings.aux_weight)
         return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
 
     def train_step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        image, label = preprocess(batch["image"], augment_key), batch["label"]
+        image, label = augment(batch["image"], augment_key), batch["label"]
         grad = jax.value_and_grad(loss_of, has_aux=True)
-        if accumulate == 1:
+        if settings.accumulate == 1:
             (loss, (stats, error)), grads = grad(state.params, state.batch_stats, image, label, dropout_key)
         else:
-            loss, stats, error, grads = _accumulated(grad, state, image, label, dropout_key, accumulate)
+            loss, stats, error, grads = _accumulated(grad, state, image, label, dropout_key, settings.accumulate)
         norm = optax.tree.norm(grads)
         rate = optimizer.learning_rate(state.opt_state)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema and jax.tree.map(lambda a, p: ema_decay * a + (1 - ema_decay) * p, state.ema, params)
+        decay = settings.ema_decay
+        ema = state.ema and jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.ema, params)
         good = _all_finite((loss, norm, params, stats))
-        if max_loss:
-            good &= loss <= max_loss
+        if settings.max_loss:
+            good &= loss <= settings.max_loss
         totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
         new = state._replace(params=params, batch_stats=stats, opt_state=opt_state, ema=ema, totals=totals)
         state = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)._replace(
@@ -162,10 +181,10 @@ def _accumulated(
     return loss, stats, error, grads
 
 
-def make_predict_step(model: Any, preprocess: Preprocess) -> Callable[[Any, jax.Array], jax.Array]:
+def make_predict_step(model: Any, normalise: DeviceTransform) -> Callable[[Any, jax.Array], jax.Array]:
     """The pure function (variables, uint8 images [n, h, w, c]) -> class logits float32 [n, classes]."""
 
     def predict(variables: Any, image: jax.Array) -> jax.Array:
-        return model.apply(variables, preprocess(image, jax.random.key(0)))[0]
+        return model.apply(variables, normalise(image, jax.random.key(0)))[0]
 
     return predict
