@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers import opstrings, trained
+from cnn_papers import opstrings
 from cnn_papers.data import augment, host_ops, statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -22,8 +22,9 @@ from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
-from cnn_papers.trained import Trained
 from cnn_papers.training.losses import errors
+from cnn_papers.weights import trained
+from cnn_papers.weights.trained import Trained
 
 
 class Member(NamedTuple):
@@ -122,14 +123,14 @@ def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | No
         settings["protocol"],
         network.model,
         network.variables,
-        network.view,
+        network.normalise,
         shape,
         mirror=settings.get("mirror", True),
         precise_bn=settings.get("precise_bn", 0),
     )
     if batches := network.config["eval"].get("precise_bn", 0):
         network = network._replace(variables=processes.put(_precise(network, folder, batches), everywhere))
-    programs = passes.make_programs(network.model, network.variables, network.view, mesh)
+    programs = passes.make_programs(network.model, network.variables, network.normalise, mesh)
     return Member(network, folder, source, protocols, programs)
 
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from cnn_papers import doors, files, trained, weights
+from cnn_papers import doors, files
 from cnn_papers.errors import UserError
+from cnn_papers.weights import trained, weight_files
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
     network = trained.from_run(pathlib.Path(wanted.workdir))
     if path.suffix.lower() == ".safetensors":
-        weights.write(path, network.variables, network.config["model_name"], network.model)
+        weight_files.write(path, network.variables, network.config["model_name"], network.model)
     else:
         write_program(path, network)
     print(f"{path}: {network.description}, {path.stat().st_size:,} bytes")
@@ -41,7 +42,7 @@ def write_program(path: pathlib.Path, network: trained.Trained) -> None:
     variables = jax.device_get(network.variables)
 
     def probabilities(image: jax.Array) -> jax.Array:
-        logits, _ = network.model.apply(variables, network.view(image, jax.random.key(0)))
+        logits, _ = network.model.apply(variables, network.normalise(image, jax.random.key(0)))
         return jax.nn.softmax(logits)
 
     batch = jax.export.symbolic_shape("batch")

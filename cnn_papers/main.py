@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
             ranges.check_ranges(config)
             if weights:
                 evaluate.evaluate_weights(pathlib.Path(weights), config)
-                return train.DONE
+                return 0
             folders = [pathlib.Path(folder) for folder in workdir.split(",")]
             evaluate.evaluate_runs(folders, config, doors.config_overrides())
-            return train.DONE
-        return train.train_and_evaluate(config, pathlib.Path(workdir))
+            return 0
+        return train.train_and_evaluate(config, pathlib.Path(workdir)).code
 
 
 def cli() -> None:

@@ -15,102 +15,22 @@ the exit code is then 2.
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
-import jax
 import numpy as np
 from absl import flags
 
-from cnn_papers import doors, features, trained
-from cnn_papers.data import host_ops
+from cnn_papers import doors
 from cnn_papers.data.sources import IMAGE_SUFFIXES
 from cnn_papers.errors import UserError
-from cnn_papers.opstrings import parse
 from cnn_papers.runs import compile_cache
-from cnn_papers.trained import Trained, check_finite, make_apply
-
-
-class Predictor(NamedTuple):
-    """A trained network, ready for images.
-
-    Attributes:
-      description: network, data set and checkpoint in words.
-      class_names: one for every output.
-      prepare: encoded bytes to uint8 [h, w, c]; ValueError for what is no image.
-      outputs: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes], the probabilities, or to
-        float32 [n, …], the outputs of the layer asked for.
-      batch_size: how many images the run evaluated at once.
-    """
-
-    description: str
-    class_names: tuple[str, ...]
-    prepare: Callable[[bytes], np.ndarray]
-    outputs: Callable[[np.ndarray], np.ndarray]
-    batch_size: int
-
-
-def make_predictor(network: Trained, layer: str = "") -> Predictor:
-    """Makes `network` ready to give probabilities, or the outputs of `layer`; UserError for a layer it lacks."""
-    apply = make_apply(network, layer)
-
-    def outputs(images: np.ndarray) -> np.ndarray:
-        rows = np.asarray(apply(network.variables, images))
-        check_finite(rows, network)
-        return rows
-
-    return Predictor(
-        network.description,
-        network.class_names,
-        _preparation(network.config["data"]["eval_host"], network.image_shape),
-        outputs,
-        network.config["eval"]["batch_size"] or network.config["batch_size"],
-    )
-
-
-def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarray]:
-    parsed = parse(ops, host_ops, leading=1, key="data.eval_host")
-
-    def prepare(encoded: bytes) -> np.ndarray:
-        image: Any = encoded
-        for op in parsed:
-            image = op(image, rng=np.random.default_rng(0), epoch=0)
-        if image.shape != shape and shape[0] == shape[1]:
-            image = host_ops.center_crop(host_ops.resize_short(image, shape[0]), shape[0])
-        return host_ops.resize(image, shape[0], shape[1])
-
-    return prepare
-
-
-def predict(predictor: Predictor, paths: Sequence[pathlib.Path]) -> Iterator[tuple[pathlib.Path, np.ndarray | str]]:
-    """Every image file in order with its outputs, or with what is wrong with it."""
-    devices = jax.device_count()
-    batch_size = -(-min(predictor.batch_size, len(paths)) // devices) * devices  # one program serves all batches
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), batch_size):
-            chunk = paths[start : start + batch_size]
-            loaded = list(pool.map(functools.partial(_read, predictor.prepare), chunk))
-            images = [image for image in loaded if isinstance(image, np.ndarray)]
-            padded = images + images[-1:] * (batch_size - len(images))
-            rows = iter(predictor.outputs(np.stack(padded)) if images else ())
-            for path, image in zip(chunk, loaded, strict=True):
-                yield path, image if isinstance(image, str) else next(rows)
-
-
-def _read(prepare: Callable[[bytes], np.ndarray], path: pathlib.Path) -> np.ndarray | str:
-    """The prepared image, or what is wrong with the file."""
-    try:
-        return prepare(path.read_bytes())
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        return str(error)
+from cnn_papers.weights import features, trained
+from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
 
 def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
@@ -159,7 +79,7 @@ def main(argv: list[str]) -> int:
         features.of_split(network, wanted.layer, wanted.split, pathlib.Path(wanted.out))
         return 0
     predictor = make_predictor(network, wanted.layer)
-    found = _readable(predict(predictor, paths))
+    found = _readable(predict_images(predictor, paths))
     if wanted.layer:
         rows = list(found)
         features.of_images(wanted.layer, rows, pathlib.Path(wanted.out))

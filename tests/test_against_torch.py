@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from compiling import hasty_compiler
 
-from cnn_papers import weights
 from cnn_papers.models import alexnet, densenet, googlenet, resnet, vgg
+from cnn_papers.weights import convert
 
 torch = pytest.importorskip("torch", reason="the references are written in torch")
 import torch_reference  # noqa: E402  (it needs torch)
@@ -111,10 +111,10 @@ def pair(request):
 
 def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tuple[int, int]) -> Any:
     """The torch weights in our layout; every tensor must have found its place."""
-    source = weights.from_torch(state, name, model, (*size, 3), place="torch")
-    arrays, fresh = weights.select(source, model, (*size, 3))
+    source = convert.from_torch(state, name, model, (*size, 3), place="torch")
+    arrays, fresh = convert.select(source, model, (*size, 3))
     assert not fresh
-    return weights.put({}, arrays, model)
+    return convert.put({}, arrays, model)
 
 
 def test_logits_are_torchs_at_even_and_odd_sizes(pair):
@@ -132,7 +132,7 @@ def test_logits_are_torchs_at_even_and_odd_sizes(pair):
 
 def test_exported_weights_load_into_torch_and_are_the_same(pair):
     name, model, reference, state, sizes = pair
-    exported = weights.to_torch(variables_of(state, name, model, sizes[0]), name, model)
+    exported = convert.to_torch(variables_of(state, name, model, sizes[0]), name, model)
     assert exported.keys() == state.keys()
     for key, value in exported.items():
         np.testing.assert_array_equal(value, state[key], err_msg=key)

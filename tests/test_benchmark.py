@@ -260,7 +260,8 @@ def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
 
 def test_what_the_benchmark_stands_on_imports_there(tmp_path):
     models = "".join(f"import cnn_papers.models.{name}\n" for name in zoo.model_names())
-    training = "from cnn_papers.training import losses, optim, placement, schedules, step\nfrom cnn_papers.parallel import mesh\nfrom cnn_papers import doors\n"
+    training = "from cnn_papers.training import losses, optim, placement, schedules, step\n"
+    training += "from cnn_papers.parallel import mesh\nfrom cnn_papers import doors\n"
     refused = "from cnn_papers import benchmark\nsys.argv = ['x', '--config=configs/resnet.py']\nbenchmark.cli()\n"
     done = bare(models + training + "print('all there', flush=True)\n" + refused, cwd=tmp_path)
     expected = "error: --config needs ml_collections, which is not installed; name a network with --model\n"

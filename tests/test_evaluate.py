@@ -11,7 +11,7 @@ import pytest
 from compiling import hasty_compiler
 from test_configs import RECIPES
 
-from cnn_papers import counting, evaluate, train, trained, zoo
+from cnn_papers import counting, evaluate, train, zoo
 from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
@@ -20,6 +20,7 @@ from cnn_papers.evaluation import passes, support
 from cnn_papers.parallel.mesh import make_mesh
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
+from cnn_papers.weights import trained
 from configs import resnet
 
 CROPS = "single_view|ten_crop(32, 36)"
@@ -51,7 +52,9 @@ def logits_of(network):
         open_split(data["name"], data["eval_split"], data["data_dir"]), network.config, "eval_host", network.mesh
     )
     (batch,) = pipeline.eval_batches(len(pipeline))
-    apply = jax.jit(lambda image: network.model.apply(network.variables, network.view(image, jax.random.key(0)))[0])
+    apply = jax.jit(
+        lambda image: network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))[0]
+    )
     return np.asarray(apply(batch["image"]), np.float64)[:360], np.asarray(batch["label"])[:360]
 
 
@@ -138,7 +141,7 @@ def test_batch_norms_are_recomputed_over_training_batches(run):
 def test_mirror_images_can_be_left_out(run):
     for mirror in (True, False):
         network = trained.from_run(run, {"eval.mirror": mirror, "eval.protocol": CROPS})
-        parts = (network.model, network.variables, network.view, network.image_shape)
+        parts = (network.model, network.variables, network.normalise, network.image_shape)
         protocols = support.supported(CROPS, *parts, mirror=mirror)
         assert [part.mirrored for protocol in protocols.values() for part in protocol] == [False, mirror]
         test_folder(run, eval__mirror=mirror)
@@ -225,7 +228,7 @@ def test_training_refuses_a_test_that_would_fail_at_its_end(tiny_run, tmp_path, 
 def test_networks_without_batch_norm_have_none_to_recompute(tiny_run):
     network = trained.from_run(tiny_run, {"eval.precise_bn": 1})
     with pytest.raises(UserError, match="precise_bn: this network has no batch normalisation"):
-        support.supported("single_view", network.model, {"params": {}}, network.view, (32, 32, 3), precise_bn=1)
+        support.supported("single_view", network.model, {"params": {}}, network.normalise, (32, 32, 3), precise_bn=1)
 
 
 @pytest.mark.parametrize(("name", "recipe"), RECIPES)

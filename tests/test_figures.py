@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from cnn_papers import trained, zoo
+from cnn_papers import zoo
 from cnn_papers.data import augment
 from cnn_papers.metrics import Finished
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figures, illustrations, portraits
 from cnn_papers.runs import inputs
+from cnn_papers.weights import trained
 from configs import alexnet, maxout, nin
 
 

@@ -8,6 +8,7 @@ from compiling import hasty_compiler
 
 from cnn_papers import train
 from cnn_papers.errors import UserError
+from cnn_papers.runs.run import assemble
 from configs import spp
 
 
@@ -32,7 +33,7 @@ def test_sizes_take_turns_over_shared_weights_in_one_program_each(tmp_path, caps
     with hasty_compiler():
         assert train.train_and_evaluate(config(tmp_path), tmp_path / "whole") == train.DONE
         assert "at 40×40×3 and by epoch 32×32×3 (2 programs)" in capsys.readouterr().out
-        run = train.assemble(config(tmp_path), tmp_path / "by_hand")
+        run = assemble(config(tmp_path), tmp_path / "by_hand")
         state, sides = run.training.init(jax.random.key(0)), []
         for batch in run.data.train.train_batches(20, seed=0, steps=range(12)):
             state, _ = run.training.step(state, batch, jax.random.key(0))

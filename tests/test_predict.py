@@ -18,7 +18,7 @@ from commands import exit_code
 from compiling import hasty_compiler
 from PIL import Image
 
-from cnn_papers import predict, trained, weights, zoo
+from cnn_papers import predict, zoo
 from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -26,17 +26,19 @@ from cnn_papers.runs.checkpoint import Checkpoints
 from cnn_papers.runs.rows import read_rows
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
+from cnn_papers.weights import trained, weight_files
+from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
 
 
-def load(folder: pathlib.Path) -> predict.Predictor:
-    return predict.make_predictor(trained.from_run(folder))
+def load(folder: pathlib.Path) -> Predictor:
+    return make_predictor(trained.from_run(folder))
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_run) -> predict.Predictor:
+def predictor(tiny_run) -> Predictor:
     return load(tiny_run)
 
 
@@ -112,12 +114,12 @@ def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tm
     for i, example in enumerate(split.examples):
         (tmp_path / f"{i:03d}.png").write_bytes(example["image"])
         labels[f"{i:03d}.png"] = example["label"]
-    found = list(predict.predict(predictor, predict.find_images([str(tmp_path)])))
+    found = list(predict_images(predictor, predict.find_images([str(tmp_path)])))
     assert [path.name for path, _ in found] == sorted(labels)
     wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in found)
     assert 100 * wrong / 360 == pytest.approx(read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4)
     assert predictor.class_names == tuple("0123456789")
-    alone = dict(predict.predict(predictor, [found[359][0]]))  # a batch of the number of devices, mostly filling
+    alone = dict(predict_images(predictor, [found[359][0]]))  # a batch of the number of devices, mostly filling
     np.testing.assert_allclose(alone[found[359][0]], found[359][1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose([np.sum(row) for _, row in found], 1, atol=1e-5)
 
@@ -136,7 +138,7 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor,
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in [*files, "missing.jpg"]]
-    found = {path.name: result for path, result in predict.predict(predictor, paths)}
+    found = {path.name: result for path, result in predict_images(predictor, paths)}
     assert list(found) == [path.name for path in paths]
     assert [name for name, result in found.items() if isinstance(result, np.ndarray)] == ["good.jpg", "good.png"]
     assert found.pop("missing.jpg") == "cannot be read: No such file or directory"
@@ -145,7 +147,7 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor,
 
 def test_nothing_but_broken_files(predictor, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    assert [type(result) for _, result in predict.predict(predictor, [tmp_path / "a.png", tmp_path / "b.png"])] == [
+    assert [type(result) for _, result in predict_images(predictor, [tmp_path / "a.png", tmp_path / "b.png"])] == [
         str
     ] * 2
 
@@ -316,8 +318,8 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     assert images["path"].tolist() == [arguments[i] for i in (0, 2, 3)]
     np.testing.assert_allclose(images["features"], found["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6)
     network = trained.from_run(run_copy)
-    image = np.stack([predict.make_predictor(network).prepare(split.examples[7]["image"])])
-    _, ends = network.model.apply(network.variables, network.view(image, jax.random.key(0)))
+    image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
+    _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
     np.testing.assert_allclose(found["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
 
 
@@ -342,7 +344,7 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
 def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_path, command):
     """Exported, then read with a config; figures of the training images are written out, as a file has none."""
     network = trained.from_run(run_copy)
-    weights.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
+    weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
     _, expected, _ = command(f"--workdir={run_copy}", str(tmp_path / "a.png"), "--json")
     figures = statistics.load(run_copy / "statistics.npz")

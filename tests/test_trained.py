@@ -9,12 +9,15 @@ import pytest
 from commands import exit_code
 from compiling import hasty_compiler
 
-from cnn_papers import evaluate, export, predict, train, trained, weights
+from cnn_papers import evaluate, export, train
 from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import read_model
 from cnn_papers.runs.rows import read_rows
+from cnn_papers.runs.run import assemble
+from cnn_papers.weights import convert, initial, trained, weight_files
+from cnn_papers.weights.predictor import make_predictor
 from configs import resnet
 
 
@@ -28,16 +31,17 @@ def config_like(tiny_run: pathlib.Path, **model: Any) -> Any:
     return config
 
 
-def params_of(folder: pathlib.Path) -> weights.Flat:
+def params_of(folder: pathlib.Path) -> convert.Flat:
     network = trained.from_run(folder)
-    return weights.flatten({"params": network.variables["params"]}, network.model)
+    return convert.flatten({"params": network.variables["params"]}, network.model)
 
 
-def started(config: Any, folder: pathlib.Path) -> tuple[Any, weights.Flat]:
+def started(config: Any, folder: pathlib.Path) -> tuple[Any, convert.Flat]:
     """The state a run of `config` starts from, and its parameters by path."""
-    run = train.assemble(config, folder)
-    state = trained.put_in(run.training.init(jax.random.key(config.seed)), run.start(), run.model)
-    return state, weights.flatten({"params": state.params}, run.model)
+    run = assemble(config, folder)
+    arrays = initial.read(config, run.model, run.data.train.image_shape)
+    state = initial.insert(run.training.init(jax.random.key(config.seed)), arrays, run.model)
+    return state, convert.flatten({"params": state.params}, run.model)
 
 
 @pytest.fixture(autouse=True)
@@ -83,13 +87,13 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
     config = config_like(tiny_run)
     source = tmp_path / "net.safetensors"
     network = trained.from_run(tiny_run)
-    weights.write(source, network.variables, "resnet", network.model)
+    weight_files.write(source, network.variables, "resnet", network.model)
     config.init_from = str(source)
     assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
     source.unlink()
     config.total_steps = 3
     assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
-    run = train.assemble(config, tmp_path / "run")
+    run = assemble(config, tmp_path / "run")
     assert read_model(tmp_path / "run" / "checkpoints", run.training.abstract)[0] == 3
 
 
@@ -139,7 +143,7 @@ def test_the_exported_program_predicts_as_the_run_does_at_any_batch_size(tiny_ru
     assert (code, err) == (None, "") and out.startswith(f"{path}: resnet 'cifar-8' trained on digits, step 3 in")
     program = jax.export.deserialize(bytearray(path.read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
-    predictor = predict.make_predictor(trained.from_run(tiny_run))
+    predictor = make_predictor(trained.from_run(tiny_run))
     examples = open_split("digits", "test", str(tiny_run.parent / "data")).examples[:8]
     images = np.stack([predictor.prepare(example["image"]) for example in examples])
     expected = predictor.outputs(images)
@@ -159,7 +163,7 @@ def test_exported_weights_start_a_run(tiny_run, tmp_path, command):
 
 def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
     network = trained.from_run(tiny_run)
-    weights.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
+    weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     config = config_like(tiny_run)
     figures = statistics.load(tiny_run / "statistics.npz")
     mean, std = (tuple(map(float, values)) for values in (figures.mean, figures.std))

@@ -14,9 +14,9 @@ import pytest
 from random_variables import random_variables
 from safetensors.numpy import save_file
 
-from cnn_papers import torch_names, weights
 from cnn_papers.errors import UserError
 from cnn_papers.models import alexnet, densenet, googlenet, lenet, maxout, nin, resnet, vgg
+from cnn_papers.weights import convert, torch_names, weight_files
 
 SMALL = {"width": 0.05, "num_classes": 4}
 NETWORKS: dict[str, tuple[str, Any, tuple[int, int, int]]] = {
@@ -40,11 +40,11 @@ def test_a_written_file_is_read_back_to_the_bit(network, tmp_path):
     name, model, image = NETWORKS[network]
     variables = random_variables(model, image)
     path = tmp_path / "new" / "net.safetensors"
-    weights.write(path, variables, name, model)
-    source = weights.from_torch(weights.read(path), name, model, image, place=str(path))
-    arrays, fresh = weights.select(source, model, image)
+    weight_files.write(path, variables, name, model)
+    source = convert.from_torch(weight_files.read(path), name, model, image, place=str(path))
+    arrays, fresh = convert.select(source, model, image)
     assert fresh == []
-    back = weights.put({}, arrays, model)
+    back = convert.put({}, arrays, model)
     assert jax.tree.structure(back["params"]) == jax.tree.structure(variables["params"])
     jax.tree.map(np.testing.assert_array_equal, back, {"batch_stats": {}, **variables})
 
@@ -52,7 +52,7 @@ def test_a_written_file_is_read_back_to_the_bit(network, tmp_path):
 def test_names_and_layout_are_torchvisions():
     _, model, image = NETWORKS["vgg"]
     variables = random_variables(model, image)
-    state = weights.to_torch(variables, "vgg", model)
+    state = convert.to_torch(variables, "vgg", model)
     kernel = np.asarray(variables["params"]["conv1_1"]["kernel"])
     assert state["features.0.weight"][2, 1, 0, 2] == kernel[0, 2, 1, 2]
     fc6 = np.asarray(variables["params"]["fc6"]["kernel"])  # [h, w, c, out]; torch flattens c, h, w
@@ -81,31 +81,31 @@ def test_older_and_timms_names(key, today):
 
 def test_timms_vgg_keeps_its_first_fully_connected_layer_as_a_convolution():
     _, model, image = NETWORKS["vgg"]
-    state = weights.to_torch(random_variables(model, image), "vgg", model)
-    shape = weights.abstract(model, image)["params/fc6/kernel"].shape
+    state = convert.to_torch(random_variables(model, image), "vgg", model)
+    shape = convert.abstract(model, image)["params/fc6/kernel"].shape
     timm = dict(state)
     timm["classifier.0.weight"] = state["classifier.0.weight"].reshape(shape[3], shape[2], shape[0], shape[1])
-    one, other = (weights.from_torch(each, "vgg", model, image, place="") for each in (state, timm))
+    one, other = (convert.from_torch(each, "vgg", model, image, place="") for each in (state, timm))
     np.testing.assert_array_equal(one.tensors["params/fc6/kernel"].array, other.tensors["params/fc6/kernel"].array)
 
 
 def test_auxiliary_heads_that_a_file_has_not_stay_fresh():
     with_heads = googlenet.Model("torchvision", **SMALL)
-    state = weights.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
+    state = convert.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
     state = {key: value for key, value in state.items() if not key.startswith("aux")}
-    source = weights.from_torch(state, "googlenet", with_heads, (64, 64, 3), place="")
-    arrays, fresh = weights.select(source, with_heads, (64, 64, 3))
+    source = convert.from_torch(state, "googlenet", with_heads, (64, 64, 3), place="")
+    arrays, fresh = convert.select(source, with_heads, (64, 64, 3))
     assert fresh and all(layer.startswith("aux_4") for layer in fresh) and len(arrays) == len(state)
 
 
 def test_auxiliary_heads_of_a_file_are_dropped_where_the_network_has_none():
     with_heads, without = (googlenet.Model(variant, **SMALL) for variant in ("torchvision", "torchvision_without_aux"))
-    state = weights.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
+    state = convert.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
     assert any(key.startswith("aux1.") for key in state)
-    arrays, _ = weights.select(
-        weights.from_torch(state, "googlenet", without, (64, 64, 3), place=""), without, (64, 64, 3)
+    arrays, _ = convert.select(
+        convert.from_torch(state, "googlenet", without, (64, 64, 3), place=""), without, (64, 64, 3)
     )
-    assert arrays.keys() == weights.abstract(without, (64, 64, 3)).keys()
+    assert arrays.keys() == convert.abstract(without, (64, 64, 3)).keys()
 
 
 # --- what does not fit ---------------------------------------------------------------------------------------------
@@ -116,12 +116,12 @@ IMAGE = (64, 64, 3)
 
 @pytest.fixture
 def state() -> dict[str, np.ndarray]:
-    return weights.to_torch(random_variables(MODEL, IMAGE), "resnet", MODEL)
+    return convert.to_torch(random_variables(MODEL, IMAGE), "resnet", MODEL)
 
 
-def select(state: dict[str, np.ndarray], model: Any = MODEL, **options: Any) -> tuple[weights.Flat, list[str]]:
-    source = weights.from_torch(state, "resnet", model, IMAGE, place="x.pth")
-    return weights.select(source, model, IMAGE, **options)
+def select(state: dict[str, np.ndarray], model: Any = MODEL, **options: Any) -> tuple[convert.Flat, list[str]]:
+    source = convert.from_torch(state, "resnet", model, IMAGE, place="x.pth")
+    return convert.select(source, model, IMAGE, **options)
 
 
 def test_a_missing_array(state):
@@ -162,7 +162,7 @@ def test_another_head_stays_fresh_where_that_is_asked_for(state):
 
 def test_named_layers_alone_are_taken(state):
     arrays, fresh = select(state, resnet.Model("34", **SMALL), layers="conv1|bn1|conv2_[12]/.*")
-    assert {weights.layer_of(path).split("/")[0] for path in arrays} == {"conv1", "bn1", "conv2_1", "conv2_2"}
+    assert {convert.layer_of(path).split("/")[0] for path in arrays} == {"conv1", "bn1", "conv2_1", "conv2_2"}
     assert "fc" in fresh and "conv2_3/conv1" in fresh and "conv1" not in fresh
     with pytest.raises(UserError, match=r"no layer is called 'conv9'; there are: .*conv1"):
         select(state, layers="conv9")
@@ -175,21 +175,21 @@ def test_named_layers_alone_are_taken(state):
 
 def test_half_precision_is_widened(tmp_path):
     save_file({"fc.weight": np.float16([[0.5, -2.0]])}, tmp_path / "a.safetensors")
-    (value,) = weights.read(tmp_path / "a.safetensors").values()
+    (value,) = weight_files.read(tmp_path / "a.safetensors").values()
     assert value.dtype == np.float32 and value.tolist() == [[0.5, -2.0]]
 
 
 def test_bfloat16_too_and_what_is_no_weight_is_refused(tmp_path):
     save_file({"a": np.array([1.5], ml_dtypes.bfloat16)}, tmp_path / "a.safetensors")
-    assert weights.read(tmp_path / "a.safetensors")["a"].tolist() == [1.5]
+    assert weight_files.read(tmp_path / "a.safetensors")["a"].tolist() == [1.5]
     save_file({"a": np.array([1e300])}, tmp_path / "b.safetensors")
     with pytest.raises(UserError, match=r"b.safetensors: a has values that are not finite"):
-        weights.read(tmp_path / "b.safetensors")
+        weight_files.read(tmp_path / "b.safetensors")
 
 
 def test_an_exported_file_can_be_read_by_others(tmp_path):
     name, model, image = NETWORKS["lenet"]
-    weights.write(tmp_path / "a.safetensors", random_variables(model, image), name, model)
+    weight_files.write(tmp_path / "a.safetensors", random_variables(model, image), name, model)
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
@@ -217,28 +217,28 @@ def test_a_damaged_file_is_refused_by_name(kind, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(BROKEN[kind])
     with pytest.raises(UserError, match=r"^weights .*x.safetensors are damaged or no safetensors of float32, "):
-        weights.read(path)
+        weight_files.read(path)
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
     save_file({"fc.weight": np.float32([1, np.nan])}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=r"x.safetensors: fc.weight has values that are not finite"):
-        weights.read(tmp_path / "x.safetensors")
+        weight_files.read(tmp_path / "x.safetensors")
 
 
 def test_no_file_and_no_known_kind_of_file(tmp_path):
     with pytest.raises(UserError, match=r"there is no weights file .*none.pth to read: No such file"):
-        weights.read(tmp_path / "none.pth")
+        weight_files.read(tmp_path / "none.pth")
     (tmp_path / "x.h5").touch()
     with pytest.raises(UserError, match=r"one whole file is read, named .safetensors, .pth, .pt or .bin"):
-        weights.read(tmp_path / "x.h5")
+        weight_files.read(tmp_path / "x.h5")
 
 
 def test_without_torch_a_pth_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "x.pth").touch()
     with pytest.raises(UserError, match=r"takes PyTorch: pip install torch, or give the weights as .safetensors"):
-        weights.read(tmp_path / "x.pth")
+        weight_files.read(tmp_path / "x.pth")
 
 
 def test_torch_files(tmp_path, state):
@@ -249,14 +249,14 @@ def test_torch_files(tmp_path, state):
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "wrapped.pth")
     torch.save({k: v.bfloat16() for k, v in tensors.items()}, tmp_path / "half.pt")
     for name in ("plain.pth", "wrapped.pth"):
-        found = weights.read(tmp_path / name)
+        found = weight_files.read(tmp_path / name)
         assert found.keys() == state.keys()
         for key, value in found.items():
             np.testing.assert_array_equal(value, state[key])
-    assert all(value.dtype == np.float32 for value in weights.read(tmp_path / "half.pt").values())
+    assert all(value.dtype == np.float32 for value in weight_files.read(tmp_path / "half.pt").values())
     parameters = {key: torch.nn.Parameter(value) for key, value in tensors.items() if value.is_floating_point()}
     torch.save(parameters, tmp_path / "parameters.PTH")
-    assert weights.read(tmp_path / "parameters.PTH").keys() == state.keys()
+    assert weight_files.read(tmp_path / "parameters.PTH").keys() == state.keys()
     whole = (tmp_path / "plain.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.pth").touch()
@@ -279,7 +279,7 @@ def test_torch_files(tmp_path, state):
         "twice.pth": ": module.a and another tensor are both a",
     }.items():
         with pytest.raises(UserError, match=f"^weights .*{name} ?{message}"):
-            weights.read(tmp_path / name)
+            weight_files.read(tmp_path / name)
 
 
 @pytest.mark.fault("hostile: a weights file with code to run", "refused; nothing in it runs")
@@ -290,7 +290,7 @@ def test_hostile_files_are_refused_and_nothing_in_them_runs(tmp_path):
     faults.write_pickle(tmp_path / "pickle.pth", touched)
     for name in ("zip.pth", "pickle.pth"):
         with pytest.raises(UserError, match=f"{name} are no file of tensors alone: refused"):
-            weights.read(tmp_path / name)
+            weight_files.read(tmp_path / name)
     assert not touched.exists()
 
 
@@ -299,11 +299,11 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
     torch: Any = pytest.importorskip("torch", reason="writes files as torch does")
     torch.save({"fc.weight": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "one.pth")
     with pytest.raises(UserError, match=r"one.pth are damaged: its tensors declare 4,000,000,000,000 bytes, more than"):
-        weights.read(tmp_path / "one.pth")
+        weight_files.read(tmp_path / "one.pth")
     torch.save({"fc.weight": torch.zeros(5_000_000)}, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb:
         for entry in plain.infolist():
             bomb.writestr(entry.filename, plain.read(entry))
     assert (tmp_path / "bomb.pth").stat().st_size < 100_000
     with pytest.raises(UserError, match=r"bomb.pth are damaged: it would unpack to 20,00\d,\d+ bytes"):
-        weights.read(tmp_path / "bomb.pth")
+        weight_files.read(tmp_path / "bomb.pth")

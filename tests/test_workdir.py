@@ -18,7 +18,7 @@ from cnn_papers.runs import workdir
 
 HOLDING = """
 import pathlib, sys
-from cnn_papers.training import workdir
+from cnn_papers.runs import workdir
 with workdir.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

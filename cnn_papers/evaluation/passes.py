@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     enlarged: int
 
 
-def make_programs(model: Any, variables: Any, view: Any, mesh: jax.sharding.Mesh) -> Programs:
+def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding.Mesh) -> Programs:
     """The compiled programs of one network, made when first asked for: (score, mirrored, batch shape) -> program.
 
     A program takes variables and uint8 images [n, h, w, c]; it gives float32 [n, classes], summed over the views that
@@ -65,7 +65,7 @@ def make_programs(model: Any, variables: Any, view: Any, mesh: jax.sharding.Mesh
 
     def apply(score: Any, mirrored: bool, variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         pair = jnp.stack([image, image[:, :, ::-1]] if mirrored else [image], 1)  # beside each other: on one device
-        looks = view(pair.reshape(-1, *image.shape[1:]), jax.random.key(0))
+        looks = normalise(pair.reshape(-1, *image.shape[1:]), jax.random.key(0))
         total, count = score(model, variables, looks)
         return total.reshape(*pair.shape[:2], -1).sum(1), jnp.float32(count * pair.shape[1])
 

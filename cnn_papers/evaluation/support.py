@@ -38,7 +38,7 @@ def supported(
     text: str,
     model: Any,
     variables: Any,
-    view: Any,
+    normalise: Any,
     shape: tuple[int, ...],
     *,
     mirror: bool = True,
@@ -48,8 +48,8 @@ def supported(
 
     Args:
       text: `config.eval.protocol`; `mirror` and `precise_bn` are the keys beside it.
-      view: makes float images of uint8 ones.
-      shape: (h, w, c) that evaluation during training gives `view`.
+      normalise: makes float images of uint8 ones.
+      shape: (h, w, c) that evaluation during training gives `normalise`.
 
     Raises:
       UserError: a protocol that the network cannot serve, or batch statistics that it does not have.
@@ -60,25 +60,25 @@ def supported(
             name: tuple(part._replace(mirrored=False) for part in protocol) for name, protocol in protocols.items()
         }
     for name, protocol in protocols.items():
-        check(name, protocol, model, variables, view, shape)
+        check(name, protocol, model, variables, normalise, shape)
     if precise_bn and not variables.get("batch_stats"):
         raise UserError("config.eval.precise_bn: this network has no batch normalisation; set it to 0")
     return protocols
 
 
-def check(name: str, protocol: Protocol, model: Any, variables: Any, view: Any, shape: tuple[int, ...]) -> None:
+def check(name: str, protocol: Protocol, model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> None:
     """Raises UserError, which says what can be done, unless the network can take all views of a protocol.
 
-    `view` makes float images of uint8 ones, and `shape` (h, w, c) is what evaluation during training gives it.
+    `normalise` makes float images of uint8 ones, and `shape` (h, w, c) is what evaluation during training gives it.
     """
     for part in protocol:
-        if not _can(part.needs, model, variables, view, shape):
-            served = ", ".join(_served(model, variables, view, shape))
+        if not _can(part.needs, model, variables, normalise, shape):
+            served = ", ".join(_served(model, variables, normalise, shape))
             raise UserError(f"config.{KEY}: {name} needs {NEEDS[part.needs]}; this one can serve: {served}")
         for height, width in part.sizes:
             size = f"{height}×{width}"
             try:
-                image = _viewed(view, (height, width, shape[-1]))
+                image = _viewed(normalise, (height, width, shape[-1]))
             except UserError as error:
                 native = "×".join(map(str, shape[:2]))
                 raise UserError(
@@ -91,20 +91,20 @@ def check(name: str, protocol: Protocol, model: Any, variables: Any, view: Any, 
                 raise UserError(f"config.{KEY}: {name} has views of {size}: {str(error).splitlines()[0]}") from error
 
 
-def _served(model: Any, variables: Any, view: Any, shape: tuple[int, ...]) -> list[str]:
+def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:
     """The names of the protocols that the network can serve, at some sizes at least."""
     defaults = {name: make() for name, make in opstrings.functions(protocols).items()}
     return [
         name
         for name, protocol in defaults.items()
-        if all(_can(part.needs, model, variables, view, shape) for part in protocol)
+        if all(_can(part.needs, model, variables, normalise, shape) for part in protocol)
     ]
 
 
-def _can(needs: str, model: Any, variables: Any, view: Any, shape: tuple[int, ...]) -> bool:
+def _can(needs: str, model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> bool:
     """Whether a network has what `Part.needs` asks for."""
     if needs == "slide":
-        image = _viewed(view, shape)
+        image = _viewed(normalise, shape)
         larger = jax.ShapeDtypeStruct((1, 2 * image.shape[1], 2 * image.shape[2], image.shape[3]), jnp.float32)
         try:
             jax.eval_shape(lambda v, x: model.apply(v, x)[0], variables, larger)
@@ -113,5 +113,5 @@ def _can(needs: str, model: Any, variables: Any, view: Any, shape: tuple[int, ..
     return (needs != "offsets" or hasattr(model, "fine")) and (needs != "windows" or bool(getattr(model, "levels", ())))
 
 
-def _viewed(view: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(view, jax.ShapeDtypeStruct((1, *shape), np.uint8), jax.random.key(0))
+def _viewed(normalise: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(normalise, jax.ShapeDtypeStruct((1, *shape), np.uint8), jax.random.key(0))

@@ -12,12 +12,13 @@ import cv2
 import jax
 import numpy as np
 
-from cnn_papers import trained, zoo
+from cnn_papers import zoo
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.metrics import Finished
 from cnn_papers.runs import inputs, pictures
-from cnn_papers.trained import Trained
+from cnn_papers.weights import predictor, trained
+from cnn_papers.weights.trained import Trained
 
 SHOWN, MEASURED = 8, 256  # images in a picture, images that a distribution is of
 WIDE = 480  # pixels of a picture on the page, about
@@ -135,8 +136,8 @@ def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _outputs(network: Trained, layer: str, images: np.ndarray) -> np.ndarray:
     filled = np.concatenate([images, images[:1].repeat(-len(images) % network.mesh.size, 0)])
-    rows = np.asarray(trained.make_apply(network, layer)(network.variables, filled))[: len(images)]
-    trained.check_finite(rows, network)
+    rows = np.asarray(predictor.make_apply(network, layer)(network.variables, filled))[: len(images)]
+    predictor.check_finite(rows, network)
     return rows
 
 
@@ -144,7 +145,7 @@ def _ends(network: Trained, images: np.ndarray) -> dict[str, tuple[int, ...]]:
     """The shapes of the network's layers by name."""
 
     def look(variables: Any, image: Any) -> Any:
-        return network.model.apply(variables, network.view(image, jax.random.key(0)))
+        return network.model.apply(variables, network.normalise(image, jax.random.key(0)))
 
     _, ends = jax.eval_shape(look, network.variables, images)
     return {name: end.shape for name, end in ends.items()}

@@ -24,7 +24,7 @@ from cnn_papers.parallel import processes
 class Data(NamedTuple):
     """Both splits of a run on its mesh, with what their device operations need to know of the training images.
 
-    `augment` and `view` take (uint8 images [n, h, w, c], key) to the float32 images of training and of evaluation;
+    `augment` and `normalise` take (uint8 images [n, h, w, c], key) to the float32 images of training and of evaluation;
     `statistics` is None where neither asks for any.
     """
 
@@ -32,7 +32,7 @@ class Data(NamedTuple):
     held_out: Pipeline
     statistics: Statistics | None
     augment: DeviceTransform
-    view: DeviceTransform
+    normalise: DeviceTransform
 
 
 class Length(NamedTuple):
@@ -109,10 +109,10 @@ def _find_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics:
     before = before_whitening(data.eval_device, data.train_device)
     if before is None:
         return statistics
-    view = jax.jit(compose(before, statistics, key="data.eval_device", train=False))
+    transform = jax.jit(compose(before, statistics, key="data.eval_device", train=False))
 
     def images() -> Iterator[np.ndarray]:
-        return (np.asarray(view(part, jax.random.key(0))) for part in pipeline.images())
+        return (np.asarray(transform(part, jax.random.key(0))) for part in pipeline.images())
 
     return with_whitening(statistics, train, f"{data.eval_host} {before}", images)
 

@@ -48,12 +48,12 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     figures = inputs.open_statistics(split, config, mesh)
     pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=data.max_skips, resident="never")
     augment = compose(data.train_device, figures, key="data.train_device", train=True)
-    view = compose(data.eval_device, figures, key="data.eval_device", train=False)
+    normalise = compose(data.eval_device, figures, key="data.eval_device", train=False)
     batch = next(pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(1)))
     key, _ = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))  # as the train step derives it
     seen = np.asarray(jax.jit(augment)(batch["image"], key))[:IMAGES]
     pixels = np.asarray(batch["image"])[:IMAGES]
-    colours = contact_sheet.displayable(seen, np.asarray(jax.jit(view)(pixels, key)), pixels)
+    colours = contact_sheet.displayable(seen, np.asarray(jax.jit(normalise)(pixels, key)), pixels)
     sheet = contact_sheet.draw(colours, [split.class_names[label] for label in np.asarray(batch["label"])[:IMAGES]])
     with whole(path) as file:
         file.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())

@@ -11,7 +11,8 @@ from cnn_papers import files
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
-from cnn_papers.trained import Trained, check_finite, make_apply
+from cnn_papers.weights.predictor import check_finite, make_apply
+from cnn_papers.weights.trained import Trained
 
 
 def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:

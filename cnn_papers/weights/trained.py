@@ -2,15 +2,13 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from cnn_papers import weights, zoo
+from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.sources import find_builder, open_split
 from cnn_papers.errors import UserError
@@ -21,6 +19,7 @@ from cnn_papers.runs.checkpoint import read_model
 from cnn_papers.runs.workdir import read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
+from cnn_papers.weights import convert, weight_files
 
 
 class Trained(NamedTuple):
@@ -30,7 +29,7 @@ class Trained(NamedTuple):
       description: network, data set and where the weights come from, in words.
       config: the run's, as nested dictionaries.
       model, variables: to apply; the variables are replicated over `mesh`.
-      view: (uint8 images [n, h, w, c], key) to the float32 images of evaluation.
+      normalise: (uint8 images [n, h, w, c], key) to the float32 images of evaluation.
       image_shape: (h, w, c) of the images of evaluation.
       class_names: one for every output.
       step: of the checkpoint; 0 of weights from a file.
@@ -41,7 +40,7 @@ class Trained(NamedTuple):
     model: nn.Module
     variables: dict[str, Any]
     mesh: jax.sharding.Mesh
-    view: augment.DeviceTransform
+    normalise: augment.DeviceTransform
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     step: int = 0
@@ -55,7 +54,7 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     Raises:
       UserError: no run, no checkpoint, a damaged one.
     """
-    run, mesh = _read_run(folder), meshes.make_mesh()
+    run, mesh = open_run(folder), meshes.make_mesh()
     trained_on = run["config"]["data"]["name"]
     for key, value in (overrides or {}).items():
         *parents, last = key.split(".")
@@ -63,8 +62,8 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     config, data = run["config"], run["config"]["data"]
     model = zoo.build_model(config["model_name"], **config["model"])
     figures = statistics.load(folder / statistics.FILE) if augment.needs_statistics(data["eval_device"]) else None
-    view = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
-    place, step, variables = _read_variables(folder, run, model, mesh)
+    normalise = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
+    place, step, variables = read_variables(folder, run, model, mesh)
     network = f"{config['model_name']} '{config['model']['variant']}'"
     return Trained(
         f"{network} trained on {trained_on}, step {step} in {place}",
@@ -72,7 +71,7 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
         model,
         variables,
         mesh,
-        view,
+        normalise,
         tuple(run["eval_image"]),
         _padded(run["class_names"], config),
         step,
@@ -95,13 +94,13 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
     shape = inputs.configured_input(config, "train_host")
-    source = weights.from_torch(weights.read(path), config.model_name, model, shape, place=str(path))
-    arrays, _ = weights.select(source, model, shape)
+    source = convert.from_torch(weight_files.read(path), config.model_name, model, shape, place=str(path))
+    arrays, _ = convert.select(source, model, shape)
     return Trained(
         f"{config.model_name} '{config.model.variant}' with the weights of {path}",
         config.to_dict(),
         model,
-        processes.put(weights.put({}, arrays, model), meshes.replicated(mesh)),
+        processes.put(convert.put({}, arrays, model), meshes.replicated(mesh)),
         mesh,
         augment.compose(data.eval_device, None, key="data.eval_device", train=False),
         inputs.configured_input(config),
@@ -109,60 +108,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
     )
 
 
-def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
-    """The jitted (variables, uint8 images) -> probabilities, or the outputs of `layer`, in float32."""
-    model: Any = network.model
-    view = network.view
-    everywhere, over_data = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
-
-    def apply(variables: Any, image: jax.Array) -> jax.Array:
-        logits, ends = model.apply(variables, view(image, jax.random.key(0)))
-        if not layer:
-            return jax.nn.softmax(logits)
-        if layer not in ends:
-            raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(ends)}")
-        return ends[layer].astype(jnp.float32)
-
-    image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
-    jax.eval_shape(apply, network.variables, image)  # says at once that there is no such layer
-    return jax.jit(apply, in_shardings=(everywhere, over_data), out_shardings=over_data)
-
-
-def check_finite(rows: np.ndarray, network: Trained) -> None:
-    """Raises a UserError for outputs of `network` that are not finite."""
-    if not np.isfinite(rows).all():
-        raise UserError(f"outputs of {network.description} are not finite: its training diverged")
-
-
-def start(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> weights.Flat:
-    """The arrays that a run of `config` starts from, found in `config.init_from`: a file, or the folder of a run.
-
-    Says what is taken and what stays fresh. Raises a UserError before anything is taken where they do not fit.
-    """
-    place = pathlib.Path(config.init_from)
-    if place.is_dir():
-        run = _read_run(place)
-        donor = zoo.build_model(run["config"]["model_name"], **run["config"]["model"])
-        variables = _read_variables(place, run, donor, meshes.make_mesh())[2]
-        source = weights.from_variables(variables, donor, place=str(place))
-    else:
-        source = weights.from_torch(weights.read(place), config.model_name, model, image_shape, place=str(place))
-    arrays, fresh = weights.select(source, model, image_shape, layers=config.init_layers, other_head=True)
-    taken = len({weights.layer_of(path) for path in arrays})
-    print(f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
-    return arrays
-
-
-def put_in(state: State, arrays: weights.Flat, model: nn.Module) -> State:
-    """A fresh `state` of `model` with `arrays`, as `start` gives them, in their places; unchanged if there are none."""
-    if not arrays:
-        return state
-    variables = weights.put({"params": state.params, "batch_stats": state.batch_stats}, arrays, model)
-    new = state._replace(**variables, ema=state.ema and variables["params"])
-    return processes.put(new, jax.tree.map(lambda old: old.sharding, state))
-
-
-def _read_run(folder: pathlib.Path) -> dict[str, Any]:
+def open_run(folder: pathlib.Path) -> dict[str, Any]:
     run = read_run(folder)
     if run is None:
         raise UserError(f"there is no run in {folder}: give the folder of a training")
@@ -171,7 +117,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
     return run
 
 
-def _read_variables(
+def read_variables(
     folder: pathlib.Path, run: dict[str, Any], model: nn.Module, mesh: jax.sharding.Mesh
 ) -> tuple[pathlib.Path, int, dict[str, Any]]:
     """Which checkpoints, the step, and its variables over `mesh`."""

@@ -1,0 +1,119 @@
+"""Puts the pieces of one run together from its config, and keeps what predicting from it takes."""
+
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from cnn_papers import counting, zoo
+from cnn_papers.data import statistics
+from cnn_papers.evaluation import run_analyses, single_view, support
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.runs import inputs, summary, workdir
+from cnn_papers.runs.checkpoint import evaluated
+from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.training import placement
+from cnn_papers.training.optim import OptimizerSettings
+from cnn_papers.training.step import DeviceTransform, StepSettings, make_predict_step
+
+
+class Run(NamedTuple):
+    """The pieces of a run that stay the same from its first step to its last; `eval_step` is jitted."""
+
+    config: Any
+    folder: pathlib.Path
+    model: nn.Module
+    data: inputs.Data
+    length: inputs.Length
+    training: placement.Training
+    eval_step: Any
+
+    @property
+    def eval_batch_size(self) -> int:
+        """How many images are evaluated at once."""
+        return self.config.eval.batch_size or self.config.batch_size
+
+
+def assemble(config: Any, folder: pathlib.Path) -> Run:
+    """Puts everything together that `config` names, checks it and prints the start-up summary; writes nothing."""
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
+    model = zoo.build_model(config.model_name, **config.model)
+    data = inputs.open_data(config, mesh)
+    length = inputs.run_length(config, len(data.train))
+    training = configured_training(config, model, data.train.image_shape, data.augment, mesh, length)
+    variables = evaluated(training.abstract.params, training.abstract.batch_stats, training.abstract.ema)
+    eval_step = jax.jit(
+        single_view.make_step(make_predict_step(training.net, data.normalise)),
+        in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
+        out_shardings=meshes.replicated(mesh),
+    )
+    inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
+    seen = (model, variables, data.normalise, data.held_out.image_shape)
+    tests = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
+    support.supported(config.eval.protocol, *seen, **tests)
+    run_analyses.check(config.eval.analyses, *seen)
+    summary.show(config, counting.count(model, data.train.image_shape), data, length.total, mesh, folder)
+    return Run(config, folder, model, data, length, training, eval_step)
+
+
+def configured_training(
+    config: Any,
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    augment: DeviceTransform,
+    mesh: jax.sharding.Mesh,
+    length: inputs.Length,
+) -> placement.Training:
+    """The train step of `config` for images of `image_shape` (h, w, c), as `placement.make_training` makes it."""
+    return placement.make_training(
+        model,
+        image_shape,
+        mesh,
+        augment,
+        OptimizerSettings.from_config(config),
+        StepSettings.from_config(config),
+        batch_size=config.batch_size,
+        steps_per_epoch=length.per_epoch,
+        total_steps=length.total,
+        shard_params=config.mesh.shard_params,
+    )
+
+
+def keep(run: Run) -> None:
+    """Writes `run.json` and the statistics, so that predicting from the run does not need its data set.
+
+    Raises:
+      UserError: the disk has no room for the checkpoints of the run.
+    """
+    workdir.check_space(run.folder, summary.tree_bytes(run.training.abstract), run.config.checkpoint.keep)
+    train, held_out = run.data.train, run.data.held_out
+    facts = {
+        "class_names": train.split.class_names,
+        "train_image": train.image_shape,
+        "eval_image": held_out.image_shape,
+        "machine": workdir.describe_machine(),
+        "total_steps": run.length.total,
+    }
+    workdir.write_run(run.folder, run.config.to_dict(), facts)
+    if run.data.statistics is not None:
+        statistics.save(run.folder / statistics.FILE, run.data.statistics)
+
+
+def is_finished(run: Run, step: int) -> bool:
+    """Tells whether the last step has been taken, and evaluated too."""
+    evaluations = [row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row]
+    return step >= run.length.total and (step in evaluations or not run.length.evaluates(step))
+
+
+def compile_steps(run: Run, key: jax.Array) -> None:
+    """Compiles the train and evaluation steps ahead, while a signal may still end the process at once.
+
+    Analyses are small and are compiled when they first run.
+    """
+    data, abstract = run.data, run.training.abstract
+    for batch in data.train.batch_shapes(run.config.batch_size):
+        run.training.step.lower(abstract, batch, key).compile()
+    (batch,) = data.held_out.batch_shapes(run.eval_batch_size, mask=True)
+    run.eval_step.lower(evaluated(abstract.params, abstract.batch_stats, abstract.ema), batch).compile()

@@ -1,0 +1,46 @@
+"""The weights that a run starts from: `config.init_from`, a file or the folder of a run."""
+
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnn_papers import zoo
+from cnn_papers.parallel import mesh as meshes
+from cnn_papers.parallel import processes
+from cnn_papers.training.step import State
+from cnn_papers.weights import convert, trained, weight_files
+
+
+def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert.Flat:
+    """The arrays by path that a run of `config` starts from: those of `config.init_from`, none where it is empty.
+
+    Prints what is taken and what stays fresh.
+
+    Raises:
+      UserError: arrays that do not fit the network.
+    """
+    if not config.init_from:
+        return {}
+    place = pathlib.Path(config.init_from)
+    if place.is_dir():
+        run = trained.open_run(place)
+        donor = zoo.build_model(run["config"]["model_name"], **run["config"]["model"])
+        variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
+        source = convert.from_variables(variables, donor, place=str(place))
+    else:
+        source = convert.from_torch(weight_files.read(place), config.model_name, model, image_shape, place=str(place))
+    arrays, fresh = convert.select(source, model, image_shape, layers=config.init_layers, other_head=True)
+    taken = len({convert.layer_of(path) for path in arrays})
+    print(f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    return arrays
+
+
+def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:
+    """Returns a fresh `state` of `model` with `arrays` of `read` in their places; unchanged if there are none."""
+    if not arrays:
+        return state
+    variables = convert.put({"params": state.params, "batch_stats": state.batch_stats}, arrays, model)
+    new = state._replace(**variables, ema=state.ema and variables["params"])
+    return processes.put(new, jax.tree.map(lambda old: old.sharding, state))
