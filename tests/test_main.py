@@ -174,7 +174,7 @@ PIECES = [
     ("--config.init_from=none.pth", "there is no weights file none.pth to read: No such file"),
     ("--config.init_layers=conv1", "config.init_layers says what to take of config.init_from, which is empty"),
     ("--config.model.num_classes=0", "config.model.num_classes=0 must be positive"),
-    ("--config.mesh.column=2", "config.mesh.column=2: resnet has no columns; alexnet, vgg have"),
+    ("--config.mesh.column=2", "config.mesh.column=2: this network has no columns; 1 disables column parallelism"),
     ("--config.mesh.column=9", "config.mesh.column=9, but there are 8 devices; 1 has no such axis"),
     ("--config.optim.bn_group=7", "config.optim.bn_group=7 does not divide the batch of 64"),
     ("--weights=a.pth", "--weights goes with --mode=eval and without --workdir"),

@@ -265,9 +265,9 @@ def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
         config.optim.schedule = "plateau(0.1, patience=0)"  # its state follows the evaluations
         config.eval.analyses = "response_std"
         config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
-        return train.train_and_evaluate(config, tmp_path / name)
+        return train.train_and_evaluate(config, tmp_path / name).code
 
-    assert run("golden") == train.DONE
+    assert run("golden") == 0
     evaluations, original = [], pipeline.Pipeline.eval_batches
 
     def eval_batches(self, batch_size):
@@ -284,7 +284,7 @@ def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     rows = read_rows(tmp_path / "ours" / METRICS)
     assert step not in [row["step"] for row in rows if "val/loss" in row]
     assert step == max(int(path.name) for path in (tmp_path / "ours" / "checkpoints").iterdir())
-    assert run("ours") == train.DONE
+    assert run("ours") == 0
     evaluated = [row for row in read_rows(tmp_path / "ours" / METRICS) if "val/loss" in row]
     assert [row["step"] for row in evaluated] == [4, 8, 9]
     assert all(row["analysis/response_std"] > 0 for row in evaluated)
@@ -357,10 +357,10 @@ def test_while_there_is_nothing_to_save_a_signal_ends_the_process_in_order(numbe
 def test_what_holds_up_the_exit_is_cut_short():
     code = """if True:
         import signal, time
-        from cnn_papers.training import stop
-        stop.TIDY_UP_S = 0.5
+        from cnn_papers.runs import signals
+        signals.TIDY_UP_S = 0.5
         try:
-            with stop.stop_on_signal():
+            with signals.stop_on_signal():
                 try:
                     signal.raise_signal(signal.SIGTERM)
                 finally:
