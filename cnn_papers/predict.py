@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from cnn_papers import doors
-from cnn_papers.data.sources import IMAGE_SUFFIXES
+from cnn_papers.data.folders import IMAGE_SUFFIXES
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
 from cnn_papers.weights import features, trained

@@ -46,7 +46,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Where data, statistics and compiled programs of a module's runs stand, in processes of their own."""
-    from cnn_papers.data.sources import make_digits  # here: most tests need none
+    from cnn_papers.data.tfds import make_digits  # here: most tests need none
 
     folder = tmp_path_factory.mktemp("home")
     make_digits("digits", str(folder / "tfds"))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cnn_papers.data.pipeline import Pipeline
-from cnn_papers.data.sources import Split
+from cnn_papers.data.split import Split
 from cnn_papers.parallel import hosts
 from cnn_papers.parallel import mesh as meshes
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from cnn_papers.data import digits
-from cnn_papers.data.sources import find_builder
+from cnn_papers.data.tfds import find_builder
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from cnn_papers.data.sources import make_digits
+from cnn_papers.data.tfds import make_digits
 from cnn_papers.parallel import hosts
 from cnn_papers.runs.rows import METRICS, read_rows
 

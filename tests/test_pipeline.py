@@ -17,7 +17,8 @@ import pytest
 
 from cnn_papers.data import host_ops, pipeline
 from cnn_papers.data.pipeline import Pipeline
-from cnn_papers.data.sources import Split, open_split
+from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 

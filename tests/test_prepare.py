@@ -20,9 +20,10 @@ from commands import exit_code
 from tensorflow_datasets.core.download import extractor
 
 from cnn_papers import prepare
-from cnn_papers.data import host_ops, shrink
+from cnn_papers.data import download, host_ops, shrink
 from cnn_papers.data.convert import write_shard
-from cnn_papers.data.sources import make_digits, open_split
+from cnn_papers.data.sources import open_split
+from cnn_papers.data.tfds import make_digits
 from cnn_papers.errors import UserError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -174,7 +175,7 @@ def test_imagenet_says_which_archives_it_needs_and_where(tmp_path):
 
 
 def test_imagenet_with_its_archives_asks_for_space_then_for_tensorflow(tmp_path, monkeypatch):
-    for name, size in prepare._IMAGENET_ARCHIVES:
+    for name, size in download._IMAGENET_ARCHIVES:
         with open(tmp_path / name, "wb") as file:
             file.truncate(size)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=309_000_000_000))

@@ -12,7 +12,7 @@ from random_variables import random_variables
 from cnn_papers import counting, opstrings
 from cnn_papers.data import host_ops, progress
 from cnn_papers.data.pipeline import Pipeline
-from cnn_papers.data.sources import Split
+from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, protocols, scores, support, views
 from cnn_papers.models import overfeat, spp, vgg

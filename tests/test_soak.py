@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from processes import TINY, assert_same_run, start
 
-from cnn_papers.data.sources import make_digits
+from cnn_papers.data.tfds import make_digits
 
 MINUTES = float(os.environ.get("CNN_PAPERS_SOAK_MINUTES", "30"))
 SEED = 0

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cnn_papers.data import sources
 from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 
 MNIST_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -43,7 +43,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def _labels(split: sources.Split) -> list[int]:
+def _labels(split: Split) -> list[int]:
     return [example["label"] for example in split.examples[:]]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cnn_papers.data import progress, statistics
-from cnn_papers.data.sources import Split, open_split
+from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import Split
 from cnn_papers.data.statistics import Statistics, compute, compute_whitening, load_or_compute, with_whitening
 from cnn_papers.errors import UserError
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from cnn_papers.data import host_ops, prefetch
-from cnn_papers.data.sources import DamagedExample, Split
+from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse
 

@@ -16,8 +16,8 @@ import cv2
 
 from cnn_papers.data import host_ops
 from cnn_papers.data.convert import check_space, shard_files, write_shard
+from cnn_papers.data.folders import folder_splits, image_files
 from cnn_papers.data.progress import reported
-from cnn_papers.data.sources import folder_splits, image_files
 from cnn_papers.errors import UserError
 from cnn_papers.files import whole
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.progress import reported
-from cnn_papers.data.sources import DamagedExample, Split
+from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
 
 FILE = "statistics.npz"  # a run keeps its own under this name

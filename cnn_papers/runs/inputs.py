@@ -13,7 +13,8 @@ from cnn_papers import zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import DeviceTransform, before_whitening, compose, needs_statistics
 from cnn_papers.data.pipeline import Pipeline
-from cnn_papers.data.sources import Split, open_split
+from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import Split
 from cnn_papers.data.statistics import Statistics, Whitening, load_or_compute, with_whitening
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse

@@ -10,7 +10,8 @@ import jax
 
 from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
-from cnn_papers.data.sources import find_builder, open_split
+from cnn_papers.data.sources import open_split
+from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes

@@ -1,0 +1,111 @@
+"""Opens a folder of images, one sub-folder a class."""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cnn_papers.data.split import DamagedExample, Split
+from cnn_papers.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+_HELD_OUT = ("val", "validation", "valid", "test")  # what people call the sub-folder that is not trained on
+
+
+class _FolderExamples(Sequence):
+    """Image files below one folder; the first part of a file's path is its class."""
+
+    def __init__(self, folder: pathlib.Path, files: list[str], class_names: Sequence[str]):
+        self._folder, self._files = folder, files
+        self._labels = {name: i for i, name in enumerate(class_names)}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        file = self._files[index]
+        try:
+            image = (self._folder / file).read_bytes()
+        except OSError as error:
+            raise DamagedExample(f"cannot read {self._folder / file}: {error.strerror}") from error
+        return {"image": image, "label": self._labels[file.split("/")[0]], "id": file}
+
+
+def folder_splits(path: str) -> dict[str, pathlib.Path]:
+    """The folder of every split of a folder of images: of PATH/train and PATH/val, or {'train': PATH}."""
+    root = pathlib.Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise UserError(f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class")
+    found = _subfolders(root)
+    splits = [name for name in found if name in ("train", *_HELD_OUT)]
+    if splits and (splits == found or ("train" in splits and _subfolders(root / "train"))):
+        return {name: root / name for name in splits}
+    return {"train": root}
+
+
+def open_folder(path: str, split: str) -> Split:
+    folders = folder_splits(path)
+    parsed = re.fullmatch(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not parsed:
+        raise UserError(f"cannot read the split {split!r}: write for example train, val, train[:90%] or train[:1000]")
+    base, start, stop = parsed.groups()
+    if base in _HELD_OUT and base not in folders:
+        base = next((name for name in _HELD_OUT if name in folders), base)
+    if base not in folders:
+        slices = "" if len(folders) > 1 else "; take fractions of it, such as train[:90%] and train[90%:]"
+        raise UserError(f"{path} has no split {base!r}: it has {', '.join(folders)}{slices}")
+    folder = folders[base]
+    class_names = _subfolders(folders.get("train", folder))
+    if unknown := sorted(set(_subfolders(folder)) - set(class_names)):
+        raise UserError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
+    files = image_files(folder)
+    chosen = files[_bound(start, len(files), 0, split, folder) : _bound(stop, len(files), len(files), split, folder)]
+    if not chosen:
+        raise UserError(f"split {split!r} of {folder} is empty: the folder has {len(files):,} images")
+    full_name = f"folder:{path}[{base}{split[len(parsed[1]) :]}]"
+    return Split(full_name, _FolderExamples(folder, chosen, class_names), tuple(class_names), str(folder))
+
+
+def _subfolders(folder: pathlib.Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_files(folder: pathlib.Path) -> list[str]:
+    """Paths of all images relative to `folder`, `/` between the parts, in an order that mixes the classes.
+
+    The order is that of the paths' SHA-256: the same on every machine, and a file more or less moves no other pair of
+    files. Hidden files and folders are left out, and links to folders below a class folder are not followed.
+    """
+    names = _subfolders(folder)
+    if not names:
+        raise UserError(f"{folder} has no class sub-folders: put the images of each class in a folder of its own")
+    files = []
+    for name in names:
+        before = len(files)
+        for parent, folders, entries in os.walk(folder / name):
+            folders[:] = [entry for entry in folders if not entry.startswith(".")]
+            images = [e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and not e.startswith(".")]
+            place = pathlib.Path(parent).relative_to(folder).as_posix()
+            files.extend(f"{place}/{image}" for image in images)
+        if len(files) == before:
+            raise UserError(f"class folder {folder / name} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+
+
+def _bound(text: str | None, count: int, default: int, split: str, folder: pathlib.Path) -> int:
+    """One end of a slice such as `90%`, `-10%` or `1000` as an index in 0…count."""
+    if not text:
+        return default
+    value = int(text.rstrip("%"))
+    if text.endswith("%"):
+        value = round(value * count / 100) if abs(value) <= 100 else count + 1
+    index = value + count if value < 0 else value
+    if not 0 <= index <= count:
+        raise UserError(f"split {split!r} reaches beyond the {count:,} images of {folder}")
+    return index

@@ -1,0 +1,176 @@
+"""Opens data sets that TFDS knows, prepared as array_record; reading them needs no TensorFlow."""
+
+import bisect
+import contextlib
+import difflib
+import importlib
+import io
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from cnn_papers.data.split import DamagedExample, Split
+from cnn_papers.errors import UserError
+
+_ID_FEATURES = ("id", "file_name", "image/filename", "filename")
+
+
+_READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)  # what array_record and TFDS raise on damaged files
+
+
+def open_tfds(name: str, split: str, data_dir: str) -> Split:
+    """Opens a split of a data set that TFDS knows, as `sources.open_split` does."""
+    import tensorflow_datasets as tfds  # here and below: half a second, and absent where only synthetic data is used
+
+    builder = find_builder(name, data_dir)
+    _check_features(name, builder.info.features)
+    if builder.name == "digits" and not builder.info.initialized:
+        builder = make_digits(name, data_dir)
+    if not is_readable(builder):
+        form = builder.info.file_format.value
+        state = f"prepared only as {form}, not as array_record," if builder.info.initialized else "not prepared"
+        raise UserError(f"{name} is {state} in {builder.data_path}: run {prepare_command(name, data_dir)}")
+    shards = _shards(name, split, builder)
+    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    for path, _ in shards:
+        if not os.path.exists(path):
+            raise UserError(
+                f"{path} is missing: remove {builder.data_path}, then run {prepare_command(name, data_dir)}"
+            )
+    id_feature = next((feature for feature in _ID_FEATURES if feature in builder.info.features), None)
+    full_name = f"{name}[{split}]"
+    examples = _TfdsExamples(source, full_name, id_feature, shards)
+    return Split(full_name, examples, tuple(builder.info.features["label"].names), str(builder.data_path))
+
+
+class _TfdsExamples(Sequence):
+    """The examples of a TFDS data source; an error names the file that cannot be read."""
+
+    def __init__(self, source: Any, name: str, id_feature: str | None, shards: list[tuple[str, int]]):
+        self._source, self._name, self._id_feature = source, name, id_feature
+        self._files = [path for path, _ in shards]
+        self._ends = list(itertools.accumulate(length for _, length in shards))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = range(len(self))[index]  # an int or, of a slice, a range; raises IndexError
+        return self._one(chosen) if isinstance(chosen, int) else self.__getitems__(chosen)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples at `indices`, which is faster than one by one."""
+        try:
+            records = self._source.__getitems__(list(indices))
+            return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
+        except _READ_ERRORS:
+            return [self._one(i) for i in indices]  # slower, and says which record it is
+
+    def _one(self, index: int) -> dict[str, Any]:
+        try:
+            return self._example(index, self._source[index])
+        except _READ_ERRORS as error:
+            file = self._files[bisect.bisect(self._ends, index)]
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DamagedExample(
+                f"cannot read example {index} of {self._name}: {file} is damaged, remove its folder and prepare it"
+                f" again ({reason})"
+            ) from error
+
+    def _example(self, index: int, record: bytes) -> dict[str, Any]:
+        found = _parse_example(record)
+        key = found[self._id_feature].bytes_list.value[0].decode() if self._id_feature else f"{self._name}:{index}"
+        return {"image": found["image"].bytes_list.value[0], "label": found["label"].int64_list.value[0], "id": key}
+
+
+def find_builder(name: str, data_dir: str = "") -> Any:
+    """The TFDS builder of `name`, whether prepared or not; UserError for a name or configuration that is not there."""
+    import tensorflow_datasets as tfds
+
+    importlib.import_module("cnn_papers.data.digits")  # registers `digits` with TFDS
+    try:
+        return tfds.builder(name, data_dir=os.path.expanduser(data_dir) if data_dir else None)
+    except tfds.core.DatasetNotFoundError:
+        near = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(with_community_datasets=False))
+        hint = f"did you mean {', '.join(near)}?" if near else "see https://www.tensorflow.org/datasets/catalog"
+        raise UserError(f"no data set is called {name!r}: {hint} (your own images: folder:PATH)") from None
+    except (ValueError, AssertionError, TypeError, ImportError) as error:
+        base, *config = re.split(r"[/:]", name)[: 1 + ("/" in name)]
+        known = base in tfds.list_builders(with_community_datasets=False)
+        configs = list(tfds.builder_cls(base).builder_configs) if known else []
+        hint = str(error).splitlines()[0]
+        if known and config and config[0] not in configs:
+            listed = ", ".join(f"{base}/{each}" for each in configs)
+            hint = f"there is {listed}" if listed else f"{base} has no configurations"
+        raise UserError(f"no data set is called {name!r}: {hint}") from error
+
+
+def make_digits(name: str, data_dir: str = "") -> Any:
+    """Writes the embedded `digits` or `digits/scenes` and returns its builder; safe when several processes do so."""
+    builder = find_builder(name, data_dir)
+    print(f"making {name} in {builder.data_path} (once, seconds, no download)", flush=True)
+    quiet = io.StringIO()  # TFDS announces a download of unknown size
+    reason = "the folder exists but holds no data set: remove it"
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            builder.download_and_prepare()
+    except OSError as error:  # TFDS renames a finished folder into place: only the first of several processes can
+        reason = str(error)
+    builder = find_builder(name, data_dir)
+    if not builder.info.initialized:
+        raise UserError(f"cannot make {name} in {builder.data_path}: {reason}, or choose another data_dir")
+    return builder
+
+
+def is_readable(builder: Any) -> bool:
+    """Whether a builder's data is on disk as array_record, alone or beside another format."""
+    info = builder.info.as_proto  # `info.alternative_file_formats` itself is not restored from disk (TFDS 4.9.10)
+    return builder.info.initialized and "array_record" in (info.file_format, *info.alternative_file_formats)
+
+
+def prepare_command(name: str, data_dir: str = "") -> str:
+    """The command line that prepares `name`."""
+    option = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
+    return f"python -m cnn_papers.prepare {shlex.quote(name)}{option}"
+
+
+def _check_features(name: str, features: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    kinds = {key: features[key] for key in features} if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not isinstance(kinds.get("image"), tfds.features.Image):
+        raise UserError(f"{name} has no `image` (it has {', '.join(kinds) or 'no named features'}): choose another")
+    if not isinstance(kinds.get("label"), tfds.features.ClassLabel):
+        raise UserError(f"{name} has no single label per image (it has {', '.join(kinds)}): it is for detection")
+
+
+def _parse_example(record: bytes) -> Any:
+    """A serialized tf.train.Example's features by name; TFDS's own parser takes as long as decoding a small PNG."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    messages: Any = tf_example_pb2  # its classes are made when it is imported
+    try:
+        return messages.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise ValueError(f"it is no tf.train.Example: {error}") from error
+
+
+def _shards(name: str, split: str, builder: Any) -> list[tuple[str, int]]:
+    """The files of a split with the number of its examples in each."""
+    if builder.info.file_format.value != "array_record":  # the first of two formats on disk
+        builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
+    splits = builder.info.splits
+    known = ", ".join(f"{key} ({info.num_examples:,})" for key, info in splits.items())
+    try:
+        shards = [(part.filename, part.take) for part in splits[split].file_instructions]
+    except (ValueError, AssertionError):
+        raise UserError(
+            f"{name} has no split {split!r}: it has {known} and slices of these such as train[:90%]"
+        ) from None
+    if not shards or any(length <= 0 for _, length in shards):
+        raise UserError(f"split {split!r} of {name} is empty: it has {known}")
+    return shards
