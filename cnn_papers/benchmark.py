@@ -15,100 +15,24 @@ measure together as `main` runs: MODULE=cnn_papers.benchmark launch/local.sh 2 -
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import pathlib
-import resource
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
 
-from cnn_papers import describe_mesh, doors, workload
-from cnn_papers.benchmarks import saving, scaling, versus, wording
+from cnn_papers import doors
+from cnn_papers.benchmarks import saving, scaling, timing, torchvision, traffic, wording, workload
+from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.parallel import processes
 from cnn_papers.runs import compile_cache
-from cnn_papers.workload import Workload
 
 MEASURES = ("start", "step", "input", "saving")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
-WINDOWS = 5
-Contender = Callable[[int], None]  # works through so many batches and returns when they are done
-
-
-class Speed(NamedTuple):
-    """Images a second: the median of the windows, and every window."""
-
-    images_per_second: float
-    windows: list[float]
-
-
-class Memory(NamedTuple):
-    """Bytes, and of what."""
-
-    bytes: int
-    of: str
-
-
-def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
-    """The speed of every contender over `seconds`, in windows taken in turns so that all see the same machine."""
-    batches = {}
-    for name, run in contenders.items():
-        run(2)  # compiles, fills caches
-        taken = _timed(run, 2)
-        batches[name] = processes.broadcast(functools.partial(max, 1, round(2 * seconds / WINDOWS / taken)))
-    windows: dict[str, list[float]] = {name: [] for name in contenders}
-    for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
-        windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
-    return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
-
-
-def _timed(run: Contender, batches: int) -> float:
-    began = time.perf_counter()
-    run(batches)
-    return time.perf_counter() - began
-
-
-def peak_memory() -> Memory:
-    """The most in use so far, where the backend counts it: of the device with the most. Else of this process."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    if all("peak_bytes_in_use" in stat for stat in stats):
-        return Memory(max(stat["peak_bytes_in_use"] for stat in stats), "of the fullest device")
-    unit = 1 if sys.platform == "darwin" else 1024
-    bytes_used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Memory(bytes_used, "of the whole process, compiling included")
-
-
-def first_step_seconds(work: Workload) -> dict[str, float]:
-    """From the start of a fresh process to the end of its first step: with an empty compilation cache, and again."""
-    code = "import sys; from cnn_papers import benchmark; benchmark.take_first_step(sys.argv[1])"
-    command, seconds = [sys.executable, "-c", code, work.as_text()], {}
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
-        for name in ("cold", "warm"):
-            began = time.time()
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise UserError(f"the process that takes one step failed: {reason}")
-            seconds[name] = float(done.stdout.split()[-1]) - began
-    return seconds
-
-
-def take_first_step(text: str) -> None:
-    """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
-    compile_cache.use_compile_cache()
-    workload.make_trainer(workload.from_text(text))(1)
-    print(time.time())
 
 
 def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, Any]:
@@ -117,9 +41,9 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
     network, bfloat16 = workload.network(work), work.model["dtype"] == "bfloat16"
     contenders = {"ours": workload.make_trainer(work)}
     contenders["ours"](1)
-    results: dict[str, Any] = {"peak_memory": peak_memory()._asdict()}
+    results: dict[str, Any] = {"peak_memory": timing.peak_memory()._asdict()}
     if torch_name:
-        contenders["torch"] = versus.make_trainer(
+        contenders["torch"] = torchvision.make_trainer(
             torch_name,
             **workload.synthetic_batch(work),
             num_classes=workload.num_classes(work),
@@ -130,13 +54,13 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
             platform=jax.default_backend(),
             threads=_threads(),
         )
-    speeds = measure(contenders, work.batch_size, seconds)
+    speeds = timing.measure(contenders, work.batch_size, seconds)
     rate = speeds["ours"].images_per_second
     flops = 3 * 2 * network.macs * rate  # the backward pass costs twice the forward pass
     results["train_step"] = {**speeds["ours"]._asdict(), "model_flops_per_second": flops}
     if torch_name:
         ratio = rate / speeds["torch"].images_per_second
-        what = versus.description(torch_name, bfloat16=bfloat16)
+        what = torchvision.description(torch_name, bfloat16=bfloat16)
         results["torchvision"] = {**speeds["torch"]._asdict(), "what": what, "ratio": ratio}
     return results
 
@@ -145,12 +69,14 @@ def input_results(config: Any, seconds: float, against: list[str], growth_batche
     """Speed at which training batches of `config` come to the devices, or why it cannot be measured."""
     if config is None:
         return {"not_measured": "a network alone has no data; name a recipe with --config"}
-    from cnn_papers.benchmarks import feeding
+    from cnn_papers.benchmarks import input_speed
 
     _say("measuring the input pipeline")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the embedded data set says when it is made
-            return feeding.results(config, functools.partial(measure, seconds=seconds), against, growth_batches)
+            return input_speed.results(
+                config, functools.partial(timing.measure, seconds=seconds), against, growth_batches
+            )
     except UserError as error:
         if against:
             raise
@@ -169,7 +95,7 @@ def main(argv: list[str]) -> None:
     if (values.num_processes or 1) > 1:
         raise UserError("several processes measure a mesh together: add --mesh=data:N")
     config, work = _workload()
-    torch_name = versus.torch_name(work.model_name, work.model["variant"]) if values.versus else ""
+    torch_name = torchvision.torch_name(work.model_name, work.model["variant"]) if values.versus else ""
     if torch_name:  # JAX would take most of a GPU's memory at its start, and torch trains on one device
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         work = work._replace(devices=1)
@@ -178,7 +104,7 @@ def main(argv: list[str]) -> None:
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
         _say("starting two fresh processes that take one step")
-        first = {"first_step_seconds": first_step_seconds(work)}
+        first = {"first_step_seconds": timing.first_step_seconds(work)}
     results = _facts(work) | {"load_average": load} | first
     if "step" in values.measure or torch_name:
         results |= step_results(work, torch_name, values.seconds)
@@ -196,13 +122,13 @@ def _over_meshes() -> None:
     values = flags.FLAGS
     _, work = _workload()
     if values.topology:
-        found = [describe_mesh.report(*describe_mesh.compiled_only(work, values.mesh, values.topology))]
+        found = [traffic.report(*traffic.compiled_only(work, values.mesh, values.topology))]
     else:
         shapes = scaling.parse(values.mesh)
         scaling.prepare(shapes)
         with doors.joined_hosts():
             compile_cache.use_compile_cache()
-            found = scaling.results(work, shapes, functools.partial(measure, seconds=values.seconds))
+            found = scaling.results(work, shapes, functools.partial(timing.measure, seconds=values.seconds))
     results = _network_facts(work) | {"cpu_threads": _threads(), "meshes": found}
     print(json.dumps(results, indent=1) if values.json else wording.of_meshes(results))
 

@@ -51,12 +51,12 @@ def as_text(network: Network) -> str:
 
 def _step(config: Any, size: tuple[int, ...]) -> str:
     """The train step over `--mesh`, on fake devices or those of `--topology`."""
-    from cnn_papers import describe_mesh, workload
+    from cnn_papers.benchmarks import traffic, workload
     from cnn_papers.runs import inputs
 
     work = workload.from_config(config, size or inputs.configured_input(config, "train_host"))
-    work, devices = describe_mesh.compiled_only(work, flags.FLAGS.mesh, flags.FLAGS.topology)
-    return describe_mesh.as_text(describe_mesh.report(work, devices))
+    work, devices = traffic.compiled_only(work, flags.FLAGS.mesh, flags.FLAGS.topology)
+    return traffic.as_text(traffic.report(work, devices))
 
 
 def as_markdown(network: Network) -> str:

@@ -16,8 +16,8 @@ import pytest
 from commands import exit_code
 from compiling import hasty_compiler
 
-from cnn_papers import benchmark, workload, zoo
-from cnn_papers.benchmarks import versus, wording
+from cnn_papers import benchmark, zoo
+from cnn_papers.benchmarks import timing, torchvision, wording, workload
 from cnn_papers.errors import UserError
 from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.step import StepSettings
@@ -63,7 +63,7 @@ class Machine:
     def __init__(self, seconds: dict[str, list[float]]):
         self.now, self.calls, self.seconds = 0.0, [], seconds
 
-    def contender(self, name: str) -> benchmark.Contender:
+    def contender(self, name: str) -> timing.Contender:
         def run(batches: int) -> None:
             earlier = sum(called == name for called, _ in self.calls)
             self.calls.append((name, batches))
@@ -75,7 +75,7 @@ class Machine:
 def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
     machine = Machine({"ours": [99, 0.5, 0.5, 1, 0.25, 4, 0.5], "theirs": [99, 2, 2, 2, 2, 2, 2]})
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: machine.now)
-    speeds = benchmark.measure({name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40)
+    speeds = timing.measure({name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40)
     assert speeds["ours"] == (6.0, [6.0, 3.0, 12.0, 0.75, 6.0])  # the first call compiles, the second tells how many
     assert speeds["theirs"] == (1.5, [1.5] * 5)
     assert machine.calls[:4] == [("ours", 2), ("ours", 2), ("theirs", 2), ("theirs", 2)]
@@ -85,7 +85,7 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
 def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
     machine = Machine({"slow": [100.0] * 7})
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: machine.now)
-    assert benchmark.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (0.5, [0.5] * 5)
+    assert timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (0.5, [0.5] * 5)
     assert machine.calls[2:] == [("slow", 1)] * 5
 
 
@@ -93,10 +93,10 @@ def test_peak_memory_is_the_devices_where_they_count_it(monkeypatch):
     peaks = [{"peak_bytes_in_use": 5, "bytes_in_use": 1}, {"peak_bytes_in_use": 7, "bytes_in_use": 2}]
     devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in peaks]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    assert benchmark.peak_memory() == (7, "of the fullest device")
+    assert timing.peak_memory() == (7, "of the fullest device")
     devices[0].memory_stats = lambda: None
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert benchmark.peak_memory() == (kibibytes * 1024, "of the whole process, compiling included")
+    assert timing.peak_memory() == (kibibytes * 1024, "of the whole process, compiling included")
 
 
 # --- the workload --------------------------------------------------------------------------------------------------
@@ -163,10 +163,10 @@ def test_a_step_that_cannot_be(changes, message):
 
 def test_time_to_the_first_step_is_taken_in_fresh_processes(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    seconds = benchmark.first_step_seconds(tiny())
+    seconds = timing.first_step_seconds(tiny())
     assert list(seconds) == ["cold", "warm"] and all(0.1 < value < 600 for value in seconds.values())
     with pytest.raises(UserError, match=r"the process that takes one step failed: .*there is no 'flop'"):
-        benchmark.first_step_seconds(tiny(train_device="flop"))
+        timing.first_step_seconds(tiny(train_device="flop"))
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ PUBLISHED = {  # parameters, as torchvision's documentation states them
 def test_what_is_compared_is_the_same_network():
     ours = {
         theirs: zoo.model_module(model).FACTS[variant].params
-        for model, variants in versus.TORCHVISION.items()
+        for model, variants in torchvision.TORCHVISION.items()
         for variant, theirs in variants.items()
     }
     assert ours == PUBLISHED
@@ -291,14 +291,14 @@ def test_what_is_compared_is_the_same_network():
 
 def test_torchvision_that_is_not_there(monkeypatch):
     there = {"torch"}
-    monkeypatch.setattr(versus.importlib.util, "find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr(torchvision.importlib.util, "find_spec", lambda name: name if name in there else None)
     with pytest.raises(UserError, match="torch is installed, torchvision not; pip install torch torchvision"):
-        versus.torch_name("resnet", "18")
+        torchvision.torch_name("resnet", "18")
     there.clear()
     with pytest.raises(UserError, match="torch is not installed; pip install torch torchvision"):
-        versus.torch_name("resnet", "18")
+        torchvision.torch_name("resnet", "18")
     there |= {"torch", "torchvision"}
-    assert versus.torch_name("resnet", "50-v1.5") == "resnet50"
+    assert torchvision.torch_name("resnet", "50-v1.5") == "resnet50"
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def torch_networks(monkeypatch) -> Any:
     return networks
 
 
-def torch_trainer(**changes: Any) -> benchmark.Contender:
+def torch_trainer(**changes: Any) -> timing.Contender:
     settings = OptimizerSettings(lr=0.1, lr_batch=4)
     batch = {"image": np.full((4, 6, 5, 3), 128, np.uint8), "label": np.full(4, 2, np.int32)}
     options = {
@@ -333,7 +333,7 @@ def torch_trainer(**changes: Any) -> benchmark.Contender:
         "platform": "cpu",
         "threads": 2,
     }
-    return versus.make_trainer("tiny", **batch, settings=settings, **(options | changes))
+    return torchvision.make_trainer("tiny", **batch, settings=settings, **(options | changes))
 
 
 def test_torch_takes_the_steps(torch_networks):
@@ -347,7 +347,7 @@ def test_torch_takes_the_steps(torch_networks):
     train(40)
     after = network.head(torch.ones(3)).detach().numpy()
     assert after[2] - after.mean() > logits[2] - logits.mean() + 1  # the label's
-    assert versus.description("tiny", bfloat16=True) == (
+    assert torchvision.description("tiny", bfloat16=True) == (
         f"torchvision 0.0 tiny, torch {torch.__version__}, eager, bfloat16 autocast, channels_last, SGD"
     )
 

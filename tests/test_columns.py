@@ -11,7 +11,7 @@ from compiling import hasty_compiler
 from jax.sharding import Mesh, NamedSharding
 from random_variables import random_variables
 
-from cnn_papers.collectives import collectives
+from cnn_papers.benchmarks.collectives import collectives
 from cnn_papers.models import alexnet, vgg
 from cnn_papers.models.shared import columns
 from cnn_papers.parallel import mesh as meshes

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cnn_papers.benchmark import Speed
-from cnn_papers.benchmarks import feeding, rivals
+from cnn_papers.benchmarks import input_speed, other_pipelines
+from cnn_papers.benchmarks.timing import Speed
 from cnn_papers.data import host_ops
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -41,7 +41,7 @@ def measure(speeds, taken):
 
 def test_a_resident_split_is_compared_with_the_same_streamed(config):
     taken = []
-    found = feeding.results(config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20)
+    found = input_speed.results(config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20)
     assert taken == ["input", "streamed"]
     assert (found["from"], found["images_per_second"]) == ("a split on the devices", 600.0)
     assert found["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
@@ -57,16 +57,16 @@ def test_a_rival_is_compared_with_our_streamed_input(config, monkeypatch):
         seen.append((name, len(work.images), len(work.labels), work.batch_size))
         return ({"image": np.zeros((16, 2, 2, 3), np.uint8), "label": np.zeros(16, np.int32)} for _ in range(9))
 
-    monkeypatch.setattr(rivals, "batches", batches)
-    monkeypatch.setattr(feeding, "RIVALS_SEE", 50)
+    monkeypatch.setattr(other_pipelines, "batches", batches)
+    monkeypatch.setattr(input_speed, "RIVALS_SEE", 50)
     speeds = {"input": 600.0, "streamed": 90.0, "torch": 60.0}
-    found = feeding.results(config, measure(speeds, []), ["torch"], growth_batches=0)
+    found = input_speed.results(config, measure(speeds, []), ["torch"], growth_batches=0)
     assert seen == [("torch", 50, 50, 16)]
     assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith("torch ")
 
 
 def test_memory_does_not_grow_over_many_batches(config):
-    found = feeding.results(config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000)
+    found = input_speed.results(config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000)
     memory = found["memory"]
     assert memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6  # 2,700 batches of 49 kB
 
@@ -81,13 +81,13 @@ def test_memory_does_not_grow_over_many_batches(config):
 def test_a_comparison_that_cannot_be(names, text, message):
     pytest.importorskip("torch")
     with pytest.raises(UserError, match=message):
-        rivals.check(names, ops(text))
+        other_pipelines.check(names, ops(text))
 
 
 def test_a_rival_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(other_pipelines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--input_versus=tf\.data needs tensorflow, which is not installed"):
-        rivals.check(["tf.data"], ops("decode"))
+        other_pipelines.check(["tf.data"], ops("decode"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_rival_that_is_not_installed(monkeypatch):
 def test_pillow_does_what_ours_does(test_data, text, tolerance):
     split = open_split(f"folder:{test_data}/imagenette_small", "val[:4]")
     images = [example["image"] for example in split.examples]
-    theirs = rivals.PillowImages(rivals.Work(images, [3, 1, 4, 1], ops(text), 2, 1))
+    theirs = other_pipelines.PillowImages(other_pipelines.Work(images, [3, 1, 4, 1], ops(text), 2, 1))
     assert len(theirs) == 4 and [theirs[i][1] for i in range(4)] == [3, 1, 4, 1]
     for i, image in enumerate(images):
         ours = image
@@ -117,8 +117,10 @@ def test_pillow_does_what_ours_does(test_data, text, tolerance):
 def test_tf_data_does_what_ours_does(test_data):
     pytest.importorskip("tensorflow")
     split = open_split(f"folder:{test_data}/imagenette_small", "val[:4]")
-    work = rivals.Work([e["image"] for e in split.examples], [0, 1, 2, 3], ops("decode|resize_short(112)"), 2, 1)
-    for batch in itertools.islice(rivals.batches("tf.data", work), 4):
+    work = other_pipelines.Work(
+        [e["image"] for e in split.examples], [0, 1, 2, 3], ops("decode|resize_short(112)"), 2, 1
+    )
+    for batch in itertools.islice(other_pipelines.batches("tf.data", work), 4):
         for image, label in zip(batch["image"], batch["label"], strict=True):
             ours = host_ops.resize_short(host_ops.decode(work.images[label]), 112)
             assert image.shape == ours.shape and np.abs(image.astype(int) - ours).mean() < 2

@@ -8,8 +8,8 @@ import pytest
 from commands import exit_code
 from compiling import hasty_compiler
 
-from cnn_papers import benchmark, workload
-from cnn_papers.benchmarks import saving, wording
+from cnn_papers import benchmark
+from cnn_papers.benchmarks import saving, wording, workload
 from cnn_papers.errors import UserError
 from cnn_papers.runs import checkpoint, workdir
 

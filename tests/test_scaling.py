@@ -15,11 +15,11 @@ import pytest
 from commands import exit_code
 from compiling import hasty_compiler
 
-from cnn_papers import benchmark, describe_mesh, topologies, workload
-from cnn_papers.benchmarks import scaling
-from cnn_papers.collectives import Collective, collectives
+from cnn_papers import benchmark
+from cnn_papers.benchmarks import scaling, topologies, traffic, workload
+from cnn_papers.benchmarks.collectives import Collective, collectives
+from cnn_papers.benchmarks.least_traffic import least
 from cnn_papers.errors import UserError
-from cnn_papers.least import least
 
 ROOT = pathlib.Path(__file__).parents[1]
 ALEXNET = {"variant": "paper", "width": 0.125, "num_classes": 10, "dtype": "float32"}
@@ -36,14 +36,14 @@ def hasty():
 def work(name: str, fields: dict[str, Any], size: int, mesh: str, **changes: Any) -> workload.Workload:
     """A step of eight images."""
     found = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])._replace(model=fields, **changes)
-    return describe_mesh.over(found, describe_mesh.parse(mesh))
+    return traffic.over(found, traffic.parse(mesh))
 
 
 @functools.cache
 def report(name: str, mesh: str) -> dict[str, Any]:
     """The compiled step of a small network on fake devices, its rows by layer."""
     asked = work(name, *{"alexnet": (ALEXNET, 67), "resnet": (RESNET, 8)}[name], mesh)
-    found = describe_mesh.report(asked, topologies.devices(f"cpu:{describe_mesh.size(describe_mesh.parse(mesh))}"))
+    found = traffic.report(asked, topologies.devices(f"cpu:{traffic.size(traffic.parse(mesh))}"))
     return found | {"rows": {row["layer"]: row for row in found["rows"]}}
 
 
@@ -176,10 +176,10 @@ def test_a_layer_that_is_not_split_sums_the_smaller_side():
 def test_over_data_a_step_sends_the_least_to_the_byte_in_every_layer(data):
     found = report("alexnet", f"data:{data}")
     for name, row in found["rows"].items():
-        if name != describe_mesh.OUTSIDE:
+        if name != traffic.OUTSIDE:
             assert (row["forward"], row["backward"]) == ({}, {"all-reduce": row["least"]})
             assert row["least"] == 4 * row["parameters"] == 4 * row["here"]
-    outside = found["rows"][describe_mesh.OUTSIDE]
+    outside = found["rows"][traffic.OUTSIDE]
     assert outside["forward"].pop("all-reduce") == outside["least"] == 8
     assert found["sent"] == found["least"] + sum(outside["forward"].values()) == 8 + 4 * 325_114 + 320
 
@@ -188,7 +188,7 @@ def test_over_columns_too():
     """Forward four gathers and no more; the last row's sums are of a softmax over split classes."""
     found = report("alexnet", "data:2,column:2")
     for name, row in found["rows"].items():
-        if name != describe_mesh.OUTSIDE:
+        if name != traffic.OUTSIDE:
             assert sum(row["forward"].values()) + sum(row["backward"].values()) == row["least"], name
             assert row["here"] * 2 == row["parameters"]
     assert [name for name, row in found["rows"].items() if "all-gather" in row["forward"]][:-1] == [
@@ -209,7 +209,7 @@ def test_memory_is_what_the_arrays_take():
 
 def test_a_mesh_of_one_says_no_ratio():
     found = report("resnet", "data:1")
-    text = describe_mesh.as_text({**found, "rows": list(found["rows"].values())})
+    text = traffic.as_text({**found, "rows": list(found["rows"].values())})
     assert "\nsent    0 B a device and step\n" in text
 
 
@@ -345,7 +345,7 @@ def test_a_step_too_large_for_a_device(monkeypatch):
     step = workload.make_step(work("resnet", RESNET, 8, "data:2"))._replace(train=train)
     monkeypatch.setattr(workload, "make_step", lambda *arguments: step)
     with pytest.raises(UserError) as caught:
-        describe_mesh.report(work("resnet", RESNET, 8, "data:2"), [])
+        traffic.report(work("resnet", RESNET, 8, "data:2"), [])
     assert str(caught.value) == (
         "the step does not fit into a device's memory: "
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, 51.13G exceeds 15.75G."

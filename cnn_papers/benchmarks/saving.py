@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from cnn_papers import workload
+from cnn_papers.benchmarks import workload
+from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.workload import Workload
 
 SAVES, LOCKS = 3, 20
 

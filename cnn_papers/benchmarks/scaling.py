@@ -5,20 +5,20 @@ from typing import Any
 
 import jax
 
-from cnn_papers import describe_mesh, topologies, workload
+from cnn_papers.benchmarks import topologies, traffic, workload
+from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel.processes import raise_on_all
-from cnn_papers.workload import Workload
 
 
 def parse(text: str) -> list[dict[str, int]]:
     """`data:1;data:4,column:2` as the meshes it names."""
-    return [describe_mesh.parse(part) for part in text.split(";")]
+    return [traffic.parse(part) for part in text.split(";")]
 
 
 def prepare(shapes: list[dict[str, int]]) -> None:
     """To be called before this process joins others or uses a device: fakes what may be missing."""
-    topologies.fake(max(map(describe_mesh.size, shapes)))
+    topologies.fake(max(map(traffic.size, shapes)))
 
 
 def results(work: Workload, shapes: list[dict[str, int]], measure: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -36,13 +36,13 @@ def results(work: Workload, shapes: list[dict[str, int]], measure: Callable[...,
 
     def check() -> None:
         for shape in shapes:
-            each.append((describe_mesh.over(work, shape), _devices(describe_mesh.size(shape))))
+            each.append((traffic.over(work, shape), _devices(traffic.size(shape))))
             workload.make_step(*each[-1])
 
     raise_on_all(check)
     found = []
     for there, devices in each:
-        report = describe_mesh.report(there, devices)
+        report = traffic.report(there, devices)
         speed = measure({"step": workload.make_trainer(there, devices)}, work.batch_size)["step"]
         found.append(report | {"step": speed._asdict()})
     return found

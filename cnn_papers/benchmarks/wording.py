@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnn_papers import describe_mesh
+from cnn_papers.benchmarks import traffic
 
 
 def as_text(results: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def of_meshes(results: dict[str, Any]) -> str:
     batch = f"{results['batch_size']} images, {results['cpu_threads']} CPU threads, JAX {results['jax']}"
     parts = [f"{_network(results)}\n{batch}"]
     for found in results["meshes"]:
-        text = f"{found['mesh']} on {found['devices']}\n{describe_mesh.as_text(found)}"
+        text = f"{found['mesh']} on {found['devices']}\n{traffic.as_text(found)}"
         if step := found.get("step"):
             milliseconds = 1000 * results["batch_size"] / step["images_per_second"]
             text += f"\nstep    {milliseconds:,.1f} ms, {_speed(step)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from cnn_papers.benchmarks import rivals
+from cnn_papers.benchmarks import other_pipelines
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.parallel import mesh as meshes
@@ -31,7 +31,7 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
     mesh = meshes.make_mesh(config.mesh.data)
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
     pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
-    rivals.check(against, pipeline.ops)
+    other_pipelines.check(against, pipeline.ops)
     streamed = pipeline
     contenders = {"input": _taking(_batches(pipeline, config))}
     if pipeline.resident is not None:
@@ -41,9 +41,9 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
     if against:
         examples = split.examples[:RIVALS_SEE]
         images, labels = ([example[key] for example in examples] for key in ("image", "label"))
-        work = rivals.Work(images, labels, pipeline.ops, config.batch_size, os.cpu_count() or 1)
+        work = other_pipelines.Work(images, labels, pipeline.ops, config.batch_size, os.cpu_count() or 1)
         for name in against:
-            theirs = rivals.batches(name, work)
+            theirs = other_pipelines.batches(name, work)
             contenders[name] = _taking(jax.device_put(batch, streamed.sharding) for batch in theirs)
     speeds = measure(contenders, config.batch_size)
     ours = speeds.pop("input")
@@ -54,7 +54,11 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
         ours = slow  # what rivals do
     for name, speed in speeds.items():
         ratio = ours.images_per_second / speed.images_per_second
-        found.setdefault("versus", {})[name] = {**speed._asdict(), "what": rivals.describe(name), "ratio": ratio}
+        found.setdefault("versus", {})[name] = {
+            **speed._asdict(),
+            "what": other_pipelines.describe(name),
+            "ratio": ratio,
+        }
     if growth_batches:
         found["memory"] = growth(_batches(streamed, config), growth_batches)
     return found

@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn_papers import counting, zoo
+from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.parallel.mesh import COLUMN, DATA
 from cnn_papers.training import placement
 from cnn_papers.training.step import State
-from cnn_papers.workload import Workload
 
 FLOAT32 = 4  # bytes
 

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_papers import least, terminal, topologies, workload
-from cnn_papers.collectives import collectives
+from cnn_papers import terminal
+from cnn_papers.benchmarks import least_traffic, topologies, workload
+from cnn_papers.benchmarks.collectives import collectives
+from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
-from cnn_papers.workload import Workload
 
 HEADER = ("layer", "parameters", "of them here", "forward", "backward", "least")
 OUTSIDE = "loss, joint sums"  # what serves no layer, or not one alone
@@ -67,7 +68,7 @@ def report(work: Workload, devices: Sequence[Any]) -> dict[str, Any]:
             raise
         raise UserError(f"the step does not fit into a device's memory: {str(error).splitlines()[0]}") from error
     params = step.abstract.params
-    found, bound = collectives(compiled, params), least.least(work, step.abstract, step.mesh)
+    found, bound = collectives(compiled, params), least_traffic.least(work, step.abstract, step.mesh)
     order = [layer.name for layer in workload.network(work).layers if layer.name in params]
     rows: list[dict[str, Any]] = []
     for name in [*order, *(name for name in params if name not in order), ""]:

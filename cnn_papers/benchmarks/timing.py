@@ -1,0 +1,92 @@
+"""Times what a benchmark compares, in turns; the start of a process; peak memory."""
+
+import functools
+import itertools
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from cnn_papers.benchmarks import workload
+from cnn_papers.benchmarks.workload import Workload
+from cnn_papers.errors import UserError
+from cnn_papers.parallel import processes
+from cnn_papers.runs import compile_cache
+
+WINDOWS = 5
+
+
+Contender = Callable[[int], None]  # works through so many batches and returns when they are done
+
+
+class Speed(NamedTuple):
+    """Images a second: the median of the windows, and every window."""
+
+    images_per_second: float
+    windows: list[float]
+
+
+class Memory(NamedTuple):
+    """Bytes, and of what."""
+
+    bytes: int
+    of: str
+
+
+def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
+    """The speed of every contender over `seconds`, in windows taken in turns so that all see the same machine."""
+    batches = {}
+    for name, run in contenders.items():
+        run(2)  # compiles, fills caches
+        taken = _timed(run, 2)
+        batches[name] = processes.broadcast(functools.partial(max, 1, round(2 * seconds / WINDOWS / taken)))
+    windows: dict[str, list[float]] = {name: [] for name in contenders}
+    for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
+        windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
+    return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
+
+
+def _timed(run: Contender, batches: int) -> float:
+    began = time.perf_counter()
+    run(batches)
+    return time.perf_counter() - began
+
+
+def peak_memory() -> Memory:
+    """The most in use so far, where the backend counts it: of the device with the most. Else of this process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in stat for stat in stats):
+        return Memory(max(stat["peak_bytes_in_use"] for stat in stats), "of the fullest device")
+    unit = 1 if sys.platform == "darwin" else 1024
+    bytes_used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Memory(bytes_used, "of the whole process, compiling included")
+
+
+def first_step_seconds(work: Workload) -> dict[str, float]:
+    """From the start of a fresh process to the end of its first step: with an empty compilation cache, and again."""
+    code = "import sys; from cnn_papers.benchmarks import timing; timing.take_first_step(sys.argv[1])"
+    command, seconds = [sys.executable, "-c", code, work.as_text()], {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
+        for name in ("cold", "warm"):
+            began = time.time()
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise UserError(f"the process that takes one step failed: {reason}")
+            seconds[name] = float(done.stdout.split()[-1]) - began
+    return seconds
+
+
+def take_first_step(text: str) -> None:
+    """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
+    compile_cache.use_compile_cache()
+    workload.make_trainer(workload.from_text(text))(1)
+    print(time.time())
