@@ -66,7 +66,7 @@ class Claim(NamedTuple):
       source: paper and section, table or figure.
       arms: overrides by the name of the arm, as in `Scale`, whose own they follow. Two arms, the second against the
         first; or an ordered series; or one arm against `bound` or, where the metric is a change, against none.
-      metric: what is read off a finished run, an op string of `cnn_papers.metrics`.
+      metric: what is read off a finished run, an op string of `cnn_papers.claims.metrics`.
       expect: of the metric, `lower` or `higher` in the second arm, or than zero in the one arm; `same` within ±`bound`;
         `falling` or `rising` along the series, by its trend where chance has a part, else at every step; `at_most` or
         `at_least` `bound` in the one arm, or of two in their difference or ratio.

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnn_papers import claims, files
-from cnn_papers.claims import EXACT, SWEEP, Job
+from cnn_papers import files
+from cnn_papers.claims import catalogue, plan
+from cnn_papers.claims.plan import EXACT, SWEEP, Job
 from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
 
@@ -38,10 +39,10 @@ def jobs_of(asked: Asked) -> list[Job]:
     for seed in range(asked.seeds):
         for name, scale in asked.claims.items():
             if scale != EXACT:
-                found += [job for (job,) in claims.jobs(claims.find(name), scale, [seed]).values()]
+                found += [job for (job,) in plan.jobs(catalogue.find(name), scale, [seed]).values()]
         if asked.config:
             for values in itertools.product(*asked.grid.values()):
-                found.append(claims.make_job(asked.config, dict(zip(asked.grid, values, strict=True)) | {"seed": seed}))
+                found.append(plan.make_job(asked.config, dict(zip(asked.grid, values, strict=True)) | {"seed": seed}))
     return list({job.id: job for job in found}.values())
 
 
@@ -56,7 +57,7 @@ def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
     """
     found = {}
     for name in names:
-        claim = claims.find(name)
+        claim = catalogue.find(name)
         configs = {at: _configs(name, at) for at in claim.scales if at != EXACT}
         fits = [at for at in configs if config.removesuffix(":desk") in configs[at]] if config else [scale]
         if scale in fits:
@@ -72,11 +73,11 @@ def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
 
 def askable(scale: str) -> list[str]:
     """The claims that can be asked at `scale`, or that need no training."""
-    return [name for name, claim in claims.all_claims().items() if {scale, EXACT} & claim.scales.keys()]
+    return [name for name, claim in catalogue.all_claims().items() if {scale, EXACT} & claim.scales.keys()]
 
 
 def _configs(name: str, scale: str) -> set[str]:
-    return {job.config for (job,) in claims.jobs(claims.find(name), scale, [0]).values()}
+    return {job.config for (job,) in plan.jobs(catalogue.find(name), scale, [0]).values()}
 
 
 # --- grids -----------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def remembered(folder: pathlib.Path, job_id: str) -> Job:
     """The job of that id in the sweep of `folder`; UserError if there is none."""
     for job in (_read(folder) or {"jobs": []})["jobs"]:
         if job["id"] == job_id:
-            return claims.make_job(job["config"], _tuples(job["overrides"]))
+            return plan.make_job(job["config"], _tuples(job["overrides"]))
     raise UserError(f"there is no run {job_id} in {folder / SWEEP}")
 
 

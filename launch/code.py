@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterable
 
 import cnn_papers
-from cnn_papers import claims
-from cnn_papers.claims import Job
+from cnn_papers.claims import plan
+from cnn_papers.claims.plan import Job
 from cnn_papers.runs.config_files import place_of
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
@@ -40,7 +40,7 @@ def digest(source: str, job: Job) -> str:
 
     Raises a UserError for a key that there is not and for a value of the wrong type.
     """
-    config = json.dumps(claims.load(job).to_dict(), sort_keys=True, default=str)
+    config = json.dumps(plan.load(job).to_dict(), sort_keys=True, default=str)
     return hashlib.sha256((source + config).encode()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from cnn_papers.claims import Job
+from cnn_papers.claims.plan import Job
 from cnn_papers.errors import UserError
 from cnn_papers.terminal import say
 from launch.runs import Place, Running

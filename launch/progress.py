@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from cnn_papers.claims import FINISHED, Job
+from cnn_papers.claims.plan import Job
+from cnn_papers.claims.readings import FINISHED
 from cnn_papers.terminal import duration, say
 from launch import runs
 from launch.runs import FAILED, STOPPED, Record, Running

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
-from cnn_papers import claims, files
-from cnn_papers.claims import FINISHED, Job
+from cnn_papers import files
+from cnn_papers.claims import plan, readings
+from cnn_papers.claims.plan import Job
+from cnn_papers.claims.readings import FINISHED
 from cnn_papers.errors import UserError
 
 NEW, RUNNING, STOPPED, FAILED = "new", "running", "stopped", "failed"
@@ -71,7 +73,7 @@ class Running(NamedTuple):
 
 def command(folder: pathlib.Path, job: Job) -> list[str]:
     """The command line of `job` in the sweep's `folder`."""
-    return [sys.executable, "-m", "cnn_papers.main", *claims.flags_of(job), f"--workdir={folder / job.id}"]
+    return [sys.executable, "-m", "cnn_papers.main", *plan.flags_of(job), f"--workdir={folder / job.id}"]
 
 
 def read(folder: pathlib.Path, job: Job) -> Record:
@@ -138,7 +140,7 @@ def end(folder: pathlib.Path, run: Running) -> Record:
     """Writes how `run`, whose process has ended, went."""
     code = run.process.wait()
     code = 128 - code if code < 0 else code
-    outcome = claims.OUTCOMES.get(code, STOPPED if code in STOPS else FAILED)
+    outcome = readings.OUTCOMES.get(code, STOPPED if code in STOPS else FAILED)
     seconds = round(run.record.seconds + time.monotonic() - run.began, 1)
     record = run.record._replace(outcome=outcome, exit_code=code, seconds=seconds)
     _write(folder, run.job, record)

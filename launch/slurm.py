@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from cnn_papers import files
-from cnn_papers.claims import Job
+from cnn_papers.claims.plan import Job
 from cnn_papers.errors import UserError
 
 SUBMITTED = "slurm.json"  # the ids of the runs of each array, in order, by its job's number

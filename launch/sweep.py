@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 from absl import flags
 
-from cnn_papers import claims, doors, files
-from cnn_papers.claims import EXACT, FINISHED, Job
+from cnn_papers import doors, files
+from cnn_papers.claims import catalogue
+from cnn_papers.claims.plan import EXACT, Job
+from cnn_papers.claims.readings import FINISHED
 from cnn_papers.errors import UserError
 from cnn_papers.terminal import say
 from launch import asked, code, local, runs, slurm
@@ -94,7 +96,7 @@ def _asked() -> tuple[Asked, str]:
     if values.claim or config:
         raise UserError("--all_claims goes without --claim and --config")
     names = asked.askable(values.scale)
-    if others := [name for name in claims.all_claims() if name not in names]:
+    if others := [name for name in catalogue.all_claims() if name not in names]:
         print(f"not asked at scale {values.scale}: {', '.join(others)}")
     return Asked(asked.scales_of(names, values.scale, ""), "", {}, values.seeds), f"all_claims-{values.scale}"
 

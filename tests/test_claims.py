@@ -16,13 +16,15 @@ from config_values import flat
 from ml_collections import config_flags
 
 import configs
-from cnn_papers import claims, doors, metrics, opstrings, verdicts, zoo
-from cnn_papers.claims import EXACT, Job, make_job
+from cnn_papers import doors, opstrings, zoo
+from cnn_papers.claims import catalogue, metrics, plan, verdicts
+from cnn_papers.claims.metrics import Finished
+from cnn_papers.claims.plan import EXACT, Job, make_job
+from cnn_papers.claims.readings import finished, read_claim
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import run_analyses, support
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.metrics import Finished
 from cnn_papers.runs import inputs, ranges
 
 EXAMPLES = {
@@ -52,7 +54,7 @@ EXAMPLES = {
     ),
 }
 EXAMPLE = EXAMPLES["example"]
-ALL = {**EXAMPLES, **claims.all_claims()}
+ALL = {**EXAMPLES, **catalogue.all_claims()}
 COMPUTED = "sliding_difference"  # a metric that runs the papers' networks, which takes a while
 BOUNDED = ("same", "at_most", "at_least")
 CHANGES = ("tested_change", "gap")  # metrics of which one arm can be lower than zero
@@ -67,12 +69,12 @@ each_trained = pytest.mark.parametrize(("name", "scale"), TRAINED)
 
 @functools.cache
 def loaded(job: Job) -> Any:
-    return claims.load(job)
+    return plan.load(job)
 
 
 def arms(name: str, scale: str) -> dict[str, Any]:
     """The config of each arm."""
-    return {arm: loaded(job) for arm, (job,) in claims.jobs(ALL[name], scale, [0]).items()}
+    return {arm: loaded(job) for arm, (job,) in plan.jobs(ALL[name], scale, [0]).items()}
 
 
 @functools.cache
@@ -118,7 +120,7 @@ def test_a_metric_is_one_operation(name):
 
 @each_case
 def test_what_is_expected_fits_the_arms_and_the_bound(name, scale):
-    claim, count = ALL[name], len(claims.arms_of(ALL[name], scale))
+    claim, count = ALL[name], len(plan.arms_of(ALL[name], scale))
     fewest, most = ARMS[claim.expect] if claim.expect not in ("at_most", "at_least") else (1, 2)
     assert fewest <= count <= most
     assert count > 1 or claim.expect in BOUNDED or claim.metric.startswith(CHANGES)
@@ -139,11 +141,11 @@ def test_the_arms_of_a_claim_differ(name, scale):
 @each_case
 def test_the_runs_are_of_what_the_config_files_know(name, scale):
     """`load` raises for an unknown key and for a wrong type; the command line must give the same config."""
-    for (job,) in claims.jobs(ALL[name], scale, [7]).values():
+    for (job,) in plan.jobs(ALL[name], scale, [7]).values():
         config, values = loaded(job), flags.FlagValues()
         assert config.seed == 7 and config.is_locked
         file, _, recipe = job.config.partition(":")
-        argv = ["main", *claims.flags_of(job._replace(config=f"{parent(file)}:{recipe}" if recipe else parent(file)))]
+        argv = ["main", *plan.flags_of(job._replace(config=f"{parent(file)}:{recipe}" if recipe else parent(file)))]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", argv)  # where config_flags looks for overrides
             config_flags.DEFINE_config_file("config", None, "", values, lock_config=True)
@@ -206,17 +208,17 @@ def made_up_rows(config: Any, op: opstrings.Op) -> list[dict[str, Any]]:
     ],
 )
 def test_an_exact_claim_is_decided(name):
-    verdict = verdicts.judge(ALL[name], claims.readings(ALL[name], EXACT, [0, 1], None), exact=True)
+    verdict = verdicts.judge(ALL[name], read_claim(ALL[name], EXACT, [0, 1], None), exact=True)
     assert verdict.word in (verdicts.AGREES, verdicts.DISAGREES)
     assert verdict.low == verdict.estimate == verdict.high and verdict.n == 1
 
 
 def test_claims_stand_beside_the_config_files_of_their_name():
-    for file, found in claims.claims_of().items():
+    for file, found in catalogue.claims_of().items():
         assert (pathlib.Path(configs.__path__[0]) / f"{file}.py").is_file()
         for name, claim in found.items():
             for scale in claim.scales:
-                used = {job.config.partition(":")[0] for (job,) in claims.jobs(claim, scale, [0]).values()}
+                used = {job.config.partition(":")[0] for (job,) in plan.jobs(claim, scale, [0]).values()}
                 assert f"configs/{file}.py" in used, f"{name} at {scale}"
 
 
@@ -224,9 +226,9 @@ def test_nothing_is_trained_twice():
     """Arms with the same configuration are one job, whatever their claims write."""
     ids: dict[str, str] = {}
     for name, scale in TRAINED:
-        for (job,) in claims.jobs(ALL[name], scale, [0]).values():
+        for (job,) in plan.jobs(ALL[name], scale, [0]).values():
             config = repr(sorted(flat(loaded(job)).items()))
-            assert ids.setdefault(config, job.id) == job.id, f"{name} at {scale}: {claims.flags_of(job)}"
+            assert ids.setdefault(config, job.id) == job.id, f"{name} at {scale}: {plan.flags_of(job)}"
 
 
 # --- planning --------------------------------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ def test_the_recipe_without_a_name_is_desk():
 
 def test_flags_of_a_job():
     job = make_job("configs/alexnet.py", {"seed": 3, "model.pool": (3, 2), "data.train_device": ""})
-    assert claims.flags_of(job) == [
+    assert plan.flags_of(job) == [
         "--config=configs/alexnet.py",
         "--config.data.train_device=",
         "--config.model.pool=(3, 2)",
@@ -269,7 +271,7 @@ def test_flags_of_a_job():
 
 
 def test_the_jobs_of_a_claim_are_by_arm_and_seed():
-    found = claims.jobs(EXAMPLE, "desk", range(3))
+    found = plan.jobs(EXAMPLE, "desk", range(3))
     assert {arm: [dict(job.overrides)["seed"] for job in jobs] for arm, jobs in found.items()} == {
         "apart": [0, 1, 2],
         "overlapping": [0, 1, 2],
@@ -287,34 +289,34 @@ def test_what_the_recipe_says_anyway_makes_no_other_job():
     said = {"optim.lr": 0.01, "total_epochs": 12, "data.eval_device": "standardize"}  # as in configs/alexnet.py
     scale = EXAMPLE.scales["desk"]
     wordy = EXAMPLE._replace(scales={"desk": scale._replace(overrides=said | scale.overrides)})
-    assert claims.jobs(wordy, "desk", [0, 1]) == claims.jobs(EXAMPLE, "desk", [0, 1])
+    assert plan.jobs(wordy, "desk", [0, 1]) == plan.jobs(EXAMPLE, "desk", [0, 1])
     other = EXAMPLE._replace(scales={"desk": scale._replace(overrides=scale.overrides | {"total_epochs": 6})})
-    assert ("total_epochs", 6.0) in claims.jobs(other, "desk", [0])["apart"][0].overrides
+    assert ("total_epochs", 6.0) in plan.jobs(other, "desk", [0])["apart"][0].overrides
 
 
 def test_an_unknown_key_is_refused_before_anything_is_planned():
     claim = EXAMPLE._replace(arms={"apart": {"model.pol": (2, 2)}})
     with pytest.raises(UserError, match=r"there is no config key config.model.pol; did you mean 'pool'"):
-        claims.jobs(claim, "desk", [0])
+        plan.jobs(claim, "desk", [0])
 
 
 def test_an_exact_claim_has_one_job_an_arm():
-    assert [len(jobs) for jobs in claims.jobs(EXAMPLES["exact_example"], EXACT, range(5)).values()] == [1, 1]
+    assert [len(jobs) for jobs in plan.jobs(EXAMPLES["exact_example"], EXACT, range(5)).values()] == [1, 1]
 
 
 def test_the_arms_of_a_scale_take_the_place_of_the_claims_own():
     claim = EXAMPLE._replace(scales={"gpu": Scale({"config": "configs/alexnet.py"}, {"only": {"model.width": 0.5}})})
-    assert claims.arms_of(claim, "gpu") == {"only": {"config": "configs/alexnet.py", "model.width": 0.5}}
+    assert plan.arms_of(claim, "gpu") == {"only": {"config": "configs/alexnet.py", "model.width": 0.5}}
 
 
 def test_an_arm_overrides_its_scale():
     claim = EXAMPLE._replace(scales={"desk": Scale({"config": "configs/alexnet.py", "model.pool": (9, 9)})})
-    assert claims.arms_of(claim, "desk")["apart"]["model.pool"] == (2, 2)
+    assert plan.arms_of(claim, "desk")["apart"]["model.pool"] == (2, 2)
 
 
 def test_a_scale_at_which_a_claim_is_not_asked():
     with pytest.raises(UserError, match="not asked at scale 'paper'; it is at: desk"):
-        claims.jobs(EXAMPLE, "paper", [0])
+        plan.jobs(EXAMPLE, "paper", [0])
 
 
 @pytest.mark.parametrize(
@@ -332,11 +334,11 @@ def test_a_scale_at_which_a_claim_is_not_asked():
 )
 def test_overrides_that_no_flag_would_take_are_refused(overrides, message):
     with pytest.raises(UserError, match=f"^{message}"):
-        claims.load(make_job("configs/alexnet.py", overrides))
+        plan.load(make_job("configs/alexnet.py", overrides))
 
 
 def test_a_whole_number_does_for_a_float():
-    config = claims.load(make_job("configs/alexnet.py", {"total_epochs": 2}))
+    config = plan.load(make_job("configs/alexnet.py", {"total_epochs": 2}))
     assert config.total_epochs == 2.0 and isinstance(config.total_epochs, float)
 
 
@@ -349,13 +351,13 @@ def test_a_whole_number_does_for_a_float():
 )
 def test_a_job_of_a_config_that_is_not_there(config, message):
     with pytest.raises(UserError, match=message):
-        claims.load(make_job(config, {}))
+        plan.load(make_job(config, {}))
 
 
 def test_an_unknown_claim_is_refused_with_the_list(monkeypatch, capsys):
-    monkeypatch.setattr(claims, "claims_of", lambda: {"alexnet": EXAMPLES})
-    assert claims.find("example") is EXAMPLE
-    assert exit_code(lambda: doors.run(lambda argv: claims.find("exampel"))) == 2
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"alexnet": EXAMPLES})
+    assert catalogue.find("example") is EXAMPLE
+    assert exit_code(lambda: doors.run(lambda argv: catalogue.find("exampel"))) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: there is no claim 'exampel'; did you mean 'example'? there are 2:",
         "  example        Pooling windows that overlap lower the error.",
@@ -364,9 +366,9 @@ def test_an_unknown_claim_is_refused_with_the_list(monkeypatch, capsys):
 
 
 def test_two_claims_of_one_name_are_refused(monkeypatch):
-    monkeypatch.setattr(claims, "claims_of", lambda: {"alexnet": {"a": EXAMPLE}, "vgg": {"a": EXAMPLE}})
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"alexnet": {"a": EXAMPLE}, "vgg": {"a": EXAMPLE}})
     with pytest.raises(UserError, match=r"configs/claims/vgg.py: another file has a claim 'a' too"):
-        claims.all_claims()
+        catalogue.all_claims()
 
 
 # --- what runs left --------------------------------------------------------------------------------------------------
@@ -377,7 +379,7 @@ def leave(folder: pathlib.Path, job: Job, exit_code: int | None, errors: tuple[f
     (folder / job.id).mkdir()
     record = {"config": job.config, "overrides": dict(job.overrides), "exit_code": exit_code}
     (folder / f"{job.id}.json").write_text(json.dumps(record))
-    (folder / job.id / "run.json").write_text(json.dumps({"config": claims.load(job).to_dict()}))
+    (folder / job.id / "run.json").write_text(json.dumps({"config": plan.load(job).to_dict()}))
     rows = [json.dumps({"step": i, "val/top1_error": error}) + "\n" for i, error in enumerate(errors)]
     (folder / job.id / "metrics.jsonl").write_text("".join(rows))
 
@@ -388,7 +390,7 @@ JOB = make_job("configs/alexnet.py", {"model.pool": (2, 2), "seed": 1})
 @pytest.mark.parametrize(("code", "outcome"), [(0, "done"), (3, "diverged")])
 def test_a_finished_run_is_read(tmp_path, code, outcome):
     leave(tmp_path, JOB, code, (50.0, 20.0))
-    run = claims.finished(tmp_path, JOB)
+    run = finished(tmp_path, JOB)
     assert run is not None and run.outcome == outcome
     assert run.rows == [{"step": 0, "val/top1_error": 50.0}, {"step": 1, "val/top1_error": 20.0}]
     assert run.config["model"]["pool"] == (2, 2) and run.config["seed"] == 1
@@ -397,26 +399,26 @@ def test_a_finished_run_is_read(tmp_path, code, outcome):
 @pytest.mark.parametrize("code", [None, 1, 2, 143])
 def test_a_run_that_is_not_finished_is_none(tmp_path, code):
     leave(tmp_path, JOB, code)
-    assert claims.finished(tmp_path, JOB) is None
+    assert finished(tmp_path, JOB) is None
 
 
 def test_a_run_that_was_never_started_is_none(tmp_path):
-    assert claims.finished(tmp_path, JOB) is None
+    assert finished(tmp_path, JOB) is None
 
 
 def test_a_damaged_record_is_said(tmp_path):
     (tmp_path / f"{JOB.id}.json").write_text("{")
     with pytest.raises(UserError, match=rf"{JOB.id}.json cannot be read"):
-        claims.finished(tmp_path, JOB)
+        finished(tmp_path, JOB)
 
 
 def test_readings_of_the_runs_that_are_finished(tmp_path):
-    found = claims.jobs(EXAMPLE, "desk", [0, 1])
+    found = plan.jobs(EXAMPLE, "desk", [0, 1])
     leave(tmp_path, found["apart"][0], 0, (50.0, 20.0))
     leave(tmp_path, found["apart"][1], 3, (50.0,))
     leave(tmp_path, found["overlapping"][0], 0, (30.0, 10.0))
     leave(tmp_path, found["overlapping"][1], 143, (30.0,))
-    readings = claims.readings(EXAMPLE, "desk", [0, 1], tmp_path)
+    readings = read_claim(EXAMPLE, "desk", [0, 1], tmp_path)
     assert {arm: {seed: r.value for seed, r in of.items()} for arm, of in readings.items()} == {
         "apart": {0: 20.0, 1: 90.0},
         "overlapping": {0: 10.0},
@@ -424,7 +426,7 @@ def test_readings_of_the_runs_that_are_finished(tmp_path):
 
 
 def test_readings_of_an_exact_claim_need_no_runs():
-    readings = claims.readings(EXAMPLES["exact_example"], EXACT, range(3), None)
+    readings = read_claim(EXAMPLES["exact_example"], EXACT, range(3), None)
     values = {arm: [r.value for r in of.values()] for arm, of in readings.items()}
     assert values == {"alexnet": [60965224.0], "googlenet": [6998552.0]}
     assert np.isclose(verdicts.judge(EXAMPLES["exact_example"], readings, exact=True).estimate, 6998552 / 60965224)

@@ -84,7 +84,7 @@ def test_alexnets_figure_2_as_a_table(command):
         ("data:4,data:2", "--mesh=data:4,data:2: write data:4 or data:4,column:2"),
         ("data:999999", "--mesh=data:999999: write data:4 or data:4,column:2"),
         ("data:0", "--mesh=data:0: write data:4 or data:4,column:2"),
-        ("data:1,column:2", "config.mesh.column=2: resnet has no columns; alexnet, vgg have"),
+        ("data:1,column:2", "config.mesh.column=2: this network has no columns; 1 disables column parallelism"),
         ("data:5", "config.batch_size=64 does not divide into 1 × 5 parts"),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from random_variables import random_variables
 
 from cnn_papers import zoo
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.data import augment
-from cnn_papers.metrics import Finished
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figures, illustrations, portraits
 from cnn_papers.runs import inputs

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from cnn_papers import metrics, opstrings
+from cnn_papers import opstrings
+from cnn_papers.claims import metrics
+from cnn_papers.claims.metrics import Finished, Reading
 from cnn_papers.errors import UserError
-from cnn_papers.metrics import Finished, Reading
 
 ROWS = [
     {"step": 10, "train/top1_error": 60.0, "train/loss": 1.5},

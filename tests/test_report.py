@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from commands import exit_code
 
-from cnn_papers import claims, report, verdicts
+from cnn_papers import report
+from cnn_papers.claims import catalogue, plan, verdicts
+from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.metrics import Reading
 from cnn_papers.reporting import page, results, wording
 from cnn_papers.runs import workdir
 
@@ -74,7 +75,7 @@ CLAIMS = {
 
 @pytest.fixture
 def own_claims(monkeypatch):
-    monkeypatch.setattr(claims, "claims_of", lambda: CLAIMS)
+    monkeypatch.setattr(catalogue, "claims_of", lambda: CLAIMS)
 
 
 def rows(arm: int, seed: int) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ def rows(arm: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def write_job(folder: pathlib.Path, job: claims.Job, lines: list[dict[str, Any]], outcome: str = "done") -> None:
+def write_job(folder: pathlib.Path, job: plan.Job, lines: list[dict[str, Any]], outcome: str = "done") -> None:
     code = {"done": 0, "diverged": 3, "failed": 1, "stopped": 143}[outcome]
     record = {"outcome": outcome, "exit_code": code, "source": "c0de" * 16, "code": "c0de"}
     record |= {"started": "2026-01-01 10:00:00", "seconds": 30.0}
@@ -96,14 +97,14 @@ def write_job(folder: pathlib.Path, job: claims.Job, lines: list[dict[str, Any]]
     (folder / f"{job.id}.json").write_text(json.dumps(about))
     (folder / job.id).mkdir()
     facts = {"machine": "a machine, 2 cores"}
-    workdir.write_run(folder / job.id, claims.load(job).to_dict(), facts)
+    workdir.write_run(folder / job.id, plan.load(job).to_dict(), facts)
     (folder / job.id / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
 
 
-def write_sweep(folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | None = None) -> list[claims.Job]:
+def write_sweep(folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | None = None) -> list[plan.Job]:
     """A sweep of the claims above with three seeds; returns its jobs, arm by arm."""
     folder.mkdir()
-    planned = claims.jobs(CLAIMS["resnet"]["resnet_lower"], "desk", range(3))
+    planned = plan.jobs(CLAIMS["resnet"]["resnet_lower"], "desk", range(3))
     for i, (arm, jobs) in enumerate(planned.items()):
         for seed, job in enumerate(jobs):
             write_job(folder, job, rows(i, seed), (outcomes or {}).get((arm, seed), "done"))
@@ -274,7 +275,7 @@ def test_a_sweep_that_has_not_begun_has_a_report(sweep, capsys):
 def test_the_papers_figure_is_that_of_the_scale_where_it_has_one(sweep, monkeypatch):
     lower = CLAIMS["resnet"]["resnet_lower"]
     other = lower._replace(scales={"desk": DESK["desk"]._replace(paper_delta=-2.85)})
-    monkeypatch.setattr(claims, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}})
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}})
     exit_code(report.cli, str(sweep))
     found = claim_of(json.loads((sweep / "results.json").read_text()), "resnet_lower")
     assert found["paper_delta"] == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
@@ -289,7 +290,7 @@ def test_a_run_that_diverged_counts_as_guessing(tmp_path, own_claims):
 
 
 def test_runs_of_a_grid_are_listed(sweep):
-    job = claims.make_job("configs/resnet.py", {"optim.lr": 0.5, "seed": 0})
+    job = plan.make_job("configs/resnet.py", {"optim.lr": 0.5, "seed": 0})
     write_job(sweep, job, rows(0, 0))
     asked = json.loads((sweep / "sweep.json").read_text())
     asked["jobs"].append({"id": job.id, "config": job.config, "overrides": dict(job.overrides)})
@@ -383,7 +384,7 @@ def test_the_means_of_arms_go_with_the_estimate(name, arms, texts):
 
 
 def test_what_is_expected_of_two_arms_says_so():
-    known = claims.all_claims()
+    known = catalogue.all_claims()
     dropout = judged(known["dropout_between_mlpconvs"], [3.0, 3.1], [2.0, 2.1])
     assert wording.expected(dropout) == "with : without at most ×0.8"
     assert wording.expected(judged(known["densenet_feature_reuse"], [0.3, 0.4])) == "at least 0.1"
@@ -492,7 +493,7 @@ def test_figures_follow_from_the_metrics(sweep):
     (curve,) = found[0]["panels"]  # of the claim of training; the other claim is of an end alone
     assert curve["level"] == 25.0 and [line["name"] for line in curve["series"]] == ["A", "B"]
     line = curve["series"][1]
-    batch_size = claims.load(claims.make_job("configs/resnet.py", {"seed": 0})).batch_size
+    batch_size = plan.load(plan.make_job("configs/resnet.py", {"seed": 0})).batch_size
     assert line["x"][0] == 10 * batch_size and line["mean"][0] == pytest.approx(75.0)
     assert (line["low"][0], line["high"][0]) == (pytest.approx(74.0), pytest.approx(76.0))
     (layers,) = found[1]["panels"]
@@ -501,7 +502,7 @@ def test_figures_follow_from_the_metrics(sweep):
 
 def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(sweep, monkeypatch):
     fewer = {name: claim for name, claim in CLAIMS["resnet"].items() if name != "resnet_responses"}
-    monkeypatch.setattr(claims, "claims_of", lambda: {"resnet": fewer})
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": fewer})
     asked = json.loads((sweep / "sweep.json").read_text())
     del asked["claims"]["resnet_responses"]
     (sweep / "sweep.json").write_text(json.dumps(asked))

@@ -7,7 +7,8 @@ from typing import Any
 
 from commands import exit_code
 
-from cnn_papers import claims, report
+from cnn_papers import report
+from cnn_papers.claims import plan
 from cnn_papers.reporting import page, results, wording
 from cnn_papers.runs import workdir
 
@@ -32,7 +33,7 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
 
 
 def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
-    config = claims.load(claims.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})).to_dict()
+    config = plan.load(plan.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})).to_dict()
     for name, recipe in (("papers", "cifar10"), ("other", "desk")):
         write_run(tmp_path / name, config | {"recipe": recipe})
     found = results.gather(tmp_path, tmp_path)
@@ -51,8 +52,8 @@ def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
 
 
 def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_path):
-    job = claims.make_job("configs/nin.py:cifar10", {"model.width": 0.1, "total_steps": 5, "seed": 7})
-    write_run(tmp_path / "run", claims.load(job).to_dict())
+    job = plan.make_job("configs/nin.py:cifar10", {"model.width": 0.1, "total_steps": 5, "seed": 7})
+    write_run(tmp_path / "run", plan.load(job).to_dict())
     found = results.gather(tmp_path / "run", tmp_path)
     (run,) = found["singles"]
     assert run["same"] and run["reported"] and all(result["ours"] is None for result in run["reported"])
@@ -60,7 +61,7 @@ def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_p
 
 
 def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
-    config = claims.load(claims.make_job("configs/resnet.py", {})).to_dict()
+    config = plan.load(plan.make_job("configs/resnet.py", {})).to_dict()
     write_run(tmp_path / "done", config, {"total_steps": 1})
     write_run(tmp_path / "part", config, {"total_steps": 1200})
     write_run(tmp_path / "begun", config | {"total_steps": 5})  # of a version that noted it in the configuration alone

@@ -11,7 +11,7 @@ import shlex
 import pytest
 from commands import exit_code
 
-from cnn_papers import claims
+from cnn_papers.claims import catalogue, plan
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
 from configs import lenet
@@ -98,7 +98,7 @@ def test_a_dry_run_prints_commands_with_stable_ids_and_starts_nothing(tmp_path, 
         assert words[:-1] == ["python", "-m", "cnn_papers.main", "--config=configs/lenet.py", *overrides]
         ids.append(words[-1].removeprefix(f"--workdir={folder}/"))
     assert all(re.fullmatch("lenet-[0-9a-f]{10}", name) for name in ids) and len(set(ids)) == 4
-    assert ids[0] == claims.make_job("configs/lenet.py:desk", {"total_steps": 5, "seed": 0, "optim.lr": 0.01}).id
+    assert ids[0] == plan.make_job("configs/lenet.py:desk", {"total_steps": 5, "seed": 0, "optim.lr": 0.01}).id
     again, _ = dry(*GRID, f"--runs={folder}", "--grid=total_steps=5", capsys=capsys)
     assert again == commands
     same, _ = dry(
@@ -130,7 +130,7 @@ def three_claims(monkeypatch):
         "size": claim({"exact": exact}),
         "mnist_only": claim({"gpu": Scale(mnist)}),
     }
-    monkeypatch.setattr(claims, "claims_of", lambda: {"lenet": known})
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"lenet": known})
 
 
 @pytest.mark.usefixtures("three_claims")
@@ -239,9 +239,9 @@ def test_another_sweep_in_the_folder_is_said_not_mixed(change, said, tmp_path):
         asked.check_same(tmp_path, before._replace(**change))
 
 
-def make_record(folder: pathlib.Path, outcome: str, *, digest: str, config: str = "configs/lenet.py") -> claims.Job:
+def make_record(folder: pathlib.Path, outcome: str, *, digest: str, config: str = "configs/lenet.py") -> plan.Job:
     """The record and the folder that a run of seed 0 leaves."""
-    job = claims.make_job(config, {"seed": 0})
+    job = plan.make_job(config, {"seed": 0})
     (folder / job.id / "checkpoints" / "00000005").mkdir(parents=True)
     (folder / job.id / "run.json").write_text("{}")
     code = {"done": 0, "failed": 1}.get(outcome)
@@ -291,7 +291,7 @@ def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch,
 
 
 def test_config_files_are_watched_with_what_they_import():
-    jobs = [claims.make_job("configs/lenet.py:mnist", {"seed": 0})]
+    jobs = [plan.make_job("configs/lenet.py:mnist", {"seed": 0})]
     names = {str(path.relative_to(ROOT)) for path in code.config_files(jobs)}
     assert names >= {"configs/lenet.py", "configs/common.py"} and "configs/vgg.py" not in names
 
@@ -309,11 +309,11 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
 
 
 def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
-    one, other = (claims.make_job("configs/lenet.py", {"seed": seed}) for seed in (0, 1))
+    one, other = (plan.make_job("configs/lenet.py", {"seed": seed}) for seed in (0, 1))
     paths = code.sources()
     names = {str(path.relative_to(ROOT)) for path in paths}
     assert {"cnn_papers/main.py", "cnn_papers/opstrings.py", "cnn_papers/models/vgg.py"} <= names
-    assert not {"cnn_papers/claims.py", "cnn_papers/describe.py"} & names  # no run imports them
+    assert not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names  # no run imports them
     source = code.source_digest(paths)
     assert code.digest(source, one) == code.digest(source, one) != code.digest(source, other)
     assert code.digest(code.source_digest(paths[1:]), one) != code.digest(source, one)
@@ -379,7 +379,7 @@ def test_an_array_has_a_task_for_each_run(tmp_path, capsys):
 
 
 def test_more_runs_than_an_array_takes_are_several():
-    jobs = [claims.Job(f"a-{i}", "", ()) for i in range(2001)]
+    jobs = [plan.Job(f"a-{i}", "", ()) for i in range(2001)]
     lines = slurm.commands(pathlib.Path("/runs"), jobs, 0, "")
     assert [word for line in lines for word in line if "array" in word] == [*["--array=0-999"] * 2, "--array=0-0"]
     assert lines[2][-1] == "--task=a-2000"

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from cnn_papers import claims
+from cnn_papers.claims import plan, readings
 from cnn_papers.runs.rows import METRICS, read_rows
 from launch import runs
 
@@ -56,11 +56,11 @@ def metrics_of(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in folder.glob(f"*/{METRICS}")}
 
 
-def job_of(flags: list[str], **more: object) -> claims.Job:
+def job_of(flags: list[str], **more: object) -> plan.Job:
     """The run of seed 0 that `flags` ask for."""
     found = (flag.removeprefix("--config.").split("=") for flag in flags if flag.startswith("--config."))
     overrides = {key: ast.literal_eval(value) for key, value in found}
-    return claims.make_job("configs/resnet.py", {**overrides, "seed": 0, **more})
+    return plan.make_job("configs/resnet.py", {**overrides, "seed": 0, **more})
 
 
 def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_demand(home, tmp_path):
@@ -74,7 +74,7 @@ def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_
     assert (code, err) == (1, "")
     first = {good.id: ("done", 0, 1), wild.id: ("diverged", 3, 1), bad.id: ("failed", 2, 1), worse.id: ("failed", 2, 1)}
     assert outcomes(tmp_path) == first
-    assert [ended and ended.outcome for ended in (claims.finished(tmp_path, job) for job in (good, wild, bad))] == [
+    assert [ended and ended.outcome for ended in (readings.finished(tmp_path, job) for job in (good, wild, bad))] == [
         *("done", "diverged", None)
     ]
     assert f"runs in {tmp_path}: 1 done, 1 diverged, 2 failed" in out

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from cnn_papers import claims
+from cnn_papers.claims import plan
 from cnn_papers.errors import UserError
 from launch import local, progress, runs
 from launch.runs import Place, Record, Running
@@ -65,13 +65,13 @@ class Pool:
     def __init__(self, grace_s: float = 25.0, **programs: str) -> None:
         self.grace_s, self.programs, self.codes, self.seen = grace_s, programs, {}, []
 
-    def begin(self, job: claims.Job, place: Place) -> Running:
+    def begin(self, job: plan.Job, place: Place) -> Running:
         self.seen.append((job.id, place.cores))
         process = subprocess.Popen(["bash", "-c", self.programs[job.id]], process_group=0)
         return Running(job, place, process, Record(), time.monotonic())
 
     def run(self, at_once: int, tick=lambda running, waiting: None) -> int:
-        jobs = [claims.Job(name, "", ()) for name in self.programs]
+        jobs = [plan.Job(name, "", ()) for name in self.programs]
         places = [Place((core,)) for core in range(at_once)]
         return local.run_all(jobs, places, self.begin, self.ended, tick, self.grace_s)
 
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"):
-        runs.start(tmp_path, claims.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
+        runs.start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
 
 def test_an_error_leaves_no_run_behind(tmp_path):
@@ -149,7 +149,7 @@ def test_an_error_leaves_no_run_behind(tmp_path):
 
 
 def test_the_time_left_goes_by_what_the_recipe_took(tmp_path, capsys):
-    jobs = [claims.make_job(f"configs/{name}.py", {"seed": seed}) for name in ("a", "b") for seed in (0, 1, 2)]
+    jobs = [plan.make_job(f"configs/{name}.py", {"seed": seed}) for name in ("a", "b") for seed in (0, 1, 2)]
     records = {job.id: Record() for job in jobs}
     shown = progress.Progress(tmp_path, records, {job.id: job.config for job in jobs}, 2)
     shown.ended(jobs[0], Record("done", 0, seconds=100.0), [], jobs[1:])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cnn_papers.claims.metrics import Reading
+from cnn_papers.claims.verdicts import AGREES, DISAGREES, UNDECIDED, Verdict, interval, judge, weights
 from cnn_papers.facts import Claim
-from cnn_papers.metrics import Reading
-from cnn_papers.verdicts import AGREES, DISAGREES, UNDECIDED, Verdict, interval, judge, weights
 
 ROUNDS = 2000
 INF = math.inf

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from cnn_papers import metrics
-from cnn_papers.metrics import Finished
+from cnn_papers.claims import metrics
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.models.spp import FACTS
 from configs import overfeat, resnet, spp
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_papers import claims, metrics
+from cnn_papers.claims import catalogue, metrics, plan, readings
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.facts import Claim
-from cnn_papers.metrics import Finished
 from cnn_papers.opstrings import Op, parse
 from cnn_papers.reporting import portraits
 from cnn_papers.runs import workdir
@@ -33,11 +33,11 @@ Runs = Mapping[str, Mapping[str, Finished]]  # by arm and id, in the order of se
 def of_claims(scales: Mapping[str, str | None], seeds: Sequence[int], folder: pathlib.Path) -> list[Figure]:
     """The figures of the claims asked in the sweep of `folder`, whose scale is None where they were not."""
     found: list[Figure] = []
-    for file, known in claims.claims_of().items():
+    for file, known in catalogue.claims_of().items():
         ran = {
             name: (claim, _ran(claim, scale, seeds, folder))
             for name, claim in known.items()
-            if (scale := scales[name]) not in (None, claims.EXACT)
+            if (scale := scales[name]) not in (None, plan.EXACT)
         }
         found += _of_file(file, {name: pair for name, pair in ran.items() if all(pair[1].values())}, folder)
     return found
@@ -114,8 +114,8 @@ def _analysed(runs: Runs) -> set[str]:
 def _ran(claim: Claim, scale: str, seeds: Sequence[int], folder: pathlib.Path) -> Runs:
     """The finished runs of a claim."""
     found: dict[str, dict[str, Finished]] = {}
-    for arm, jobs in claims.jobs(claim, scale, seeds).items():
-        runs = {job.id: claims.finished(folder, job) for job in jobs}
+    for arm, jobs in plan.jobs(claim, scale, seeds).items():
+        runs = {job.id: readings.finished(folder, job) for job in jobs}
         found[arm] = {id: run for id, run in runs.items() if run is not None and run.rows}
     return found
 

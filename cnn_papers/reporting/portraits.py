@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from cnn_papers import zoo
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.metrics import Finished
 from cnn_papers.runs import inputs, pictures
 from cnn_papers.weights import predictor, trained
 from cnn_papers.weights.trained import Trained

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cnn_papers import claims, verdicts
-from cnn_papers.claims import FINISHED, SWEEP, Job
+from cnn_papers.claims import catalogue, plan, verdicts
+from cnn_papers.claims.plan import SWEEP, Job
+from cnn_papers.claims.readings import FINISHED, read_claim
+from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.reporting import illustrations, singles, wording
 from cnn_papers.runs import workdir
-from cnn_papers.verdicts import Verdict
 
 FORMAT = 2  # of the file
 KINDS = {"sweep": ("claims", "others", "outcomes", "seconds"), "runs": ("outcomes", "singles")}  # and what each has
@@ -83,7 +84,7 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     asked = _json(folder / SWEEP)
     try:
         seeds = range(asked["seeds"])
-        scales = {name: asked["claims"].get(name) for name in claims.all_claims()}
+        scales = {name: asked["claims"].get(name) for name in catalogue.all_claims()}
         jobs = {each["id"]: each for each in asked["jobs"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / SWEEP} is damaged: {error!r}; remove it and start the sweep again") from error
@@ -92,11 +93,11 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     records = _records(folder, jobs)
     outcomes = {name: _outcome(records.get(name)) for name in jobs}
     rows = []
-    for file, known in claims.claims_of().items():
+    for file, known in catalogue.claims_of().items():
         rows += [_claim(file, name, claim, scales[name], seeds, folder, records) for name, claim in known.items()]
     of_claims = {run for row in rows for runs in row["runs"].values() for run in runs}
     done = [name for name, outcome in outcomes.items() if outcome in FINISHED]
-    here = [workdir.versions()] if claims.EXACT in scales.values() else []  # such claims are computed by this process
+    here = [workdir.versions()] if plan.EXACT in scales.values() else []  # such claims are computed by this process
     return {
         "kind": "sweep",
         **singles.made_with(folder, done, *here),
@@ -125,7 +126,7 @@ def _claim(
         about["paper_delta"] = delta
     about |= {"title": illustrations.title_of(file), "label": illustrations.label_of(file, name)}
     del about["arms"]
-    planned: dict[str, list[Job]] = claims.jobs(claim, scale, seeds) if scale and scale != claims.EXACT else {}
+    planned: dict[str, list[Job]] = plan.jobs(claim, scale, seeds) if scale and scale != plan.EXACT else {}
     ran = {job.id for jobs in planned.values() for job in jobs}
     about |= {
         "runs": {arm: {job.id: dict(job.overrides)["seed"] for job in jobs} for arm, jobs in planned.items()},
@@ -134,12 +135,12 @@ def _claim(
         "arms": {},
     }
     try:
-        readings = claims.readings(claim, scale, seeds, folder) if scale else {}
+        readings = read_claim(claim, scale, seeds, folder) if scale else {}
     except UserError as error:
         raise UserError(f"claim {name}: {error}") from error
     if not any(readings.values()):
         return about
-    verdict = verdicts.judge(claim, readings, exact=scale == claims.EXACT)
+    verdict = verdicts.judge(claim, readings, exact=scale == plan.EXACT)
     values = {arm: {seed: each._asdict() for seed, each in of.items()} for arm, of in readings.items()}
     arms = {arm: figures._asdict() | {"readings": values[arm]} for arm, figures in verdict.arms.items()}
     return about | verdict._asdict() | {"arms": arms}

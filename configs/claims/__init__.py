@@ -1,1 +1,1 @@
-"""The claims of the papers, one file per config file; `cnn_papers.claims` finds them."""
+"""The claims of the papers, one file per config file; `cnn_papers.claims.catalogue` finds them."""

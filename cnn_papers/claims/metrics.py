@@ -127,7 +127,7 @@ def window_saving(run: Finished, height: int, width: int, windows: int = 0, feat
 
     See `sliding.saving`; nothing need have run.
     """
-    from cnn_papers import sliding
+    from cnn_papers.claims import sliding
 
     model, shape = _model_and_input(run)
     return Reading(sliding.saving(model, shape, (height, width, shape[-1]), windows, features_only=features_only))
@@ -138,7 +138,7 @@ def sliding_difference(run: Finished, height: int, width: int) -> Reading:
 
     See `sliding.difference`; nothing need have run.
     """
-    from cnn_papers import sliding
+    from cnn_papers.claims import sliding
 
     model, shape = _model_and_input(run)
     return Reading(sliding.difference(model, shape, (height, width, shape[-1]), run.config["seed"]))

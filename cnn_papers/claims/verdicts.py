@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim
-from cnn_papers.metrics import Reading
 
 LEVEL = 0.95  # of intervals
 EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5 % are an interval of 90 % within the bounds

@@ -1,0 +1,1 @@
+"""The papers' claims: the runs that ask them, what is read off those, and verdicts."""

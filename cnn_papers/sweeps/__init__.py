@@ -1,0 +1,1 @@
+"""Many runs: what is asked for, the processes that run it, here or under SLURM."""
