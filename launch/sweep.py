@@ -21,11 +21,11 @@ from cnn_papers.claims import catalogue
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.readings import FINISHED
 from cnn_papers.errors import UserError
+from cnn_papers.sweeps import code_digest, local, process, request, slurm
+from cnn_papers.sweeps.process import FAILED, RUNNING, Place, Record, Running
+from cnn_papers.sweeps.progress import Progress, summary
+from cnn_papers.sweeps.request import Request
 from cnn_papers.terminal import say
-from launch import asked, code, local, runs, slurm
-from launch.asked import Asked
-from launch.progress import Progress, summary
-from launch.runs import FAILED, RUNNING, Place, Record, Running
 
 ORPHANS_S = 30.0  # that runs of a sweep which was killed have to save and stop
 GRACE_S = 25.0  # that runs have to save and stop once a sweep is told to
@@ -58,9 +58,9 @@ def main(argv: list[str]) -> int:
     if values.task:
         return _run_task(pathlib.Path(values.runs or "."), slurm.task_of(values.task))
     wanted, name = _asked()
-    plan = _plan(pathlib.Path(values.runs or f"runs/sweep-{name}"), asked.jobs_of(wanted))
+    plan = _plan(pathlib.Path(values.runs or f"runs/sweep-{name}"), request.jobs_of(wanted))
     places = local.places(values.jobs or 1) if values.executor == "local" else []
-    asked.check_same(plan.folder, wanted)
+    request.check_same(plan.folder, wanted)
     if exact := [name for name, scale in wanted.claims.items() if scale == EXACT]:
         print(f"needs no training: {', '.join(exact)}")
     if values.dry_run:
@@ -68,9 +68,9 @@ def main(argv: list[str]) -> int:
     with files.locked(plan.folder, "runs"):
         if places:
             _wait_for_orphans(plan)
-        asked.check_same(plan.folder, wanted)  # now that nobody else can write there
+        request.check_same(plan.folder, wanted)  # now that nobody else can write there
         todo, records = _todo(plan)
-        asked.remember(plan.folder, wanted, plan.jobs)
+        request.remember(plan.folder, wanted, plan.jobs)
         say("\n".join(summary(plan.folder, plan.jobs, records)))
         return _run(plan, places, todo, records) if places else _submit(plan, todo, records)
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
 # --- what is asked ---------------------------------------------------------------------------------------------------
 
 
-def _asked() -> tuple[Asked, str]:
+def _asked() -> tuple[Request, str]:
     """What the flags ask for, and a name for it."""
     values = flags.FLAGS
     if not values.claim and not values.all_claims:
@@ -87,31 +87,31 @@ def _asked() -> tuple[Asked, str]:
         raise UserError("a claim has its own overrides; --grid and --config.key=value go with --config alone")
     config = _config_name() if values.config else ""
     if not values.all_claims:
-        scales = asked.scales_of([name for text in values.claim for name in text.split(",")], values.scale, config)
+        scales = request.scales_of([name for text in values.claim for name in text.split(",")], values.scale, config)
         others = [name for name, at in scales.items() if at not in (values.scale, EXACT)]
         if others and values["scale"].present:
             raise UserError(f"--config={config} is of {others[0]} at --scale={scales[others[0]]}; leave one out")
         name = "-".join([*list(scales)[:3], *dict.fromkeys(scales.values())])
-        return Asked(scales, "", {}, values.seeds), name
+        return Request(scales, "", {}, values.seeds), name
     if values.claim or config:
         raise UserError("--all_claims goes without --claim and --config")
-    names = asked.askable(values.scale)
+    names = request.askable(values.scale)
     if others := [name for name in catalogue.all_claims() if name not in names]:
         print(f"not asked at scale {values.scale}: {', '.join(others)}")
-    return Asked(asked.scales_of(names, values.scale, ""), "", {}, values.seeds), f"all_claims-{values.scale}"
+    return Request(request.scales_of(names, values.scale, ""), "", {}, values.seeds), f"all_claims-{values.scale}"
 
 
-def _asked_grid() -> tuple[Asked, str]:
+def _asked_grid() -> tuple[Request, str]:
     if not flags.FLAGS.config:
         raise UserError("nothing to run: give --claim=NAME, --all_claims, or --config=FILE with --grid=KEY=VALUE,VALUE")
     grid = {key: [value] for key, value in doors.config_overrides().items()}
-    axes = asked.grid_of(flags.FLAGS.grid, flags.FLAGS.config)
+    axes = request.grid_of(flags.FLAGS.grid, flags.FLAGS.config)
     if twice := grid.keys() & axes.keys():
         raise UserError(f"{min(twice)} is given by --config.{min(twice)} and by --grid")
     if "seed" in grid:
         raise UserError("--config.seed: seeds are given by --seeds=N")
     config = flags.FLAGS.config
-    return Asked({}, _config_name(), grid | axes, flags.FLAGS.seeds), f"{config.name}-{config.recipe}"
+    return Request({}, _config_name(), grid | axes, flags.FLAGS.seeds), f"{config.name}-{config.recipe}"
 
 
 def _config_name() -> str:
@@ -127,19 +127,19 @@ def _config_name() -> str:
 
 def _plan(folder: pathlib.Path, jobs: list[Job]) -> Plan:
     """Finds every mistake in the configurations of `jobs`."""
-    sources = code.sources()
-    source, read = code.source_digest(sources), [*sources, *code.config_files(jobs)]
-    as_planned = code.source_digest(read)
-    return Plan(folder, jobs, source, {job.id: code.digest(source, job) for job in jobs}, read, as_planned)
+    sources = code_digest.sources()
+    source, read = code_digest.source_digest(sources), [*sources, *code_digest.config_files(jobs)]
+    as_planned = code_digest.source_digest(read)
+    return Plan(folder, jobs, source, {job.id: code_digest.digest(source, job) for job in jobs}, read, as_planned)
 
 
 def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
     """The runs to start, and how every run stands; UserError if some are of other code than now."""
-    records = {job.id: runs.read(plan.folder, job) for job in plan.jobs}
+    records = {job.id: process.read(plan.folder, job) for job in plan.jobs}
     others = [
         job.id
         for job in plan.jobs
-        if records[job.id].code != plan.codes[job.id] and runs.has_trained(plan.folder, job, records[job.id])
+        if records[job.id].code != plan.codes[job.id] and process.has_trained(plan.folder, job, records[job.id])
     ]
     if others and not flags.FLAGS.accept_other_code:
         raise UserError(
@@ -155,15 +155,15 @@ def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict
     progress = Progress(plan.folder, records, {job.id: job.config for job in plan.jobs}, len(places))
 
     def begin(job: Job, place: Place) -> Running:
-        if code.source_digest(plan.files) != plan.as_planned:  # the run would read what this process has not
+        if code_digest.source_digest(plan.files) != plan.as_planned:  # the run would read what this process has not
             raise UserError(
                 f"the code or a config file has changed since this sweep began; stopped before {job.id}; "
                 "the same command goes on, and says so where runs are of other code"
             )
-        return runs.start(plan.folder, job, plan.source, plan.codes[job.id], place)
+        return process.start(plan.folder, job, plan.source, plan.codes[job.id], place)
 
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
-        progress.ended(run.job, runs.end(plan.folder, run), running, waiting)
+        progress.ended(run.job, process.end(plan.folder, run), running, waiting)
 
     if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S):
         say("stopped; the same command goes on")
@@ -178,9 +178,9 @@ def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict
 def _wait_for_orphans(plan: Plan) -> None:
     """Lets the runs of a sweep that was killed save and stop; UserError if some go on, as SLURM's do."""
     deadline, told = time.monotonic() + ORPHANS_S, False
-    while taken := [job for job in plan.jobs if runs.is_taken(plan.folder, job)]:
+    while taken := [job for job in plan.jobs if process.is_taken(plan.folder, job)]:
         if time.monotonic() > deadline:
-            raise runs.in_use(plan.folder, taken[0])
+            raise process.in_use(plan.folder, taken[0])
         if not told:
             print(f"waiting for runs that others have under way: {len(taken)}", flush=True)
         told = True
@@ -195,7 +195,7 @@ def _show(plan: Plan) -> int:
         lines = slurm.commands(plan.folder, todo, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags())
         print("\n".join(map(shlex.join, lines)))
     for job in todo:
-        print(f"{shlex.join(['python', *runs.command(plan.folder, job)[1:]])}  # {records[job.id].outcome}")
+        print(f"{shlex.join(['python', *process.command(plan.folder, job)[1:]])}  # {records[job.id].outcome}")
     print("\n".join(summary(plan.folder, plan.jobs, records)))
     return 0
 
@@ -225,7 +225,7 @@ def _task_flags() -> list[str]:
 
 def _run_task(folder: pathlib.Path, name: str) -> int:
     """One run, as a task of an array; returns its exit code."""
-    job = asked.remembered(folder, name)
+    job = request.remembered(folder, name)
     plan = _plan(folder, [job])
     _, records = _todo(plan)  # which refuses a run of other code
     if records[name].outcome in FINISHED:
@@ -234,12 +234,12 @@ def _run_task(folder: pathlib.Path, name: str) -> int:
     codes: list[int] = []
 
     def ended(run: Running, *_: object) -> None:
-        record = runs.end(folder, run)
-        print(f"{name} {record.outcome}: {runs.last_line(folder, job)}", flush=True)
+        record = process.end(folder, run)
+        print(f"{name} {record.outcome}: {process.last_line(folder, job)}", flush=True)
         codes.append(record.exit_code or 0)
 
     def begin(job: Job, place: Place) -> Running:
-        return runs.start(folder, job, plan.source, plan.codes[name], place)
+        return process.start(folder, job, plan.source, plan.codes[name], place)
 
     stopped = local.run_all([job], [Place()], begin, ended, lambda running, waiting: None, TASK_GRACE_S)
     return 128 + stopped if stopped else codes[0]

@@ -13,7 +13,7 @@ from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data import augment
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.reporting import figures, illustrations, portraits
+from cnn_papers.reporting import figure_data, network_figures, svg
 from cnn_papers.runs import inputs
 from cnn_papers.weights import trained
 from configs import alexnet, maxout, nin
@@ -29,19 +29,19 @@ def test_feature_reuse_is_a_matrix_of_sources_by_readers():
         for reader, source, value in [("layer1", 0, 1.0), ("layer2", 0, 2.0), ("layer2", 1, 3.0), ("out", 0, 4.0)]
     }
     runs = {"one": {"a": finished("x", [row]), "b": finished("x", [row])}}
-    (panel,) = illustrations.ANALYSES["feature_reuse"]("reuse", "feature_reuse", runs)
+    (panel,) = figure_data.ANALYSES["feature_reuse"]("reuse", "feature_reuse", runs)
     assert panel["values"] == [[1.0, 2.0, 4.0], [None, 3.0, None]]
-    assert figures.describe(panel).endswith(
+    assert svg.describe(panel).endswith(
         "2 by 3, greatest at source (1: the block's input) 1, reading layer (the last: behind the block) 3 (4.00)."
     )
-    assert figures.svg([panel]).startswith("<svg")
+    assert svg.draw([panel]).startswith("<svg")
 
 
 def test_a_layer_is_the_mean_of_the_seeds_that_have_it():
     whole = {f"analysis/gradient_norm/conv{n}": float(n) for n in (1, 2, 10)}
     part = {f"analysis/gradient_norm/conv{n}": 3.0 * n for n in (1, 10)}  # conv2's was not finite
     runs = {"one": {"a": finished("x", [{"step": 1} | part]), "b": finished("x", [{"step": 1} | whole])}}
-    (panel,) = illustrations.ANALYSES["gradient_norm"]("norms", "gradient_norm", runs)
+    (panel,) = figure_data.ANALYSES["gradient_norm"]("norms", "gradient_norm", runs)
     (line,) = panel["series"]
     assert (line["mean"], line["low"], line["high"]) == ([2.0, 2.0, 20.0], [1.0, 2.0, 10.0], [3.0, 2.0, 30.0])
 
@@ -49,7 +49,7 @@ def test_a_layer_is_the_mean_of_the_seeds_that_have_it():
 def test_percentiles_are_of_each_arm_over_training():
     lines = [{"step": step, **{f"analysis/input_percentiles/p{p}": p * step for p in (15, 50, 85)}} for step in (1, 2)]
     runs = {"with": {"a": finished("x", lines)}, "without": {"b": finished("x", lines)}}
-    panels = illustrations.ANALYSES["input_percentiles"]("bn", "input_percentiles", runs)
+    panels = figure_data.ANALYSES["input_percentiles"]("bn", "input_percentiles", runs)
     assert [panel["title"] for panel in panels] == ["with", "without"]
     assert [(line["name"], line["mean"]) for line in panels[0]["series"]] == [
         ("85th percentile", [85, 170]),
@@ -60,17 +60,17 @@ def test_percentiles_are_of_each_arm_over_training():
 
 
 def test_lines_are_told_apart_without_colour():
-    looks = [figures.look(i) for i in range(14)]
+    looks = [svg.look(i) for i in range(14)]
     assert len(set(looks)) == 14 and len({style for _, style in looks[:5]}) == 5
-    assert [colour for colour, _ in looks[:7]] == list(figures.COLOURS)
+    assert [colour for colour, _ in looks[:7]] == list(svg.COLOURS)
 
 
 def test_a_drawing_is_the_same_every_time():
     panel = {"kind": "lines", "title": "t", "x": "x", "y": "y", "level": 1.0, "log": True}
     panel["series"] = [{"name": "a", "x": [1, 2], "mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 3.0]}]
-    assert figures.svg([panel]) == figures.svg([panel])
-    assert figures.svg([panel]) != figures.svg([panel | {"level": 2.0}])
-    assert "http://" not in re.sub('xmlns(:xlink)?="[^"]*"', "", figures.svg([panel]))
+    assert svg.draw([panel]) == svg.draw([panel])
+    assert svg.draw([panel]) != svg.draw([panel | {"level": 2.0}])
+    assert "http://" not in re.sub('xmlns(:xlink)?="[^"]*"', "", svg.draw([panel]))
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def picture(panel: dict[str, Any]) -> np.ndarray:
 
 
 def test_networks_are_shown(networks, tmp_path):
-    filters, maps, activations = portraits.of_paper("Paper", networks, tmp_path)
+    filters, maps, activations = network_figures.of_paper("Paper", networks, tmp_path)
     assert [panel["title"] for panel in filters["panels"]] == ["column 1", "column 2"]
     assert "filters of" in filters["panels"][0]["alt"] and picture(filters["panels"][0]).std() > 10
     assert "Of nin 'mnist' (last_bias=2.0, weight_init=he, width=0.05)" in maps["text"]
@@ -128,12 +128,12 @@ def test_networks_are_shown(networks, tmp_path):
 
 
 def test_a_figure_whose_network_is_gone_says_so(tmp_path):
-    (figure,) = portraits.filters("Filters", tmp_path)
+    (figure,) = network_figures.filters("Filters", tmp_path)
     assert not figure["panels"] and figure["text"].startswith("Not drawn: there is no run in")
 
 
 def test_small_filters_of_a_real_run_are_not_shown(tiny_run, monkeypatch):
-    assert portraits.filters("3×3", tiny_run) == []
-    monkeypatch.setattr(portraits, "LEGIBLE", 3)
-    (figure,) = portraits.filters("3×3", tiny_run)
+    assert network_figures.filters("3×3", tiny_run) == []
+    monkeypatch.setattr(network_figures, "LEGIBLE", 3)
+    (figure,) = network_figures.filters("3×3", tiny_run)
     assert figure["panels"][0]["alt"] == "8 filters of 3 by 3 pixels: first layer"

@@ -18,7 +18,7 @@ from cnn_papers import report
 from cnn_papers.claims import catalogue, plan, verdicts
 from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.reporting import page, results, wording
+from cnn_papers.reporting import markdown, page, results, wording
 from cnn_papers.runs import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -157,7 +157,7 @@ def test_markdown_has_the_figures_of_the_results(sweep):
     exit_code(report.cli, str(sweep))
     text = (sweep / "report.md").read_text()
     found = json.loads((sweep / "results.json").read_text())
-    assert text == report.markdown(found, ".")
+    assert text == markdown.markdown(found, ".")
     (line,) = [line for line in text.splitlines() if "`resnet_lower`" in line]
     *cells, links = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells == [
@@ -242,7 +242,7 @@ def test_a_run_whose_folder_was_removed_counts_as_not_started(sweep):
 
 def test_long_lists_are_cut_in_markdown_and_whole_on_the_page(tmp_path, own_claims, capsys, monkeypatch):
     jobs = write_sweep(tmp_path / "s", dict.fromkeys([("A", 0), ("A", 1), ("A", 2)], "stopped"))
-    monkeypatch.setattr(report, "SHOWN", 2)
+    monkeypatch.setattr(markdown, "SHOWN", 2)
     exit_code(report.cli, str(tmp_path / "s"))
     line = f"ot finished (stopped): {jobs[0].id}, {jobs[1].id} and 1 more"
     assert line in capsys.readouterr().out and line in (tmp_path / "s/report.md").read_text()
@@ -607,4 +607,4 @@ def test_the_readme_shows_the_committed_results():
         pytest.skip("no results are committed yet")
     readme = (ROOT / "README.md").read_text()
     for path in files:
-        assert report.markdown(results.read(path)) in readme, f"README: put in the table of {path.name}"
+        assert markdown.markdown(results.read(path)) in readme, f"README: put in the table of {path.name}"

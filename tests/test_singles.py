@@ -9,7 +9,7 @@ from commands import exit_code
 
 from cnn_papers import report
 from cnn_papers.claims import plan
-from cnn_papers.reporting import page, results, wording
+from cnn_papers.reporting import markdown, page, results, wording
 from cnn_papers.runs import workdir
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_p
     found = results.gather(tmp_path / "run", tmp_path)
     (run,) = found["singles"]
     assert run["same"] and run["reported"] and all(result["ours"] is None for result in run["reported"])
-    assert "this run changes model.width, total_steps: there is no difference to take" in report.markdown(found)
+    assert "this run changes model.width, total_steps: there is no difference to take" in markdown.markdown(found)
 
 
 def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):

@@ -14,9 +14,10 @@ from commands import exit_code
 from cnn_papers.claims import catalogue, plan
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
+from cnn_papers.sweeps import code_digest, local, process, request, slurm
+from cnn_papers.sweeps.process import Place, Record
 from configs import lenet
-from launch import asked, code, local, runs, slurm, sweep
-from launch.runs import Place, Record
+from launch import sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
     ],
 )
 def test_values_of_a_grid_have_the_type_of_their_key(axis, values):
-    (found,) = asked.grid_of([axis], lenet.get_config()).values()
+    (found,) = request.grid_of([axis], lenet.get_config()).values()
     assert found == values and [type(value) for value in found] == [type(value) for value in values]
 
 
@@ -207,16 +208,16 @@ def test_a_claim_that_cannot_be_asked_is_refused(flags, lines, capsys):
 
 
 def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
-    before = asked.Asked({}, "configs/lenet.py", {"model.blocks": [(1,)], "optim.lr": [0.1]}, 2)
-    asked.remember(tmp_path, before, asked.jobs_of(before))
+    before = request.Request({}, "configs/lenet.py", {"model.blocks": [(1,)], "optim.lr": [0.1]}, 2)
+    request.remember(tmp_path, before, request.jobs_of(before))
     more = before._replace(grid={"optim.lr": [0.2, 0.1], "model.blocks": [(1,)]}, seeds=3)
-    asked.check_same(tmp_path, before)
-    asked.check_same(tmp_path, more)
-    jobs = asked.jobs_of(before)
-    assert [asked.remembered(tmp_path, job.id) for job in jobs] == jobs  # tuples, too
-    assert set(jobs) < set(asked.jobs_of(more))
+    request.check_same(tmp_path, before)
+    request.check_same(tmp_path, more)
+    jobs = request.jobs_of(before)
+    assert [request.remembered(tmp_path, job.id) for job in jobs] == jobs  # tuples, too
+    assert set(jobs) < set(request.jobs_of(more))
     with pytest.raises(UserError, match="there is no run lenet-0 in"):
-        asked.remembered(tmp_path, "lenet-0")
+        request.remembered(tmp_path, "lenet-0")
 
 
 @pytest.mark.parametrize(
@@ -233,10 +234,10 @@ def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
     ],
 )
 def test_another_sweep_in_the_folder_is_said_not_mixed(change, said, tmp_path):
-    before = asked.Asked({"a": "desk", "b": "exact"}, "configs/lenet.py", {"optim.lr": [0.1]}, 2)
-    asked.remember(tmp_path, before, [])
+    before = request.Request({"a": "desk", "b": "exact"}, "configs/lenet.py", {"optim.lr": [0.1]}, 2)
+    request.remember(tmp_path, before, [])
     with pytest.raises(UserError, match=re.escape(f"was asked for something else ({said}")):
-        asked.check_same(tmp_path, before._replace(**change))
+        request.check_same(tmp_path, before._replace(**change))
 
 
 def make_record(folder: pathlib.Path, outcome: str, *, digest: str, config: str = "configs/lenet.py") -> plan.Job:
@@ -264,7 +265,7 @@ def test_runs_of_other_code_are_said_not_mixed(tmp_path, capsys):
     assert capsys.readouterr().err == refusal
     commands, others = dry(*ONE, f"--runs={tmp_path}", "--accept_other_code", capsys=capsys)
     assert (commands, others) == ([], [f"runs in {tmp_path}: 1 done"])
-    asked.remember(tmp_path, asked.Asked({}, "configs/lenet.py", {}, 1), [job])
+    request.remember(tmp_path, request.Request({}, "configs/lenet.py", {}, 1), [job])
     assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}") == 2  # as SLURM starts it
     assert capsys.readouterr().err == refusal
     assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}", "--accept_other_code") == 0
@@ -278,7 +279,7 @@ def test_runs_of_other_code_are_said_not_mixed(tmp_path, capsys):
 def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch, capsys):
     imported = tmp_path / "common.py"
     imported.write_text("rate = 0.1")
-    monkeypatch.setattr(code, "config_files", lambda jobs: [imported])
+    monkeypatch.setattr(code_digest, "config_files", lambda jobs: [imported])
 
     def run_all(todo, places, begin, *_):
         change(imported)
@@ -292,7 +293,7 @@ def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch,
 
 def test_config_files_are_watched_with_what_they_import():
     jobs = [plan.make_job("configs/lenet.py:mnist", {"seed": 0})]
-    names = {str(path.relative_to(ROOT)) for path in code.config_files(jobs)}
+    names = {str(path.relative_to(ROOT)) for path in code_digest.config_files(jobs)}
     assert names >= {"configs/lenet.py", "configs/common.py"} and "configs/vgg.py" not in names
 
 
@@ -310,13 +311,13 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
 
 def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
     one, other = (plan.make_job("configs/lenet.py", {"seed": seed}) for seed in (0, 1))
-    paths = code.sources()
+    paths = code_digest.sources()
     names = {str(path.relative_to(ROOT)) for path in paths}
     assert {"cnn_papers/main.py", "cnn_papers/opstrings.py", "cnn_papers/models/vgg.py"} <= names
     assert not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names  # no run imports them
-    source = code.source_digest(paths)
-    assert code.digest(source, one) == code.digest(source, one) != code.digest(source, other)
-    assert code.digest(code.source_digest(paths[1:]), one) != code.digest(source, one)
+    source = code_digest.source_digest(paths)
+    assert code_digest.digest(source, one) == code_digest.digest(source, one) != code_digest.digest(source, other)
+    assert code_digest.digest(code_digest.source_digest(paths[1:]), one) != code_digest.digest(source, one)
 
 
 @pytest.mark.parametrize(
@@ -327,14 +328,14 @@ def test_how_a_run_stands(outcome, left, stands, tmp_path):
     job = make_record(tmp_path, outcome, digest="")
     if not left:
         (tmp_path / job.id / "run.json").unlink()
-    assert runs.read(tmp_path, job).outcome == stands
+    assert process.read(tmp_path, job).outcome == stands
 
 
 def test_the_time_of_a_killed_attempt_counts(tmp_path):
     job = make_record(tmp_path, "running", digest="")
     last_word = datetime.datetime(2026, 1, 1, 0, 0, 30).timestamp()
     os.utime(tmp_path / f"{job.id}.log", (last_word, last_word))
-    assert runs.read(tmp_path, job).seconds == 12.0 + 30.0
+    assert process.read(tmp_path, job).seconds == 12.0 + 30.0
 
 
 def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, monkeypatch, capsys):
@@ -346,7 +347,7 @@ def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, m
         fcntl.flock(log, fcntl.LOCK_EX)
         assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
         with pytest.raises(UserError, match="is being run by another process"):
-            runs.start(tmp_path, job, "", "", Place())
+            process.start(tmp_path, job, "", "", Place())
     out, err = capsys.readouterr()
     assert out == "waiting for runs that others have under way: 1\n"
     owner = "(process 7 on node1 since long)"
@@ -425,7 +426,7 @@ def test_what_waits_in_slurm_is_not_submitted_again(fake_slurm, tmp_path, capsys
         "running or waiting in SLURM: 2",
         "submitted to SLURM: 2, as job 71; the same command says how they stand",
     ]
-    ids = [job.id for job in asked.jobs_of(asked.Asked({}, "configs/lenet.py", {"optim.lr": [0.01, 0.02]}, 2))]
+    ids = [job.id for job in request.jobs_of(request.Request({}, "configs/lenet.py", {"optim.lr": [0.01, 0.02]}, 2))]
     assert json.loads((folder / "slurm.json").read_text()) == {"70": ids, "71": [ids[0], ids[2]]}
 
 

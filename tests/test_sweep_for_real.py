@@ -15,7 +15,7 @@ import pytest
 
 from cnn_papers.claims import plan, readings
 from cnn_papers.runs.rows import METRICS, read_rows
-from launch import runs
+from cnn_papers.sweeps import process
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [  # one stage of one block compiles in seconds; evaluations after steps 20, 40 and 60
@@ -114,11 +114,11 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     child.kill()
     child.communicate()
     deadline = time.monotonic() + 60
-    while runs.is_taken(tmp_path, job):  # its run hears of it, saves and stops
+    while process.is_taken(tmp_path, job):  # its run hears of it, saves and stops
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert log.read_text().count("SIGTERM: ") == 2
-    assert outcomes(tmp_path) == {job.id: ("running", None, 2)} and runs.read(tmp_path, job).outcome == "stopped"
+    assert outcomes(tmp_path) == {job.id: ("running", None, 2)} and process.read(tmp_path, job).outcome == "stopped"
 
     code, out, err = finish(home, tmp_path, *flags)
     assert (code, err) == (0, "") and f"runs in {tmp_path}: 1 done" in out

@@ -11,8 +11,8 @@ import pytest
 
 from cnn_papers.claims import plan
 from cnn_papers.errors import UserError
-from launch import local, progress, runs
-from launch.runs import Place, Record, Running
+from cnn_papers.sweeps import local, progress
+from cnn_papers.sweeps.process import Place, Record, Running, start
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"):
-        runs.start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
+        start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
 
 def test_an_error_leaves_no_run_behind(tmp_path):

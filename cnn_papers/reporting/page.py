@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cnn_papers.reporting import figures, wording
+from cnn_papers.reporting import svg, wording
 from cnn_papers.reporting.style import STYLE
 
 Results = Mapping[str, Any]
@@ -201,11 +201,11 @@ def _figure(figure: Results) -> str:
     images = []
     drawn = [panel for panel in figure["panels"] if panel["kind"] != "picture"]
     if drawn:
-        alt = " ".join(map(figures.describe, drawn))
-        images.append(f'<img alt="{_text(alt)}" src="{figures.data_uri(figures.svg(drawn))}">')
+        alt = " ".join(map(svg.describe, drawn))
+        images.append(f'<img alt="{_text(alt)}" src="{svg.data_uri(svg.draw(drawn))}">')
     for panel in figure["panels"]:
         if panel["kind"] == "picture":
-            address = figures.data_uri(base64.b64decode(panel["png"]))
+            address = svg.data_uri(base64.b64decode(panel["png"]))
             image = f'<img class="pixels" alt="{_text(panel["alt"])}" width="{_text(panel["width"])}" src="{address}">'
             images.append(f'<div class="panel"><p>{_text(panel["title"])}</p>{image}</div>')
     caption = f"<b>{_text(figure['title'])}.</b> {_text(figure['text'])}"

@@ -14,7 +14,7 @@ from cnn_papers.claims.readings import FINISHED, read_claim
 from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
-from cnn_papers.reporting import illustrations, singles, wording
+from cnn_papers.reporting import figure_data, single_runs, wording
 from cnn_papers.runs import workdir
 
 FORMAT = 2  # of the file
@@ -43,7 +43,7 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
         runs = [folder] if (folder / workdir.RUN).is_file() else sorted(p.parent for p in folder.glob("*/run.json"))
         if not runs:
             raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
-        found = singles.of_runs(folder, runs)
+        found = single_runs.of_runs(folder, runs)
     return _plain({"format": FORMAT, "runs": os.path.relpath(folder, out), **found})
 
 
@@ -100,14 +100,14 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     here = [workdir.versions()] if plan.EXACT in scales.values() else []  # such claims are computed by this process
     return {
         "kind": "sweep",
-        **singles.made_with(folder, done, *here),
+        **single_runs.made_with(folder, done, *here),
         "code": _code(records[name] for name in done),
         "started": min((record["started"] for record in records.values() if record.get("started")), default=""),
         "seconds": sum(record.get("seconds", 0.0) for record in records.values()),
         "outcomes": outcomes,
         "claims": rows,
         "others": [_other(folder, jobs[name]) for name in done if name not in of_claims],
-        "figures": illustrations.of_claims(scales, seeds, folder),
+        "figures": figure_data.of_claims(scales, seeds, folder),
     }
 
 
@@ -124,7 +124,7 @@ def _claim(
     about = claim._asdict() | {"name": name, "scale": scale, "scales": list(claim.scales)}
     if scale and (delta := claim.scales[scale].paper_delta) is not None:
         about["paper_delta"] = delta
-    about |= {"title": illustrations.title_of(file), "label": illustrations.label_of(file, name)}
+    about |= {"title": figure_data.title_of(file), "label": figure_data.label_of(file, name)}
     del about["arms"]
     planned: dict[str, list[Job]] = plan.jobs(claim, scale, seeds) if scale and scale != plan.EXACT else {}
     ran = {job.id for jobs in planned.values() for job in jobs}
@@ -169,7 +169,7 @@ def _other(folder: pathlib.Path, job: Mapping[str, Any]) -> dict[str, Any]:
         "id": job["id"],
         "config": job["config"],
         "overrides": job["overrides"],
-        **singles.errors(folder / job["id"]),
+        **single_runs.errors(folder / job["id"]),
     }
 
 

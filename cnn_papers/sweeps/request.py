@@ -14,7 +14,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What one command asks for.
 
     Attributes:
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     seeds: int
 
 
-def jobs_of(asked: Asked) -> list[Job]:
+def jobs_of(asked: Request) -> list[Job]:
     """The runs it takes, each once; all of one seed before the next, so that pairs of arms are whole early.
 
     Claims at scale `exact` take none.
@@ -138,7 +138,7 @@ def _value(key: str, text: str, kind: type) -> Any:
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
-def check_same(folder: pathlib.Path, asked: Asked) -> None:
+def check_same(folder: pathlib.Path, asked: Request) -> None:
     """Raises a UserError if the sweep in `folder` was asked for anything that `asked` is not."""
     if (old := _read(folder)) is None:
         return
@@ -172,7 +172,7 @@ def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values)) or "unset"
 
 
-def remember(folder: pathlib.Path, asked: Asked, jobs: Sequence[Job]) -> None:
+def remember(folder: pathlib.Path, asked: Request, jobs: Sequence[Job]) -> None:
     """Writes what was asked for, and the runs that takes, to the sweep's folder."""
     runs = [{"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs]
     with files.replacing(folder / SWEEP) as part:
@@ -190,7 +190,7 @@ def remembered(folder: pathlib.Path, job_id: str) -> Job:
 def _read(folder: pathlib.Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / SWEEP).read_text())
-        return {key: found[key] for key in (*Asked._fields, "jobs")}
+        return {key: found[key] for key in (*Request._fields, "jobs")}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cnn_papers.claims.plan import Job
 from cnn_papers.errors import UserError
+from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.terminal import say
-from launch.runs import Place, Running
 
 POLL_S = 0.05
 SECOND_THOUGHT_S = 1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later

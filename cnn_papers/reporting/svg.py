@@ -32,7 +32,7 @@ DRAWN = 2  # decimals of a figure in an alternative text
 WIDTH, HEIGHT, IN_A_ROW = 3.7, 2.8, 3  # inches of a panel; panels side by side
 
 
-def svg(panels: Sequence[Panel]) -> str:
+def draw(panels: Sequence[Panel]) -> str:
     """The panels side by side as one SVG element, which reads the same whenever it is drawn.
 
     A panel is `{"kind": "lines", "title", "x", "y", "series": [{"name", "x", "mean", "low", "high"}], "level", "log"}`

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cnn_papers.errors import UserError
-from cnn_papers.reporting import illustrations, wording
+from cnn_papers.reporting import figure_data, wording
 from cnn_papers.runs import config_files, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 
@@ -24,7 +24,7 @@ def of_runs(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> dict[str, Any
         **made_with(folder, [run["id"] for run in singles]),
         "outcomes": {run["id"]: _outcome(run) for run in singles},
         "singles": singles,
-        "figures": illustrations.of_runs(runs),
+        "figures": figure_data.of_runs(runs),
     }
 
 

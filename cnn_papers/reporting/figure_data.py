@@ -16,7 +16,7 @@ from cnn_papers.claims import catalogue, metrics, plan, readings
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.facts import Claim
 from cnn_papers.opstrings import Op, parse
-from cnn_papers.reporting import portraits
+from cnn_papers.reporting import network_figures
 from cnn_papers.runs import workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 
@@ -58,7 +58,7 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
             panels += [_lines(NAMES[kind], NAMES[kind], [line for line in series if line])] if any(series) else []
         title = f"{run.resolve().name}: configs/{about['config']['name']}.py:{about['config']['recipe']}"
         found += [_figure(title, "Loss and error over the images seen.", panels)] if panels else []
-        found += portraits.filters(f"{title}: filters of the first layer", run)
+        found += network_figures.filters(f"{title}: filters of the first layer", run)
     return found
 
 
@@ -96,7 +96,7 @@ def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.P
     text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(words)
     found = [_figure(paper, text, curves)] if curves else []
     every = {each: run for _, runs in ran.values() for of in runs.values() for each, run in of.items()}
-    return found + others + portraits.of_paper(paper, every, folder)
+    return found + others + network_figures.of_paper(paper, every, folder)
 
 
 def _inside(title: str, text: str, kind: str, runs: Runs) -> list[Figure]:

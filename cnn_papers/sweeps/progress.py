@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.plan import Job
 from cnn_papers.claims.readings import FINISHED
+from cnn_papers.sweeps import process
+from cnn_papers.sweeps.process import FAILED, STOPPED, Record, Running
 from cnn_papers.terminal import duration, say
-from launch import runs
-from launch.runs import FAILED, STOPPED, Record, Running
 
 REDRAW_S = 1.0
 
@@ -39,7 +39,7 @@ class Progress:
         count = sum(record.outcome in FINISHED for record in self.records.values())
         line = f"[{count}/{len(self.records)}] {job.id} {record.outcome} after {duration(record.seconds)}"
         if record.outcome in (FAILED, STOPPED):
-            line += f" (exit code {record.exit_code}): {runs.last_line(self.folder, job)}"
+            line += f" (exit code {record.exit_code}): {process.last_line(self.folder, job)}"
         clear = "\r\033[K" if sys.stdout.isatty() else ""
         say(clear + (f"{line}; {self._time_left(running, waiting)}" if running or waiting else line))
 
@@ -80,5 +80,5 @@ def summary(folder: pathlib.Path, jobs: Sequence[Job], records: Mapping[str, Rec
     for job in jobs:
         if records[job.id].outcome == FAILED:
             log = os.path.join(folder, f"{job.id}.log")
-            lines.append(f"failed: {log} (exit code {records[job.id].exit_code}): {runs.last_line(folder, job)}")
+            lines.append(f"failed: {log} (exit code {records[job.id].exit_code}): {process.last_line(folder, job)}")
     return lines

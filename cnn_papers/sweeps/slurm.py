@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import cnn_papers
 from cnn_papers import files
 from cnn_papers.claims.plan import Job
 from cnn_papers.errors import UserError
 
 SUBMITTED = "slurm.json"  # the ids of the runs of each array, in order, by its job's number
-SCRIPT = pathlib.Path(__file__).with_name("slurm.sbatch")
+SCRIPT = pathlib.Path(cnn_papers.__file__).parents[1] / "launch" / "slurm.sbatch"
 ARRAY = 1000  # tasks; SLURM's default limit is 1001
 ENVIRONMENT = {"MODULE": "launch.sweep", "PYTHON": sys.executable}
 
