@@ -1,16 +1,20 @@
-"""How fast a network trains here: python -m cnn_papers.benchmark --config=configs/x.py, or --model=resnet --variant=50.
+"""How fast a network trains here: python -m cnn_papers.benchmark --config=configs/x.py, or
+--model=resnet --variant=50.
 
-Measured are images a second of the train step alone (on a synthetic batch that lies on the devices) and of the input
-pipeline alone, the time from the start of a process to the end of its first step (with an empty compilation cache,
-then with what that left in it; a run also opens its data), and peak memory. `--versus=torchvision` trains torchvision's
-copy of the network in turns with ours, `--input_versus=tf.data,torch` reads the images with other libraries in turns
-with ours, and `--input_batches=10000` watches memory over so many batches. `--measure=saving` tells what checkpoints
-cost. With `--model` nothing but JAX, Flax, Optax and NumPy need be installed (and orbax for saving).
+Measured are images a second of the train step alone (on a synthetic batch that lies on the devices)
+and of the input pipeline alone, the time from the start of a process to the end of its first step
+(with an empty compilation cache, then with what that left in it; a run also opens its data), and
+peak memory. `--versus=torchvision` trains torchvision's copy of the network in turns with ours,
+`--input_versus=tf.data,torch` reads the images with other libraries in turns with ours, and
+`--input_batches=10000` watches memory over so many batches. `--measure=saving` tells what
+checkpoints cost. With `--model` nothing but JAX, Flax, Optax and NumPy need be installed (and orbax
+for saving).
 
-`--mesh="data:1;data:4;data:4,column:2"` measures the step over each mesh instead, on fake devices where there are too
-few others: what its devices send by layer against the least possible, their memory, and its time. Several processes
-measure together as `main` runs: MODULE=cnn_papers.benchmark launch/local.sh 2 --model=alexnet --mesh=data:2,column:2.
-`--topology=v5e:2x2` compiles the step for devices that need not be there, and tells all but the time.
+`--mesh="data:1;data:4;data:4,column:2"` measures the step over each mesh instead, on fake devices
+where there are too few others: what its devices send by layer against the least possible, their
+memory, and its time. Several processes measure together as `main` runs: MODULE=cnn_papers.benchmark
+launch/local.sh 2 --model=alexnet --mesh=data:2,column:2. `--topology=v5e:2x2` compiles the step for
+devices that need not be there, and tells all but the time.
 """
 
 import contextlib
@@ -65,8 +69,12 @@ def step_results(work: Workload, torch_name: str, seconds: float) -> dict[str, A
     return results
 
 
-def input_results(config: Any, seconds: float, against: list[str], growth_batches: int) -> dict[str, Any]:
-    """Speed at which training batches of `config` come to the devices, or why it cannot be measured."""
+def input_results(
+    config: Any, seconds: float, against: list[str], growth_batches: int
+) -> dict[str, Any]:
+    """Speed at which training batches of `config` come to the devices, or why it cannot be
+    measured.
+    """
     if config is None:
         return {"not_measured": "a network alone has no data; name a recipe with --config"}
     from cnn_papers.benchmarks import input_speed
@@ -87,7 +95,9 @@ def main(argv: list[str]) -> None:
     """Measures what the flags ask for and prints it."""
     values = flags.FLAGS
     if len(argv) > 1:
-        raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
+        raise UserError(
+            f"unexpected argument '{argv[1]}'; overrides are written --config.key=value"
+        )
     if unknown := sorted(set(values.measure) - set(MEASURES)):
         raise UserError(f"--measure={unknown[0]}: there are {', '.join(MEASURES)}")
     if values.mesh or values.topology:
@@ -95,8 +105,12 @@ def main(argv: list[str]) -> None:
     if (values.num_processes or 1) > 1:
         raise UserError("several processes measure a mesh together: add --mesh=data:N")
     config, work = _workload()
-    torch_name = torchvision.torch_name(work.model_name, work.model["variant"]) if values.versus else ""
-    if torch_name:  # JAX would take most of a GPU's memory at its start, and torch trains on one device
+    torch_name = (
+        torchvision.torch_name(work.model_name, work.model["variant"]) if values.versus else ""
+    )
+    if (
+        torch_name
+    ):  # JAX would take most of a GPU's memory at its start, and torch trains on one device
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         work = work._replace(devices=1)
     compile_cache.use_compile_cache()
@@ -113,12 +127,16 @@ def main(argv: list[str]) -> None:
         every_steps = config.checkpoint.every_steps if config else EVERY_STEPS
         results["saving"] = saving.results(work, pathlib.Path(values.workdir), every_steps)
     if "input" in values.measure:
-        results["input_pipeline"] = input_results(config, values.seconds, values.input_versus, values.input_batches)
+        results["input_pipeline"] = input_results(
+            config, values.seconds, values.input_versus, values.input_batches
+        )
     print(json.dumps(results, indent=1) if values.json else wording.as_text(results))
 
 
 def _over_meshes() -> None:
-    """Prints what the step sends and holds over each of `--mesh`, and its time; without, on `--topology`."""
+    """Prints what the step sends and holds over each of `--mesh`, and its time; without, on
+    `--topology`.
+    """
     values = flags.FLAGS
     _, work = _workload()
     if values.topology:
@@ -128,7 +146,9 @@ def _over_meshes() -> None:
         scaling.prepare(shapes)
         with doors.joined_hosts():
             compile_cache.use_compile_cache()
-            found = scaling.results(work, shapes, functools.partial(timing.measure, seconds=values.seconds))
+            found = scaling.results(
+                work, shapes, functools.partial(timing.measure, seconds=values.seconds)
+            )
     results = _network_facts(work) | {"cpu_threads": _threads(), "meshes": found}
     print(json.dumps(results, indent=1) if values.json else wording.of_meshes(results))
 
@@ -144,19 +164,31 @@ def _workload() -> tuple[Any, Workload]:
         own = values.variant, values.batch_size, values.image_size, values.dtype
         return None, workload.from_paper(values.model, *own)
     if isinstance(values.config, str):
-        raise UserError("--config needs ml_collections, which is not installed; name a network with --model")
+        raise UserError(
+            "--config needs ml_collections, which is not installed; name a network with --model"
+        )
     from cnn_papers.runs import inputs, ranges
 
-    if given := [key for key in ("variant", "batch_size", "image_size", "dtype") if values[key].present]:
-        raise UserError(f"--{given[0]} goes with --model; a config is changed with --config.key=value")
+    if given := [
+        key for key in ("variant", "batch_size", "image_size", "dtype") if values[key].present
+    ]:
+        raise UserError(
+            f"--{given[0]} goes with --model; a config is changed with --config.key=value"
+        )
     ranges.check_ranges(values.config)
-    return values.config, workload.from_config(values.config, inputs.configured_input(values.config, "train_host"))
+    return values.config, workload.from_config(
+        values.config, inputs.configured_input(values.config, "train_host")
+    )
 
 
 def _facts(work: Workload) -> dict[str, Any]:
     """What is measured, and on what."""
     mesh = meshes.make_mesh(work.devices)
-    devices = {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind, "cpu_threads": _threads()}
+    devices = {
+        "count": mesh.size,
+        "kind": mesh.devices.flat[0].device_kind,
+        "cpu_threads": _threads(),
+    }
     return _network_facts(work) | {"devices": devices}
 
 
@@ -164,7 +196,11 @@ def _network_facts(work: Workload) -> dict[str, Any]:
     network = workload.network(work)
     return {
         "network": {
-            **{"model": work.model_name, "variant": work.model["variant"], "dtype": work.model["dtype"]},
+            **{
+                "model": work.model_name,
+                "variant": work.model["variant"],
+                "dtype": work.model["dtype"],
+            },
             **{"input": network.input, "parameters": network.params, "multiply_adds": network.macs},
         },
         "batch_size": work.batch_size,
@@ -187,18 +223,30 @@ def cli() -> None:
         doors.config_flag()
     except ImportError:  # a machine for --model
         flags.DEFINE_string("config", None, "needs ml_collections")
-    flags.DEFINE_string("model", None, "a network of cnn_papers.models on synthetic images, instead of --config")
+    flags.DEFINE_string(
+        "model", None, "a network of cnn_papers.models on synthetic images, instead of --config"
+    )
     flags.DEFINE_string("variant", None, "of --model; its usual one by default")
     flags.DEFINE_integer("batch_size", 32, "images a step, with --model", lower_bound=1)
-    flags.DEFINE_integer("image_size", None, "pixels a side, with --model; the paper's by default", lower_bound=1)
+    flags.DEFINE_integer(
+        "image_size", None, "pixels a side, with --model; the paper's by default", lower_bound=1
+    )
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "to compute in, with --model")
     text = "any of start (fresh processes), step, input (the pipeline) and saving (checkpoints)"
     flags.DEFINE_list("measure", list(MEASURES[:3]), text)
     flags.DEFINE_string("workdir", ".", "a folder of the disk that saving is measured on")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")
-    flags.DEFINE_string("topology", "", "compile the step for devices that need not be there: v5e:2x2, h100:8, cpu:8")
-    flags.DEFINE_list("input_versus", [], "measure these libraries' input pipelines too: tf.data, torch")
-    flags.DEFINE_integer("input_batches", 0, "watch memory over so many batches of input", lower_bound=0)
+    flags.DEFINE_string(
+        "topology",
+        "",
+        "compile the step for devices that need not be there: v5e:2x2, h100:8, cpu:8",
+    )
+    flags.DEFINE_list(
+        "input_versus", [], "measure these libraries' input pipelines too: tf.data, torch"
+    )
+    flags.DEFINE_integer(
+        "input_batches", 0, "watch memory over so many batches of input", lower_bound=0
+    )
     flags.DEFINE_enum("versus", None, ["torchvision"], "measure its train step too")
     flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
     flags.DEFINE_bool("json", False, "print one JSON object")

@@ -1,4 +1,6 @@
-"""Parameters, shapes and multiply-adds of a network, read off its traced program: nothing is compiled or allocated."""
+"""Parameters, shapes and multiply-adds of a network, read off its traced program: nothing is
+compiled or allocated.
+"""
 
 import math
 from collections import Counter
@@ -31,7 +33,8 @@ class Network(NamedTuple):
 
 
 def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary heads included.
+    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary
+    heads included.
 
     Raises:
       UserError: an image that the network cannot take.
@@ -52,9 +55,9 @@ def parameter_count(params: Any) -> int:
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Counts `model` on one image of `input_shape` (h, w, c), in evaluation.
 
-    Rows are the endpoints in the order of the network, then what has parameters and is none of them: normalisations,
-    auxiliary heads.
-    Multiply-adds are those of convolutions and matrix products, as the papers count them.
+    Rows are the endpoints in the order of the network, then what has parameters and is none of
+    them: normalisations, auxiliary heads. Multiply-adds are those of convolutions and matrix
+    products, as the papers count them.
     """
     variables = abstract_variables(model, input_shape)
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
@@ -63,7 +66,9 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     def logits(variables: dict[str, Any], image: jax.Array) -> jax.Array:
         outputs: Any = model.apply(variables, image)
         logits, endpoints = outputs
-        ends.update({name: end.shape[1:] for name, end in endpoints.items()})  # JAX would sort a returned dict
+        ends.update(
+            {name: end.shape[1:] for name, end in endpoints.items()}
+        )  # JAX would sort a returned dict
         return logits
 
     params = {name: parameter_count(tree) for name, tree in variables["params"].items()}
@@ -71,11 +76,17 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     _add_macs(jax.make_jaxpr(logits)(variables, image).jaxpr, macs, (), 1, frozenset(params))
     rows = [Layer(name, shape, params.pop(name, 0), macs[name]) for name, shape in ends.items()]
     rows += [Layer(name, (), number, macs[name]) for name, number in params.items()]
-    return Network(tuple(input_shape), tuple(rows), parameter_count(variables["params"]), macs.total())
+    return Network(
+        tuple(input_shape), tuple(rows), parameter_count(variables["params"]), macs.total()
+    )
 
 
 def _add_macs(
-    program: core.Jaxpr, macs: Counter[str], outer: tuple[str, ...], times: int, names: frozenset[str]
+    program: core.Jaxpr,
+    macs: Counter[str],
+    outer: tuple[str, ...],
+    times: int,
+    names: frozenset[str],
 ) -> None:
     """Adds each equation's multiply-adds to the layer of `names` in whose scope it was traced."""
     for eqn in program.eqns:

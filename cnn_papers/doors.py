@@ -1,4 +1,6 @@
-"""What every door shares: flags, logging, the compilation cache, and errors as one line with exit code 2."""
+"""What every door shares: flags, logging, the compilation cache, and errors as one line with exit
+code 2.
+"""
 
 import contextlib
 import difflib
@@ -34,7 +36,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _show(UserError(f"a file cannot be written{f': {error.filename}' if error.filename else ''}: {error.strerror}"))
+        _show(
+            UserError(
+                f"a file cannot be written{f': {error.filename}' if error.filename else ''}: {error.strerror}"
+            )
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         _leave(130)
@@ -45,14 +51,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends the process at once: Python's own way out waits for threads, and crashes in the midst of a compilation."""
+    """Ends the process at once: Python's own way out waits for threads, and crashes in the midst of
+    a compilation.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _show(error: UserError) -> None:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)  # one line, whatever libraries put into it
+    print(
+        "error:", " ".join(str(error).split()), file=sys.stderr
+    )  # one line, whatever libraries put into it
     for choice in error.choices:
         print(f"  {choice}", file=sys.stderr)
 
@@ -60,11 +70,17 @@ def _show(error: UserError) -> None:
 def hosts_flags() -> None:
     """Defines the flags of a run over several processes."""
     text = "of several processes: {}; SLURM and TPU pods say so themselves"
-    flags.DEFINE_string("coordinator", "", text.format("HOST:PORT where process 0 listens, or auto on a TPU pod"))
+    flags.DEFINE_string(
+        "coordinator", "", text.format("HOST:PORT where process 0 listens, or auto on a TPU pod")
+    )
     flags.DEFINE_integer("num_processes", None, text.format("how many they are"))
     flags.DEFINE_integer("process_id", None, text.format("which this one is, from 0"))
-    flags.DEFINE_integer("join_timeout_s", 300, "seconds to wait for the other processes", lower_bound=1)
-    flags.DEFINE_integer("heartbeat_timeout_s", 100, "seconds after which a silent process is lost", lower_bound=1)
+    flags.DEFINE_integer(
+        "join_timeout_s", 300, "seconds to wait for the other processes", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "heartbeat_timeout_s", 100, "seconds after which a silent process is lost", lower_bound=1
+    )
 
 
 @contextlib.contextmanager
@@ -74,15 +90,20 @@ def joined_hosts() -> Iterator[None]:
     Nothing may touch a device before.
     """
     values = flags.FLAGS
-    place = hosts.find_place(values.coordinator, values.num_processes, values.process_id, os.environ)
+    place = hosts.find_place(
+        values.coordinator, values.num_processes, values.process_id, os.environ
+    )
     if place is None:
         yield
         return
-    hosts.join(place, timeout_s=values.join_timeout_s, heartbeat_timeout_s=values.heartbeat_timeout_s)
+    hosts.join(
+        place, timeout_s=values.join_timeout_s, heartbeat_timeout_s=values.heartbeat_timeout_s
+    )
     try:
         yield
     except BaseException as error:
-        # The others cannot go on without this process: no orderly goodbye, which would wait for them.
+        # The others cannot go on without this process: no orderly goodbye, which would wait for
+        # them.
         from cnn_papers.parallel import processes
 
         code = 1
@@ -92,7 +113,11 @@ def joined_hosts() -> Iterator[None]:
             _show(error)
             code = 2
         elif processes.is_loss(error):
-            _show(UserError(f"another process of this run is gone; start it again to go on: {str(error)[:200]}"))
+            _show(
+                UserError(
+                    f"another process of this run is gone; start it again to go on: {str(error)[:200]}"
+                )
+            )
         else:
             traceback.print_exc()
         _leave(code)
@@ -103,7 +128,9 @@ def config_flag() -> None:
     from ml_collections import config_flags
 
     if "config" not in flags.FLAGS:
-        config_flags.DEFINE_config_file("config", None, "configs/PAPER.py or configs/PAPER.py:RECIPE", lock_config=True)
+        config_flags.DEFINE_config_file(
+            "config", None, "configs/PAPER.py or configs/PAPER.py:RECIPE", lock_config=True
+        )
 
 
 def config_value() -> Any:
@@ -128,8 +155,12 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         if not path and any(re.match("--?(no)?config[.]", argument) for argument in argv):
-            raise UserError(NO_CONFIG + _config_files()) from error  # no override means anything without it
-        head, traceback, _ = str(error).partition("Traceback")  # of an error in the config file itself
+            raise UserError(
+                NO_CONFIG + _config_files()
+            ) from error  # no override means anything without it
+        head, traceback, _ = str(error).partition(
+            "Traceback"
+        )  # of an error in the config file itself
         raise UserError(head + str(error).splitlines()[-1] if traceback else str(error)) from error
     except (AttributeError, KeyError, TypeError) as error:
         raise _unknown_key(argv, path) or error from error
@@ -138,11 +169,17 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _set_up_logging() -> None:
-    """Our own messages and other people's warnings, one line each; absl's handler would repeat them with a prefix."""
+    """Our own messages and other people's warnings, one line each; absl's handler would repeat them
+    with a prefix.
+    """
     logging.getLogger().removeHandler(absl_logging.get_absl_handler())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    absl_logging.set_verbosity(absl_logging.FATAL)  # what orbax has to say comes back as an error of ours,
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so do tasks of its that nobody waited for
+    absl_logging.set_verbosity(
+        absl_logging.FATAL
+    )  # what orbax has to say comes back as an error of ours,
+    logging.getLogger("asyncio").setLevel(
+        logging.CRITICAL
+    )  # and so do tasks of its that nobody waited for
     logging.getLogger("cnn_papers").setLevel(logging.INFO)
     _heed_unraisable()
 
@@ -150,8 +187,8 @@ def _set_up_logging() -> None:
 def _heed_unraisable() -> None:
     """Minds what Python can but print, since it came up in a callback or a destructor.
 
-    A signal's SystemExit still ends the process. The user is spared a traceback for each array whose write fails: orbax
-    has left by then, its threads have not.
+    A signal's SystemExit still ends the process. The user is spared a traceback for each array
+    whose write fails: orbax has left by then, its threads have not.
     """
     show = sys.unraisablehook
 
@@ -166,7 +203,9 @@ def _heed_unraisable() -> None:
 
 
 def _find_config(argv: list[str]) -> tuple[list[str], str]:
-    """The arguments with `--config FILE` as one, and that FILE; away from the repository it means the installed one."""
+    """The arguments with `--config FILE` as one, and that FILE; away from the repository it means
+    the installed one.
+    """
     found, path = [], ""
     arguments = iter(argv)
     for argument in arguments:
@@ -185,11 +224,15 @@ def _find_config(argv: list[str]) -> tuple[list[str], str]:
 
 def _config_files() -> str:
     files = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-    return "There are: " + ", ".join(f"configs/{f.name}" for f in files if f.stem not in ("__init__", "common"))
+    return "There are: " + ", ".join(
+        f"configs/{f.name}" for f in files if f.stem not in ("__init__", "common")
+    )
 
 
 def _unknown_key(argv: list[str], path: str) -> UserError | None:
-    """The first `--config.…` override that names no key of the config in `path`, with the nearest that exists."""
+    """The first `--config.…` override that names no key of the config in `path`, with the nearest
+    that exists.
+    """
     config: Any = flags.FLAGS["config"].parser.parse(path)
     for argument in argv:
         match = re.match("--?(?:no)?config[.]([^=]*)", argument)
@@ -201,7 +244,11 @@ def _unknown_key(argv: list[str], path: str) -> UserError | None:
                 return UserError(f"{parent} has no keys: write --{parent}=value")
             if part not in keys:
                 near = difflib.get_close_matches(part, keys, 1)
-                hint = f"did you mean {parent}.{near[0]}?" if near else f"{parent} has: {', '.join(sorted(keys))}"
+                hint = (
+                    f"did you mean {parent}.{near[0]}?"
+                    if near
+                    else f"{parent} has: {', '.join(sorted(keys))}"
+                )
                 return UserError(f"there is no config key {parent}.{part}; {hint}")
             node = node[part]
             parents.append(part)

@@ -1,4 +1,6 @@
-"""The papers' test of trained networks: the protocols of `config.eval.protocol`, and several runs averaged."""
+"""The papers' test of trained networks: the protocols of `config.eval.protocol`, and several runs
+averaged.
+"""
 
 import inspect
 import itertools
@@ -40,7 +42,8 @@ class Member(NamedTuple):
 class Result(NamedTuple):
     """One line of the table: errors in percent over `images` images.
 
-    `seconds` leave out the `compiling` of `programs`; both are sums over the networks of an ensemble.
+    `seconds` leave out the `compiling` of `programs`; both are sums over the networks of an
+    ensemble.
     """
 
     who: str
@@ -53,15 +56,20 @@ class Result(NamedTuple):
     compiling: float
 
 
-def evaluate_runs(folders: Sequence[pathlib.Path], config: Any, overrides: Mapping[str, Any]) -> list[Result]:
-    """Tests the run in each folder at its best checkpoint and, of several, the mean of their class probabilities.
+def evaluate_runs(
+    folders: Sequence[pathlib.Path], config: Any, overrides: Mapping[str, Any]
+) -> list[Result]:
+    """Tests the run in each folder at its best checkpoint and, of several, the mean of their class
+    probabilities.
 
-    Every run keeps its own network and preparation of images; `overrides` (by dotted key) change them for the test, and
-    `config` says which network is expected and over which devices to go. Prints a table and adds rows to the runs'
-    metrics.jsonl (those of an ensemble to the first run's) and timing.jsonl.
+    Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
+    them for the test, and `config` says which network is expected and over which devices to go.
+    Prints a table and adds rows to the runs' metrics.jsonl (those of an ensemble to the first
+    run's) and timing.jsonl.
 
     Raises:
-      UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data that is not there.
+      UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
+      that is not there.
     """
     networks = [trained.from_run(folder, overrides) for folder in folders]
     if all(network.config["model_name"] != config.model_name for network in networks):
@@ -72,15 +80,21 @@ def evaluate_runs(folders: Sequence[pathlib.Path], config: Any, overrides: Mappi
 
 
 def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:
-    """Tests the network of `config` with the weights of a file, as `evaluate_runs` tests runs; keeps no rows."""
+    """Tests the network of `config` with the weights of a file, as `evaluate_runs` tests runs;
+    keeps no rows.
+    """
     return evaluate([trained.from_file(path, config)], meshes.make_mesh(config.mesh.data), [None])
 
 
 def evaluate(
     networks: Sequence[Trained], mesh: jax.sharding.Mesh, folders: Sequence[pathlib.Path | None]
 ) -> list[Result]:
-    """Tests `networks` over `mesh`, each as its own config says; those with a folder leave rows there."""
-    members = [_member(network, mesh, folder) for network, folder in zip(networks, folders, strict=True)]
+    """Tests `networks` over `mesh`, each as its own config says; those with a folder leave rows
+    there.
+    """
+    members = [
+        _member(network, mesh, folder) for network, folder in zip(networks, folders, strict=True)
+    ]
     for member in members:
         batches = member.network.config["eval"].get("precise_bn", 0)
         how = f", batch statistics recomputed over {batches} training batches" if batches else ""
@@ -90,7 +104,10 @@ def evaluate(
         raise UserError(
             "these runs have different numbers of protocols: name those to average with --config.eval.protocol"
         )
-    print(f"tested on {members[0].source.raw.split.name}, {len(members[0].source.raw):,} images", flush=True)
+    print(
+        f"tested on {members[0].source.raw.split.name}, {len(members[0].source.raw):,} images",
+        flush=True,
+    )
     whos = [str(member.folder or member.network.description) for member in members]
     width = max(len(text) for member in members for text in member.protocols)
     _say(("", "protocol", "top-1 error", "top-5 error", "images/s", "programs"), width, whos)
@@ -98,7 +115,9 @@ def evaluate(
     for at_once in zip(*(member.protocols.items() for member in members), strict=True):
         outcomes = []
         for who, member, (name, protocol) in zip(whos, members, at_once, strict=True):
-            outcome = passes.run(protocol, member.programs, member.network.variables, member.source, name=name)
+            outcome = passes.run(
+                protocol, member.programs, member.network.variables, member.source, name=name
+            )
             results.append(_result(who, name, [outcome]))
             _report(results[-1], member, width, whos)
             outcomes.append(outcome)
@@ -129,7 +148,9 @@ def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | No
         precise_bn=settings.get("precise_bn", 0),
     )
     if batches := network.config["eval"].get("precise_bn", 0):
-        network = network._replace(variables=processes.put(_precise(network, folder, batches), everywhere))
+        network = network._replace(
+            variables=processes.put(_precise(network, folder, batches), everywhere)
+        )
     programs = passes.make_programs(network.model, network.variables, network.normalise, mesh)
     return Member(network, folder, source, protocols, programs)
 
@@ -139,7 +160,9 @@ def _source(config: dict[str, Any], mesh: jax.sharding.Mesh) -> passes.Source:
     data = config["data"]
     split = open_split(data["name"], data["eval_split"], data["data_dir"])
     ops = opstrings.parse(data["eval_host"], host_ops, leading=1, key="data.eval_host")
-    before = list(itertools.takewhile(lambda op: not ("resize" in op.name or "crop" in op.name), ops))
+    before = list(
+        itertools.takewhile(lambda op: not ("resize" in op.name or "crop" in op.name), ops)
+    )
     text = "|".join(opstrings.split(data["eval_host"])[: len(before)])
     raw = {**config, "data": {**data, "eval_host": text}}
     prepared = inputs.open_pipeline(split, config, "eval_host", mesh, resident="never")
@@ -156,7 +179,9 @@ def _resize_method(ops: Sequence[opstrings.Op]) -> str:
     """How the single view of a network is resized, so that other views are resized alike."""
     for op in ops:
         if "method" in (parameters := inspect.signature(op.function).parameters):
-            given = inspect.signature(op.function).bind_partial(None, *op.args, **op.kwargs).arguments
+            given = (
+                inspect.signature(op.function).bind_partial(None, *op.args, **op.kwargs).arguments
+            )
             return given.get("method", parameters["method"].default)
     return "area"
 
@@ -168,9 +193,13 @@ def _precise(network: Trained, folder: pathlib.Path | None, count: int) -> dict[
     figures = None
     if augment.needs_statistics(data["train_device"], key="data.train_device"):
         if folder is None:
-            raise UserError("config.eval.precise_bn: data.train_device needs figures that come with a run alone")
+            raise UserError(
+                "config.eval.precise_bn: data.train_device needs figures that come with a run alone"
+            )
         figures = statistics.load(folder / statistics.FILE)
-    pipeline = inputs.open_pipeline(split, config, "train_host", network.mesh, max_skips=data["max_skips"])
+    pipeline = inputs.open_pipeline(
+        split, config, "train_host", network.mesh, max_skips=data["max_skips"]
+    )
     size = config["batch_size"] // config["optim"]["accumulate"]
     return precise_bn.recompute(
         network.model,
@@ -182,7 +211,9 @@ def _precise(network: Trained, folder: pathlib.Path | None, count: int) -> dict[
 
 
 def _result(who: str, protocol: str, outcomes: Sequence[passes.Outcome]) -> Result:
-    """The errors of the mean of the outcomes' probabilities; the only place where a test counts them."""
+    """The errors of the mean of the outcomes' probabilities; the only place where a test counts
+    them.
+    """
     label = outcomes[0].label
     if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
         raise UserError(
@@ -191,33 +222,53 @@ def _result(who: str, protocol: str, outcomes: Sequence[passes.Outcome]) -> Resu
     probabilities = np.mean([outcome.probabilities for outcome in outcomes], 0)
     wrong = [float(errors(jnp.asarray(probabilities), jnp.asarray(label), k).sum()) for k in (1, 5)]
     programs, seconds, compiling = (
-        sum(getattr(outcome, name) for outcome in outcomes) for name in ("programs", "seconds", "compiling")
+        sum(getattr(outcome, name) for outcome in outcomes)
+        for name in ("programs", "seconds", "compiling")
     )
     top1, top5 = (100 * each / len(label) for each in wrong)
     return Result(who, protocol, top1, top5, len(label), programs, seconds, compiling)
 
 
-def _report(result: Result, member: Member, width: int, whos: Sequence[str], ensemble: Sequence[str] = ()) -> None:
+def _report(
+    result: Result, member: Member, width: int, whos: Sequence[str], ensemble: Sequence[str] = ()
+) -> None:
     """Prints the result's line and adds its rows to the run of `member`."""
     speed = result.images / result.seconds
-    texts = (f"{result.top1_error:.2f}%", f"{result.top5_error:.2f}%", f"{speed:,.0f}", str(result.programs))
+    texts = (
+        f"{result.top1_error:.2f}%",
+        f"{result.top5_error:.2f}%",
+        f"{speed:,.0f}",
+        str(result.programs),
+    )
     _say((result.who, result.protocol, *texts), width, whos)
     if member.folder is None or not processes.is_first():
         return
-    what = {"step": member.network.step, "test/protocol": result.protocol, "test/split": member.source.raw.split.name}
+    what = {
+        "step": member.network.step,
+        "test/protocol": result.protocol,
+        "test/split": member.source.raw.split.name,
+    }
     settings = member.network.config["eval"]
     what |= {f"test/{key}": settings[key] for key in ("mirror", "precise_bn") if key in settings}
     if ensemble:
         what["test/ensemble"] = list(ensemble)
-    found = {"top1_error": result.top1_error, "top5_error": result.top5_error, "images": result.images}
+    found = {
+        "top1_error": result.top1_error,
+        "top5_error": result.top5_error,
+        "images": result.images,
+    }
     row = {**what, **{f"test/{name}": value for name, value in found.items()}}
     clock = {"programs": result.programs, "seconds_compiling": round(result.compiling, 2)}
     try:
         if row not in read_rows(member.folder / METRICS):  # tested again, the file stays as it is
             _append(member.folder / METRICS, row)
-        _append(member.folder / TIMING, {**what, "test/images_per_second": round(speed, 1), **clock})
+        _append(
+            member.folder / TIMING, {**what, "test/images_per_second": round(speed, 1), **clock}
+        )
     except OSError as error:
-        logging.getLogger("cnn_papers").warning("the result is not kept in %s: %s", member.folder, error.strerror)
+        logging.getLogger("cnn_papers").warning(
+            "the result is not kept in %s: %s", member.folder, error.strerror
+        )
 
 
 def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
@@ -229,4 +280,6 @@ def _say(cells: Sequence[str], width: int, whos: Sequence[str]) -> None:
     """One line of the table; which run it is of is said where there are several."""
     who, protocol, *numbers = cells
     first = f"{who:<{max(map(len, whos))}}  " if len(whos) > 1 else ""
-    print(f"{first}{protocol:<{width}}" + "".join(f"{number:>13}" for number in numbers), flush=True)
+    print(
+        f"{first}{protocol:<{width}}" + "".join(f"{number:>13}" for number in numbers), flush=True
+    )

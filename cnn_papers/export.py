@@ -1,9 +1,10 @@
 """A trained network for other programs: python -m cnn_papers.export --workdir=RUN --out=FILE.
 
-FILE ends in `.safetensors`: the weights in torch's layout, under torchvision's names where it publishes the family; or
-in `.stablehlo`: a serialised program (`jax.export.deserialize`) that takes uint8 images [batch, h, w, c] of any batch
-size, prepared as `eval_host` leaves them, and gives float32 class probabilities [batch, classes]. Weights and device
-operations are inside; it runs on CPU, CUDA and TPU.
+FILE ends in `.safetensors`: the weights in torch's layout, under torchvision's names where it
+publishes the family; or in `.stablehlo`: a serialised program (`jax.export.deserialize`) that takes
+uint8 images [batch, h, w, c] of any batch size, prepared as `eval_host` leaves them, and gives
+float32 class probabilities [batch, classes]. Weights and device operations are inside; it runs on
+CPU, CUDA and TPU.
 """
 
 import pathlib
@@ -25,7 +26,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'")
     if not wanted.workdir or not wanted.out:
-        raise UserError("write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo")
+        raise UserError(
+            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo"
+        )
     path = pathlib.Path(wanted.out)
     if path.suffix.lower() not in (".safetensors", ".stablehlo"):
         raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
@@ -38,7 +41,9 @@ def main(argv: list[str]) -> None:
 
 
 def write_program(path: pathlib.Path, network: trained.Trained) -> None:
-    """Writes the program (uint8 images [batch, h, w, c]) -> float32 probabilities [batch, classes] of `network`."""
+    """Writes the program (uint8 images [batch, h, w, c]) -> float32 probabilities [batch, classes]
+    of `network`.
+    """
     variables = jax.device_get(network.variables)
 
     def probabilities(image: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ class Facts(NamedTuple):
       macs: multiply-adds of convolutions and fully connected layers for one image, in evaluation.
       shapes: (height, width, channels) of named endpoints.
       source: where the figures are stated or how they were obtained.
-      stated: what the paper itself prints, of parameters ("60M") or of multiply-adds ("1.5G"), or of both.
+      stated: what the paper itself prints, of parameters ("60M") or of multiply-adds ("1.5G"), or
+        of both.
     """
 
     input: tuple[int, int, int]
@@ -48,7 +49,8 @@ class Scale(NamedTuple):
     """How a claim is asked at one scale.
 
     Attributes:
-      overrides: of every arm, by flag without its `--config.`; the key "config" names the config file and recipe.
+      overrides: of every arm, by flag without its `--config.`; the key "config" names the config
+      file and recipe.
       arms: instead of the claim's own, where the scale needs others (a shallower net, say).
       paper_delta: instead of the claim's own, where the paper has another on the data of the scale.
     """
@@ -64,17 +66,19 @@ class Claim(NamedTuple):
     Attributes:
       statement: the claim in our words.
       source: paper and section, table or figure.
-      arms: overrides by the name of the arm, as in `Scale`, whose own they follow. Two arms, the second against the
-        first; or an ordered series; or one arm against `bound` or, where the metric is a change, against none.
+      arms: overrides by the name of the arm, as in `Scale`, whose own they follow. Two arms, the
+        second against the first; or an ordered series; or one arm against `bound` or, where the
+        metric is a change, against none.
       metric: what is read off a finished run, an op string of `cnn_papers.claims.metrics`.
-      expect: of the metric, `lower` or `higher` in the second arm, or than zero in the one arm; `same` within ±`bound`;
-        `falling` or `rising` along the series, by its trend where chance has a part, else at every step; `at_most` or
-        `at_least` `bound` in the one arm, or of two in their difference or ratio.
+      expect: of the metric, `lower` or `higher` in the second arm, or than zero in the one arm;
+        `same` within ±`bound`; `falling` or `rising` along the series, by its trend where chance
+        has a part, else at every step; `at_most` or `at_least` `bound` in the one arm, or of two in
+        their difference or ratio.
       paper: the paper's own figures, in words.
-      paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's unit; None if it
-        gives none.
-      scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one accelerator),
-        `paper` (ImageNet).
+      paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's
+        unit; None if it gives none.
+      scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one
+        accelerator), `paper` (ImageNet).
       ratio: compare by ratio instead of difference.
       bound: see `expect`; with `ratio`, a ratio (of `same`, above 1).
     """

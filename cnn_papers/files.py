@@ -16,7 +16,8 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, which becomes `path` when the block ends well and vanishes when it does not.
+    """A path to write to, which becomes `path` when the block ends well and vanishes when it does
+    not.
 
     The folder is made. Raises an OSError where nothing can be written there.
     """
@@ -46,7 +47,9 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def refuse_bomb(path: pathlib.Path) -> None:
-    """Raises a ValueError for a zip file (`.npz` and `.pth` are ones) that unpacks to more bytes than it has itself."""
+    """Raises a ValueError for a zip file (`.npz` and `.pth` are ones) that unpacks to more bytes
+    than it has itself.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -73,7 +76,9 @@ def locked(folder: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(f"{flag} {folder} is in use by {file.read().strip()}; wait or give another") from error
+            raise UserError(
+                f"{flag} {folder} is in use by {file.read().strip()}; wait or give another"
+            ) from error
         file.truncate(0)
         now = datetime.datetime.now().isoformat(" ", "seconds")
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")

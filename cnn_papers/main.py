@@ -1,7 +1,9 @@
-"""Trains or evaluates: python -m cnn_papers.main --config=configs/googlenet.py [--workdir=DIR] [--mode=eval].
+"""Trains or evaluates: python -m cnn_papers.main --config=configs/googlenet.py [--workdir=DIR]
+[--mode=eval].
 
-With `--mode=eval` the protocols of `config.eval.protocol` test the run, several runs (`--workdir=a,b,c`) and their
-mean, or published weights (`--weights=vgg16.safetensors` with `--config=configs/vgg.py:torchvision`).
+With `--mode=eval` the protocols of `config.eval.protocol` test the run, several runs
+(`--workdir=a,b,c`) and their mean, or published weights (`--weights=vgg16.safetensors` with
+`--config=configs/vgg.py:torchvision`).
 """
 
 import pathlib
@@ -22,10 +24,14 @@ def main(argv: list[str]) -> int:
     from cnn_papers.runs import ranges
 
     if len(argv) > 1:
-        raise UserError(f"unexpected argument '{argv[1]}'; overrides are written --config.key=value")
+        raise UserError(
+            f"unexpected argument '{argv[1]}'; overrides are written --config.key=value"
+        )
     weights = flags.FLAGS.weights
     if weights and (flags.FLAGS.mode != "eval" or flags.FLAGS.workdir):
-        raise UserError("--weights goes with --mode=eval and without --workdir; to train on, write --config.init_from")
+        raise UserError(
+            "--weights goes with --mode=eval and without --workdir; to train on, write --config.init_from"
+        )
     config = doors.config_value()
     workdir = flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}"
     compile_cache.use_compile_cache()
@@ -46,12 +52,19 @@ def cli() -> None:
     doors.config_flag()
     doors.hosts_flags()
     flags.DEFINE_string(
-        "workdir", "", "folder of the run, runs/<config>-<recipe> by default; with --mode=eval also several: a,b,c"
+        "workdir",
+        "",
+        "folder of the run, runs/<config>-<recipe> by default; with --mode=eval also several: a,b,c",
     )
     flags.DEFINE_enum(
-        "mode", "train", ["train", "eval"], "train (or go on), or test runs at their best checkpoint, and their mean"
+        "mode",
+        "train",
+        ["train", "eval"],
+        "train (or go on), or test runs at their best checkpoint, and their mean",
     )
-    flags.DEFINE_string("weights", "", "with --mode=eval: a file of published weights instead of a run")
+    flags.DEFINE_string(
+        "weights", "", "with --mode=eval: a file of published weights instead of a run"
+    )
     doors.run(main)
 
 

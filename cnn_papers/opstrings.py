@@ -1,6 +1,8 @@
-"""Parses strings of operations, such as "resize_short(256)|random_crop(224)", into calls of one module's functions.
+"""Parses strings of operations, such as "resize_short(256)|random_crop(224)", into calls of one
+module's functions.
 
-Sweeps change pipelines, schedules and protocols as text; only literal arguments are read, nothing is evaluated.
+Sweeps change pipelines, schedules and protocols as text; only literal arguments are read, nothing
+is evaluated.
 """
 
 import ast
@@ -24,7 +26,9 @@ CONTEXT = (
 
 
 class Op(NamedTuple):
-    """A function of a module with the arguments the string gives it; call it with what the pipeline adds."""
+    """A function of a module with the arguments the string gives it; call it with what the pipeline
+    adds.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -33,7 +37,9 @@ class Op(NamedTuple):
     context: frozenset[str] = frozenset()  # those of CONTEXT that the function declares
 
     def __call__(self, *leading: Any, **context: Any) -> Any:
-        """Calls the function with `leading`, the string's arguments, and those of `context` that it names."""
+        """Calls the function with `leading`, the string's arguments, and those of `context` that it
+        names.
+        """
         wanted = {key: value for key, value in context.items() if key in self.context}
         return self.function(*leading, *self.args, **self.kwargs, **wanted)
 
@@ -45,7 +51,9 @@ class Op(NamedTuple):
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
     """The public functions a string may name: those defined in `module` itself."""
     found = inspect.getmembers(module, inspect.isfunction)
-    return {name: f for name, f in found if f.__module__ == module.__name__ and not name.startswith("_")}
+    return {
+        name: f for name, f in found if f.__module__ == module.__name__ and not name.startswith("_")
+    }
 
 
 def parse(text: str, module: ModuleType, *, leading: int, key: str) -> tuple[Op, ...]:
@@ -54,11 +62,13 @@ def parse(text: str, module: ModuleType, *, leading: int, key: str) -> tuple[Op,
     Args:
       text: names with literal arguments, separated by `|`.
       module: where the functions live.
-      leading: how many arguments the pipeline passes before those of the string (the image, the epoch, …).
+      leading: how many arguments the pipeline passes before those of the string (the image, the
+      epoch, …).
       key: the config key the text comes from, for messages.
 
     Raises:
-      UserError: text that does not parse, an operation that does not exist, arguments that do not fit.
+      UserError: text that does not parse, an operation that does not exist, arguments that do not
+      fit.
     """
     return tuple(_parse_one(part, module, leading, key) for part in split(text))
 
@@ -95,7 +105,9 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
         RecursionError,
         MemoryError,
     ) as error:  # all that `ast` says of bad text
-        raise UserError(f"config.{key}: cannot read '{part}'; write name or name(literal, …), joined by '|'") from error
+        raise UserError(
+            f"config.{key}: cannot read '{part}'; write name or name(literal, …), joined by '|'"
+        ) from error
     known = functions(module)
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
@@ -113,20 +125,30 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
 
 def _context(function: Callable[..., Any]) -> frozenset[str]:
     parameters = inspect.signature(function).parameters.values()
-    return frozenset(p.name for p in parameters if p.name in CONTEXT and p.kind is inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(
+        p.name for p in parameters if p.name in CONTEXT and p.kind is inspect.Parameter.KEYWORD_ONLY
+    )
 
 
 def _check_arguments(op: Op, leading: int) -> None:
-    """Raises TypeError unless the arguments of `op` fit the function's parameters and their annotations."""
+    """Raises TypeError unless the arguments of `op` fit the function's parameters and their
+    annotations.
+    """
     if own := [name for name in op.kwargs if name in CONTEXT]:
         raise TypeError(f"'{own[0]}' is the pipeline's to give")
     signature, hints = inspect.signature(op.function), typing.get_type_hints(op.function)
     bound = signature.bind(*[None] * leading, *op.args, **op.kwargs, **dict.fromkeys(op.context))
-    for name in [name for name in list(signature.parameters)[leading:] if name in bound.arguments and name in hints]:
+    for name in [
+        name
+        for name in list(signature.parameters)[leading:]
+        if name in bound.arguments and name in hints
+    ]:
         several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
         for value in bound.arguments[name] if several else [bound.arguments[name]]:
             if name not in op.context and not _fits(value, hints[name]):
-                raise TypeError(f"{name}={value!r} is not {getattr(hints[name], '__name__', hints[name])}")
+                raise TypeError(
+                    f"{name}={value!r} is not {getattr(hints[name], '__name__', hints[name])}"
+                )
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -136,7 +158,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         parts = typing.get_args(hint)
         parts = parts[:1] * len(value) if ... in parts and isinstance(value, tuple) else parts
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        return (
+            isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        )
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return not isinstance(hint, type) or isinstance(value, hint)

@@ -1,17 +1,19 @@
-"""The likeliest classes of your own images, or a layer's features: python -m cnn_papers.predict --workdir=RUN IMAGE…
+"""The likeliest classes of your own images, or a layer's features: python -m cnn_papers.predict
+--workdir=RUN IMAGE…
 
-The network is that of a run (`--workdir=RUN`; neither its config file nor its data set needs to be there), or one with
-published weights (`--config=configs/vgg.py:torchvision --weights=vgg16.safetensors`).
+The network is that of a run (`--workdir=RUN`; neither its config file nor its data set needs to be
+there), or one with published weights (`--config=configs/vgg.py:torchvision
+--weights=vgg16.safetensors`).
 
-An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their names, without
-sub-folders. An image that the config's host operations leave in another size than it was evaluated on is scaled and
-cropped to that.
+An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their
+names, without sub-folders. An image that the config's host operations leave in another size than it
+was evaluated on is scaled and cropped to that.
 
-With `--layer=fc7 --out=features.npz` the outputs of that layer are written instead, for the images given or, with
-`--split=test`, for a split of the config's data set.
+With `--layer=fc7 --out=features.npz` the outputs of that layer are written instead, for the images
+given or, with `--split=test`, for a split of the config's data set.
 
-A file that is missing or cannot be decoded is named in one line on stderr; the others are predicted all the same, and
-the exit code is then 2.
+A file that is missing or cannot be decoded is named in one line on stderr; the others are predicted
+all the same, and the exit code is then 2.
 """
 
 import contextlib
@@ -41,22 +43,30 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
             found.append(path)
             continue
         images = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
+            file
+            for file in path.iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
         )
         found += images
         if not images:
-            raise UserError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}); sub-folders are not searched")
+            raise UserError(
+                f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}); sub-folders are not searched"
+            )
     return found
 
 
 def _top(probabilities: np.ndarray, names: Sequence[str], top: int) -> list[dict[str, Any]]:
     """The `top` likeliest classes, likeliest first."""
     order = np.argsort(-probabilities, kind="stable")[:top]
-    return [{"class": names[i], "label": int(i), "probability": float(probabilities[i])} for i in order]
+    return [
+        {"class": names[i], "label": int(i), "probability": float(probabilities[i])} for i in order
+    ]
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of every image, or writes features; 2 if an image could not be read."""
+    """Prints the likeliest classes of every image, or writes features; 2 if an image could not be
+    read.
+    """
     wanted = flags.FLAGS
     if bool(wanted.workdir) == bool(wanted.weights) or bool(argv[1:]) == bool(wanted.split):
         raise UserError(
@@ -87,7 +97,9 @@ def main(argv: list[str]) -> int:
     return 0 if _show(found, predictor, wanted.top, wanted.json) == len(paths) else 2
 
 
-def _readable(found: Iterator[tuple[pathlib.Path, np.ndarray | str]]) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+def _readable(
+    found: Iterator[tuple[pathlib.Path, np.ndarray | str]],
+) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
     """The images that could be read; says what is wrong with the others."""
     for path, result in found:
         if isinstance(result, str):
@@ -96,14 +108,18 @@ def _readable(found: Iterator[tuple[pathlib.Path, np.ndarray | str]]) -> Iterato
             yield path, result
 
 
-def _show(found: Iterator[tuple[pathlib.Path, np.ndarray]], predictor: Predictor, top: int, as_json: bool) -> int:
+def _show(
+    found: Iterator[tuple[pathlib.Path, np.ndarray]], predictor: Predictor, top: int, as_json: bool
+) -> int:
     """Prints the `top` classes of every image; returns the number of images."""
     count = 0
     for path, probabilities in found:
         count += 1
         classes = _top(probabilities, predictor.class_names, top)
         if as_json:
-            print(json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False), flush=True)
+            print(
+                json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False), flush=True
+            )
         else:
             lines = [f"{100 * each['probability']:7.2f}%  {each['class']}" for each in classes]
             print("\n".join([str(path), *lines]), flush=True)
@@ -112,15 +128,21 @@ def _show(found: Iterator[tuple[pathlib.Path, np.ndarray]], predictor: Predictor
 
 def cli() -> None:
     """The command line."""
-    with contextlib.suppress(ImportError):  # a run takes no config, so its machine need not have ml_collections
+    with contextlib.suppress(
+        ImportError
+    ):  # a run takes no config, so its machine need not have ml_collections
         doors.config_flag()
     flags.DEFINE_string("workdir", "", "folder of the run to predict with")
-    flags.DEFINE_string("weights", "", "instead: a file of published weights, for the network of --config")
+    flags.DEFINE_string(
+        "weights", "", "instead: a file of published weights, for the network of --config"
+    )
     flags.DEFINE_integer("top", 5, "how many classes to print for each image", lower_bound=1)
     flags.DEFINE_bool("json", False, "print one JSON object a line for each image")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
     flags.DEFINE_string("out", "", "the .npz file to write features to")
-    flags.DEFINE_string("split", "", "take features of this split of the config's data set instead of images")
+    flags.DEFINE_string(
+        "split", "", "take features of this split of the config's data set instead of images"
+    )
     doors.run(main)
 
 

@@ -1,10 +1,12 @@
-"""Puts a data set where the pipeline can read it: python -m cnn_papers.prepare NAME [--data_dir=DIR].
+"""Puts a data set where the pipeline can read it: python -m cnn_papers.prepare NAME
+[--data_dir=DIR].
 
-NAME is a TFDS name (`cifar10`, `imagenet2012`, `digits/scenes`): it is downloaded where TFDS can do so and written as
-array_record, which takes TensorFlow (pip install -e ".[prepare]") for everything but `digits`. A preparation as
-TFRecord that is already there is converted beside itself, without TensorFlow. `folder:PATH` checks a folder of your
-own images and writes nothing. With `--short_side=256` the prepared set or the folder is then copied with its images at
-that size, which decode several times faster.
+NAME is a TFDS name (`cifar10`, `imagenet2012`, `digits/scenes`): it is downloaded where TFDS can do
+so and written as array_record, which takes TensorFlow (pip install -e ".[prepare]") for everything
+but `digits`. A preparation as TFRecord that is already there is converted beside itself, without
+TensorFlow. `folder:PATH` checks a folder of your own images and writes nothing. With
+`--short_side=256` the prepared set or the folder is then copied with its images at that size, which
+decode several times faster.
 
 `--stats --config=…` computes what a recipe needs to know of its training images ahead of time, and
 `--show --config=…` draws the images of its first step as the network sees them.
@@ -32,17 +34,23 @@ def main(argv: list[str]) -> int:
     wanted = flags.FLAGS
     if wanted.stats or wanted.show:
         if len(argv) > 1:
-            raise UserError(f"unexpected argument '{argv[1]}': --stats and --show take the data of --config")
+            raise UserError(
+                f"unexpected argument '{argv[1]}': --stats and --show take the data of --config"
+            )
         from cnn_papers.runs import preview  # JAX, which preparing does without
 
         config = doors.config_value()
         if wanted.stats:
             preview.compute_statistics(config)
         if wanted.show:
-            preview.draw_first_step(config, pathlib.Path(wanted.out or f"{config.name}-{config.recipe}.png"))
+            preview.draw_first_step(
+                config, pathlib.Path(wanted.out or f"{config.name}-{config.recipe}.png")
+            )
         return 0
     if len(argv) != 2:
-        raise UserError("write one NAME: python -m cnn_papers.prepare cifar10 [--data_dir=DIR] [--manual_dir=DIR]")
+        raise UserError(
+            "write one NAME: python -m cnn_papers.prepare cifar10 [--data_dir=DIR] [--manual_dir=DIR]"
+        )
     if wanted.short_side < 0:
         raise UserError(f"--short_side={wanted.short_side} must be positive")
     name, code = argv[1], 0
@@ -56,20 +64,36 @@ def main(argv: list[str]) -> int:
 
 
 def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
-    """Copies a prepared data set or a folder of images, at shorter sides of at most `side`, to the folder `out`."""
-    folder = os.path.expanduser(name.removeprefix("folder:")).rstrip("/") if name.startswith("folder:") else ""
+    """Copies a prepared data set or a folder of images, at shorter sides of at most `side`, to the
+    folder `out`.
+    """
+    folder = (
+        os.path.expanduser(name.removeprefix("folder:")).rstrip("/")
+        if name.startswith("folder:")
+        else ""
+    )
     builder: Any = None if folder else tfds.find_builder(name, data_dir)
-    root = pathlib.Path(out or (f"{folder}-short{side}" if folder else f"{builder.data_dir_root}/short{side}"))
+    root = pathlib.Path(
+        out or (f"{folder}-short{side}" if folder else f"{builder.data_dir_root}/short{side}")
+    )
     try:
-        target = shrink.shrink_tfds(builder, root, side) if builder else shrink.shrink_folder(folder, root, side)
+        target = (
+            shrink.shrink_tfds(builder, root, side)
+            if builder
+            else shrink.shrink_folder(folder, root, side)
+        )
     except OSError as error:
-        raise UserError(f"cannot copy {name} to {root}: {error}; give another folder with --out") from error
+        raise UserError(
+            f"cannot copy {name} to {root}: {error}; give another folder with --out"
+        ) from error
     use = f"--config.data.name=folder:{root}" if folder else f"--config.data.data_dir={root}"
     print(f"{name} at shorter sides of at most {side} is in {target}: {use}")
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
-    """Makes `name` readable by `sources.open_split`: nothing to do, converted, or downloaded and prepared."""
+    """Makes `name` readable by `sources.open_split`: nothing to do, converted, or downloaded and
+    prepared.
+    """
     builder = tfds.find_builder(name, data_dir)
     if tfds.is_readable(builder):
         print(f"{name} is already prepared in {_describe(builder)}")
@@ -81,10 +105,16 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     else:
         archives = download.find_archives(builder, manual_dir)
         need = download.bytes_to_write(builder)
-        print(f"{name} takes about {need / 1e9:,.2f} GB" if need else f"how much space {name} takes is not known")
+        print(
+            f"{name} takes about {need / 1e9:,.2f} GB"
+            if need
+            else f"how much space {name} takes is not known"
+        )
         check_space(need, builder.data_dir)
         if importlib.util.find_spec("tensorflow") is None:
-            raise UserError(f'preparing {name} needs TensorFlow (no run does): pip install -e ".[prepare]"')
+            raise UserError(
+                f'preparing {name} needs TensorFlow (no run does): pip install -e ".[prepare]"'
+            )
         download.download(builder, archives)
     print(f"{name} is ready in {_describe(tfds.find_builder(name, data_dir))}")
 
@@ -94,14 +124,16 @@ def _describe(builder: Any) -> str:
     return f"{builder.data_dir}: {splits}"
 
 
-# --- downloading ---------------------------------------------------------------------------------------------------
+# --- downloading ----------------------------------------------------------------------------------
 
 
-# --- a folder of images --------------------------------------------------------------------------------------------
+# --- a folder of images ---------------------------------------------------------------------------
 
 
 def check_folder(path: str) -> int:
-    """Prints the classes and counts of a folder of images and which cannot be decoded; 1 if there are any, else 0."""
+    """Prints the classes and counts of a folder of images and which cannot be decoded; 1 if there
+    are any, else 0.
+    """
     bad = []
     for name in folders.folder_splits(path):
         split = sources.open_split(f"folder:{path}", name)
@@ -109,7 +141,9 @@ def check_folder(path: str) -> int:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for start in range(0, len(split.examples), 1000):
                 indices = range(start, min(start + 1000, len(split.examples)))
-                for label, key, decodes in pool.map(functools.partial(_try_to_decode, split.examples), indices):
+                for label, key, decodes in pool.map(
+                    functools.partial(_try_to_decode, split.examples), indices
+                ):
                     counts[label] += 1
                     if not decodes:
                         bad.append(os.path.join(split.location, key))
@@ -135,9 +169,15 @@ def _try_to_decode(examples: Sequence[dict[str, Any]], index: int) -> tuple[int,
 def cli() -> None:
     """The command line."""
     doors.config_flag()
-    flags.DEFINE_string("data_dir", "", "where data sets are prepared; TFDS's default folder if empty")
-    flags.DEFINE_string("manual_dir", "", "where the archives are that only you may download (imagenet2012)")
-    flags.DEFINE_integer("short_side", 0, "copy with images of at most so many pixels on the shorter side")
+    flags.DEFINE_string(
+        "data_dir", "", "where data sets are prepared; TFDS's default folder if empty"
+    )
+    flags.DEFINE_string(
+        "manual_dir", "", "where the archives are that only you may download (imagenet2012)"
+    )
+    flags.DEFINE_integer(
+        "short_side", 0, "copy with images of at most so many pixels on the shorter side"
+    )
     flags.DEFINE_bool("stats", False, "compute the statistics that --config asks for")
     flags.DEFINE_bool("show", False, "draw the images of the first step of --config")
     flags.DEFINE_string("out", "", "of --show: the PNG, of --short_side: the folder to write to")

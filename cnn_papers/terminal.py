@@ -1,4 +1,6 @@
-"""What a process says to its user: words for it, and a terminal that may go away before the process does."""
+"""What a process says to its user: words for it, and a terminal that may go away before the process
+does.
+"""
 
 import os
 import sys
@@ -6,7 +8,9 @@ from collections.abc import Sequence
 
 
 def say(text: str, end: str = "\n") -> None:
-    """A line on stdout. Where that is gone (a closed terminal; Ctrl-C ends `| tee` too) the process goes on without."""
+    """A line on stdout. Where that is gone (a closed terminal; Ctrl-C ends `| tee` too) the process
+    goes on without.
+    """
     try:
         print(text, end=end, flush=True)
     except OSError:
@@ -21,11 +25,16 @@ def duration(seconds: float) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """The first column to the left, the others to the right; rules below the header and above the last row."""
+    """The first column to the left, the others to the right; rules below the header and above the
+    last row.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
         )
         for row in rows
     ]

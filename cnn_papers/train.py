@@ -43,25 +43,31 @@ class RunFolder(NamedTuple):
 
 
 def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
-    """Trains as `config` (a locked ConfigDict) says, or continues the run in `folder`, and tests the result.
+    """Trains as `config` (a locked ConfigDict) says, or continues the run in `folder`, and tests
+    the result.
 
-    The outcome is DONE; DIVERGED after too many steps in a row that are not finite; or that of a signal, state saved.
+    The outcome is DONE; DIVERGED after too many steps in a row that are not finite; or that of a
+    signal, state saved.
 
     Raises:
-      UserError: a mistake in the config, data that is missing, a folder of another run, damaged checkpoints.
+      UserError: a mistake in the config, data that is missing, a folder of another run, damaged
+      checkpoints.
     """
     # 1. Check the values of the config.
     check_ranges(config)
     # 2. Lock the folder, which must hold this run or none.
     with workdir.hold(folder), stop_on_signal() as stop:
         processes.raise_on_all(lambda: workdir.check_same_run(folder, config.to_dict()))
-        # 3. Assemble data, network and steps. Nothing is written before all of them, and weights to start from, fit.
+        # 3. Assemble data, network and steps. Nothing is written before all of them, and weights to
+        # start from, fit.
         run = assemble(config, folder)
         has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
         arrays = None if has_steps else _initial_arrays(run)
         processes.broadcast(lambda: keep(run))
         with (
-            contextlib.closing(Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)) as checkpoints,
+            contextlib.closing(
+                Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+            ) as checkpoints,
             contextlib.closing(Checkpoints(folder / "best")) as best,
         ):
             # 4. Restore the newest good checkpoint, or start.
@@ -86,7 +92,9 @@ def _initial_arrays(run: Run) -> Any:
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arrays: Any) -> State:
-    """The state of the newest good checkpoint, or a fresh one with `arrays`; later steps are removed."""
+    """The state of the newest good checkpoint, or a fresh one with `arrays`; later steps are
+    removed.
+    """
     step = checkpoints.newest_good()
     checkpoints.remove_after(-1 if step is None else step)
     best.remove_after(-1 if step is None else step)
@@ -100,15 +108,20 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arra
     return initial.insert(run.training.init(jax.random.key(run.config.seed)), arrays, run.model)
 
 
-def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, stop: Stop) -> Outcome:
+def _train(
+    run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, stop: Stop
+) -> Outcome:
     """Steps until the end, a signal, or divergence; the state is saved in each case.
 
-    A state is saved before it is evaluated, so that an evaluation can be abandoned, and comes first in the next start.
+    A state is saved before it is evaluated, so that an evaluation can be abandoned, and comes first
+    in the next start.
     """
     config, length, start, began = run.config, run.length, int(state.step), time.monotonic()
     pending = length.evaluates(start)
     lengths = {"total_steps": length.total, "steps_per_epoch": length.per_epoch}
-    folder = RunFolder(Writer(run.folder, start_step=start, pending=pending, **lengths), checkpoints, best)
+    folder = RunFolder(
+        Writer(run.folder, start_step=start, pending=pending, **lengths), checkpoints, best
+    )
     key = jax.random.key(config.seed)
     with contextlib.closing(folder.writer):
         compile_steps(run, key)
@@ -122,7 +135,9 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
         for step, batch in enumerate(batches, start + 1):
             state, scalars = run.training.step(state, batch, key)
             under_way.append(scalars)
-            skipped = int(under_way.popleft()["skipped_in_a_row"]) if len(under_way) > RUN_AHEAD else 0
+            skipped = (
+                int(under_way.popleft()["skipped_in_a_row"]) if len(under_way) > RUN_AHEAD else 0
+            )
             if step == start + 1:
                 jax.block_until_ready(state)
                 stop.save_first()
@@ -136,9 +151,17 @@ def _train(run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, 
 
 
 def _after_step(
-    run: Run, state: State, scalars: dict[str, jax.Array], step: int, skipped: int, folder: RunFolder, stop: Stop
+    run: Run,
+    state: State,
+    scalars: dict[str, jax.Array],
+    step: int,
+    skipped: int,
+    folder: RunFolder,
+    stop: Stop,
 ) -> tuple[State, Outcome | None]:
-    """Reports, saves and evaluates where it is time to; returns the state, and an outcome where the run ends here."""
+    """Reports, saves and evaluates where it is time to; returns the state, and an outcome where the
+    run ends here.
+    """
     config = run.config
     code = stop.agreed()
     outcome = Outcome(code) if code else None
@@ -149,7 +172,11 @@ def _after_step(
         folder.writer.say(
             f"diverged: {skipped} steps in a row left out (loss not finite or too large); lower config.optim.lr"
         )
-    if step % config.checkpoint.every_steps == 0 or run.length.evaluates(step) or outcome is not None:
+    if (
+        step % config.checkpoint.every_steps == 0
+        or run.length.evaluates(step)
+        or outcome is not None
+    ):
         folder.checkpoints.save(step, state)
         folder.writer.resume_clock(step)
     if run.length.evaluates(step) and outcome is None:
@@ -157,20 +184,27 @@ def _after_step(
     return state, outcome
 
 
-def _report(run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer) -> State:
+def _report(
+    run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer
+) -> State:
     """Writes the means since the last report and starts the next."""
     totals = jax.device_get(state.totals)
     steps = int(totals.steps) or np.nan  # all skipped: there is no mean
-    values = {name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"}
+    values = {
+        name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"
+    }
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.train(step, values, run.config.batch_size)
     return state._replace(totals=processes.put(zero_totals(), run.training.abstract.step.sharding))
 
 
-def _evaluate(run: Run, state: State, step: int, folder: RunFolder, stop: Stop) -> tuple[State, Outcome | None]:
+def _evaluate(
+    run: Run, state: State, step: int, folder: RunFolder, stop: Stop
+) -> tuple[State, Outcome | None]:
     """Evaluates, reports, tells the schedule, and keeps the state if it is the best so far.
 
-    Returns the state, and the outcome of a signal that came meanwhile, which leaves everything as it was.
+    Returns the state, and the outcome of a signal that came meanwhile, which leaves everything as
+    it was.
     """
     variables = evaluated(state.params, state.batch_stats, state.ema)
     held_out = run.data.held_out
@@ -181,12 +215,18 @@ def _evaluate(run: Run, state: State, step: int, folder: RunFolder, stop: Stop) 
     analysed = {}
     if run.config.eval.analyses:
         batch = next(iter(held_out.eval_batches(run.eval_batch_size)))
-        analysed = run_analyses.compute(run.config.eval.analyses, run.model, variables, batch, run.data.normalise)
-    is_best = processes.broadcast(lambda: single_view.is_best(values, read_rows(run.folder / METRICS)))
+        analysed = run_analyses.compute(
+            run.config.eval.analyses, run.model, variables, batch, run.data.normalise
+        )
+    is_best = processes.broadcast(
+        lambda: single_view.is_best(values, read_rows(run.folder / METRICS))
+    )
     folder.writer.evaluation(step, values, "  (best)" if is_best else "", analysed)
     columns = getattr(run.model, "columns", 1)
     folder.writer.filters(step, state.params, run.data.train.image_shape[-1], columns)
-    state = state._replace(opt_state=run.training.optimizer.observe(state.opt_state, values["top1_error"]))
+    state = state._replace(
+        opt_state=run.training.optimizer.observe(state.opt_state, values["top1_error"])
+    )
     if is_best:
         folder.best.save(step, state)
         folder.best.finish()

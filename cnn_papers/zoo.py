@@ -13,18 +13,26 @@ from cnn_papers.errors import UserError
 
 def model_names() -> list[str]:
     """The files of `cnn_papers.models` that are networks."""
-    return [module.name for module in pkgutil.iter_modules(cnn_papers.models.__path__) if not module.ispkg]
+    return [
+        module.name
+        for module in pkgutil.iter_modules(cnn_papers.models.__path__)
+        if not module.ispkg
+    ]
 
 
 def model_module(name: str) -> Any:
     """The file of `cnn_papers.models` called `name`, with `Model` and `FACTS`."""
     if name not in model_names():
-        raise UserError(f"unknown config.model_name '{name}'; there are: {', '.join(model_names())}")
+        raise UserError(
+            f"unknown config.model_name '{name}'; there are: {', '.join(model_names())}"
+        )
     return importlib.import_module(f"cnn_papers.models.{name}")
 
 
 def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Module:
-    """The network `name` with its `variant` and other `fields`; a field that is None is left to the variant."""
+    """The network `name` with its `variant` and other `fields`; a field that is None is left to the
+    variant.
+    """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype is float32 or bfloat16, not '{dtype}'")
     if fields.get("num_classes", 1) < 1:

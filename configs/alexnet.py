@@ -1,9 +1,10 @@
 """AlexNet (Krizhevsky et al., NIPS 2012).
 
-python -m cnn_papers.main --config=configs/alexnet.py                  desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012     the paper's
-python -m cnn_papers.main --config=configs/alexnet.py:cifar10          §3.1's four layers, as in Figure 1
-python -m cnn_papers.main --config=configs/alexnet.py:torchvision      from the weights torchvision publishes
+python -m cnn_papers.main --config=configs/alexnet.py                  desk: embedded digits,
+minutes on two cores python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012     the
+paper's python -m cnn_papers.main --config=configs/alexnet.py:cifar10          §3.1's four layers,
+as in Figure 1 python -m cnn_papers.main --config=configs/alexnet.py:torchvision      from the
+weights torchvision publishes
 """
 
 from typing import Any
@@ -28,7 +29,8 @@ def imagenet2012() -> Any:
     config = common.base("alexnet", "paper", 1000, FIELDS)
     common.on_imagenet(
         config,
-        train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",  # §2, §4.1; 227 gives its 55×55
+        # §2, §4.1; 227 gives its 55×55
+        train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",
         eval_host="decode|resize_short(256)|center_crop(227)",  # not in paper: to watch training by
     )
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §4.1, §2
@@ -38,19 +40,28 @@ def imagenet2012() -> Any:
     config.batch_size = 128  # §5
     config.total_epochs = 90.0  # §5: roughly 90 cycles
     config.optim.lr, config.optim.lr_batch = 0.01, 128  # §5
-    config.optim.schedule = "plateau(0.1, patience=3)"  # §5: by hand, when the validation error stopped improving
+    config.optim.schedule = (
+        "plateau(0.1, patience=3)"  # §5: by hand, when the validation error stopped improving
+    )
     return config
 
 
 def cifar10() -> Any:
-    """The four-layer network of Figure 1, "no regularization of any kind"; the paper gives no more of its recipe."""
+    """The four-layer network of Figure 1, "no regularization of any kind"; the paper gives no more
+    of its recipe.
+    """
     config = common.base("alexnet_cifar", "relu", 10, CIFAR_FIELDS)
     config.data.name = "cifar10"
-    config.data.train_device = config.data.eval_device = "subtract_mean_image"  # as in Caffe's file of this network
+    config.data.train_device = config.data.eval_device = (
+        "subtract_mean_image"  # as in Caffe's file of this network
+    )
     config.total_epochs = 40.0  # what Figure 1 shows
     _sgd(config)
     config.optim.weight_decay = 0.0  # Figure 1
-    config.optim.lr, config.optim.lr_batch = 0.001, 100  # not in paper, which tunes it for each net: Caffe's
+    config.optim.lr, config.optim.lr_batch = (
+        0.001,
+        100,
+    )  # not in paper, which tunes it for each net: Caffe's
     return config
 
 
@@ -71,7 +82,12 @@ def _sgd(config: Any) -> None:
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), imagenet2012, cifar10 or torchvision."""
     return common.choose(
-        {"desk": desk, "imagenet2012": imagenet2012, "cifar10": cifar10, "torchvision": torchvision},
+        {
+            "desk": desk,
+            "imagenet2012": imagenet2012,
+            "cifar10": cifar10,
+            "torchvision": torchvision,
+        },
         recipe,
         name="alexnet",
         paper="imagenet2012",
@@ -79,8 +95,13 @@ def get_config(recipe: str = "") -> Any:
 
 
 REPORTED = (
-    *top1_and_top5("imagenet2012", {"paper": (40.7, 18.2)}, "1 network, 10 crops, ILSVRC-2012", "Table 2"),
     *top1_and_top5(
-        "torchvision", {"one_weird_trick": (43.5, 20.9)}, "1 crop", "torchvision's IMAGENET1K_V1; not of this paper"
+        "imagenet2012", {"paper": (40.7, 18.2)}, "1 network, 10 crops, ILSVRC-2012", "Table 2"
+    ),
+    *top1_and_top5(
+        "torchvision",
+        {"one_weird_trick": (43.5, 20.9)},
+        "1 crop",
+        "torchvision's IMAGENET1K_V1; not of this paper",
     ),
 )

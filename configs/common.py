@@ -30,10 +30,14 @@ ALEXNET = {
 
 
 def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> Any:
-    """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is called `paper`."""
+    """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is
+    called `paper`.
+    """
     recipe = recipe or "desk"
     if recipe not in recipes:
-        raise UserError(f"configs/{name}.py has no recipe '{recipe}'; there are: {', '.join(recipes)}")
+        raise UserError(
+            f"configs/{name}.py has no recipe '{recipe}'; there are: {', '.join(recipes)}"
+        )
     config = recipes[recipe]()
     config.name, config.recipe, config.paper_recipe = name, recipe, paper
     config.lock()  # in a notebook too, a mistyped key is an error
@@ -47,7 +51,8 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
       model_name: a file of `cnn_papers.models`.
       variant: one of its VARIANTS.
       num_classes: width of the head.
-      fields: the model's other fields by type, such as {"dropout": float}, left to the variant unless given a value.
+      fields: the model's other fields by type, such as {"dropout": float}, left to the variant
+        unless given a value.
     """
     config = ConfigDict()
     config.seed = 0
@@ -60,7 +65,9 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     for field, value in fields.items():
         config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
     config.init_from = ""  # weights to start from: a file, or the folder of a run
-    config.init_layers = ""  # a regular expression for the layers to take; "": all, but for a head of other classes
+    config.init_layers = (
+        ""  # a regular expression for the layers to take; "": all, but for a head of other classes
+    )
     config.data = ConfigDict(
         {
             "name": "digits",
@@ -81,15 +88,19 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
         {
             "every_epochs": 1.0,
             "batch_size": 0,  # 0: batch_size
-            "protocol": "single_view",  # of the final test, several joined by |; training looks at single views
-            "mirror": True,  # whether it looks at mirror images where the papers do; not of digits, say
-            "analyses": "",  # what to look at inside the network at every evaluation in training, joined by |
-            "precise_bn": 0,  # training batches to recompute batch-norm statistics over for it; 0: moving averages
+            # of the final test, several joined by |; training looks at single views
+            "protocol": "single_view",
+            # whether it looks at mirror images where the papers do; not of digits, say
+            "mirror": True,
+            # what to look at inside the network at every evaluation in training, joined by |
+            "analyses": "",
+            # training batches to recompute batch-norm statistics over for it; 0: moving averages
+            "precise_bn": 0,
         }
     )
     config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    # `data` splits the batch (-1: all devices), `column` the network where it has columns; with `shard_params`
-    # parameters and optimiser are split over `data` too, and gathered in use.
+    # `data` splits the batch (-1: all devices), `column` the network where it has columns; with
+    # `shard_params` parameters and optimiser are split over `data` too, and gathered in use.
     config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
     return config
 
@@ -111,14 +122,16 @@ def _optim() -> ConfigDict:
             "accumulate": 1,  # parts a batch is worked through in
             "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch
             "ema_decay": 0.0,  # 0: no running average of the parameters
-            "max_loss": 0.0,  # a step whose loss is above it is left out as one that is not finite; 0: none is
+            # a step whose loss is above it is left out as one that is not finite; 0: none is
+            "max_loss": 0.0,
             "max_skipped_in_a_row": 20,  # steps left out before the run stops
         }
     )
 
 
 def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int = 3) -> None:
-    """Makes `config` a desk recipe: 8×8 embedded digits enlarged to side×side, a short cosine schedule.
+    """Makes `config` a desk recipe: 8×8 embedded digits enlarged to side×side, a short cosine
+    schedule.
 
     None of it is in a paper: it lets the network train in front of one, in minutes on two cores.
     """
@@ -137,7 +150,9 @@ def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int
 
 
 def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
-    """The data keys of an ImageNet recipe; `eval_host` makes the single views that training is watched by."""
+    """The data keys of an ImageNet recipe; `eval_host` makes the single views that training is
+    watched by.
+    """
     config.model.dtype = "bfloat16"  # not in the papers: for TPU and GPU
     config.data.name = "imagenet2012"
     config.data.eval_split = "validation"
@@ -146,9 +161,11 @@ def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
 
 
 def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Makes an ImageNet recipe one for torchvision's weights: predict with them, or go on from `init_from`.
+    """Makes an ImageNet recipe one for torchvision's weights: predict with them, or go on from
+    `init_from`.
 
-    None of it is in a paper; the optimiser's values are a start for fine-tuning on one's own images.
+    None of it is in a paper; the optimiser's values are a start for fine-tuning on one's own
+    images.
     """
     config.model.dtype = "float32"
     config.data.train_host = "decode|resize_short(256)|random_crop(224)"

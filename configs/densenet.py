@@ -1,9 +1,10 @@
 """DenseNet (Huang et al., CVPR 2017, arXiv:1608.06993).
 
-python -m cnn_papers.main --config=configs/densenet.py                  desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/densenet.py:cifar10          §4.2, with augmentation (C10+)
-python -m cnn_papers.main --config=configs/densenet.py:imagenet2012     §4.2, DenseNet-121
-python -m cnn_papers.main --config=configs/densenet.py:torchvision      from the weights torchvision publishes
+python -m cnn_papers.main --config=configs/densenet.py                  desk: embedded digits,
+minutes on two cores python -m cnn_papers.main --config=configs/densenet.py:cifar10          §4.2,
+with augmentation (C10+) python -m cnn_papers.main --config=configs/densenet.py:imagenet2012
+§4.2, DenseNet-121 python -m cnn_papers.main --config=configs/densenet.py:torchvision      from the
+weights torchvision publishes
 """
 
 from typing import Any
@@ -33,7 +34,9 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """§4.2 with flips and shifts; for results without, drop both from train_device and set model.dropout=0.2 (§4.2)."""
+    """§4.2 with flips and shifts; for results without, drop both from train_device and set
+    model.dropout=0.2 (§4.2).
+    """
     config = common.base("densenet", "BC-100-12", 10, FIELDS)
     _sgd(config)
     config.batch_size = 64  # §4.2
@@ -68,7 +71,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's densenet121; `--config.model.variant=161`, 169, 201 for the others."""
+    """For the weights of torchvision's densenet121; `--config.model.variant=161`, 169, 201 for the
+    others.
+    """
     config = imagenet2012()
     config.model.variant = "121"
     common.as_torchvision(config, **common.IMAGENET_COLOUR)
@@ -84,7 +89,12 @@ def _sgd(config: Any) -> None:
 
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
-    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012, "torchvision": torchvision}
+    recipes = {
+        "desk": desk,
+        "cifar10": cifar10,
+        "imagenet2012": imagenet2012,
+        "torchvision": torchvision,
+    }
     return common.choose(recipes, recipe, name="densenet", paper="imagenet2012")
 
 
@@ -98,7 +108,9 @@ _C10 = {  # Table 2, the column C10+
 }
 REPORTED = (
     *(
-        Reported("cifar10", variant, "val/top1_error", error, "trained on 50k, test set, C10+", "Table 2")
+        Reported(
+            "cifar10", variant, "val/top1_error", error, "trained on 50k, test set, C10+", "Table 2"
+        )
         for variant, error in _C10.items()
     ),
     *top1_and_top5(

@@ -1,8 +1,9 @@
 """GoogLeNet (Szegedy et al., CVPR 2015, arXiv:1409.4842).
 
-python -m cnn_papers.main --config=configs/googlenet.py                  desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/googlenet.py:imagenet2012     the paper's
-python -m cnn_papers.main --config=configs/googlenet.py:torchvision      from the weights torchvision publishes
+python -m cnn_papers.main --config=configs/googlenet.py                  desk: embedded digits,
+minutes on two cores python -m cnn_papers.main --config=configs/googlenet.py:imagenet2012     the
+paper's python -m cnn_papers.main --config=configs/googlenet.py:torchvision      from the weights
+torchvision publishes
 """
 
 from typing import Any
@@ -27,9 +28,13 @@ FIELDS = {
 
 def desk() -> Any:
     """The paper's network, half as wide."""
-    config = common.base("googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5})
+    config = common.base(
+        "googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5}
+    )
     common.on_digits(config, side=32, epochs=16.0, lr=0.02)
-    config.batch_size = config.optim.lr_batch = 32  # without batch normalisation it takes many steps to get going
+    config.batch_size = config.optim.lr_batch = (
+        32  # without batch normalisation it takes many steps to get going
+    )
     config.optim.warmup_epochs = 1.0
     config.loss.aux_weight = 0.3  # §5
     config.optim.weight_decay = 2e-4  # not in paper: Caffe's quick_solver
@@ -60,7 +65,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's googlenet, which was trained on colours in -1 … 1 (`transform_input`)."""
+    """For the weights of torchvision's googlenet, which was trained on colours in -1 … 1
+    (`transform_input`).
+    """
     config = imagenet2012()
     config.model.variant = "torchvision"
     common.as_torchvision(config, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))

@@ -1,7 +1,7 @@
 """LeNet-5 (LeCun, Bottou, Bengio, Haffner, Proc. IEEE 1998).
 
-python -m cnn_papers.main --config=configs/lenet.py           desk: embedded digits, seconds on two cores
-python -m cnn_papers.main --config=configs/lenet.py:mnist     §III, on MNIST
+python -m cnn_papers.main --config=configs/lenet.py           desk: embedded digits, seconds on two
+cores python -m cnn_papers.main --config=configs/lenet.py:mnist     §III, on MNIST
 """
 
 from typing import Any
@@ -20,16 +20,21 @@ def desk() -> Any:
 
 
 def mnist() -> Any:
-    """The original network on 28×28 digits centred in 32×32; the paper's second-order learning rates are not here."""
+    """The original network on 28×28 digits centred in 32×32; the paper's second-order learning
+    rates are not here.
+    """
     config = common.base("lenet", "original", 10, FIELDS)
     config.data.name = "mnist"
     config.data.train_host = config.data.eval_host = "decode(1)|pad(2)"  # §II-B: 32×32
-    config.data.train_device = config.data.eval_device = "standardize"  # §II-B: mean 0, variance about 1
-    config.total_epochs = 20.0  # §III-B
-    config.optim.lr = 0.02  # not in paper: it scales each parameter's rate by an estimate of its curvature
-    config.optim.schedule = (
-        "step_epochs(2, 5, 8, 12, factor=0.5)"  # §III-B: drops after these passes; factor about that
+    config.data.train_device = config.data.eval_device = (
+        "standardize"  # §II-B: mean 0, variance about 1
     )
+    config.total_epochs = 20.0  # §III-B
+    config.optim.lr = (
+        0.02  # not in paper: it scales each parameter's rate by an estimate of its curvature
+    )
+    # §III-B: drops after these passes; factor about that
+    config.optim.schedule = "step_epochs(2, 5, 8, 12, factor=0.5)"
     config.optim.momentum = 0.9  # not in paper
     return config
 
@@ -39,4 +44,6 @@ def get_config(recipe: str = "") -> Any:
     return common.choose({"desk": desk, "mnist": mnist}, recipe, name="lenet", paper="mnist")
 
 
-REPORTED = (Reported("mnist", "original", "val/top1_error", 0.95, "no distortions, test set", "§III-B"),)
+REPORTED = (
+    Reported("mnist", "original", "val/top1_error", 0.95, "no distortions, test set", "§III-B"),
+)

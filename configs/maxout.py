@@ -1,10 +1,10 @@
 """Maxout Networks (Goodfellow, Warde-Farley, Mirza, Courville, Bengio, ICML 2013, arXiv:1302.4389).
 
-python -m cnn_papers.main --config=configs/maxout.py                     desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/maxout.py:mnist               §5.1, permutation invariant
-python -m cnn_papers.main --config=configs/maxout.py:cifar10             §5.2, without augmentation
-python -m cnn_papers.main --config=configs/maxout.py:cifar10_augmented   §5.2, with shifts and flips
-python -m cnn_papers.main --config=configs/maxout.py:svhn                §5.4
+python -m cnn_papers.main --config=configs/maxout.py                     desk: embedded digits,
+minutes on two cores python -m cnn_papers.main --config=configs/maxout.py:mnist               §5.1,
+permutation invariant python -m cnn_papers.main --config=configs/maxout.py:cifar10             §5.2,
+without augmentation python -m cnn_papers.main --config=configs/maxout.py:cifar10_augmented   §5.2,
+with shifts and flips python -m cnn_papers.main --config=configs/maxout.py:svhn                §5.4
 """
 
 from typing import Any
@@ -40,7 +40,9 @@ def desk() -> Any:
 
 
 def mnist() -> Any:
-    """The authors' mnist_pi.yaml, its first stage; they go on with the 10,000 held-out digits added."""
+    """The authors' mnist_pi.yaml, its first stage; they go on with the 10,000 held-out digits
+    added.
+    """
     config = common.base("maxout", "mnist_fc", 10, FIELDS)
     config.data.name = "mnist"
     config.data.train_split, config.data.eval_split = "train[:50000]", "train[50000:]"
@@ -49,7 +51,9 @@ def mnist() -> Any:
     config.batch_size = 100
     config.total_epochs = 250.0  # theirs stops when the held-out error has been flat for 100
     config.optim.lr, config.optim.lr_batch = 0.1, 100
-    config.optim.schedule = "exponential(0.998, every_epochs=1)"  # theirs: ÷1.000004 an update, 500 an epoch
+    config.optim.schedule = (
+        "exponential(0.998, every_epochs=1)"  # theirs: ÷1.000004 an update, 500 an epoch
+    )
     config.optim.momentum = 0.6  # theirs rises from 0.5 to 0.7 over 250 epochs
     config.optim.max_norms = _MNIST_NORMS
     return config
@@ -75,12 +79,18 @@ def cifar10_augmented() -> Any:
 
 
 def svhn() -> Any:
-    """The authors' svhn.yaml, its first stage; they hold out 400 images a class of `train` and 200 of `extra`."""
+    """The authors' svhn.yaml, its first stage; they hold out 400 images a class of `train` and 200
+    of `extra`.
+    """
     config = common.base("maxout", "svhn", 10, FIELDS)
     config.data.name = "svhn_cropped"
     config.data.train_split, config.data.eval_split = "train[6000:]+extra", "train[:6000]"
-    config.data.train_device = config.data.eval_device = "gcn|lcn(7, center=False)"  # svhn_preprocessing.py
-    config.total_epochs = 242.0  # theirs stops when the held-out error has been flat for 100, after its best at 142
+    config.data.train_device = config.data.eval_device = (
+        "gcn|lcn(7, center=False)"  # svhn_preprocessing.py
+    )
+    config.total_epochs = (
+        242.0  # theirs stops when the held-out error has been flat for 100, after its best at 142
+    )
     _sgd(config, lr=0.2)
     config.optim.schedule = "linear(0.001, epochs=250)"
     return config
@@ -91,7 +101,9 @@ def _sgd(config: Any, *, lr: float) -> None:
     config.batch_size = 128
     config.optim.lr, config.optim.lr_batch = lr, 128
     config.optim.lr_mults = (("h[012]/.*", 0.05),)
-    config.optim.momentum = 0.6  # theirs rises from 0.5 to 0.6, with augmentation to 0.65, over 250 epochs
+    config.optim.momentum = (
+        0.6  # theirs rises from 0.5 to 0.6, with augmentation to 0.65, over 250 epochs
+    )
     config.optim.max_norms = (("h0/kernel", 0.9), ("h3/kernel", 1.9), ("(h1|h2|y)/kernel", 1.9365))
     config.eval.every_epochs = 5.0
     config.checkpoint.every_steps = 1000
@@ -103,13 +115,23 @@ _MNIST_NORMS = (("(h0|h1|y)/kernel", 1.9365),)
 
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), mnist, cifar10, cifar10_augmented or svhn."""
-    recipes = {"desk": desk, "mnist": mnist, "cifar10": cifar10, "cifar10_augmented": cifar10_augmented, "svhn": svhn}
+    recipes = {
+        "desk": desk,
+        "mnist": mnist,
+        "cifar10": cifar10,
+        "cifar10_augmented": cifar10_augmented,
+        "svhn": svhn,
+    }
     return common.choose(recipes, recipe, name="maxout", paper="mnist")
 
 
 REPORTED = (
-    Reported("mnist", "mnist_fc", "val/top1_error", 0.94, "permutation invariant, test set", "Table 1"),
+    Reported(
+        "mnist", "mnist_fc", "val/top1_error", 0.94, "permutation invariant, test set", "Table 1"
+    ),
     Reported("cifar10", "cifar10", "val/top1_error", 11.68, "no augmentation, test set", "§5.2"),
-    Reported("cifar10_augmented", "cifar10", "val/top1_error", 9.38, "shifts and flips, test set", "§5.2"),
+    Reported(
+        "cifar10_augmented", "cifar10", "val/top1_error", 9.38, "shifts and flips, test set", "§5.2"
+    ),
     Reported("svhn", "svhn", "val/top1_error", 2.47, "test set", "§5.4"),
 )

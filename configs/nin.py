@@ -1,7 +1,7 @@
 """Network in Network (Lin, Chen, Yan, ICLR 2014, arXiv:1312.4400).
 
-python -m cnn_papers.main --config=configs/nin.py             desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/nin.py:cifar10     the authors' released recipe
+python -m cnn_papers.main --config=configs/nin.py             desk: embedded digits, minutes on two
+cores python -m cnn_papers.main --config=configs/nin.py:cifar10     the authors' released recipe
 """
 
 from typing import Any
@@ -23,7 +23,9 @@ FIELDS = {
 
 def desk() -> Any:
     """The MNIST network, half as wide."""
-    config = common.base("nin", "mnist", 10, FIELDS | {"width": 0.5, "weight_init": "he", "last_bias": 2.0})
+    config = common.base(
+        "nin", "mnist", 10, FIELDS | {"width": 0.5, "weight_init": "he", "last_bias": 2.0}
+    )
     common.on_digits(config, side=28, epochs=20.0, lr=0.02, channels=1)
     config.batch_size = config.optim.lr_batch = 16  # it takes many steps to get going
     config.optim.warmup_epochs = 1.0
@@ -32,10 +34,14 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """As released (mavenlin/cuda-convnet: NIN/cifar-10_def), on images contrast-normalised and whitened as Maxout's."""
+    """As released (mavenlin/cuda-convnet: NIN/cifar-10_def), on images contrast-normalised and
+    whitened as Maxout's.
+    """
     config = common.base("nin", "cifar10", 10, FIELDS)
     config.data.name = "cifar10"
-    config.data.train_device = config.data.eval_device = "gcn(55.0)|zca(0.1)"  # §4.2; the constants of Maxout's authors
+    config.data.train_device = config.data.eval_device = (
+        "gcn(55.0)|zca(0.1)"  # §4.2; the constants of Maxout's authors
+    )
     config.batch_size = 128
     config.total_epochs = 260.0  # README: 200, 30, 30
     config.optim.lr = 0.1
@@ -67,6 +73,8 @@ _TABLE_1 = {  # and §4.6, where global average pooling is compared with fully c
     "cifar10_plain_fc_dropout": 15.99,
 }
 REPORTED = tuple(
-    Reported("cifar10", variant, "val/top1_error", error, "no augmentation, test set", "Table 1, §4.6")
+    Reported(
+        "cifar10", variant, "val/top1_error", error, "no augmentation, test set", "Table 1, §4.6"
+    )
     for variant, error in _TABLE_1.items()
 )

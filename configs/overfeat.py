@@ -1,7 +1,8 @@
 """OverFeat (Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun, ICLR 2014, arXiv:1312.6229).
 
-python -m cnn_papers.main --config=configs/overfeat.py                  desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/overfeat.py:imagenet2012     §3.1; --config.model.variant=accurate
+python -m cnn_papers.main --config=configs/overfeat.py                  desk: embedded digits,
+minutes on two cores python -m cnn_papers.main --config=configs/overfeat.py:imagenet2012     §3.1;
+--config.model.variant=accurate
 """
 
 from typing import Any
@@ -9,12 +10,21 @@ from typing import Any
 from cnn_papers.facts import top1_and_top5
 from configs import common
 
-FIELDS = {"net": str, "fine": bool, "conv1_stride": int, "dropout": float, "weight_init": str, "width": float}
+FIELDS = {
+    "net": str,
+    "fine": bool,
+    "conv1_stride": int,
+    "dropout": float,
+    "weight_init": str,
+    "width": float,
+}
 
 
 def desk() -> Any:
     """The fast network, a quarter as wide, its first stride halved for small images."""
-    config = common.base("overfeat", "fast", 10, FIELDS | {"width": 0.25, "weight_init": "he", "conv1_stride": 2})
+    config = common.base(
+        "overfeat", "fast", 10, FIELDS | {"width": 0.25, "weight_init": "he", "conv1_stride": 2}
+    )
     common.on_digits(config, side=64, epochs=8.0, lr=0.02)
     config.optim.weight_decay = 1e-5  # §3.1
     return config
@@ -25,7 +35,8 @@ def imagenet2012() -> Any:
     config = common.base("overfeat", "fast", 1000, FIELDS)
     common.on_imagenet(
         config,
-        train_host="decode|resize_short(256)|random_crop(231)",  # §3.1; 231 is the fast network's input
+        # §3.1; 231 is the fast network's input
+        train_host="decode|resize_short(256)|random_crop(231)",
         eval_host="decode|resize_short(256)|center_crop(231)",  # not in paper: to watch training by
     )
     config.data.train_device = "flip|standardize"  # §3.1
@@ -42,12 +53,18 @@ def imagenet2012() -> Any:
 
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for "") or imagenet2012."""
-    return common.choose({"desk": desk, "imagenet2012": imagenet2012}, recipe, name="overfeat", paper="imagenet2012")
+    return common.choose(
+        {"desk": desk, "imagenet2012": imagenet2012}, recipe, name="overfeat", paper="imagenet2012"
+    )
 
 
 REPORTED = (
     *top1_and_top5("imagenet2012", {"fast": (39.01, 16.97)}, "1 scale, fine stride", "Table 2"),
     *top1_and_top5("imagenet2012", {"fast": (38.12, 16.27)}, "6 scales, fine stride", "Table 2"),
-    *top1_and_top5("imagenet2012", {"accurate": (35.74, 14.18)}, "4 scales, fine stride", "Table 2"),
-    *top1_and_top5("imagenet2012", {"accurate": (33.96, 13.24)}, "7 models, fine stride", "Table 2"),
+    *top1_and_top5(
+        "imagenet2012", {"accurate": (35.74, 14.18)}, "4 scales, fine stride", "Table 2"
+    ),
+    *top1_and_top5(
+        "imagenet2012", {"accurate": (33.96, 13.24)}, "7 models, fine stride", "Table 2"
+    ),
 )

@@ -1,9 +1,10 @@
 """ResNet (He et al., CVPR 2016, arXiv:1512.03385).
 
-python -m cnn_papers.main --config=configs/resnet.py                desk: embedded digits, a minute or two on two cores
-python -m cnn_papers.main --config=configs/resnet.py:cifar10        §4.2, ResNet-20; --config.model.variant=cifar-56 …
-python -m cnn_papers.main --config=configs/resnet.py:imagenet2012   §3.4, ResNet-50
-python -m cnn_papers.main --config=configs/resnet.py:torchvision      from the weights torchvision publishes
+python -m cnn_papers.main --config=configs/resnet.py                desk: embedded digits, a minute
+or two on two cores python -m cnn_papers.main --config=configs/resnet.py:cifar10        §4.2,
+ResNet-20; --config.model.variant=cifar-56 … python -m cnn_papers.main
+--config=configs/resnet.py:imagenet2012   §3.4, ResNet-50 python -m cnn_papers.main
+--config=configs/resnet.py:torchvision      from the weights torchvision publishes
 """
 
 from typing import Any
@@ -32,14 +33,18 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """§4.2, trained on 45k and judged on 5k as the paper chose its schedule; `train` and `test` for its Table 6."""
+    """§4.2, trained on 45k and judged on 5k as the paper chose its schedule; `train` and `test` for
+    its Table 6.
+    """
     config = common.base("resnet", "cifar-20", 10, FIELDS)
     _sgd(config)
     config.batch_size = 128  # §4.2
     config.total_steps = 64_000  # §4.2
     config.data.name = "cifar10"
     config.data.train_split, config.data.eval_split = "train[:45000]", "train[45000:]"  # §4.2
-    config.data.train_device = "subtract_mean_image|pad_crop(4)|flip|scale(0.0078125)"  # §4.2; scale not in paper
+    config.data.train_device = (
+        "subtract_mean_image|pad_crop(4)|flip|scale(0.0078125)"  # §4.2; scale not in paper
+    )
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
     config.optim.lr = 0.1  # §4.2
     config.optim.schedule = "step(32000, 48000)"  # §4.2
@@ -49,7 +54,9 @@ def cifar10() -> Any:
 
 
 def imagenet2012() -> Any:
-    """§3.4. The paper drops the rate when the error plateaus; its released code does at fixed steps."""
+    """§3.4. The paper drops the rate when the error plateaus; its released code does at fixed
+    steps.
+    """
     config = common.base("resnet", "50", 1000, FIELDS)
     _sgd(config)
     common.on_imagenet(
@@ -57,9 +64,12 @@ def imagenet2012() -> Any:
         train_host="decode|resize_short_between(256, 480)|random_crop(224)",  # §3.4
         eval_host="decode|resize_short(256)|center_crop(224)",  # authors' release: 1 crop
     )
-    config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
+    config.data.train_device = (
+        "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
+    )
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
-    # §3.4, Table 3. Table 4's resnet_dense needs a mean that fits any size: data.eval_device='subtract_mean|scale(…)'
+    # §3.4, Table 3. Table 4's resnet_dense needs a mean that fits any size:
+    # data.eval_device='subtract_mean|scale(…)'
     config.eval.protocol = "single_view|ten_crop"
     config.eval.precise_bn = 200  # authors' release, of so many batches (not in paper)
     config.batch_size = 256  # §3.4
@@ -71,7 +81,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's resnet50; `--config.model.variant=18`, 34, 101-v1.5, 152-v1.5 for the others."""
+    """For the weights of torchvision's resnet50; `--config.model.variant=18`, 34, 101-v1.5,
+    152-v1.5 for the others.
+    """
     config = imagenet2012()
     config.model.variant = "50-v1.5"
     common.as_torchvision(config, **common.IMAGENET_COLOUR)
@@ -87,14 +99,26 @@ def _sgd(config: Any) -> None:
 
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
-    recipes = {"desk": desk, "cifar10": cifar10, "imagenet2012": imagenet2012, "torchvision": torchvision}
+    recipes = {
+        "desk": desk,
+        "cifar10": cifar10,
+        "imagenet2012": imagenet2012,
+        "torchvision": torchvision,
+    }
     return common.choose(recipes, recipe, name="resnet", paper="imagenet2012")
 
 
 _TABLE_6 = {"20": 8.75, "32": 7.51, "44": 7.17, "56": 6.97, "110": 6.43, "1202": 7.93}
 REPORTED = (
     *(
-        Reported("cifar10", f"cifar-{depth}", "val/top1_error", error, "trained on 50k, test set", "Table 6")
+        Reported(
+            "cifar10",
+            f"cifar-{depth}",
+            "val/top1_error",
+            error,
+            "trained on 50k, test set",
+            "Table 6",
+        )
         for depth, error in _TABLE_6.items()
     ),
     Reported("imagenet2012", "plain-18", "val/top1_error", 27.94, "10 crops", "Table 2"),
@@ -115,7 +139,13 @@ REPORTED = (
     ),
     *top1_and_top5(
         "imagenet2012",
-        {"34": (21.84, 5.71), "34-C": (21.53, 5.60), "50": (20.74, 5.25), "101": (19.87, 4.60), "152": (19.38, 4.49)},
+        {
+            "34": (21.84, 5.71),
+            "34-C": (21.53, 5.60),
+            "50": (20.74, 5.25),
+            "101": (19.87, 4.60),
+            "152": (19.38, 4.49),
+        },
         "dense, 5 scales",
         "Table 4",
     ),

@@ -1,9 +1,10 @@
 """SPP-net (He, Zhang, Ren, Sun, ECCV 2014, arXiv:1406.4729).
 
-python -m cnn_papers.main --config=configs/spp.py                  desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/spp.py:imagenet2012     §3.1, ZF-5 with the 50-bin pyramid, one size
-python -m cnn_papers.main --config=configs/spp.py:multi_size       §2.3, the same at 224 and 180 pixels in turns
-python -m cnn_papers.main --config=configs/spp.py:desk_multi_size  desk, at 64 and 48 pixels in turns
+python -m cnn_papers.main --config=configs/spp.py                  desk: embedded digits, minutes on
+two cores python -m cnn_papers.main --config=configs/spp.py:imagenet2012     §3.1, ZF-5 with the
+50-bin pyramid, one size python -m cnn_papers.main --config=configs/spp.py:multi_size       §2.3,
+the same at 224 and 180 pixels in turns python -m cnn_papers.main
+--config=configs/spp.py:desk_multi_size  desk, at 64 and 48 pixels in turns
 """
 
 from typing import Any
@@ -24,7 +25,9 @@ FIELDS = {
 
 def desk() -> Any:
     """ZF-5, a quarter as wide, with a pyramid that fits small maps."""
-    config = common.base("spp", "zf5", 10, FIELDS | {"width": 0.25, "weight_init": "he", "levels": (3, 2, 1)})
+    config = common.base(
+        "spp", "zf5", 10, FIELDS | {"width": 0.25, "weight_init": "he", "levels": (3, 2, 1)}
+    )
     common.on_digits(config, side=64, epochs=8.0, lr=0.02)
     _sgd(config)
     return config
@@ -38,10 +41,12 @@ def imagenet2012() -> Any:
         train_host="decode|resize_short(256)|corner_crop(224)",  # §3.1
         eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: 1 view
     )
-    # §3.1: "some colour altering", AlexNet's. Not in paper: the mean colour, which fits images of any size
+    # §3.1: "some colour altering", AlexNet's. Not in paper: the mean colour, which fits images of
+    # any size
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean"
     config.data.eval_device = "subtract_mean"
-    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.5: 96 views on feature maps and two more
+    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.5: 96 views on
+    # feature maps and two more
     config.eval.protocol = "single_view|ten_crop(whole=True)|spp_full|spp_multi_view"
     _sgd(config)
     config.batch_size = 128  # not in paper: AlexNet's
@@ -52,7 +57,9 @@ def imagenet2012() -> Any:
 
 
 def multi_size() -> Any:
-    """§2.3: an epoch at 224 pixels, the next at 180, the same region smaller; the weights are shared."""
+    """§2.3: an epoch at 224 pixels, the next at 180, the same region smaller; the weights are
+    shared.
+    """
     config = imagenet2012()
     config.data.train_host = "decode|resize_short(256)|corner_crop(224)|resize_by_epoch(224, 180)"
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean"  # a mean image has one size
@@ -77,7 +84,12 @@ def _sgd(config: Any) -> None:
 
 def get_config(recipe: str = "") -> Any:
     """The config of `recipe`: desk (also for ""), imagenet2012, multi_size or desk_multi_size."""
-    recipes = {"desk": desk, "imagenet2012": imagenet2012, "multi_size": multi_size, "desk_multi_size": desk_multi_size}
+    recipes = {
+        "desk": desk,
+        "imagenet2012": imagenet2012,
+        "multi_size": multi_size,
+        "desk_multi_size": desk_multi_size,
+    }
     return common.choose(recipes, recipe, name="spp", paper="imagenet2012")
 
 
@@ -98,8 +110,26 @@ REPORTED = (
         "trained at one size, 10 views",
         "Table 2 and §3.1.2",
     ),
-    Reported("imagenet2012", "zf5", "val/top1_error", 38.01, "trained at one size, 1 view", "Table 3"),
-    Reported("imagenet2012", "zf5", "val/top1_error", 37.55, "trained at one size, full image", "Table 3"),
-    Reported("imagenet2012", "overfeat7", "val/top1_error", 33.18, "trained at one size, 1 view", "Table 3"),
-    Reported("imagenet2012", "overfeat7", "val/top1_error", 32.72, "trained at one size, full image", "Table 3"),
+    Reported(
+        "imagenet2012", "zf5", "val/top1_error", 38.01, "trained at one size, 1 view", "Table 3"
+    ),
+    Reported(
+        "imagenet2012", "zf5", "val/top1_error", 37.55, "trained at one size, full image", "Table 3"
+    ),
+    Reported(
+        "imagenet2012",
+        "overfeat7",
+        "val/top1_error",
+        33.18,
+        "trained at one size, 1 view",
+        "Table 3",
+    ),
+    Reported(
+        "imagenet2012",
+        "overfeat7",
+        "val/top1_error",
+        32.72,
+        "trained at one size, full image",
+        "Table 3",
+    ),
 )

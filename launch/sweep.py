@@ -1,10 +1,13 @@
-"""Runs many runs: of claims, or over a grid: python -m launch.sweep --claim=overlapping_pooling --seeds=5.
+"""Runs many runs: of claims, or over a grid: python -m launch.sweep --claim=overlapping_pooling
+--seeds=5.
 
     python -m launch.sweep --all_claims --scale=desk --seeds=3 --jobs=2
-    python -m launch.sweep --config=configs/alexnet.py --grid=optim.lr=0.01,0.02 '--grid=model.pool=(3,2);(2,2)'
+    python -m launch.sweep --config=configs/alexnet.py --grid=optim.lr=0.01,0.02
+    '--grid=model.pool=(3,2);(2,2)'
 
-The same command again goes on: what is finished is skipped, what was stopped or killed is resumed. Exits with 0 when
-all runs are finished (or submitted to SLURM), 1 when some are not, 128 + n when signal n stopped it.
+The same command again goes on: what is finished is skipped, what was stopped or killed is resumed.
+Exits with 0 when all runs are finished (or submitted to SLURM), 1 when some are not, 128 + n when
+signal n stopped it.
 """
 
 import os
@@ -53,7 +56,9 @@ class Plan(NamedTuple):
 def main(argv: list[str]) -> int:
     """The sweep that the flags describe; returns the exit code."""
     if len(argv) > 1:
-        raise UserError(f"unexpected argument '{argv[1]}'; values of a grid are written --grid=KEY=VALUE,VALUE")
+        raise UserError(
+            f"unexpected argument '{argv[1]}'; values of a grid are written --grid=KEY=VALUE,VALUE"
+        )
     values = flags.FLAGS
     if values.task:
         return _run_task(pathlib.Path(values.runs or "."), slurm.task_of(values.task))
@@ -75,7 +80,7 @@ def main(argv: list[str]) -> int:
         return _run(plan, places, todo, records) if places else _submit(plan, todo, records)
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 
 def _asked() -> tuple[Request, str]:
@@ -84,13 +89,19 @@ def _asked() -> tuple[Request, str]:
     if not values.claim and not values.all_claims:
         return _asked_grid()
     if values.grid or (values.config and doors.config_overrides()):
-        raise UserError("a claim has its own overrides; --grid and --config.key=value go with --config alone")
+        raise UserError(
+            "a claim has its own overrides; --grid and --config.key=value go with --config alone"
+        )
     config = _config_name() if values.config else ""
     if not values.all_claims:
-        scales = request.scales_of([name for text in values.claim for name in text.split(",")], values.scale, config)
+        scales = request.scales_of(
+            [name for text in values.claim for name in text.split(",")], values.scale, config
+        )
         others = [name for name, at in scales.items() if at not in (values.scale, EXACT)]
         if others and values["scale"].present:
-            raise UserError(f"--config={config} is of {others[0]} at --scale={scales[others[0]]}; leave one out")
+            raise UserError(
+                f"--config={config} is of {others[0]} at --scale={scales[others[0]]}; leave one out"
+            )
         name = "-".join([*list(scales)[:3], *dict.fromkeys(scales.values())])
         return Request(scales, "", {}, values.seeds), name
     if values.claim or config:
@@ -98,12 +109,16 @@ def _asked() -> tuple[Request, str]:
     names = request.askable(values.scale)
     if others := [name for name in catalogue.all_claims() if name not in names]:
         print(f"not asked at scale {values.scale}: {', '.join(others)}")
-    return Request(request.scales_of(names, values.scale, ""), "", {}, values.seeds), f"all_claims-{values.scale}"
+    return Request(
+        request.scales_of(names, values.scale, ""), "", {}, values.seeds
+    ), f"all_claims-{values.scale}"
 
 
 def _asked_grid() -> tuple[Request, str]:
     if not flags.FLAGS.config:
-        raise UserError("nothing to run: give --claim=NAME, --all_claims, or --config=FILE with --grid=KEY=VALUE,VALUE")
+        raise UserError(
+            "nothing to run: give --claim=NAME, --all_claims, or --config=FILE with --grid=KEY=VALUE,VALUE"
+        )
     grid = {key: [value] for key, value in doors.config_overrides().items()}
     axes = request.grid_of(flags.FLAGS.grid, flags.FLAGS.config)
     if twice := grid.keys() & axes.keys():
@@ -111,18 +126,22 @@ def _asked_grid() -> tuple[Request, str]:
     if "seed" in grid:
         raise UserError("--config.seed: seeds are given by --seeds=N")
     config = flags.FLAGS.config
-    return Request({}, _config_name(), grid | axes, flags.FLAGS.seeds), f"{config.name}-{config.recipe}"
+    return Request(
+        {}, _config_name(), grid | axes, flags.FLAGS.seeds
+    ), f"{config.name}-{config.recipe}"
 
 
 def _config_name() -> str:
     """The file and recipe of `--config`, the same wherever the package lies."""
     from ml_collections import config_flags
 
-    name = os.path.normpath(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(":desk")
+    name = os.path.normpath(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(
+        ":desk"
+    )
     return name.removeprefix(f"{pathlib.Path(doors.__file__).parents[1]}{os.sep}")
 
 
-# --- running it ------------------------------------------------------------------------------------------------------
+# --- running it -----------------------------------------------------------------------------------
 
 
 def _plan(folder: pathlib.Path, jobs: list[Job]) -> Plan:
@@ -130,7 +149,14 @@ def _plan(folder: pathlib.Path, jobs: list[Job]) -> Plan:
     sources = code_digest.sources()
     source, read = code_digest.source_digest(sources), [*sources, *code_digest.config_files(jobs)]
     as_planned = code_digest.source_digest(read)
-    return Plan(folder, jobs, source, {job.id: code_digest.digest(source, job) for job in jobs}, read, as_planned)
+    return Plan(
+        folder,
+        jobs,
+        source,
+        {job.id: code_digest.digest(source, job) for job in jobs},
+        read,
+        as_planned,
+    )
 
 
 def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
@@ -139,7 +165,8 @@ def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
     others = [
         job.id
         for job in plan.jobs
-        if records[job.id].code != plan.codes[job.id] and process.has_trained(plan.folder, job, records[job.id])
+        if records[job.id].code != plan.codes[job.id]
+        and process.has_trained(plan.folder, job, records[job.id])
     ]
     if others and not flags.FLAGS.accept_other_code:
         raise UserError(
@@ -150,12 +177,18 @@ def _todo(plan: Plan) -> tuple[list[Job], dict[str, Record]]:
     return [job for job in plan.jobs if records[job.id].outcome not in skipped], records
 
 
-def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict[str, Record]) -> int:
+def _run(
+    plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict[str, Record]
+) -> int:
     """Runs `todo` on this machine; keeps `records` up to date."""
-    progress = Progress(plan.folder, records, {job.id: job.config for job in plan.jobs}, len(places))
+    progress = Progress(
+        plan.folder, records, {job.id: job.config for job in plan.jobs}, len(places)
+    )
 
     def begin(job: Job, place: Place) -> Running:
-        if code_digest.source_digest(plan.files) != plan.as_planned:  # the run would read what this process has not
+        if (
+            code_digest.source_digest(plan.files) != plan.as_planned
+        ):  # the run would read what this process has not
             raise UserError(
                 f"the code or a config file has changed since this sweep began; stopped before {job.id}; "
                 "the same command goes on, and says so where runs are of other code"
@@ -176,7 +209,9 @@ def _run(plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict
 
 
 def _wait_for_orphans(plan: Plan) -> None:
-    """Lets the runs of a sweep that was killed save and stop; UserError if some go on, as SLURM's do."""
+    """Lets the runs of a sweep that was killed save and stop; UserError if some go on, as SLURM's
+    do.
+    """
     deadline, told = time.monotonic() + ORPHANS_S, False
     while taken := [job for job in plan.jobs if process.is_taken(plan.folder, job)]:
         if time.monotonic() > deadline:
@@ -192,22 +227,30 @@ def _show(plan: Plan) -> int:
     todo, records = _todo(plan)
     if flags.FLAGS.executor == "slurm":
         todo = _not_queued(plan, todo, records)
-        lines = slurm.commands(plan.folder, todo, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags())
+        lines = slurm.commands(
+            plan.folder, todo, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags()
+        )
         print("\n".join(map(shlex.join, lines)))
     for job in todo:
-        print(f"{shlex.join(['python', *process.command(plan.folder, job)[1:]])}  # {records[job.id].outcome}")
+        print(
+            f"{shlex.join(['python', *process.command(plan.folder, job)[1:]])}  # {records[job.id].outcome}"
+        )
     print("\n".join(summary(plan.folder, plan.jobs, records)))
     return 0
 
 
-# --- SLURM -----------------------------------------------------------------------------------------------------------
+# --- SLURM ----------------------------------------------------------------------------------------
 
 
 def _submit(plan: Plan, todo: Sequence[Job], records: dict[str, Record]) -> int:
     """Puts `todo` into SLURM's queue, unless it is there."""
     if new := _not_queued(plan, todo, records):
-        numbers = slurm.submit(plan.folder, new, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags())
-        print(f"submitted to SLURM: {len(new)}, as job {', '.join(numbers)}; the same command says how they stand")
+        numbers = slurm.submit(
+            plan.folder, new, flags.FLAGS.jobs, flags.FLAGS.sbatch, _task_flags()
+        )
+        print(
+            f"submitted to SLURM: {len(new)}, as job {', '.join(numbers)}; the same command says how they stand"
+        )
     return int(any(records[job.id].outcome == FAILED for job in plan.jobs if job not in todo))
 
 
@@ -241,7 +284,9 @@ def _run_task(folder: pathlib.Path, name: str) -> int:
     def begin(job: Job, place: Place) -> Running:
         return process.start(folder, job, plan.source, plan.codes[name], place)
 
-    stopped = local.run_all([job], [Place()], begin, ended, lambda running, waiting: None, TASK_GRACE_S)
+    stopped = local.run_all(
+        [job], [Place()], begin, ended, lambda running, waiting: None, TASK_GRACE_S
+    )
     return 128 + stopped if stopped else codes[0]
 
 
@@ -251,18 +296,35 @@ def cli() -> None:
     flags.DEFINE_multi_string("claim", [], "a claim to ask again, or several: a,b")
     flags.DEFINE_bool("all_claims", False, "ask every claim that can be asked at --scale")
     flags.DEFINE_enum("scale", "desk", [EXACT, "desk", "gpu", "paper"], "at which claims are asked")
-    flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE or KEY=VALUE;VALUE over the recipe of --config; repeatable")
+    flags.DEFINE_multi_string(
+        "grid", [], "KEY=VALUE,VALUE or KEY=VALUE;VALUE over the recipe of --config; repeatable"
+    )
     flags.DEFINE_integer("seeds", 3, "how many seeds, from 0", lower_bound=1)
     flags.DEFINE_string("runs", "", "folder of the sweep, runs/sweep-<what> by default")
     flags.DEFINE_bool("dry_run", False, "print the commands, start nothing")
     flags.DEFINE_bool("retry_failed", False, "start runs again that failed")
     flags.DEFINE_bool(
-        "accept_other_code", False, "count runs that other code or another recipe made, and go on with them"
+        "accept_other_code",
+        False,
+        "count runs that other code or another recipe made, and go on with them",
     )
-    flags.DEFINE_integer("jobs", 0, "runs at a time; by default 1 here, as many as it lets with SLURM", lower_bound=0)
-    flags.DEFINE_enum("executor", "local", ["local", "slurm"], "where to run: on this machine, or as a SLURM job array")
-    flags.DEFINE_string("sbatch", "", "more options of sbatch, such as '--partition=gpu --gpus=1 --time=2:00:00'")
-    flags.DEFINE_list("task", [], "run one of these runs of --runs, by $SLURM_ARRAY_TASK_ID; tasks of an array use it")
+    flags.DEFINE_integer(
+        "jobs", 0, "runs at a time; by default 1 here, as many as it lets with SLURM", lower_bound=0
+    )
+    flags.DEFINE_enum(
+        "executor",
+        "local",
+        ["local", "slurm"],
+        "where to run: on this machine, or as a SLURM job array",
+    )
+    flags.DEFINE_string(
+        "sbatch", "", "more options of sbatch, such as '--partition=gpu --gpus=1 --time=2:00:00'"
+    )
+    flags.DEFINE_list(
+        "task",
+        [],
+        "run one of these runs of --runs, by $SLURM_ARRAY_TASK_ID; tasks of an array use it",
+    )
     doors.run(main)
 
 

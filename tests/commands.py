@@ -18,7 +18,9 @@ def exit_code(cli: Callable[[], None], *arguments: str) -> Any:
     finally:
         sys.argv = argv
         for name in set(flags.FLAGS) - before:
-            if not name.startswith("grain_"):  # that package's own, which it defines when it is first needed
+            if not name.startswith(
+                "grain_"
+            ):  # that package's own, which it defines when it is first needed
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
     return caught.value.code

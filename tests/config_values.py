@@ -7,5 +7,9 @@ def flat(config: Any) -> dict[str, Any]:
     """The values of a config by dotted key."""
     values = {}
     for key, value in config.items():
-        values |= {f"{key}.{k}": v for k, v in flat(value).items()} if hasattr(value, "items") else {key: value}
+        values |= (
+            {f"{key}.{k}": v for k, v in flat(value).items()}
+            if hasattr(value, "items")
+            else {key: value}
+        )
     return values

@@ -10,7 +10,9 @@ import jax
 import pytest
 from compiling import hasty_compiler
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job, which would hand that on
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a shell's background job, which would hand that on
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,7 +29,8 @@ def test_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not to be written to.
+    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not
+    to be written to.
 
     The network has one stage of one block, so that it compiles in seconds.
     """
@@ -45,7 +48,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Where data, statistics and compiled programs of a module's runs stand, in processes of their own."""
+    """Where data, statistics and compiled programs of a module's runs stand, in processes of their
+    own.
+    """
     from cnn_papers.data.tfds import make_digits  # here: most tests need none
 
     folder = tmp_path_factory.mktemp("home")
@@ -55,7 +60,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def slurm(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """The environment of a SLURM of this machine alone; skips with the reason where there can be none."""
+    """The environment of a SLURM of this machine alone; skips with the reason where there can be
+    none.
+    """
     script, folder = pathlib.Path(__file__).with_name("slurm_here.sh"), tmp_path / "slurm"
     begun = subprocess.run([script, "start", folder], capture_output=True, text=True)
     if begun.returncode == 77:

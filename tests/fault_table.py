@@ -1,7 +1,8 @@
-"""The table of faults for docs/faults.md, from the tests that prove it: python tests/fault_table.py > docs/faults.md.
+"""The table of faults for docs/faults.md, from the tests that prove it: python tests/fault_table.py
+> docs/faults.md.
 
-A test says what it proves with `@pytest.mark.fault("ROW: fault", "outcome")`, ROW being a key of ROWS. The marks are
-read off the source; nothing is run.
+A test says what it proves with `@pytest.mark.fault("ROW: fault", "outcome")`, ROW being a key of
+ROWS. The marks are read off the source; nothing is run.
 """
 
 import ast
@@ -53,14 +54,20 @@ def proofs(file: pathlib.Path) -> list[Proof]:
             fault, outcome = (ast.literal_eval(argument) for argument in mark.args)
             row, _, fault = fault.partition(": ")
             if row not in ROWS or not fault or not node.name.startswith("test_"):
-                raise ValueError(f"{file}:{mark.lineno}: write @pytest.mark.fault('ROW: fault', 'outcome') on a test")
+                raise ValueError(
+                    f"{file}:{mark.lineno}: write @pytest.mark.fault('ROW: fault', 'outcome') on a test"
+                )
             slow = any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
-            found.append(Proof(row, fault, outcome, f"`{file.stem}::{node.name}`{' (slow)' if slow else ''}"))
+            found.append(
+                Proof(row, fault, outcome, f"`{file.stem}::{node.name}`{' (slow)' if slow else ''}")
+            )
     return found
 
 
 def table() -> str:
-    """The whole page: a section for each row, a line for each fault with all the tests that prove it."""
+    """The whole page: a section for each row, a line for each fault with all the tests that prove
+    it.
+    """
     lines = [HEAD]
     everything = [proof for file in sorted(TESTS.glob("test_*.py")) for proof in proofs(file)]
     for row, title in ROWS.items():
@@ -69,7 +76,10 @@ def table() -> str:
         for proof in everything:
             if proof.row == row:
                 tests.setdefault((proof.fault, proof.outcome), []).append(proof.test)
-        lines += [f"| {fault} | {outcome} | {', '.join(names)} |" for (fault, outcome), names in tests.items()]
+        lines += [
+            f"| {fault} | {outcome} | {', '.join(names)} |"
+            for (fault, outcome), names in tests.items()
+        ]
         lines.append("")
     return "\n".join(lines)
 

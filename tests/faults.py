@@ -1,4 +1,6 @@
-"""Faults that tests inject: damaged files, full disks, killed processes, clocks that jump, hostile files."""
+"""Faults that tests inject: damaged files, full disks, killed processes, clocks that jump, hostile
+files.
+"""
 
 import contextlib
 import os
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-# --- damage --------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def flip(path: pathlib.Path, at: int | None = None, bit: int = 0) -> None:
@@ -53,7 +55,7 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
     return max(files_of(folder), key=lambda path: path.stat().st_size)
 
 
-# --- disks ---------------------------------------------------------------------------------------------------------
+# --- disks ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -84,7 +86,7 @@ def filled(folder: pathlib.Path) -> Iterator[None]:
         ballast.unlink(missing_ok=True)
 
 
-# --- processes -----------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 
 def kill(child: subprocess.Popen) -> None:
@@ -94,16 +96,25 @@ def kill(child: subprocess.Popen) -> None:
 
 
 def listening(process: int) -> set[str]:
-    """The addresses that a process listens at, in the kernel's own hexadecimal notation; none once it is gone."""
+    """The addresses that a process listens at, in the kernel's own hexadecimal notation; none once
+    it is gone.
+    """
     with contextlib.suppress(OSError):
         links = [os.readlink(link) for link in pathlib.Path(f"/proc/{process}/fd").iterdir()]
-        tables = [pathlib.Path(f"/proc/{process}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        tables = [
+            pathlib.Path(f"/proc/{process}/net/{name}").read_text() for name in ("tcp", "tcp6")
+        ]
         rows = [line.split() for table in tables for line in table.splitlines()[1:]]
-        return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links}
+        return {
+            row[1].partition(":")[0]
+            for row in rows
+            if row[3] == "0A" and f"socket:[{row[9]}]" in links
+        }
     return set()
 
 
-# The command line with a clock that goes ten years ahead at step 3, back by twenty at step 8, right at step 13, ….
+# The command line with a clock that goes ten years ahead at step 3, back by twenty at step 8, right
+# at step 13, ….
 JUMPING_CLOCK = """
 import time
 from cnn_papers.main import cli
@@ -117,7 +128,7 @@ Writer.train = train
 cli()
 """
 
-# --- hostile files -------------------------------------------------------------------------------------------------
+# --- hostile files --------------------------------------------------------------------------------
 
 
 class Touches:
@@ -139,7 +150,9 @@ def png_of(width: int, height: int) -> bytes:
     """A whole grey PNG of so many pixels in as few bytes as possible, a thousandth of the pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(bytes(width + 1)) for _ in range(height)) + packer.flush()
@@ -154,7 +167,9 @@ def jpeg_declaring(jpeg: bytes, width: int, height: int) -> bytes:
 
 
 def write_escaping_tar(path: pathlib.Path, outside: pathlib.Path) -> None:
-    """A tar whose members lie above its folder, at `outside`, or behind a link that leads there; and `fine.txt`."""
+    """A tar whose members lie above its folder, at `outside`, or behind a link that leads there;
+    and `fine.txt`.
+    """
     with tarfile.open(path, "w") as archive:
         for name in ("fine.txt", "../above.txt", "a/../../above.txt", f"{outside}/absolute.txt"):
             archive.addfile(tarfile.TarInfo(name))

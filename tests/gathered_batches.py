@@ -1,4 +1,6 @@
-"""Run by tests as one of several processes: the batches of small pipelines over all of them, whole, into a file."""
+"""Run by tests as one of several processes: the batches of small pipelines over all of them, whole,
+into a file.
+"""
 
 import sys
 
@@ -16,7 +18,9 @@ IMAGES, BATCH = 23, 8
 
 
 def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
-    """Every array of three training batches and of all evaluation batches; what a process reads, by its number."""
+    """Every array of three training batches and of all evaluation batches; what a process reads, by
+    its number.
+    """
 
     class Examples(list):
         def __getitem__(self, i):
@@ -24,9 +28,14 @@ def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
             return super().__getitem__(i)
 
     read: set[int] = set()
-    images = (np.full((6, 6, 3), 3 * i, np.uint8) + np.arange(6, dtype=np.uint8)[:, None] for i in range(IMAGES))
+    images = (
+        np.full((6, 6, 3), 3 * i, np.uint8) + np.arange(6, dtype=np.uint8)[:, None]
+        for i in range(IMAGES)
+    )
     encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-    examples = Examples({"image": png, "label": i % 10, "id": str(i)} for i, png in enumerate(encoded))
+    examples = Examples(
+        {"image": png, "label": i % 10, "id": str(i)} for i, png in enumerate(encoded)
+    )
     mesh = meshes.make_mesh(data, column)
     pipe = Pipeline(
         Split("counted", examples, tuple("0123456789"), ""),

@@ -31,7 +31,8 @@ def start(
     cache: pathlib.Path | None = None,
     log: pathlib.Path | None = None,
 ) -> subprocess.Popen:
-    """Starts the command line with the data and caches of `home`; what it says can be read from pipes.
+    """Starts the command line with the data and caches of `home`; what it says can be read from
+    pipes.
 
     Args:
       quick: compile without optimising, which halves the time of a fresh program.
@@ -73,7 +74,8 @@ def arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
     for item in sorted(folder.glob("*/model")) + sorted(folder.glob("*/training")):
         reader = ocp.PyTreeCheckpointer()
         as_numpy = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(item).item_metadata.tree
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+            reader.metadata(item).item_metadata.tree,
         )
         tree = reader.restore(item, restore_args=as_numpy)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -87,7 +89,9 @@ def assert_same_run(ours: pathlib.Path, golden: pathlib.Path) -> None:
     for kind in ("checkpoints", "best"):
         a, b = arrays(ours / kind), arrays(golden / kind)
         newest = max(name[:8] for name in b)
-        a, b = ({name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b))
+        a, b = (
+            {name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b)
+        )
         assert a.keys() == b.keys() and len(a) > 20
         for name, value in a.items():
             assert value.dtype == b[name].dtype and value.tobytes() == b[name].tobytes(), name

@@ -9,8 +9,12 @@ import numpy as np
 from cnn_papers import counting
 
 
-def random_variables(model: Any, input_shape: tuple[int, int, int], seed: int = 0) -> dict[str, Any]:
-    """Kernels of He et al.'s variance; biases, normalisations and batch statistics as after some training."""
+def random_variables(
+    model: Any, input_shape: tuple[int, int, int], seed: int = 0
+) -> dict[str, Any]:
+    """Kernels of He et al.'s variance; biases, normalisations and batch statistics as after some
+    training.
+    """
     random = np.random.default_rng(seed)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Logits of the published families equal to torch's, on random weights and perturbed batch statistics."""
+"""Logits of the published families equal to torch's, on random weights and perturbed batch
+statistics.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -31,7 +33,9 @@ def vgg_pair(variant: str) -> Pair:
     model = vgg.Model(variant, **SMALL)
     counts = tuple(len(sizes) for sizes in model.stages)
     reference = functools.partial(torch_reference.vgg, counts, model.batch_norm, *SMALL.values())
-    return Pair("vgg", model, reference, ((224, 224), (231, 225)))  # beyond, theirs averages and ours slides
+    return Pair(
+        "vgg", model, reference, ((224, 224), (231, 225))
+    )  # beyond, theirs averages and ours slides
 
 
 def resnet_pair(variant: str) -> Pair:
@@ -87,7 +91,11 @@ def perturb(module: Any) -> dict[str, np.ndarray]:
         else:
             normal *= 0.3
         tensor.copy_(torch.from_numpy(normal))
-    return {name: tensor.numpy() for name, tensor in module.state_dict().items() if "num_batches" not in name}
+    return {
+        name: tensor.numpy()
+        for name, tensor in module.state_dict().items()
+        if "num_batches" not in name
+    }
 
 
 def images(h: int, w: int) -> tuple[np.ndarray, Any]:
@@ -136,7 +144,9 @@ def test_exported_weights_load_into_torch_and_are_the_same(pair):
     assert exported.keys() == state.keys()
     for key, value in exported.items():
         np.testing.assert_array_equal(value, state[key], err_msg=key)
-    reference.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()}, strict=True)
+    reference.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in exported.items()}, strict=True
+    )
 
 
 def test_auxiliary_heads_of_googlenet_are_torchs_in_training():

@@ -1,4 +1,6 @@
-"""AlexNet's switches: columns and their crossings, layers left out, normalisation, dropout, initialisation."""
+"""AlexNet's switches: columns and their crossings, layers left out, normalisation, dropout,
+initialisation.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ SMALL = {"width": 0.125, "conv1_stride": 1, "num_classes": 7}
 
 
 def build(variant="paper", **fields):
-    """A small network as a compiled function of (variables, image), random variables and two images for it."""
+    """A small network as a compiled function of (variables, image), random variables and two images
+    for it.
+    """
     model = alexnet.Model(variant, **SMALL, **fields)
     random = np.random.default_rng(0)
 
@@ -48,7 +52,12 @@ def test_columns_meet_at_conv3_and_not_before():
     apply, variables, image = build()
     kernel = variables["params"]["conv1"]["kernel"]
     silenced = kernel * (np.arange(kernel.shape[-1]) >= kernel.shape[-1] // 2)
-    changed = {"params": {**variables["params"], "conv1": {**variables["params"]["conv1"], "kernel": silenced}}}
+    changed = {
+        "params": {
+            **variables["params"],
+            "conv1": {**variables["params"]["conv1"], "kernel": silenced},
+        }
+    }
     _, before = apply(variables, image)
     _, after = apply(changed, image)
     for name in ("conv1", "norm1", "pool1", "conv2", "norm2", "pool2"):
@@ -71,11 +80,18 @@ def test_columns_meet_at_conv3_and_not_before():
 )
 def test_a_layer_left_out_changes_only_what_reads_it(without, reader, shape):
     whole, got = kernels(), kernels(without=(without,))
-    assert got == {**{name: kernel for name, kernel in whole.items() if name != without}, reader: shape}
+    assert got == {
+        **{name: kernel for name, kernel in whole.items() if name != without},
+        reader: shape,
+    }
     network = counting.count(alexnet.Model(without=(without,)), (227, 227, 3))
     shapes = {row.name: row.shape for row in network.layers}
     assert without not in shapes and shapes["pool1"] == (27, 27, 96)
-    assert shapes["pool2"][:2] == (13, 13) and shapes["pool5"][:2] == (6, 6) and shapes["fc8"] == (1, 1, 1000)
+    assert (
+        shapes["pool2"][:2] == (13, 13)
+        and shapes["pool5"][:2] == (6, 6)
+        and shapes["fc8"] == (1, 1, 1000)
+    )
     sizes = [np.prod(kernel) + kernel[-1] for kernel in got.values()]
     assert network.params == sum(sizes)
 
@@ -107,7 +123,9 @@ def test_response_normalisation_stays_within_a_column_and_switches_off():
     assert not [row.name for row in rows if row.name.startswith("norm")]
 
 
-@pytest.mark.parametrize("activation, low, high", [("relu", 0, np.inf), ("tanh", -1, 1), ("sigmoid", 0, 1)])
+@pytest.mark.parametrize(
+    "activation, low, high", [("relu", 0, np.inf), ("tanh", -1, 1), ("sigmoid", 0, 1)]
+)
 def test_activation_bounds_every_hidden_layer(activation, low, high):
     apply, variables, image = build(activation=activation)
     _, ends = apply(variables, image)
@@ -129,9 +147,13 @@ def test_one_weird_trick_drops_what_fc6_and_fc7_read():
     apply, variables, image = build("one_weird_trick", dropout=1.0)
     logits, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(2)})
     assert ends["avgpool"].max() > 1
-    np.testing.assert_allclose(ends["fc6"][0, 0, 0], np.maximum(variables["params"]["fc6"]["bias"], 0), rtol=1e-6)
+    np.testing.assert_allclose(
+        ends["fc6"][0, 0, 0], np.maximum(variables["params"]["fc6"]["bias"], 0), rtol=1e-6
+    )
     fc8 = variables["params"]["fc8"]
-    expected = np.asarray(ends["fc7"])[:, 0, 0] @ fc8["kernel"][0, 0] + fc8["bias"]  # nothing dropped before fc8
+    expected = (
+        np.asarray(ends["fc7"])[:, 0, 0] @ fc8["kernel"][0, 0] + fc8["bias"]
+    )  # nothing dropped before fc8
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -172,13 +194,25 @@ def test_one_weird_trick_takes_any_size(height, width):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"activation": "gelu"}, r"unknown model\.activation 'gelu'; there are: relu, tanh, sigmoid"),
+        (
+            {"activation": "gelu"},
+            r"unknown model\.activation 'gelu'; there are: relu, tanh, sigmoid",
+        ),
         ({"weight_init": "xavier"}, r"unknown model\.weight_init 'xavier'; there are: paper, he"),
         ({"columns": 3}, r"unknown model\.columns '3'; there are: 1, 2"),
         ({"pool": (4, 2)}, r"unknown model\.pool '\(4, 2\)'; there are: \(3, 2\), \(2, 2\)"),
-        ({"without": ("conv1",)}, r"unknown layer 'conv1' in model\.without; there are: conv2, conv3, .*, fc7"),
-        ({"halved": ("fc6",)}, r"unknown layer 'fc6' in model\.halved; there are: conv1, .*, conv5"),
-        ({"variant": "caffenet"}, r"unknown model\.variant 'caffenet'; there are: paper, one_tower"),
+        (
+            {"without": ("conv1",)},
+            r"unknown layer 'conv1' in model\.without; there are: conv2, conv3, .*, fc7",
+        ),
+        (
+            {"halved": ("fc6",)},
+            r"unknown layer 'fc6' in model\.halved; there are: conv1, .*, conv5",
+        ),
+        (
+            {"variant": "caffenet"},
+            r"unknown model\.variant 'caffenet'; there are: paper, one_tower",
+        ),
     ],
 )
 def test_what_is_unknown_is_refused_with_a_list(fields, message):
@@ -189,6 +223,8 @@ def test_what_is_unknown_is_refused_with_a_list(fields, message):
 def test_an_image_too_small_is_refused():
     model = alexnet.Model()
     image = jax.ShapeDtypeStruct((1, 66, 66, 3), jnp.float32)
-    with pytest.raises(ValueError, match=r"pool5 has no pixels left; the smallest square image .* is 67×67"):
+    with pytest.raises(
+        ValueError, match=r"pool5 has no pixels left; the smallest square image .* is 67×67"
+    ):
         jax.eval_shape(model.init, jax.random.key(0), image)
     jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 67, 67, 3), jnp.float32))

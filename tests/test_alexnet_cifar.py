@@ -24,10 +24,16 @@ def test_pooling_that_does_not_overlap_keeps_the_shapes_and_reads_every_pixel_on
     image = np.random.default_rng(0).normal(size=(1, 5, 4, 2)).astype(np.float32)
     means = alexnet_cifar.average_pool(jnp.asarray(image), 2, 2)
     np.testing.assert_allclose(means[:, 1, 1], image[:, 2:4, 2:4].mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(means[:, 2, 1], image[:, 4:, 2:4].mean((1, 2)), rtol=1e-5)  # half a window
-    both = [counting.count(alexnet_cifar.Model(pool=pool), (32, 32, 3)) for pool in ((3, 2), (2, 2))]
+    np.testing.assert_allclose(
+        means[:, 2, 1], image[:, 4:, 2:4].mean((1, 2)), rtol=1e-5
+    )  # half a window
+    both = [
+        counting.count(alexnet_cifar.Model(pool=pool), (32, 32, 3)) for pool in ((3, 2), (2, 2))
+    ]
     assert both[0] == both[1]
-    with pytest.raises(ValueError, match=r"unknown model\.pool '\(3, 3\)'; there are: \(3, 2\), \(2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.pool '\(3, 3\)'; there are: \(3, 2\), \(2, 2\)"
+    ):
         alexnet_cifar.Model(pool=(3, 3))
 
 
@@ -42,20 +48,35 @@ def test_weights_start_as_in_the_published_file():
 def test_variants_differ_in_what_they_say_and_nothing_else():
     random = np.random.default_rng(0)
     shapes = counting.abstract_variables(alexnet_cifar.Model(), (32, 32, 3))
-    variables = jax.tree.map(lambda leaf: random.normal(scale=1e-3, size=leaf.shape).astype(np.float32), shapes)
+    variables = jax.tree.map(
+        lambda leaf: random.normal(scale=1e-3, size=leaf.shape).astype(np.float32), shapes
+    )
     image = random.normal(size=(2, 32, 32, 3)).astype(np.float32)
-    ends = {v: jax.jit(alexnet_cifar.Model(v).apply)(variables, image)[1] for v in alexnet_cifar.VARIANTS}
+    ends = {
+        v: jax.jit(alexnet_cifar.Model(v).apply)(variables, image)[1]
+        for v in alexnet_cifar.VARIANTS
+    }
     relu, tanh, lrn = ends["relu"], ends["tanh"], ends["relu_lrn"]
     assert relu["conv1"].min() == 0 and tanh["conv1"].min() < 0
     np.testing.assert_allclose(tanh["conv1"].clip(0), np.tanh(relu["conv1"]), rtol=1e-5)
     assert set(lrn) - set(relu) == {"norm1", "norm2"}
-    np.testing.assert_allclose(lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3)  # so small that k = 2 alone divides
+    np.testing.assert_allclose(
+        lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3
+    )  # so small that k = 2 alone divides
 
 
 def test_what_is_unknown_or_too_small_is_refused():
-    with pytest.raises(ValueError, match=r"unknown model\.activation 'elu'; there are: relu, tanh, sigmoid"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.activation 'elu'; there are: relu, tanh, sigmoid"
+    ):
         alexnet_cifar.Model(activation="elu")
-    with pytest.raises(ValueError, match=r"unknown model\.variant 'paper'; there are: relu, tanh, relu_lrn"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.variant 'paper'; there are: relu, tanh, relu_lrn"
+    ):
         alexnet_cifar.Model("paper")
-    with pytest.raises(ValueError, match=r"pool3 has no pixels left; the smallest square image .* is 8×8"):
-        jax.eval_shape(alexnet_cifar.Model().init, jax.random.key(0), np.zeros((1, 7, 7, 3), np.float32))
+    with pytest.raises(
+        ValueError, match=r"pool3 has no pixels left; the smallest square image .* is 8×8"
+    ):
+        jax.eval_shape(
+            alexnet_cifar.Model().init, jax.random.key(0), np.zeros((1, 7, 7, 3), np.float32)
+        )

@@ -26,7 +26,11 @@ class Small(nn.Module):
     def __call__(self, image, *, train=False):
         x = nn.Dropout(self.dropout, deterministic=not train)(image)
         x = nn.Dense(4, name="fc1")(x)
-        x = nn.BatchNorm(use_running_average=not train, epsilon=1e-5, name="bn1")(x) if self.normalise else x
+        x = (
+            nn.BatchNorm(use_running_average=not train, epsilon=1e-5, name="bn1")(x)
+            if self.normalise
+            else x
+        )
         x = hidden = getattr(nn, self.activation)(x)
         x = nn.Dense(3, name="fc2")(x)
         return x.mean((1, 2)), {"fc1": hidden, "fc2": x}
@@ -35,7 +39,9 @@ class Small(nn.Module):
 def random_variables(model, shape):
     """Normally distributed parameters and statistics, the variances positive."""
     abstract = counting.abstract_variables(model, shape)
-    variables = jax.tree.map(lambda leaf: DRAW.normal(scale=0.5, size=leaf.shape).astype(np.float32), abstract)
+    variables = jax.tree.map(
+        lambda leaf: DRAW.normal(scale=0.5, size=leaf.shape).astype(np.float32), abstract
+    )
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
     return variables
@@ -58,14 +64,18 @@ def logits_by_hand(variables):
     return np.maximum(hidden_inputs(variables), 0) @ layer["kernel"] + layer["bias"]
 
 
-# --- units ---------------------------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------
 
 
 def test_a_rectified_unit_is_dead_if_nothing_wakes_it():
     variables = random_variables(Small(), (1, 1, 5))
     variables["params"]["fc1"]["bias"][[0, 3]] = -100
     variables["params"]["fc1"]["bias"][1] = 100
-    assert figures("dead_units", Small(), variables) == {"dead_units": 0.5, "dead_units/fc1": 0.5, "dead_units/fc2": 0}
+    assert figures("dead_units", Small(), variables) == {
+        "dead_units": 0.5,
+        "dead_units/fc1": 0.5,
+        "dead_units/fc2": 0,
+    }
     zeros = (hidden_inputs(variables) <= 0).mean()
     assert figures("saturated", Small(), variables)["saturated/fc1"] == pytest.approx(zeros)
     assert 0.5 < zeros < 0.75
@@ -79,7 +89,9 @@ def test_other_nonlinearities_have_no_dead_units(name):
 
 
 def test_a_piece_of_a_maxout_unit_is_dead_if_it_is_never_the_largest():
-    model = zoo.build_model("maxout", variant="mnist_conv", width=0.25)  # the last layer has four pieces, others two
+    model = zoo.build_model(
+        "maxout", variant="mnist_conv", width=0.25
+    )  # the last layer has four pieces, others two
     variables = random_variables(model, (28, 28, 1))
     image, label = DRAW.normal(size=(2, 28, 28, 1)).astype(np.float32), np.zeros(2, np.int32)
     alive = figures("dead_units", model, variables, image, label)
@@ -91,7 +103,9 @@ def test_a_piece_of_a_maxout_unit_is_dead_if_it_is_never_the_largest():
 
 
 def test_where_a_unit_knows_a_constant_0_a_piece_must_exceed_it():
-    model = zoo.build_model("maxout", variant="mnist_fc", width=0.05, hidden="maxout_zero")  # 12 units of five pieces
+    model = zoo.build_model(
+        "maxout", variant="mnist_fc", width=0.05, hidden="maxout_zero"
+    )  # 12 units of five pieces
     variables = random_variables(model, (28, 28, 1))
     variables["params"]["h0"]["bias"][:30] = -1000  # six units that always give 0
     variables["params"]["h0"]["bias"][30::5] = 1000  # and six of which one piece always wins
@@ -114,7 +128,7 @@ def test_the_whole_share_counts_every_unit_once():
     assert found["dead_units"] == pytest.approx(dead / 72)
 
 
-# --- sizes and distributions ---------------------------------------------------------------------------------------
+# --- sizes and distributions ----------------------------------------------------------------------
 
 
 def test_responses_are_those_of_layers_or_of_their_normalisations():
@@ -125,10 +139,16 @@ def test_responses_are_those_of_layers_or_of_their_normalisations():
     assert found["response_std"] == pytest.approx((inside + outside) / 2, rel=1e-5)
     normalised = random_variables(Small(normalise=True), (1, 1, 5))
     norm, stats = normalised["params"]["bn1"], normalised["batch_stats"]["bn1"]
-    response = (hidden_inputs(normalised) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    response = (hidden_inputs(normalised) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm[
+        "scale"
+    ] + norm["bias"]
     found = figures("response_std", Small(normalise=True), normalised)
     assert set(found) == {"response_std", "response_std/bn1"}
-    assert found["response_std/bn1"] == found["response_std"] == pytest.approx(response.std(), rel=1e-5)
+    assert (
+        found["response_std/bn1"]
+        == found["response_std"]
+        == pytest.approx(response.std(), rel=1e-5)
+    )
 
 
 def test_gradients_are_of_the_mean_loss():
@@ -167,7 +187,9 @@ def test_percentiles_are_of_one_unit_and_of_all():
     expected = {"p15": low[2], "p50": median[2], "p85": high[2], "width": (high - low).mean()}
     for name, value in expected.items():
         assert found[f"input_percentiles/{name}"] == pytest.approx(value, rel=1e-5)
-    assert [found[f"input_percentiles/median/{i}"] for i in range(4)] == pytest.approx(median, rel=1e-5)
+    assert [found[f"input_percentiles/median/{i}"] for i in range(4)] == pytest.approx(
+        median, rel=1e-5
+    )
     assert len(found) == 1 + 4 + 4
     assert found["input_percentiles"] == pytest.approx(np.sqrt((median**2).mean()), rel=1e-5)
 
@@ -175,25 +197,33 @@ def test_percentiles_are_of_one_unit_and_of_all():
 def test_the_last_hidden_nonlinearity_reads_what_normalisation_gives():
     variables = random_variables(Small(normalise=True), (1, 1, 5))
     last, named, raw = (
-        figures(f"input_percentiles({layer})", Small(normalise=True), variables) for layer in ("", "'bn1'", "'fc1'")
+        figures(f"input_percentiles({layer})", Small(normalise=True), variables)
+        for layer in ("", "'bn1'", "'fc1'")
     )
     assert last == named != raw
 
 
-# --- dense blocks --------------------------------------------------------------------------------------------------
+# --- dense blocks ---------------------------------------------------------------------------------
 
 
 def test_feature_reuse_is_the_mean_weight_on_every_source():
-    model = zoo.build_model("densenet", variant="40-12", blocks=(2, 2), growth=3, stem_features=5, num_classes=4)
+    model = zoo.build_model(
+        "densenet", variant="40-12", blocks=(2, 2), growth=3, stem_features=5, num_classes=4
+    )
     variables = random_variables(model, (8, 8, 3))
     params = variables["params"]
     params["block1"]["layer2"]["conv1"]["kernel"][:] = -3  # on layer 1
     params["block1"]["layer2"]["conv1"]["kernel"][:, :, :5] = 1  # on the block's input
     image = np.zeros((2, 8, 8, 3), np.float32)
     found = figures("feature_reuse", model, variables, image, np.zeros(2, np.int32))
-    assert found["feature_reuse/block1/layer2/from0"] == 1 and found["feature_reuse/block1/layer2/from1"] == 3
+    assert (
+        found["feature_reuse/block1/layer2/from0"] == 1
+        and found["feature_reuse/block1/layer2/from1"] == 3
+    )
     classifier = np.abs(params["fc"]["kernel"])[0, 0]  # of 11, 3 and 3 channels
-    assert found["feature_reuse/block2/out/from2"] == pytest.approx(classifier[14:].mean(), rel=1e-5)
+    assert found["feature_reuse/block2/out/from2"] == pytest.approx(
+        classifier[14:].mean(), rel=1e-5
+    )
     transition = np.abs(params["transition1"]["conv"]["kernel"])[0, 0]
     assert found["feature_reuse/block1/out/from0"] == pytest.approx(transition[:5].mean(), rel=1e-5)
     parts = [name.removeprefix("feature_reuse/") for name in found]
@@ -201,12 +231,14 @@ def test_feature_reuse_is_the_mean_weight_on_every_source():
     readers = {name.rpartition("/")[0] for name in parts} - {"", "block1/layer1", "block2/layer1"}
     ratios = []
     for reader in readers:
-        weights = [found[f"feature_reuse/{name}"] for name in parts if name.rpartition("/")[0] == reader]
+        weights = [
+            found[f"feature_reuse/{name}"] for name in parts if name.rpartition("/")[0] == reader
+        ]
         ratios.append(np.mean(weights[:-1]) / weights[-1])
     assert found["feature_reuse"] == pytest.approx(np.mean(ratios), rel=1e-5)
 
 
-# --- dropout -------------------------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
 
 
 def test_without_dropout_the_mean_is_the_network():
@@ -218,24 +250,32 @@ def test_of_one_mask_it_is_the_divergence_from_its_network():
     model = Small(dropout=0.5)
     variables = random_variables(model, (1, 1, 5))
     (key,) = jax.random.split(jax.random.key(0), 1)
-    (dropped, _), _ = model.apply(variables, IMAGE, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-    p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (np.asarray(dropped), logits_by_hand(variables)))
+    (dropped, _), _ = model.apply(
+        variables, IMAGE, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+    )
+    p, q = (
+        np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        for z in (np.asarray(dropped), logits_by_hand(variables))
+    )
     found = figures("dropout_average(masks=1)", model, variables)["dropout_average"]
     assert found == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-3) and found > 0.001
 
 
 def test_of_a_linear_network_the_whole_one_is_the_geometric_mean():
-    """Where dropping is exact (Hinton et al. 2012): what many masks leave is what they draw unevenly."""
+    """Where dropping is exact (Hinton et al. 2012): what many masks leave is what they draw
+    unevenly.
+    """
     variables = random_variables(Small(), (1, 1, 5))
     variables["params"]["fc1"]["bias"][:] = 1000  # every unit in its linear part
     variables["params"]["fc2"]["bias"] -= 1000 * variables["params"]["fc2"]["kernel"].sum(0)
     few, many = (
-        figures(f"dropout_average(masks={n})", Small(dropout=0.5), variables)["dropout_average"] for n in (2, 2000)
+        figures(f"dropout_average(masks={n})", Small(dropout=0.5), variables)["dropout_average"]
+        for n in (2, 2000)
     )
     assert many < 0.002 < 0.02 < few
 
 
-# --- as a config names them ----------------------------------------------------------------------------------------
+# --- as a config names them -----------------------------------------------------------------------
 
 
 def _batch(size):
@@ -253,7 +293,9 @@ def test_figures_come_by_name_and_are_of_the_images_the_network_sees():
     batch = _batch(7)
     found = run_analyses.compute("dead_units|response_std", Small(), variables, batch, _view)
     one = figures("response_std", Small(), variables, _view(batch["image"], None), batch["label"])
-    assert {name: value for name, value in found.items() if "response" in name} == pytest.approx(one)
+    assert {name: value for name, value in found.items() if "response" in name} == pytest.approx(
+        one
+    )
     assert list(found) == sorted(found) and "dead_units/fc1" in found
     assert run_analyses.compute("", Small(), variables, batch, _view) == {}
 
@@ -287,7 +329,11 @@ EVERY = "|".join(name for name in opstrings.functions(analyses) if name != "feat
         ("nin", {"variant": "cifar10_fc"}, (32, 32, 3)),
         ("googlenet", {"width": 0.25}, (64, 64, 3)),
         ("resnet", {"variant": "cifar-20", "scan": True}, (32, 32, 3)),
-        ("densenet", {"variant": "BC-40-12", "blocks": (2, 2), "memory_efficient": True}, (32, 32, 3)),
+        (
+            "densenet",
+            {"variant": "BC-40-12", "blocks": (2, 2), "memory_efficient": True},
+            (32, 32, 3),
+        ),
     ],
 )
 def test_networks_need_not_know_of_them(name, fields, shape):
@@ -299,9 +345,15 @@ def test_networks_need_not_know_of_them(name, fields, shape):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("dead_unit", r"config\.eval\.analyses: there is no 'dead_unit' \(did you mean 'dead_units'\?\); there are: "),
+        (
+            "dead_unit",
+            r"config\.eval\.analyses: there is no 'dead_unit' \(did you mean 'dead_units'\?\); there are: ",
+        ),
         ("compute", "there is no 'compute'"),
-        ("dropout_average(masks='many')", r"does not fit dropout_average\(masks: int = 32\): masks='many' is not int"),
+        (
+            "dropout_average(masks='many')",
+            r"does not fit dropout_average\(masks: int = 32\): masks='many' is not int",
+        ),
         ("input_percentiles('fc9')", r"there is no layer 'fc9'; there are: fc1"),
         ("input_percentiles(unit=4)", "fc1 has 4 units, no 4"),
         ("feature_reuse", "is of dense blocks, which this network has not"),

@@ -1,4 +1,6 @@
-"""The benchmark: what it measures is what it says, in turns, and with a network alone it needs four packages."""
+"""The benchmark: what it measures is what it says, in turns, and with a network alone it needs four
+packages.
+"""
 
 import json
 import os
@@ -26,7 +28,17 @@ from configs import alexnet, googlenet
 ROOT = pathlib.Path(__file__).parents[1]
 # Everything of our dependencies but JAX, Flax, Optax, NumPy and what these bring.
 ABSENT = [
-    *("ml_collections", "tensorflow_datasets", "grain", "orbax", "cv2", "clu", "array_record", "sklearn", "matplotlib"),
+    *(
+        "ml_collections",
+        "tensorflow_datasets",
+        "grain",
+        "orbax",
+        "cv2",
+        "clu",
+        "array_record",
+        "sklearn",
+        "matplotlib",
+    ),
     *("tensorboard", "tensorflow", "importlib_resources", "torch", "torchvision", "PIL", "configs"),
 ]
 BARE = f"""
@@ -54,11 +66,13 @@ def tiny(**changes: Any) -> workload.Workload:
     return work._replace(model=TINY, **changes)
 
 
-# --- measuring -----------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 class Machine:
-    """A clock that only work moves; a contender takes `seconds[name][i]` for a batch in its i-th call."""
+    """A clock that only work moves; a contender takes `seconds[name][i]` for a batch in its i-th
+    call.
+    """
 
     def __init__(self, seconds: dict[str, list[float]]):
         self.now, self.calls, self.seconds = 0.0, [], seconds
@@ -75,8 +89,13 @@ class Machine:
 def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
     machine = Machine({"ours": [99, 0.5, 0.5, 1, 0.25, 4, 0.5], "theirs": [99, 2, 2, 2, 2, 2, 2]})
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
-    speeds = timing.measure({name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40)
-    assert speeds["ours"] == (6.0, [6.0, 3.0, 12.0, 0.75, 6.0])  # the first call compiles, the second tells how many
+    speeds = timing.measure(
+        {name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40
+    )
+    assert speeds["ours"] == (
+        6.0,
+        [6.0, 3.0, 12.0, 0.75, 6.0],
+    )  # the first call compiles, the second tells how many
     assert speeds["theirs"] == (1.5, [1.5] * 5)
     assert machine.calls[:4] == [("ours", 2), ("ours", 2), ("theirs", 2), ("theirs", 2)]
     assert machine.calls[4:] == [("ours", 16), ("theirs", 4)] * 5  # a fifth of the 40 seconds each
@@ -85,12 +104,18 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
 def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
     machine = Machine({"slow": [100.0] * 7})
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
-    assert timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (0.5, [0.5] * 5)
+    assert timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (
+        0.5,
+        [0.5] * 5,
+    )
     assert machine.calls[2:] == [("slow", 1)] * 5
 
 
 def test_peak_memory_is_the_devices_where_they_count_it(monkeypatch):
-    peaks = [{"peak_bytes_in_use": 5, "bytes_in_use": 1}, {"peak_bytes_in_use": 7, "bytes_in_use": 2}]
+    peaks = [
+        {"peak_bytes_in_use": 5, "bytes_in_use": 1},
+        {"peak_bytes_in_use": 7, "bytes_in_use": 2},
+    ]
     devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in peaks]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     assert timing.peak_memory() == (7, "of the fullest device")
@@ -99,7 +124,7 @@ def test_peak_memory_is_the_devices_where_they_count_it(monkeypatch):
     assert timing.peak_memory() == (kibibytes * 1024, "of the whole process, compiling included")
 
 
-# --- the workload --------------------------------------------------------------------------------------------------
+# --- the workload ---------------------------------------------------------------------------------
 
 
 def test_a_workload_survives_the_way_to_another_process():
@@ -110,7 +135,11 @@ def test_a_workload_survives_the_way_to_another_process():
 def test_a_config_gives_its_own_step():
     config = googlenet.get_config("imagenet2012")
     work = workload.from_config(config, (224, 224, 3))
-    assert (work.model_name, work.model["variant"], work.model["dtype"]) == ("googlenet", "paper", "bfloat16")
+    assert (work.model_name, work.model["variant"], work.model["dtype"]) == (
+        "googlenet",
+        "paper",
+        "bfloat16",
+    )
     assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
     assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
     assert (work.devices, work.optim.lr) == (-1, 0.01)
@@ -136,7 +165,9 @@ def test_the_batch_is_what_the_network_takes():
 
 
 def test_every_part_of_a_step_runs():
-    """Operations that take statistics and keys, a running average, accumulation: all that a recipe may ask for."""
+    """Operations that take statistics and keys, a running average, accumulation: all that a recipe
+    may ask for.
+    """
     operations = alexnet.get_config("imagenet2012").data.train_device
     assert operations == "flip|pca_light(0.1)|subtract_mean_image"
     operations += "|gcn|zca|lcn|photometric"
@@ -164,12 +195,16 @@ def test_a_step_that_cannot_be(changes, message):
 def test_time_to_the_first_step_is_taken_in_fresh_processes(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     seconds = timing.first_step_seconds(tiny())
-    assert list(seconds) == ["cold", "warm"] and all(0.1 < value < 600 for value in seconds.values())
-    with pytest.raises(UserError, match=r"the process that takes one step failed: .*there is no 'flop'"):
+    assert list(seconds) == ["cold", "warm"] and all(
+        0.1 < value < 600 for value in seconds.values()
+    )
+    with pytest.raises(
+        UserError, match=r"the process that takes one step failed: .*there is no 'flop'"
+    ):
         timing.first_step_seconds(tiny(train_device="flop"))
 
 
-# --- the command ---------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -187,10 +222,16 @@ def command(monkeypatch, capfd, tmp_path):
 RESNET = ("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(4,)")
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+@pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 def test_a_config_with_its_data(tiny_run, command):
     code, out, err = command(
-        *RESNET, f"--config.data.data_dir={tiny_run.parent / 'data'}", "--measure=step,input", "--seconds=0.1", "--json"
+        *RESNET,
+        f"--config.data.data_dir={tiny_run.parent / 'data'}",
+        "--measure=step,input",
+        "--seconds=0.1",
+        "--json",
     )
     assert code in (0, None), err
     results = json.loads(out)
@@ -199,7 +240,10 @@ def test_a_config_with_its_data(tiny_run, command):
     step, pipeline = results["train_step"], results["input_pipeline"]
     assert len(step["windows"]) == len(pipeline["windows"]) == 5
     assert step["images_per_second"] == sorted(step["windows"])[2] > 0
-    assert step["model_flops_per_second"] == 6 * results["network"]["multiply_adds"] * step["images_per_second"]
+    assert (
+        step["model_flops_per_second"]
+        == 6 * results["network"]["multiply_adds"] * step["images_per_second"]
+    )
     assert pipeline["from"] == "a split on the devices" and pipeline["images_per_second"] > 0
     assert results["peak_memory"]["bytes"] > 1e8 and results["load_average"] >= 0
     assert "first_step_seconds" not in results and "torchvision" not in results
@@ -208,13 +252,18 @@ def test_a_config_with_its_data(tiny_run, command):
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_config_without_its_data_says_why(tmp_path, command):
     code, out, _ = command(
-        "--config=configs/resnet.py:imagenet2012", f"--config.data.data_dir={tmp_path}", "--measure=input"
+        "--config=configs/resnet.py:imagenet2012",
+        f"--config.data.data_dir={tmp_path}",
+        "--measure=input",
     )
     assert code in (0, None)
     lines = {line[:14].strip(): line[16:] for line in out.splitlines()}
     assert lines["network"] == "resnet '50' at 224×224×3, bfloat16"
     assert lines["input pipeline"].startswith("not measured: imagenet2012 is not prepared in ")
-    assert f"run python -m cnn_papers.prepare imagenet2012 --data_dir={tmp_path}" in lines["input pipeline"]
+    assert (
+        f"run python -m cnn_papers.prepare imagenet2012 --data_dir={tmp_path}"
+        in lines["input pipeline"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -223,13 +272,28 @@ def test_a_config_without_its_data_says_why(tmp_path, command):
     [
         ([], "write --config=configs/x.py, or --model=NAME"),
         ([*RESNET, "--model=resnet"], "write --config=configs/x.py, or --model=NAME"),
-        ([*RESNET, "--batch_size=8"], "--batch_size goes with --model; a config is changed with --config.key=value"),
+        (
+            [*RESNET, "--batch_size=8"],
+            "--batch_size goes with --model; a config is changed with --config.key=value",
+        ),
         ([*RESNET, "--config.batch_size=-1"], "config.batch_size=-1 must be positive"),
-        (["--config=configs/resnet.py:mnist"], "configs/resnet.py has no recipe 'mnist'; there are: desk, "),
+        (
+            ["--config=configs/resnet.py:mnist"],
+            "configs/resnet.py has no recipe 'mnist'; there are: desk, ",
+        ),
         (["--model=resnt"], "unknown config.model_name 'resnt'; there are: alexnet, "),
-        (["--model=resnet", "--dtype=int8"], "flag --dtype=int8: value should be one of <float32|bfloat16>"),
-        (["--model=resnet", "--measure=speed"], "--measure=speed: there are start, step, input, saving"),
-        (["--model=resnet", "--versus=torchvision"], "torchvision has no network equal to resnet '50'; both have: "),
+        (
+            ["--model=resnet", "--dtype=int8"],
+            "flag --dtype=int8: value should be one of <float32|bfloat16>",
+        ),
+        (
+            ["--model=resnet", "--measure=speed"],
+            "--measure=speed: there are start, step, input, saving",
+        ),
+        (
+            ["--model=resnet", "--versus=torchvision"],
+            "torchvision has no network equal to resnet '50'; both have: ",
+        ),
         (["--model=resnet", "50"], "unexpected argument '50'"),
     ],
 )
@@ -255,7 +319,10 @@ def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
     lines.pop("warning", None)  # of a busy machine
     names = ["network", "batch", "train step", "model FLOP/s", "peak memory", "input pipeline"]
     assert list(lines) == names and lines["network"] == "resnet 'cifar-8' at 8×8×3, float32"
-    assert lines["input pipeline"] == "not measured: a network alone has no data; name a recipe with --config"
+    assert (
+        lines["input pipeline"]
+        == "not measured: a network alone has no data; name a recipe with --config"
+    )
 
 
 def test_what_the_benchmark_stands_on_imports_there(tmp_path):
@@ -268,13 +335,33 @@ def test_what_the_benchmark_stands_on_imports_there(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (2, "all there\n", expected)
 
 
-# --- torchvision ---------------------------------------------------------------------------------------------------
+# --- torchvision ----------------------------------------------------------------------------------
 
 PUBLISHED = {  # parameters, as torchvision's documentation states them
-    **{"alexnet": 61_100_840, "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032},
-    **{"resnet101": 44_549_160, "resnet152": 60_192_808, "densenet121": 7_978_856, "densenet161": 28_681_000},
-    **{"densenet169": 14_149_480, "densenet201": 20_013_928, "vgg11": 132_863_336, "vgg13": 133_047_848},
-    **{"vgg16": 138_357_544, "vgg19": 143_667_240, "vgg11_bn": 132_868_840, "vgg13_bn": 133_053_736},
+    **{
+        "alexnet": 61_100_840,
+        "resnet18": 11_689_512,
+        "resnet34": 21_797_672,
+        "resnet50": 25_557_032,
+    },
+    **{
+        "resnet101": 44_549_160,
+        "resnet152": 60_192_808,
+        "densenet121": 7_978_856,
+        "densenet161": 28_681_000,
+    },
+    **{
+        "densenet169": 14_149_480,
+        "densenet201": 20_013_928,
+        "vgg11": 132_863_336,
+        "vgg13": 133_047_848,
+    },
+    **{
+        "vgg16": 138_357_544,
+        "vgg19": 143_667_240,
+        "vgg11_bn": 132_868_840,
+        "vgg13_bn": 133_053_736,
+    },
     **{"vgg16_bn": 138_365_992, "vgg19_bn": 143_678_248},
     "googlenet": 13_004_888,  # with its auxiliary heads, which the documentation leaves out
 }
@@ -291,8 +378,12 @@ def test_what_is_compared_is_the_same_network():
 
 def test_torchvision_that_is_not_there(monkeypatch):
     there = {"torch"}
-    monkeypatch.setattr(torchvision.importlib.util, "find_spec", lambda name: name if name in there else None)
-    with pytest.raises(UserError, match="torch is installed, torchvision not; pip install torch torchvision"):
+    monkeypatch.setattr(
+        torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
+    )
+    with pytest.raises(
+        UserError, match="torch is installed, torchvision not; pip install torch torchvision"
+    ):
         torchvision.torch_name("resnet", "18")
     there.clear()
     with pytest.raises(UserError, match="torch is not installed; pip install torch torchvision"):
@@ -303,7 +394,9 @@ def test_torchvision_that_is_not_there(monkeypatch):
 
 @pytest.fixture
 def torch_networks(monkeypatch) -> Any:
-    """torch, with a torchvision that knows one network: `tiny`, which keeps what it was made with and called on."""
+    """torch, with a torchvision that knows one network: `tiny`, which keeps what it was made with
+    and called on.
+    """
     torch = pytest.importorskip("torch", reason="torch is not installed")
     networks = []
 
@@ -318,7 +411,9 @@ def torch_networks(monkeypatch) -> Any:
             return self.head(image.mean((2, 3)))
 
     models = types.SimpleNamespace(tiny=Tiny)
-    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=models, __version__="0.0"))
+    monkeypatch.setitem(
+        sys.modules, "torchvision", types.SimpleNamespace(models=models, __version__="0.0")
+    )
     return networks
 
 
@@ -357,7 +452,9 @@ def test_torch_computes_in_bfloat16_where_we_do(torch_networks):
 
     dtypes = []
     train = torch_trainer(bfloat16=True)
-    torch_networks[0].head.register_forward_hook(lambda module, given, result: dtypes.append(result.dtype))
+    torch_networks[0].head.register_forward_hook(
+        lambda module, given, result: dtypes.append(result.dtype)
+    )
     train(1)
     assert dtypes == [torch.bfloat16]
 
@@ -372,10 +469,15 @@ def test_torch_adds_the_losses_of_auxiliary_heads(torch_networks):
         head = torch_networks[-1].head
         for parameter in head.parameters():
             torch.nn.init.zeros_(parameter)
-        torch_networks[-1].forward = lambda image, head=head: (torch.zeros(4, 7), head(image.mean((2, 3))))
+        torch_networks[-1].forward = lambda image, head=head: (
+            torch.zeros(4, 7),
+            head(image.mean((2, 3))),
+        )
         train(1)
         moves.append(head.bias.detach().numpy())
-    np.testing.assert_allclose(moves[1], [0.1 * (label == 2) - 0.1 / 7 for label in range(7)], rtol=1e-5)
+    np.testing.assert_allclose(
+        moves[1], [0.1 * (label == 2) - 0.1 / 7 for label in range(7)], rtol=1e-5
+    )
     np.testing.assert_allclose(moves[0], 0.25 * moves[1], rtol=1e-5)
 
 
@@ -414,7 +516,12 @@ FACTS = {
 
 
 def test_a_busy_machine_is_told():
-    """Threads that wait for each other lose far more than their share to other processes, torch's above all."""
+    """Threads that wait for each other lose far more than their share to other processes, torch's
+    above all.
+    """
     assert "warning" not in wording.as_text(FACTS)
     busy = wording.as_text(FACTS | {"load_average": 1.25})
-    assert "       warning  others use this machine (load 1.2): expect no fair comparison" in busy.splitlines()
+    assert (
+        "       warning  others use this machine (load 1.2): expect no fair comparison"
+        in busy.splitlines()
+    )

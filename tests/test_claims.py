@@ -1,4 +1,6 @@
-"""Every claim, found by discovery, at every scale: its arms load, differ and are traced; and the plan of their runs."""
+"""Every claim, found by discovery, at every scale: its arms load, differ and are traced; and the
+plan of their runs.
+"""
 
 import functools
 import json
@@ -35,7 +37,11 @@ EXAMPLES = {
         "last('val/top1_error')",
         "lower",
         "0.4 points of top-1 error",
-        {"desk": Scale({"config": "configs/alexnet.py", "total_steps": 3, "eval.analyses": "dead_units"})},
+        {
+            "desk": Scale(
+                {"config": "configs/alexnet.py", "total_steps": 3, "eval.analyses": "dead_units"}
+            )
+        },
         paper_delta=-0.4,
     ),
     "exact_example": Claim(
@@ -58,11 +64,19 @@ ALL = {**EXAMPLES, **catalogue.all_claims()}
 COMPUTED = "sliding_difference"  # a metric that runs the papers' networks, which takes a while
 BOUNDED = ("same", "at_most", "at_least")
 CHANGES = ("tested_change", "gap")  # metrics of which one arm can be lower than zero
-ARMS = {"lower": (1, 2), "higher": (1, 2), "same": (2, 2), "falling": (3, 9), "rising": (3, 9)}  # fewest, most
+ARMS = {
+    "lower": (1, 2),
+    "higher": (1, 2),
+    "same": (2, 2),
+    "falling": (3, 9),
+    "rising": (3, 9),
+}  # fewest, most
 SCALES = (EXACT, "desk", "gpu", "paper")
 CASES = [(name, scale) for name, claim in ALL.items() for scale in claim.scales]
 each_claim = pytest.mark.parametrize("name", ALL)
-TRAINED = [(name, scale) for name, scale in CASES if scale != EXACT]  # the others are read off the configuration
+TRAINED = [
+    (name, scale) for name, scale in CASES if scale != EXACT
+]  # the others are read off the configuration
 each_case = pytest.mark.parametrize(("name", "scale"), CASES)
 each_trained = pytest.mark.parametrize(("name", "scale"), TRAINED)
 
@@ -78,12 +92,16 @@ def arms(name: str, scale: str) -> dict[str, Any]:
 
 
 @functools.cache
-def traced(model_name: str, fields: tuple[tuple[str, Any], ...], shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+def traced(
+    model_name: str, fields: tuple[tuple[str, Any], ...], shape: tuple[int, ...]
+) -> tuple[Any, Any, Any]:
     """The network, the shapes of its variables, and of its logits for two images of `shape`."""
     model = zoo.build_model(model_name, **dict(fields))
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    (logits, _), variables = jax.eval_shape(lambda image: model.init_with_output(rngs, image, train=True), image)
+    (logits, _), variables = jax.eval_shape(
+        lambda image: model.init_with_output(rngs, image, train=True), image
+    )
     return model, variables, logits
 
 
@@ -101,7 +119,7 @@ def check_tests(key: Any, shape: tuple[int, ...], protocol: str, analyses: str) 
         run_analyses.check(analyses, model, variables, view, shape)
 
 
-# --- every claim -----------------------------------------------------------------------------------------------------
+# --- every claim ----------------------------------------------------------------------------------
 
 
 @each_claim
@@ -137,15 +155,24 @@ def test_the_arms_of_a_claim_differ(name, scale):
     assert all(found[i] != found[j] for i in range(len(found)) for j in range(i))
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+@pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 @each_case
 def test_the_runs_are_of_what_the_config_files_know(name, scale):
-    """`load` raises for an unknown key and for a wrong type; the command line must give the same config."""
+    """`load` raises for an unknown key and for a wrong type; the command line must give the same
+    config.
+    """
     for (job,) in plan.jobs(ALL[name], scale, [7]).values():
         config, values = loaded(job), flags.FlagValues()
         assert config.seed == 7 and config.is_locked
         file, _, recipe = job.config.partition(":")
-        argv = ["main", *plan.flags_of(job._replace(config=f"{parent(file)}:{recipe}" if recipe else parent(file)))]
+        argv = [
+            "main",
+            *plan.flags_of(
+                job._replace(config=f"{parent(file)}:{recipe}" if recipe else parent(file))
+            ),
+        ]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", argv)  # where config_flags looks for overrides
             config_flags.DEFINE_config_file("config", None, "", values, lock_config=True)
@@ -191,11 +218,16 @@ def test_a_metric_finds_what_it_reads_in_every_arm(name, scale):
 def made_up_rows(config: Any, op: opstrings.Op) -> list[dict[str, Any]]:
     names = ("loss", "top1_error", "top5_error")
     analysed = {each.name for each in run_analyses.parse(config.eval.get("analyses", ""))}
-    asked = {text for text in op.args if isinstance(text, str) and text.partition("/")[0] in analysed}
+    asked = {
+        text for text in op.args if isinstance(text, str) and text.partition("/")[0] in analysed
+    }
     row = {f"{split}/{name}": 1.0 for split in ("train", "val") for name in names}
     row |= {f"analysis/{name}": 1.0 for name in asked}
     tests = support.parse(config.eval.protocol) if config.eval.protocol != "single_view" else {}
-    tested = [{"step": 9, "test/protocol": test} | {f"test/{name}": 1.0 for name in names[1:]} for test in tests]
+    tested = [
+        {"step": 9, "test/protocol": test} | {f"test/{name}": 1.0 for name in names[1:]}
+        for test in tests
+    ]
     return [{"step": step, **row} for step in range(1, 10)] + tested
 
 
@@ -218,7 +250,9 @@ def test_claims_stand_beside_the_config_files_of_their_name():
         assert (pathlib.Path(configs.__path__[0]) / f"{file}.py").is_file()
         for name, claim in found.items():
             for scale in claim.scales:
-                used = {job.config.partition(":")[0] for (job,) in plan.jobs(claim, scale, [0]).values()}
+                used = {
+                    job.config.partition(":")[0] for (job,) in plan.jobs(claim, scale, [0]).values()
+                }
                 assert f"configs/{file}.py" in used, f"{name} at {scale}"
 
 
@@ -228,10 +262,12 @@ def test_nothing_is_trained_twice():
     for name, scale in TRAINED:
         for (job,) in plan.jobs(ALL[name], scale, [0]).values():
             config = repr(sorted(flat(loaded(job)).items()))
-            assert ids.setdefault(config, job.id) == job.id, f"{name} at {scale}: {plan.flags_of(job)}"
+            assert ids.setdefault(config, job.id) == job.id, (
+                f"{name} at {scale}: {plan.flags_of(job)}"
+            )
 
 
-# --- planning --------------------------------------------------------------------------------------------------------
+# --- planning -------------------------------------------------------------------------------------
 
 
 def test_an_id_is_the_same_everywhere_and_for_any_order():
@@ -253,7 +289,10 @@ def test_an_id_is_the_same_everywhere_and_for_any_order():
 )
 def test_an_id_differs_where_anything_does(config, changed):
     overrides = {"seed": 0, "model.pool": (3, 2)}
-    assert make_job(config, overrides | changed).id != make_job("configs/alexnet.py:cifar10", overrides).id
+    assert (
+        make_job(config, overrides | changed).id
+        != make_job("configs/alexnet.py:cifar10", overrides).id
+    )
 
 
 def test_the_recipe_without_a_name_is_desk():
@@ -286,31 +325,47 @@ def test_the_jobs_of_a_claim_are_by_arm_and_seed():
 
 
 def test_what_the_recipe_says_anyway_makes_no_other_job():
-    said = {"optim.lr": 0.01, "total_epochs": 12, "data.eval_device": "standardize"}  # as in configs/alexnet.py
+    said = {
+        "optim.lr": 0.01,
+        "total_epochs": 12,
+        "data.eval_device": "standardize",
+    }  # as in configs/alexnet.py
     scale = EXAMPLE.scales["desk"]
     wordy = EXAMPLE._replace(scales={"desk": scale._replace(overrides=said | scale.overrides)})
     assert plan.jobs(wordy, "desk", [0, 1]) == plan.jobs(EXAMPLE, "desk", [0, 1])
-    other = EXAMPLE._replace(scales={"desk": scale._replace(overrides=scale.overrides | {"total_epochs": 6})})
+    other = EXAMPLE._replace(
+        scales={"desk": scale._replace(overrides=scale.overrides | {"total_epochs": 6})}
+    )
     assert ("total_epochs", 6.0) in plan.jobs(other, "desk", [0])["apart"][0].overrides
 
 
 def test_an_unknown_key_is_refused_before_anything_is_planned():
     claim = EXAMPLE._replace(arms={"apart": {"model.pol": (2, 2)}})
-    with pytest.raises(UserError, match=r"there is no config key config.model.pol; did you mean 'pool'"):
+    with pytest.raises(
+        UserError, match=r"there is no config key config.model.pol; did you mean 'pool'"
+    ):
         plan.jobs(claim, "desk", [0])
 
 
 def test_an_exact_claim_has_one_job_an_arm():
-    assert [len(jobs) for jobs in plan.jobs(EXAMPLES["exact_example"], EXACT, range(5)).values()] == [1, 1]
+    assert [
+        len(jobs) for jobs in plan.jobs(EXAMPLES["exact_example"], EXACT, range(5)).values()
+    ] == [1, 1]
 
 
 def test_the_arms_of_a_scale_take_the_place_of_the_claims_own():
-    claim = EXAMPLE._replace(scales={"gpu": Scale({"config": "configs/alexnet.py"}, {"only": {"model.width": 0.5}})})
-    assert plan.arms_of(claim, "gpu") == {"only": {"config": "configs/alexnet.py", "model.width": 0.5}}
+    claim = EXAMPLE._replace(
+        scales={"gpu": Scale({"config": "configs/alexnet.py"}, {"only": {"model.width": 0.5}})}
+    )
+    assert plan.arms_of(claim, "gpu") == {
+        "only": {"config": "configs/alexnet.py", "model.width": 0.5}
+    }
 
 
 def test_an_arm_overrides_its_scale():
-    claim = EXAMPLE._replace(scales={"desk": Scale({"config": "configs/alexnet.py", "model.pool": (9, 9)})})
+    claim = EXAMPLE._replace(
+        scales={"desk": Scale({"config": "configs/alexnet.py", "model.pool": (9, 9)})}
+    )
     assert plan.arms_of(claim, "desk")["apart"]["model.pool"] == (2, 2)
 
 
@@ -366,21 +421,27 @@ def test_an_unknown_claim_is_refused_with_the_list(monkeypatch, capsys):
 
 
 def test_two_claims_of_one_name_are_refused(monkeypatch):
-    monkeypatch.setattr(catalogue, "claims_of", lambda: {"alexnet": {"a": EXAMPLE}, "vgg": {"a": EXAMPLE}})
+    monkeypatch.setattr(
+        catalogue, "claims_of", lambda: {"alexnet": {"a": EXAMPLE}, "vgg": {"a": EXAMPLE}}
+    )
     with pytest.raises(UserError, match=r"configs/claims/vgg.py: another file has a claim 'a' too"):
         catalogue.all_claims()
 
 
-# --- what runs left --------------------------------------------------------------------------------------------------
+# --- what runs left -------------------------------------------------------------------------------
 
 
-def leave(folder: pathlib.Path, job: Job, exit_code: int | None, errors: tuple[float, ...] = ()) -> None:
+def leave(
+    folder: pathlib.Path, job: Job, exit_code: int | None, errors: tuple[float, ...] = ()
+) -> None:
     """Writes what a sweep and its run leave in `folder`."""
     (folder / job.id).mkdir()
     record = {"config": job.config, "overrides": dict(job.overrides), "exit_code": exit_code}
     (folder / f"{job.id}.json").write_text(json.dumps(record))
     (folder / job.id / "run.json").write_text(json.dumps({"config": plan.load(job).to_dict()}))
-    rows = [json.dumps({"step": i, "val/top1_error": error}) + "\n" for i, error in enumerate(errors)]
+    rows = [
+        json.dumps({"step": i, "val/top1_error": error}) + "\n" for i, error in enumerate(errors)
+    ]
     (folder / job.id / "metrics.jsonl").write_text("".join(rows))
 
 
@@ -429,4 +490,6 @@ def test_readings_of_an_exact_claim_need_no_runs():
     readings = read_claim(EXAMPLES["exact_example"], EXACT, range(3), None)
     values = {arm: [r.value for r in of.values()] for arm, of in readings.items()}
     assert values == {"alexnet": [60965224.0], "googlenet": [6998552.0]}
-    assert np.isclose(verdicts.judge(EXAMPLES["exact_example"], readings, exact=True).estimate, 6998552 / 60965224)
+    assert np.isclose(
+        verdicts.judge(EXAMPLES["exact_example"], readings, exact=True).estimate, 6998552 / 60965224
+    )

@@ -1,4 +1,6 @@
-"""CNN-F, -M and -S: what tells the variants apart, gray input, and running on larger and smaller images."""
+"""CNN-F, -M and -S: what tells the variants apart, gray input, and running on larger and smaller
+images.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,9 @@ def test_a_shorter_fc7_changes_fc7_and_fc8_alone():
 
 
 def test_s_is_m_with_other_strides():
-    """CNN-S has every parameter shape of CNN-M, 1.75 times its multiply-adds, and one normalisation for two."""
+    """CNN-S has every parameter shape of CNN-M, 1.75 times its multiply-adds, and one normalisation
+    for two.
+    """
     medium, slow = layer_table("M"), layer_table("S")
     assert [layer.params for layer in medium.values() if layer.params] == [
         layer.params for layer in slow.values() if layer.params
@@ -45,7 +49,9 @@ def test_s_is_m_with_other_strides():
 
 
 def test_padding_of_the_released_s_leaves_fc6_its_map(monkeypatch):
-    """The deviation's claim: without padding in conv2 the parameters and fc6's 6×6 map are the same."""
+    """The deviation's claim: without padding in conv2 the parameters and fc6's 6×6 map are the
+    same.
+    """
     paper = counting.count(cnn_fms.Model("S"), (224, 224, 3))
     released = cnn_fms.TABLE["S"] | {"conv2": (256, 5, 1, 0, False, (2, 2))}
     monkeypatch.setitem(cnn_fms.TABLE, "S", released)
@@ -57,7 +63,9 @@ def test_padding_of_the_released_s_leaves_fc6_its_map(monkeypatch):
 
 
 def test_gray_reads_one_channel():
-    """A gray image and its copy in three channels are one input: the colour net's with its kernels split."""
+    """A gray image and its copy in three channels are one input: the colour net's with its kernels
+    split.
+    """
     rng = np.random.default_rng(0)
     fields = {"width": 0.05, "num_classes": 4}
     gray, colour = cnn_fms.Model("F-gray", **fields), cnn_fms.Model("F", **fields)
@@ -71,11 +79,17 @@ def test_gray_reads_one_channel():
     np.testing.assert_allclose(one, three, rtol=1e-5, atol=1e-6)
 
     conv1 = variables["params"]["conv1"]
-    split = variables["params"] | {"conv1": conv1 | {"kernel": jnp.repeat(conv1["kernel"] / 3, 3, 2)}}
-    np.testing.assert_allclose(one, jax.jit(colour.apply)({"params": split}, copied)[0], rtol=1e-4, atol=1e-5)
+    split = variables["params"] | {
+        "conv1": conv1 | {"kernel": jnp.repeat(conv1["kernel"] / 3, 3, 2)}
+    }
+    np.testing.assert_allclose(
+        one, jax.jit(colour.apply)({"params": split}, copied)[0], rtol=1e-4, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize(("variant", "larger", "positions"), [("F", (288, 256), (3, 2)), ("M", (256, 320), (2, 4))])
+@pytest.mark.parametrize(
+    ("variant", "larger", "positions"), [("F", (288, 256), (3, 2)), ("M", (256, 320), (2, 4))]
+)
 def test_larger_images_give_maps_of_scores(variant, larger, positions):
     model = cnn_fms.Model(variant, width=0.02, num_classes=5)
     rng = np.random.default_rng(0)
@@ -87,18 +101,26 @@ def test_larger_images_give_maps_of_scores(variant, larger, positions):
 
 
 @pytest.mark.parametrize(
-    ("variant", "side", "stride"), [("F", 64, None), ("M", 64, None), ("S", 64, None), ("F", 32, 1), ("M", 32, 1)]
+    ("variant", "side", "stride"),
+    [("F", 64, None), ("M", 64, None), ("S", 64, None), ("F", 32, 1), ("M", 32, 1)],
 )
 def test_small_images_pass_by_a_declared_field(variant, side, stride):
     model = cnn_fms.Model(variant, width=0.25, num_classes=10, conv1_stride=stride)
-    shape = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, side, side, 3)))[0][0]).shape
+    shape = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, side, side, 3)))[0][0]
+    ).shape
     assert shape == (1, 10)
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"unknown model\.variant 'N'; there are: F, M, S, M-2048, M-1024, M-128"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.variant 'N'; there are: F, M, S, M-2048, M-1024, M-128"
+    ):
         cnn_fms.Model("N")
     with pytest.raises(ValueError, match=r"unknown model\.net 'N'; there are: F, M, S"):
         cnn_fms.Model("F", net="N")
-    with pytest.raises(ValueError, match=r"an image of 24×24 is too small: \w+ has no pixels left.* takes is \d+×\d+"):
+    with pytest.raises(
+        ValueError,
+        match=r"an image of 24×24 is too small: \w+ has no pixels left.* takes is \d+×\d+",
+    ):
         jax.eval_shape(cnn_fms.Model("M").init, jax.random.key(0), jnp.zeros((1, 24, 24, 3)))

@@ -29,8 +29,14 @@ def hasty():
 
 
 def sent(compiled: Any) -> list[tuple[str, str]]:
-    """Every exchange between devices in a compiled program: its kind and the layer it serves, in order."""
-    layers = [f"{kind}{i}" for kind, numbers in (("conv", "12345"), ("bn", "12345"), ("fc", "678")) for i in numbers]
+    """Every exchange between devices in a compiled program: its kind and the layer it serves, in
+    order.
+    """
+    layers = [
+        f"{kind}{i}"
+        for kind, numbers in (("conv", "12345"), ("bn", "12345"), ("fc", "678"))
+        for i in numbers
+    ]
     return [(each.kind, each.layer) for each in collectives(compiled, layers)]
 
 
@@ -39,12 +45,16 @@ def images(seed: int = 0, count: int = BATCH) -> np.ndarray:
 
 
 def on(mesh: Mesh, variables: Any) -> Any:
-    return jax.device_put(variables, meshes.shardings(mesh, variables, columns=alexnet.AlexNet.column_layers))
+    return jax.device_put(
+        variables, meshes.shardings(mesh, variables, columns=alexnet.AlexNet.column_layers)
+    )
 
 
 def forward(net: Any) -> Any:
     return jax.jit(
-        lambda v, x: net.apply(v, x, train=True, rngs={"dropout": jax.random.key(3)}, mutable=["batch_stats"])
+        lambda v, x: net.apply(
+            v, x, train=True, rngs={"dropout": jax.random.key(3)}, mutable=["batch_stats"]
+        )
     )
 
 
@@ -73,8 +83,12 @@ def test_the_columns_meet_before_conv3_and_the_fully_connected_layers_alone(shap
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
     assert found_ends.keys() == ends.keys()
     for name, end in ends.items():
-        np.testing.assert_allclose(found_ends[name], end, rtol=1e-4, atol=1e-5 * np.abs(end).max(), err_msg=name)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found_updates, updates)
+        np.testing.assert_allclose(
+            found_ends[name], end, rtol=1e-4, atol=1e-5 * np.abs(end).max(), err_msg=name
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found_updates, updates
+    )
 
 
 def test_a_mesh_without_columns_sends_nothing_forward():
@@ -86,7 +100,9 @@ def test_a_mesh_without_columns_sends_nothing_forward():
     batch = jax.device_put(images(), meshes.data_sharding(mesh))
     compiled = forward(net).lower(whole, batch).compile()
     assert sent(compiled) == []
-    np.testing.assert_allclose(compiled(whole, batch)[0][0], logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
+    np.testing.assert_allclose(
+        compiled(whole, batch)[0][0], logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max()
+    )
 
 
 def test_dropout_differs_between_columns_and_devices():
@@ -100,7 +116,9 @@ def test_dropout_differs_between_columns_and_devices():
     spec = columns.rows(4)
     masks = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones((4, 1, 1, 64)))
     parts = [
-        np.asarray(masks)[rows, ..., cols] for rows in (slice(2), slice(2, 4)) for cols in (slice(32), slice(32, 64))
+        np.asarray(masks)[rows, ..., cols]
+        for rows in (slice(2), slice(2, 4))
+        for cols in (slice(32), slice(32, 64))
     ]
     assert all((a != b).any() for i, a in enumerate(parts) for b in parts[:i])
     assert set(np.unique(masks)) == {0.0, 2.0}
@@ -117,7 +135,10 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
     )
     init = functools.partial(init_state, model, optimizer, IMAGE, ema=False)
     places = meshes.shardings(
-        mesh, jax.eval_shape(init, jax.random.key(0)), columns=alexnet.AlexNet.column_layers, shard_params=shard_params
+        mesh,
+        jax.eval_shape(init, jax.random.key(0)),
+        columns=alexnet.AlexNet.column_layers,
+        shard_params=shard_params,
     )
     step = make_train_step(
         columns.over(model, mesh),
@@ -127,14 +148,18 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
     )
     everywhere = meshes.replicated(mesh)
     step = jax.jit(
-        step, in_shardings=(places, meshes.data_sharding(mesh), everywhere), out_shardings=(places, everywhere)
+        step,
+        in_shardings=(places, meshes.data_sharding(mesh), everywhere),
+        out_shardings=(places, everywhere),
     )
     state, losses = jax.jit(init, out_shardings=places)(jax.random.key(0)), []
     random = np.random.default_rng(0)
     for _ in range(10):
         image = random.integers(0, 256, (BATCH, *IMAGE), np.uint8)
         batch = {"image": image, "label": random.integers(0, CLASSES, BATCH, np.int32)}
-        state, scalars = step(state, jax.device_put(batch, meshes.data_sharding(mesh)), jax.random.key(1))
+        state, scalars = step(
+            state, jax.device_put(batch, meshes.data_sharding(mesh)), jax.random.key(1)
+        )
         losses.append(float(scalars["loss"]))
     assert int(state.skipped) == 0
     return state, losses
@@ -152,19 +177,30 @@ def test_ten_training_steps_are_those_of_one_device(shape, shard_params):
     model, expected, losses = reference()
     state, found = ten_steps(model, meshes.make_mesh(*shape), shard_params=shard_params)
     np.testing.assert_allclose(found, losses, rtol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), state.params, expected.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
+        state.params,
+        expected.params,
+    )
 
 
 def test_each_device_holds_its_share():
     """The paper's halves; with `shard_params` also split over `data`, the optimiser's state too."""
     model = alexnet.Model("paper", **SMALL)
     optimizer = optim.Optimizer(lambda params: {"trace": params}, None, None, None)
-    state = jax.eval_shape(functools.partial(init_state, model, optimizer, IMAGE, ema=False), jax.random.key(0))
+    state = jax.eval_shape(
+        functools.partial(init_state, model, optimizer, IMAGE, ema=False), jax.random.key(0)
+    )
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     def share(mesh: Mesh, tree: Any, **options: Any) -> float:
-        places = jax.tree.leaves(meshes.shardings(mesh, tree, columns=alexnet.AlexNet.column_layers, **options))
-        held = [np.prod(at.shard_shape(leaf.shape)) for at, leaf in zip(places, jax.tree.leaves(tree), strict=True)]
+        places = jax.tree.leaves(
+            meshes.shardings(mesh, tree, columns=alexnet.AlexNet.column_layers, **options)
+        )
+        held = [
+            np.prod(at.shard_shape(leaf.shape))
+            for at, leaf in zip(places, jax.tree.leaves(tree), strict=True)
+        ]
         return sum(held) / whole
 
     assert share(meshes.make_mesh(4), state.params) == 1
@@ -182,12 +218,22 @@ def test_vggs_fully_connected_layers_split_by_annotation_alone():
     variables = random_variables(model, (32, 32, 3))
     mesh = meshes.make_mesh(2, 2)
     places = meshes.shardings(mesh, variables, columns=vgg.VGG.column_layers)
-    split = [path for path, place in jax.tree_util.tree_leaves_with_path(places) if place.spec and place.spec[-1]]
-    assert {jax.tree_util.keystr(path, simple=True, separator="/").split("/")[1] for path in split} == {"fc6", "fc7"}
+    split = [
+        path
+        for path, place in jax.tree_util.tree_leaves_with_path(places)
+        if place.spec and place.spec[-1]
+    ]
+    assert {
+        jax.tree_util.keystr(path, simple=True, separator="/").split("/")[1] for path in split
+    } == {"fc6", "fc7"}
     image = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    apply = jax.jit(lambda v, x: model.apply(v, x)[0], in_shardings=(places, meshes.data_sharding(mesh)))
+    apply = jax.jit(
+        lambda v, x: model.apply(v, x)[0], in_shardings=(places, meshes.data_sharding(mesh))
+    )
     expected = model.apply(variables, image)[0]
-    np.testing.assert_allclose(apply(variables, image), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        apply(variables, image), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Every recipe of every config file, found by discovery: complete, consistent, and nothing in it derived at load."""
+"""Every recipe of every config file, found by discovery: complete, consistent, and nothing in it
+derived at load.
+"""
 
 import ast
 import dataclasses
@@ -54,7 +56,7 @@ def abstract_params(name: str, recipe: str) -> tuple[Any, Any]:
     return counting.abstract_variables(model, network.input)["params"], network.layers
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @each_file
@@ -67,7 +69,9 @@ def test_no_recipe_is_desk_on_the_embedded_data(name):
 
 @each_file
 def test_an_unknown_recipe_is_refused_with_the_list(name):
-    with pytest.raises(UserError, match=f"^configs/{name}.py has no recipe 'dekst'; there are: desk, "):
+    with pytest.raises(
+        UserError, match=f"^configs/{name}.py has no recipe 'dekst'; there are: desk, "
+    ):
         config_file(name).get_config("dekst")
 
 
@@ -100,7 +104,7 @@ def test_no_value_is_computed_from_another(name):
             assert "config" not in read, f"line {node.lineno} computes with config"
 
 
-# --- recipes -------------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------
 
 
 @each_recipe
@@ -135,12 +139,20 @@ def test_a_recipe_can_be_locked_and_kept_as_json(name, recipe):
 def test_every_field_of_the_network_is_a_key_and_every_key_a_field(name, recipe):
     config = config_file(name).get_config(recipe)
     network = type(zoo.build_model(config.model_name, **config.model))
-    fields = {field.name: field for field in dataclasses.fields(network) if field.name not in NOT_THE_USERS}
+    fields = {
+        field.name: field
+        for field in dataclasses.fields(network)
+        if field.name not in NOT_THE_USERS
+    }
     assert set(config.model) == {*fields, "variant"}
     for key, hint in typing.get_type_hints(network).items():
-        kind = next((part for part in typing.get_args(hint) if isinstance(hint, types.UnionType)), hint)  # of x | None
+        kind = next(
+            (part for part in typing.get_args(hint) if isinstance(hint, types.UnionType)), hint
+        )  # of x | None
         kind = typing.get_origin(kind) or kind
-        if key in set(fields) - {"dtype"} and kind is not Any:  # overrides are checked against the key's type
+        if (
+            key in set(fields) - {"dtype"} and kind is not Any
+        ):  # overrides are checked against the key's type
             assert config.model.get_type(key) is kind, f"model.{key} is a {kind} in {network}"
 
 
@@ -148,7 +160,9 @@ def test_every_field_of_the_network_is_a_key_and_every_key_a_field(name, recipe)
 def test_the_network_takes_the_images_and_has_a_head_for_the_classes(name, recipe):
     config = config_file(name).get_config(recipe)
     _, layers = abstract_params(name, recipe)
-    heads = [layer for layer in layers if layer.shape and layer.shape[-1] == config.model.num_classes]
+    heads = [
+        layer for layer in layers if layer.shape and layer.shape[-1] == config.model.num_classes
+    ]
     assert heads, f"no layer of {config.model.num_classes} classes"
 
 
@@ -171,7 +185,9 @@ def test_operations_schedule_and_numbers_make_sense(name, recipe):
 
 
 @each_recipe
-@pytest.mark.parametrize("key", ["batch_size", "total_epochs", "total_steps", "optim.lr", "model.num_classes", "seed"])
+@pytest.mark.parametrize(
+    "key", ["batch_size", "total_epochs", "total_steps", "optim.lr", "model.num_classes", "seed"]
+)
 def test_an_override_changes_nothing_else(name, recipe, key):
     config = config_file(name).get_config(recipe).lock()
     before = flat(config)

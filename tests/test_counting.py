@@ -1,4 +1,6 @@
-"""Counting multiply-adds, parameters and shapes of programs that loop, recompute and call compiled functions."""
+"""Counting multiply-adds, parameters and shapes of programs that loop, recompute and call compiled
+functions.
+"""
 
 import flax.linen as nn
 import jax
@@ -22,7 +24,10 @@ class Net(nn.Module):
         ends = {"first": x}
         if self.body == "scan":
             scan = nn.scan(
-                lambda conv, x, _: (conv(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+                lambda conv, x, _: (conv(x), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=3,
             )
             x = ends["body"] = scan(nn.Conv(4, (3, 3), name="body"), x, None)[0]
         if self.body == "remat":
@@ -30,7 +35,9 @@ class Net(nn.Module):
         if self.body == "jit":
             x = ends["body"] = nn.jit(nn.Conv)(4, (3, 3), name="body")(x)
         if self.body == "columns":
-            x = ends["body"] = layers.ColumnConv(4, (3, 3), padding="SAME", columns=2, name="body")(x)
+            x = ends["body"] = layers.ColumnConv(4, (3, 3), padding="SAME", columns=2, name="body")(
+                x
+            )
         if self.body == "grouped":
             x = ends["body"] = nn.Conv(4, (3, 3), feature_group_count=2, name="body")(x)
         ends["a_last"] = layers.FullyConnected(5, name="a_last")(x)
@@ -39,7 +46,8 @@ class Net(nn.Module):
         return ends["a_last"].mean((1, 2)), ends
 
 
-# one image of 6×6×3; a 3×3 convolution from 4 to 4 channels has 9·4·4 weights, 4 biases, and works at 36 places
+# one image of 6×6×3; a 3×3 convolution from 4 to 4 channels has 9·4·4 weights, 4 biases, and works
+# at 36 places
 ONE = 9 * 4 * 4
 
 
@@ -71,7 +79,9 @@ def test_counts_a_whole_program_inside_jit():
 
     inside, outside = counting.count(Compiled(), (6, 6, 3)), counting.count(Net("scan"), (6, 6, 3))
     assert inside.macs == outside.macs
-    assert inside.layers[-1] == counting.Layer("inner", (), outside.params - 35, outside.macs)  # no auxiliary head
+    assert inside.layers[-1] == counting.Layer(
+        "inner", (), outside.params - 35, outside.macs
+    )  # no auxiliary head
 
 
 def test_batch_normalisation_counts_two_parameters_a_channel_and_no_statistics():
@@ -81,7 +91,9 @@ def test_batch_normalisation_counts_two_parameters_a_channel_and_no_statistics()
             x = nn.BatchNorm(use_running_average=not train, name="bn")(image)
             return x.mean((1, 2)), {"bn": x}
 
-    assert counting.count(Normalised(), (4, 4, 3)).layers == (counting.Layer("bn", (4, 4, 3), 6, 0),)
+    assert counting.count(Normalised(), (4, 4, 3)).layers == (
+        counting.Layer("bn", (4, 4, 3), 6, 0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,13 +115,20 @@ def test_rows_add_up_to_the_totals(model, input_shape):
 def test_rows_follow_the_network_and_not_the_alphabet():
     names = [row.name for row in counting.count(googlenet.Model(), (224, 224, 3)).layers]
     assert names[:4] == ["conv1", "pool1", "conv2_reduce", "conv2"]
-    assert names.index("inception_5b") < names.index("pool5") < names.index("fc") < names.index("aux_4a")
+    assert (
+        names.index("inception_5b")
+        < names.index("pool5")
+        < names.index("fc")
+        < names.index("aux_4a")
+    )
 
 
 def test_an_image_smaller_than_the_papers_counts_less():
     whole, small = (counting.count(resnet.Model("18"), (side, side, 3)) for side in (128, 64))
     assert small.params == whole.params
-    assert 4 * (small.macs - 512_000) == whole.macs - 512_000  # all but the classifier shrinks with the area
+    assert (
+        4 * (small.macs - 512_000) == whole.macs - 512_000
+    )  # all but the classifier shrinks with the area
 
 
 def test_nothing_is_allocated():

@@ -58,9 +58,12 @@ def test_memory_efficient_computes_the_same_and_keeps_less():
     gradients, kept = [], []
     for memory_efficient in (False, True):
         model = densenet.Model("BC-40-12", **SMALL, dropout=0.2, memory_efficient=memory_efficient)
-        gradients.append(jax.jit(jax.grad(functools.partial(loss, model=model)))(variables["params"]))
+        gradients.append(
+            jax.jit(jax.grad(functools.partial(loss, model=model)))(variables["params"])
+        )
         backward = jax.eval_shape(
-            lambda params, model=model: jax.vjp(lambda p: loss(p, model), params)[1], variables["params"]
+            lambda params, model=model: jax.vjp(lambda p: loss(p, model), params)[1],
+            variables["params"],
         )
         kept.append(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(backward)))
     for plain, recomputed in zip(*map(jax.tree.leaves, gradients), strict=True):
@@ -69,5 +72,7 @@ def test_memory_efficient_computes_the_same_and_keeps_less():
 
 
 def test_an_unknown_stem_is_refused():
-    with pytest.raises(ValueError, match=r"^unknown model\.stem 'vgg'; there are: imagenet, cifar$"):
+    with pytest.raises(
+        ValueError, match=r"^unknown model\.stem 'vgg'; there are: imagenet, cifar$"
+    ):
         densenet.Model("121", stem="vgg")

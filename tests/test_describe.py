@@ -11,7 +11,9 @@ from commands import exit_code
 
 from cnn_papers import describe, zoo
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 ZOO = pathlib.Path(__file__).parents[1] / "docs" / "zoo.md"
 
 
@@ -49,7 +51,9 @@ def test_every_network_is_described_from_its_config(name, command):
     """The last variant of its file, at the size the paper's figures hold for."""
     variant, facts = list(zoo.model_module(name).FACTS.items())[-1]
     size = ",".join(map(str, facts.input))
-    code, out, err = command(f"--config=configs/{name}.py", f"--config.model.variant={variant}", f"--input={size}")
+    code, out, err = command(
+        f"--config=configs/{name}.py", f"--config.model.variant={variant}", f"--input={size}"
+    )
     assert (code, err) == (None, "")
     assert out.splitlines()[-1].startswith("total") and "multiply-adds" in out.splitlines()[0]
 
@@ -57,7 +61,9 @@ def test_every_network_is_described_from_its_config(name, command):
 def test_alexnets_figure_2_as_a_table(command):
     """In a process of its own: it makes as many devices as the mesh takes."""
     arguments = ["--config=configs/alexnet.py", "--mesh=data:4,column:2"]
-    run = subprocess.run([sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (0, "")
     table, sent, memory = run.stdout.rsplit("\n", 3)[:3]
     rows = {line.split("  ")[0]: re.split(" {2,}", line.rstrip()) for line in table.splitlines()}
@@ -67,12 +73,15 @@ def test_alexnets_figure_2_as_a_table(command):
         assert forward.startswith("all-gather ")
         gradient = f"all-reduce {4 * int(here.replace(',', '')):,} B"
         assert backward == f"{forward.replace('all-gather', 'reduce-scatter')}, {gradient}"
-    # 16 images a device, the 3×3 maps of both columns before conv3: 64 channels of float32, there and back
+    # 16 images a device, the 3×3 maps of both columns before conv3: 64 channels of float32, there
+    # and back
     assert rows["conv3"][3] == f"all-gather {16 * 3 * 3 * 64 * 4:,} B"
     assert rows["conv3"][5] == f"{2 * 16 * 3 * 3 * 64 * 4 + 4 * 27_696:,} B"
     for layer in ("conv1", "conv2", "conv4", "conv5"):
         _, _, here, backward, bound = rows[layer]
-        assert backward == f"all-reduce {bound}" == f"all-reduce {4 * int(here.replace(',', '')):,} B"
+        assert (
+            backward == f"all-reduce {bound}" == f"all-reduce {4 * int(here.replace(',', '')):,} B"
+        )
     assert re.fullmatch(r"sent    [\d,]+ B a device and step, 1\.00\d times the least", sent)
     assert memory.startswith("memory  ")
 
@@ -84,14 +93,23 @@ def test_alexnets_figure_2_as_a_table(command):
         ("data:4,data:2", "--mesh=data:4,data:2: write data:4 or data:4,column:2"),
         ("data:999999", "--mesh=data:999999: write data:4 or data:4,column:2"),
         ("data:0", "--mesh=data:0: write data:4 or data:4,column:2"),
-        ("data:1,column:2", "config.mesh.column=2: this network has no columns; 1 disables column parallelism"),
+        (
+            "data:1,column:2",
+            "config.mesh.column=2: this network has no columns; 1 disables column parallelism",
+        ),
         ("data:5", "config.batch_size=64 does not divide into 1 × 5 parts"),
     ],
 )
 def test_meshes_that_cannot_be(mesh, message):
     arguments = ["--config=configs/resnet.py", f"--mesh={mesh}"]
-    run = subprocess.run([sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.startswith(f"error: {message}") and run.stderr.count("\n") == 1
+    run = subprocess.run(
+        [sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True
+    )
+    assert (
+        run.returncode == 2
+        and run.stderr.startswith(f"error: {message}")
+        and run.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("size", ["0,0,3", "64,64,0", "3", "a,b,c"])

@@ -1,4 +1,6 @@
-"""Device operations: exact values, the distributions the papers state, and a key of its own for every image."""
+"""Device operations: exact values, the distributions the papers state, and a key of its own for
+every image.
+"""
 
 import collections
 import itertools
@@ -45,9 +47,13 @@ def test_pad_crop_takes_every_window_of_the_padded_image():
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     windows = {padded[i : i + 5, j : j + 4].tobytes(): (i, j) for i in range(5) for j in range(5)}
     crop = jax.jit(jax.vmap(lambda key: device_ops.pad_crop(jnp.asarray(image), 2, key=key)))
-    places = collections.Counter(windows[cropped.tobytes()] for cropped in np.asarray(crop(keys(5000))))
+    places = collections.Counter(
+        windows[cropped.tobytes()] for cropped in np.asarray(crop(keys(5000)))
+    )
     assert set(places) == {(i, j) for i in range(5) for j in range(5)}
-    assert all(140 < count < 260 for count in places.values()), places  # 200 expected, standard deviation 14
+    assert all(140 < count < 260 for count in places.values()), (
+        places
+    )  # 200 expected, standard deviation 14
 
 
 def test_pad_crop_by_nothing_is_the_image():
@@ -63,12 +69,16 @@ def test_scale_multiplies():
 def test_means_and_deviations_of_the_training_set_are_taken_out(statistics):
     image = jnp.asarray(random_images(h=4)[0], jnp.float32)
     mean, std = statistics.mean, statistics.std
-    np.testing.assert_allclose(device_ops.subtract_mean(image, statistics=statistics), image - mean[None, None])
+    np.testing.assert_allclose(
+        device_ops.subtract_mean(image, statistics=statistics), image - mean[None, None]
+    )
     np.testing.assert_allclose(
         device_ops.subtract_mean_image(image, statistics=statistics), image - statistics.mean_image
     )
     np.testing.assert_allclose(
-        device_ops.standardize(image, statistics=statistics), (image - mean[None, None]) / std[None, None], rtol=1e-6
+        device_ops.standardize(image, statistics=statistics),
+        (image - mean[None, None]) / std[None, None],
+        rtol=1e-6,
     )
 
 
@@ -92,32 +102,54 @@ def test_standardize_leaves_a_channel_that_never_varies_at_zero():
 def test_pca_light_adds_colours_of_the_covariance_the_paper_states(statistics):
     count, std = 100_000, 0.1
     image = jnp.zeros((2, 3, 3))
-    light = jax.jit(jax.vmap(lambda key: device_ops.pca_light(image, std, key=key, statistics=statistics)))
+    light = jax.jit(
+        jax.vmap(lambda key: device_ops.pca_light(image, std, key=key, statistics=statistics))
+    )
     added = np.asarray(light(keys(count)), np.float64)
-    np.testing.assert_array_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))  # the same for every pixel
+    np.testing.assert_array_equal(
+        added, np.broadcast_to(added[:, :1, :1], added.shape)
+    )  # the same for every pixel
     colours = added[:, 0, 0]
     p, eigenvalues = statistics.eigenvectors.astype(float), statistics.eigenvalues.astype(float)
     expected = p @ np.diag((eigenvalues / 255 * std) ** 2) @ p.T  # α_i λ_i p_i: λ squared, not λ
     products = colours[:, :, None] * colours[:, None, :]
     error = products.std(0) / count**0.5
-    assert (np.abs(products.mean(0) - expected) < 4 * error).all(), (products.mean(0), expected, error)
-    assert (error < 0.01 * np.sqrt(np.outer(np.diag(expected), np.diag(expected)))).all()  # the test can tell
+    assert (np.abs(products.mean(0) - expected) < 4 * error).all(), (
+        products.mean(0),
+        expected,
+        error,
+    )
+    assert (
+        error < 0.01 * np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    ).all()  # the test can tell
     assert (np.abs(colours.mean(0)) < 4 * colours.std(0) / count**0.5).all()
 
 
 def test_pca_light_shifts_the_colours_of_real_images_a_little(test_data):
     """In grey levels: λ of values in 0 … 255 as they are would be thousands of them."""
     files = sorted((test_data / "imagenet_sample" / "images").glob("*.jpg"))[:500]
-    images = [cv2.resize(cv2.imread(str(file))[:, :, ::-1], (32, 32), interpolation=cv2.INTER_AREA) for file in files]
+    images = [
+        cv2.resize(cv2.imread(str(file))[:, :, ::-1], (32, 32), interpolation=cv2.INTER_AREA)
+        for file in files
+    ]
     statistics = compute([np.stack(images)])
-    light = jax.jit(jax.vmap(lambda key: device_ops.pca_light(jnp.zeros((1, 1, 3)), key=key, statistics=statistics)))
+    light = jax.jit(
+        jax.vmap(
+            lambda key: device_ops.pca_light(jnp.zeros((1, 1, 3)), key=key, statistics=statistics)
+        )
+    )
     shift = np.asarray(light(keys(10_000)))[:, 0, 0]
-    assert 3 < np.sqrt((shift**2).sum(1).mean()) < 9  # 0.1 · 0.2175 · 255 = 5.5 with the figures commonly used
+    assert (
+        3 < np.sqrt((shift**2).sum(1).mean()) < 9
+    )  # 0.1 · 0.2175 · 255 = 5.5 with the figures commonly used
 
 
 def test_pca_light_adds_the_same_to_every_image_for_the_same_key(statistics):
     first, second = jnp.asarray(random_images()[:2], jnp.float32)
-    draw = [device_ops.pca_light(x, key=jax.random.key(5), statistics=statistics) - x for x in (first, second)]
+    draw = [
+        device_ops.pca_light(x, key=jax.random.key(5), statistics=statistics) - x
+        for x in (first, second)
+    ]
     np.testing.assert_allclose(draw[0], draw[1], atol=1e-4)
 
 
@@ -132,7 +164,11 @@ def blended(image, factors, order):
 
 def test_photometric_distortions_are_of_one_order_and_factors_within_their_ranges():
     image, ranges = random_images(1)[0].astype(float), ((0.5, 1.5), (0.8, 1.0), (0.25, 2.0))
-    distort = jax.jit(jax.vmap(lambda key: device_ops.photometric(jnp.asarray(image, jnp.float32), *ranges, key=key)))
+    distort = jax.jit(
+        jax.vmap(
+            lambda key: device_ops.photometric(jnp.asarray(image, jnp.float32), *ranges, key=key)
+        )
+    )
     orders = collections.Counter()
     for key, distorted in zip(keys(60), np.asarray(distort(keys(60))), strict=True):
         order_key, factor_key = jax.random.split(key)
@@ -147,11 +183,15 @@ def test_photometric_distortions_are_of_one_order_and_factors_within_their_range
 def test_photometric_ranges_of_one_value_are_exact():
     image, key = jnp.asarray(random_images(1)[0], jnp.float32), jax.random.key(0)
     still = (1.0, 1.0)
-    np.testing.assert_allclose(device_ops.photometric(image, still, still, still, key=key), image, atol=1e-4)
+    np.testing.assert_allclose(
+        device_ops.photometric(image, still, still, still, key=key), image, atol=1e-4
+    )
     half = device_ops.photometric(image, (0.5, 0.5), still, still, key=key)
     np.testing.assert_allclose(half, image / 2, atol=1e-4)
     grey = np.asarray(device_ops.photometric(image, still, still, (0.0, 0.0), key=key))
-    np.testing.assert_allclose(grey, np.repeat(image @ np.array([0.299, 0.587, 0.114], np.float32), 3).reshape(5, 4, 3))
+    np.testing.assert_allclose(
+        grey, np.repeat(image @ np.array([0.299, 0.587, 0.114], np.float32), 3).reshape(5, 4, 3)
+    )
     flat = device_ops.photometric(image[..., :1], still, (0.0, 0.0), still, key=key)
     np.testing.assert_allclose(flat, np.full((5, 4, 1), image[..., 0].mean()), rtol=1e-5)
 
@@ -185,7 +225,9 @@ def test_zca_whitens_what_comes_to_it():
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(24), atol=2e-3)
     matrix = np.linalg.lstsq(flat - flat.mean(0), white, rcond=None)[0]
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-3)  # zero-phase: of all that whiten, the symmetric one
+    np.testing.assert_allclose(
+        matrix, matrix.T, atol=1e-3
+    )  # zero-phase: of all that whiten, the symmetric one
 
 
 def test_zca_adds_its_bias_to_the_eigenvalues():
@@ -222,7 +264,9 @@ def local_contrast(image, size, sigma, center):
     centered = image - averaged(image)
     deviation = np.sqrt(averaged((centered if center else image) ** 2))
     for channel in range(c):
-        centered[..., channel] /= np.maximum(deviation[..., channel], max(deviation[..., channel].mean(), 1e-4))
+        centered[..., channel] /= np.maximum(
+            deviation[..., channel], max(deviation[..., channel].mean(), 1e-4)
+        )
     return centered
 
 
@@ -237,12 +281,14 @@ def test_lcn_of_black_is_black():
     np.testing.assert_array_equal(device_ops.lcn(jnp.zeros((8, 8, 3))), 0)
 
 
-# --- composition ---------------------------------------------------------------------------------------------------
+# --- composition ----------------------------------------------------------------------------------
 
 
 def test_no_operations_leave_the_values_as_float32():
     images = random_images()
-    values = compose("", None, key="data.eval_device", train=False)(jnp.asarray(images), jax.random.key(0))
+    values = compose("", None, key="data.eval_device", train=False)(
+        jnp.asarray(images), jax.random.key(0)
+    )
     assert values.dtype == jnp.float32
     np.testing.assert_array_equal(values, images)
 
@@ -285,12 +331,16 @@ def test_any_number_of_devices_draws_the_same(statistics):
 
 @pytest.mark.parametrize("name", ["flip", "pad_crop(4)", "pca_light(0.1)", "photometric"])
 def test_evaluation_may_not_draw(name, statistics):
-    with pytest.raises(UserError, match=r"config.data.eval_device: '\w+' is random, which evaluation may not be"):
+    with pytest.raises(
+        UserError, match=r"config.data.eval_device: '\w+' is random, which evaluation may not be"
+    ):
         compose(f"subtract_mean|{name}", statistics, key="data.eval_device", train=False)
 
 
 def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match=r"data.train_device: there is no 'flap' \(did you mean 'flip'\?\)"):
+    with pytest.raises(
+        UserError, match=r"data.train_device: there is no 'flap' \(did you mean 'flip'\?\)"
+    ):
         compose("flap", None, key="data.train_device", train=True)
 
 
@@ -303,7 +353,9 @@ def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
     ],
 )
 def test_an_operation_that_fails_on_the_images_is_named(text, message, statistics):
-    statistics = statistics._replace(whitening=compute_whitening([np.zeros((2, 4, 4, 3))]))  # the mean image is 4×4
+    statistics = statistics._replace(
+        whitening=compute_whitening([np.zeros((2, 4, 4, 3))])
+    )  # the mean image is 4×4
     transform = compose(text, statistics, key="data.train_device", train=True)
     with pytest.raises(UserError, match=f"^config.data.train_device: {message}") as caught:
         jax.eval_shape(transform, jnp.asarray(random_images()), jax.random.key(0))
@@ -312,7 +364,10 @@ def test_an_operation_that_fails_on_the_images_is_named(text, message, statistic
 
 def test_which_strings_need_statistics():
     assert not any(needs_statistics(text) for text in ("flip|pad_crop(4)", "", "scale(2.0)"))
-    assert all(needs_statistics(text) for text in ("flip|subtract_mean", "pca_light", "standardize|flip", "gcn|zca"))
+    assert all(
+        needs_statistics(text)
+        for text in ("flip|subtract_mean", "pca_light", "standardize|flip", "gcn|zca")
+    )
 
 
 @pytest.mark.parametrize(
@@ -332,7 +387,11 @@ def test_whitening_is_of_what_evaluation_brings_to_it(evaluation, training, befo
 @pytest.mark.parametrize(
     ("evaluation", "training", "message"),
     [
-        ("gcn", "gcn|zca", "config.data.train_device whitens other images than config.data.eval_device"),
+        (
+            "gcn",
+            "gcn|zca",
+            "config.data.train_device whitens other images than config.data.eval_device",
+        ),
         ("gcn(55.0)|zca", "gcn|zca", "config.data.train_device whitens other images"),
         ("zca|zca", "zca", "config.data.eval_device whitens twice"),
     ],

@@ -29,14 +29,19 @@ def _examples(name: str, split: str, data_dir: pathlib.Path) -> list[dict]:
 def _theirs() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's images, uint8 [1797, 8, 8, 1] with its 0…16 as 0…255, and labels."""
     pixels, labels = load_digits(return_X_y=True)
-    return np.round(np.asarray(pixels) * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels)
+    return np.round(np.asarray(pixels) * 255 / 16).astype(np.uint8).reshape(
+        -1, 8, 8, 1
+    ), np.asarray(labels)
 
 
 def test_plain_is_the_default_and_written_as_array_record(data_dir):
     builder = find_builder("digits", str(data_dir))
     assert builder.info.full_name == "digits/plain/1.0.0"
     assert builder.info.file_format.value == "array_record"
-    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 1437, "test": 360}
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        "train": 1437,
+        "test": 360,
+    }
     assert builder.info.features["image"].shape == (8, 8, 1)
     assert builder.info.features["label"].names == list("0123456789")
 
@@ -67,7 +72,10 @@ def test_a_second_build_is_the_same(data_dir, tmp_path):
 
 def test_scenes_are_of_one_to_three_digits_and_labelled_by_the_largest(data_dir):
     builder = find_builder("digits/scenes", str(data_dir))
-    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 2000, "test": 400}
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        "train": 2000,
+        "test": 400,
+    }
     for split, least in (("train", 400), ("test", 80)):
         examples = _examples("digits/scenes", split, data_dir)
         counts = collections.Counter(len(e["objects"]["label"]) for e in examples)
@@ -89,7 +97,9 @@ def test_boxes_are_tight_around_the_pasted_digits_and_do_not_overlap(data_dir):
             top, left, bottom, right = (np.asarray(box) * 64).tolist()
             assert all(edge == int(edge) for edge in (top, left, bottom, right))
             inside = changed[int(top) : int(bottom), int(left) : int(right)]
-            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any(), scene
+            assert (
+                inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+            ), scene
             assert max(inside.shape) <= 40 and min(inside.shape) >= 2
             covered[int(top) : int(bottom), int(left) : int(right)] += 1
         assert covered.max() == 1, scene
@@ -99,14 +109,18 @@ def test_boxes_are_tight_around_the_pasted_digits_and_do_not_overlap(data_dir):
 def test_scenes_of_a_split_show_only_its_digits_and_come_out_the_same_again(data_dir):
     images, labels = _theirs()
     for split, part, first in (("train", slice(0, 1437), 0), ("test", slice(1437, 1797), 2000)):
-        for scene, stored in enumerate(_examples("digits/scenes", split + "[:20]", data_dir), first):
+        for scene, stored in enumerate(
+            _examples("digits/scenes", split + "[:20]", data_dir), first
+        ):
             rng = np.random.default_rng((digits._SCENE_SEED, scene))
             again = digits._make_scene(rng, images[part], labels[part])
             pixels = cv2.imdecode(np.frombuffer(again["image"], np.uint8), cv2.IMREAD_COLOR)
             assert pixels is not None
             np.testing.assert_array_equal(stored["image"], pixels[..., ::-1])
             assert stored["label"] == again["label"]
-            assert [int(label) for label in stored["objects"]["label"]] == [o["label"] for o in again["objects"]]
+            assert [int(label) for label in stored["objects"]["label"]] == [
+                o["label"] for o in again["objects"]
+            ]
 
 
 def test_scenes_are_in_colour_and_all_different(data_dir):

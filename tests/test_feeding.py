@@ -1,4 +1,6 @@
-"""The input pipeline's measurements: what is compared, that rivals do what ours does, and memory over many batches."""
+"""The input pipeline's measurements: what is compared, that rivals do what ours does, and memory
+over many batches.
+"""
 
 import itertools
 
@@ -41,7 +43,9 @@ def measure(speeds, taken):
 
 def test_a_resident_split_is_compared_with_the_same_streamed(config):
     taken = []
-    found = input_speed.results(config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20)
+    found = input_speed.results(
+        config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20
+    )
     assert taken == ["input", "streamed"]
     assert (found["from"], found["images_per_second"]) == ("a split on the devices", 600.0)
     assert found["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
@@ -55,27 +59,40 @@ def test_a_rival_is_compared_with_our_streamed_input(config, monkeypatch):
 
     def batches(name, work):
         seen.append((name, len(work.images), len(work.labels), work.batch_size))
-        return ({"image": np.zeros((16, 2, 2, 3), np.uint8), "label": np.zeros(16, np.int32)} for _ in range(9))
+        return (
+            {"image": np.zeros((16, 2, 2, 3), np.uint8), "label": np.zeros(16, np.int32)}
+            for _ in range(9)
+        )
 
     monkeypatch.setattr(other_pipelines, "batches", batches)
     monkeypatch.setattr(input_speed, "RIVALS_SEE", 50)
     speeds = {"input": 600.0, "streamed": 90.0, "torch": 60.0}
     found = input_speed.results(config, measure(speeds, []), ["torch"], growth_batches=0)
     assert seen == [("torch", 50, 50, 16)]
-    assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith("torch ")
+    assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith(
+        "torch "
+    )
 
 
 def test_memory_does_not_grow_over_many_batches(config):
-    found = input_speed.results(config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000)
+    found = input_speed.results(
+        config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000
+    )
     memory = found["memory"]
-    assert memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6  # 2,700 batches of 49 kB
+    assert (
+        memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6
+    )  # 2,700 batches of 49 kB
 
 
 @pytest.mark.parametrize(
     ("names", "text", "message"),
     [
         (["keras"], "decode", "--input_versus=keras: there are tf.data, torch"),
-        (["torch"], "decode|area_aspect_crop(8)", "the rivals of --input_versus have no 'area_aspect_crop'; they have"),
+        (
+            ["torch"],
+            "decode|area_aspect_crop(8)",
+            "the rivals of --input_versus have no 'area_aspect_crop'; they have",
+        ),
     ],
 )
 def test_a_comparison_that_cannot_be(names, text, message):
@@ -86,7 +103,9 @@ def test_a_comparison_that_cannot_be(names, text, message):
 
 def test_a_rival_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(other_pipelines.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--input_versus=tf\.data needs tensorflow, which is not installed"):
+    with pytest.raises(
+        UserError, match=r"--input_versus=tf\.data needs tensorflow, which is not installed"
+    ):
         other_pipelines.check(["tf.data"], ops("decode"))
 
 
@@ -104,7 +123,9 @@ def test_a_rival_that_is_not_installed(monkeypatch):
 def test_pillow_does_what_ours_does(test_data, text, tolerance):
     split = open_split(f"folder:{test_data}/imagenette_small", "val[:4]")
     images = [example["image"] for example in split.examples]
-    theirs = other_pipelines.PillowImages(other_pipelines.Work(images, [3, 1, 4, 1], ops(text), 2, 1))
+    theirs = other_pipelines.PillowImages(
+        other_pipelines.Work(images, [3, 1, 4, 1], ops(text), 2, 1)
+    )
     assert len(theirs) == 4 and [theirs[i][1] for i in range(4)] == [3, 1, 4, 1]
     for i, image in enumerate(images):
         ours = image

@@ -1,4 +1,6 @@
-"""The figures of a report by themselves: what they show of analyses and of networks, and how they are drawn."""
+"""The figures of a report by themselves: what they show of analyses and of networks, and how they
+are drawn.
+"""
 
 import base64
 import re
@@ -26,7 +28,12 @@ def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
 def test_feature_reuse_is_a_matrix_of_sources_by_readers():
     row = {"step": 1} | {
         f"analysis/feature_reuse/block1/{reader}/from{source}": value
-        for reader, source, value in [("layer1", 0, 1.0), ("layer2", 0, 2.0), ("layer2", 1, 3.0), ("out", 0, 4.0)]
+        for reader, source, value in [
+            ("layer1", 0, 1.0),
+            ("layer2", 0, 2.0),
+            ("layer2", 1, 3.0),
+            ("out", 0, 4.0),
+        ]
     }
     runs = {"one": {"a": finished("x", [row]), "b": finished("x", [row])}}
     (panel,) = figure_data.ANALYSES["feature_reuse"]("reuse", "feature_reuse", runs)
@@ -40,14 +47,23 @@ def test_feature_reuse_is_a_matrix_of_sources_by_readers():
 def test_a_layer_is_the_mean_of_the_seeds_that_have_it():
     whole = {f"analysis/gradient_norm/conv{n}": float(n) for n in (1, 2, 10)}
     part = {f"analysis/gradient_norm/conv{n}": 3.0 * n for n in (1, 10)}  # conv2's was not finite
-    runs = {"one": {"a": finished("x", [{"step": 1} | part]), "b": finished("x", [{"step": 1} | whole])}}
+    runs = {
+        "one": {"a": finished("x", [{"step": 1} | part]), "b": finished("x", [{"step": 1} | whole])}
+    }
     (panel,) = figure_data.ANALYSES["gradient_norm"]("norms", "gradient_norm", runs)
     (line,) = panel["series"]
-    assert (line["mean"], line["low"], line["high"]) == ([2.0, 2.0, 20.0], [1.0, 2.0, 10.0], [3.0, 2.0, 30.0])
+    assert (line["mean"], line["low"], line["high"]) == (
+        [2.0, 2.0, 20.0],
+        [1.0, 2.0, 10.0],
+        [3.0, 2.0, 30.0],
+    )
 
 
 def test_percentiles_are_of_each_arm_over_training():
-    lines = [{"step": step, **{f"analysis/input_percentiles/p{p}": p * step for p in (15, 50, 85)}} for step in (1, 2)]
+    lines = [
+        {"step": step, **{f"analysis/input_percentiles/p{p}": p * step for p in (15, 50, 85)}}
+        for step in (1, 2)
+    ]
     runs = {"with": {"a": finished("x", lines)}, "without": {"b": finished("x", lines)}}
     panels = figure_data.ANALYSES["input_percentiles"]("bn", "input_percentiles", runs)
     assert [panel["title"] for panel in panels] == ["with", "without"]
@@ -67,24 +83,35 @@ def test_lines_are_told_apart_without_colour():
 
 def test_a_drawing_is_the_same_every_time():
     panel = {"kind": "lines", "title": "t", "x": "x", "y": "y", "level": 1.0, "log": True}
-    panel["series"] = [{"name": "a", "x": [1, 2], "mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 3.0]}]
+    panel["series"] = [
+        {"name": "a", "x": [1, 2], "mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 3.0]}
+    ]
     assert svg.draw([panel]) == svg.draw([panel])
     assert svg.draw([panel]) != svg.draw([panel | {"level": 2.0}])
     assert "http://" not in re.sub('xmlns(:xlink)?="[^"]*"', "", svg.draw([panel]))
 
 
-# --- networks --------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def networks(tiny_run, monkeypatch):
-    """Runs by name: AlexNet in two columns, NIN, Maxout and its twin, narrow, with random weights, on real images.
+    """Runs by name: AlexNet in two columns, NIN, Maxout and its twin, narrow, with random weights,
+    on real images.
 
-    Before them stand others that could be taken for them: a plain convolutional net, rectifiers without dropout.
+    Before them stand others that could be taken for them: a plain convolutional net, rectifiers
+    without dropout.
     """
-    configs = {name: file.get_config() for name, file in (("alexnet", alexnet), ("plain", nin), ("nin", nin))}
+    configs = {
+        name: file.get_config()
+        for name, file in (("alexnet", alexnet), ("plain", nin), ("nin", nin))
+    }
     configs["plain"].model.plain = True
-    for name, hidden, dropout in (("without", "relu", 0.0), ("maxout", "maxout", 0.5), ("twin", "relu", 0.5)):
+    for name, hidden, dropout in (
+        ("without", "relu", 0.0),
+        ("maxout", "maxout", 0.5),
+        ("twin", "relu", 0.5),
+    ):
         configs[name] = maxout.get_config()
         configs[name].model.hidden, configs[name].model.dropout = hidden, dropout
     found = {}
@@ -96,7 +123,9 @@ def networks(tiny_run, monkeypatch):
         view = augment.compose(config.data.eval_device, None, key="data.eval_device", train=False)
         classes, mesh = tuple("0123456789"), meshes.make_mesh(1)
         variables = random_variables(model, shape)
-        found[name] = trained.Trained(name, config.to_dict(), model, variables, mesh, view, shape, classes)
+        found[name] = trained.Trained(
+            name, config.to_dict(), model, variables, mesh, view, shape, classes
+        )
     monkeypatch.setattr(trained, "from_run", lambda folder: found[folder.name])
     return {name: Finished(network.config, [], "done") for name, network in found.items()}
 
@@ -116,12 +145,17 @@ def test_networks_are_shown(networks, tmp_path):
     shown = picture(panel)
     assert shown.shape == (2 * side + 1, 8 * (side + 1) - 1, 3) and (shown[side] == 255).all()
     assert shown[:side].std() > 10 and shown[side + 1 :].std() > 10
-    assert "dropout=0.5, hidden=maxout" in activations["text"] and "dropout=0.5, hidden=relu" in activations["text"]
+    assert (
+        "dropout=0.5, hidden=maxout" in activations["text"]
+        and "dropout=0.5, hidden=relu" in activations["text"]
+    )
     (panel,) = activations["panels"]
     assert [line["name"].split()[0] for line in panel["series"]] == ["maxout", "relu"]
     assert all(sum(line["mean"]) == pytest.approx(100) for line in panel["series"])
     relu, width = panel["series"][1], panel["series"][1]["x"][1] - panel["series"][1]["x"][0]
-    assert min(x for x, share in zip(relu["x"], relu["mean"], strict=True) if share) > -width  # none is negative
+    assert (
+        min(x for x, share in zip(relu["x"], relu["mean"], strict=True) if share) > -width
+    )  # none is negative
     assert max(relu["mean"]) == sum(
         share for x, share in zip(relu["x"], relu["mean"], strict=True) if abs(x) <= width / 2
     )

@@ -18,7 +18,9 @@ def rows(variant):
 
 
 def test_modules_cost_what_table_1_says_in_millions():
-    millions = {name: row.macs / 1e6 for name, row in rows("paper").items() if name.startswith("inception")}
+    millions = {
+        name: row.macs / 1e6 for name, row in rows("paper").items() if name.startswith("inception")
+    }
     printed = {"3a": 128, "3b": 304, "4a": 73, "4b": 88, "4c": 100, "4d": 119, "4e": 170, "5b": 71}
     for name, ops in printed.items():
         assert abs(millions[f"inception_{name}"] - ops) < 0.7, name
@@ -45,7 +47,9 @@ def test_modules_without_reduction_cost_more_than_the_1x1_convolutions_save():
     naive, reduced = rows("naive"), rows("paper")
     assert naive["inception_3a"].shape == (28, 28, 64 + 128 + 32 + 192)
     assert naive["inception_3a"].macs == 28 * 28 * 192 * (64 + 9 * 128 + 25 * 32)
-    assert all(naive[name].macs > 2 * reduced[name].macs for name in naive if name.startswith("inception"))
+    assert all(
+        naive[name].macs > 2 * reduced[name].macs for name in naive if name.startswith("inception")
+    )
     assert set(params("naive")["inception_4b"]) == {"1x1", "3x3", "5x5"}
 
 
@@ -55,7 +59,8 @@ def test_batch_normalisation_replaces_biases():
     assert set(tree["aux_4a"]) == {"conv", "conv_bn", "fc1", "fc2"}
     convolutions = 3 + 9 * 6
     assert (
-        len([path for path, _ in jax.tree.leaves_with_path(params("batch_norm_without_aux"))]) == 3 * convolutions + 2
+        len([path for path, _ in jax.tree.leaves_with_path(params("batch_norm_without_aux"))])
+        == 3 * convolutions + 2
     )
 
 
@@ -66,7 +71,9 @@ def test_auxiliary_heads_speak_in_training_alone():
     heads = {"aux_4a": (2, 5), "aux_4d": (2, 5)}
     for train, want in ((True, heads), (False, {})):
         _, ends = jax.eval_shape(
-            lambda v, x, train=train: model.apply(v, x, train=train, rngs={"dropout": jax.random.key(0)}),
+            lambda v, x, train=train: model.apply(
+                v, x, train=train, rngs={"dropout": jax.random.key(0)}
+            ),
             variables,
             image,
         )
@@ -80,5 +87,7 @@ def test_twins_without_auxiliary_heads_differ_in_them_alone(name):
 
 
 def test_an_unknown_stem_is_refused():
-    with pytest.raises(ValueError, match=r"^unknown model\.stem 'depthwise'; there are: full, separable$"):
+    with pytest.raises(
+        ValueError, match=r"^unknown model\.stem 'depthwise'; there are: full, separable$"
+    ):
         googlenet.Model(stem="depthwise")

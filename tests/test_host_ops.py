@@ -34,7 +34,7 @@ def generators(count):
     return (np.random.default_rng((3, i)) for i in range(count))
 
 
-# --- geometry ------------------------------------------------------------------------------------------------------
+# --- geometry -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,17 @@ def test_resize_gives_a_square_unless_told_otherwise_and_leaves_what_fits():
     assert host_ops.resize(image, 5).shape == (5, 5, 3)
     assert host_ops.resize(image, 5, 8, "bicubic").shape == (5, 8, 3)
     assert host_ops.resize(image, 10, 16) is image
-    np.testing.assert_array_equal(host_ops.resize(image, 20, 32, "nearest"), image.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(
+        host_ops.resize(image, 20, 32, "nearest"), image.repeat(2, 0).repeat(2, 1)
+    )
 
 
 def test_area_enlarges_bilinearly_also_where_only_one_side_grows():
     image = coded(8, 64)
     np.testing.assert_array_equal(host_ops.resize(image, 16), cv2.resize(image, (16, 16)))
-    np.testing.assert_array_equal(host_ops.resize(image, 16), host_ops.resize(image, 16, method="bilinear"))
+    np.testing.assert_array_equal(
+        host_ops.resize(image, 16), host_ops.resize(image, 16, method="bilinear")
+    )
 
 
 def test_an_unknown_method_is_refused_with_the_list():
@@ -107,49 +111,68 @@ def test_crops_scale_a_smaller_image_up_until_it_holds_them(shape):
     for rng in generators(20):
         window = host_ops.random_crop(image, 12, rng=rng)
         places = [(i, 0) for i in range(7)] + [(0, i) for i in range(7)]
-        assert any(np.array_equal(window, whole[t : t + 12, left : left + 12]) for t, left in places)
+        assert any(
+            np.array_equal(window, whole[t : t + 12, left : left + 12]) for t, left in places
+        )
 
 
 def test_scale_jitter_reaches_both_ends_and_nothing_beyond():
-    sizes = {host_ops.resize_short_between(coded(40, 60), 16, 20, rng=rng).shape[0] for rng in generators(100)}
+    sizes = {
+        host_ops.resize_short_between(coded(40, 60), 16, 20, rng=rng).shape[0]
+        for rng in generators(100)
+    }
     assert sizes == {16, 17, 18, 19, 20}
 
 
 def test_resize_short_among_draws_each_size_equally_often():
     image = coded(40, 60)
     sizes = collections.Counter(
-        host_ops.resize_short_among(image, (16, 20, 40), rng=rng).shape[:2] for rng in generators(600)
+        host_ops.resize_short_among(image, (16, 20, 40), rng=rng).shape[:2]
+        for rng in generators(600)
     )
     assert set(sizes) == {(16, 24), (20, 30), (40, 60)}
-    assert all(150 < count < 250 for count in sizes.values()), sizes  # 200 expected, standard deviation 12
+    assert all(150 < count < 250 for count in sizes.values()), (
+        sizes
+    )  # 200 expected, standard deviation 12
 
 
 def test_resize_by_epoch_takes_the_sizes_in_turns():
     image = coded(40, 40)
-    shapes = [host_ops.resize_by_epoch(image, 24, 18, 30, epoch=epoch).shape[:2] for epoch in range(7)]
+    shapes = [
+        host_ops.resize_by_epoch(image, 24, 18, 30, epoch=epoch).shape[:2] for epoch in range(7)
+    ]
     assert shapes == [(24, 24), (18, 18), (30, 30), (24, 24), (18, 18), (30, 30), (24, 24)]
     np.testing.assert_array_equal(
-        host_ops.resize_by_epoch(image, 24, 18, epoch=1), host_ops.resize(image, 18, method="bilinear")
+        host_ops.resize_by_epoch(image, 24, 18, epoch=1),
+        host_ops.resize(image, 18, method="bilinear"),
     )
 
 
 def test_corner_crop_takes_the_corners_and_the_centre_equally_often():
-    places = collections.Counter(corner(host_ops.corner_crop(coded(9, 12), 4, rng=rng)) for rng in generators(1000))
+    places = collections.Counter(
+        corner(host_ops.corner_crop(coded(9, 12), 4, rng=rng)) for rng in generators(1000)
+    )
     assert set(places) == {(0, 0), (0, 8), (5, 0), (5, 8), (2, 4)}
-    assert all(140 < count < 260 for count in places.values()), places  # 200 expected, standard deviation 13
+    assert all(140 < count < 260 for count in places.values()), (
+        places
+    )  # 200 expected, standard deviation 13
 
 
 def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatch):
     monkeypatch.setattr(host_ops, "resize", lambda window, size, method: (window, size, method))
     height, width = 120, 200
-    drawn = [host_ops.area_aspect_crop(coded(height, width), 64, rng=rng) for rng in generators(1000)]
+    drawn = [
+        host_ops.area_aspect_crop(coded(height, width), 64, rng=rng) for rng in generators(1000)
+    ]
     areas, aspects, tops, lefts = [], [], [], []
     for window, size, _ in drawn:
         assert size == 64
         top, left = corner(window)  # and so inside the image
         h, w = window.shape[:2]
         # Sides are rounded: by up to half a pixel each.
-        assert (h - 0.5) * (w - 0.5) <= 1.0 * height * width and (h + 0.5) * (w + 0.5) >= 0.08 * height * width
+        assert (h - 0.5) * (w - 0.5) <= 1.0 * height * width and (h + 0.5) * (
+            w + 0.5
+        ) >= 0.08 * height * width
         assert (w + 0.5) / (h - 0.5) >= 3 / 4 and (w - 0.5) / (h + 0.5) <= 4 / 3
         areas.append(h * w / (height * width))
         aspects.append(w / h)
@@ -158,8 +181,12 @@ def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatc
     # A window of the whole height is at most 4/3 as wide: 0.89 of this image.
     assert min(areas) < 0.1 and 0.75 < max(areas) < 0.9
     assert min(aspects) < 0.77 and max(aspects) > 1.3
-    small = [aspect for area, aspect in zip(areas, aspects, strict=True) if area < 0.4]  # those fit at every aspect
-    assert abs(np.mean(np.log(small))) < 0.03  # uniform in the logarithm, ±0.288: standard error 0.007
+    small = [
+        aspect for area, aspect in zip(areas, aspects, strict=True) if area < 0.4
+    ]  # those fit at every aspect
+    assert (
+        abs(np.mean(np.log(small))) < 0.03
+    )  # uniform in the logarithm, ±0.288: standard error 0.007
     for places in (tops, lefts):
         assert min(places) < 0.01 and max(places) > 0.99 and 0.45 < np.mean(places) < 0.55
     assert collections.Counter(method for _, _, method in drawn).keys() == set(host_ops.METHODS)
@@ -168,14 +195,18 @@ def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatc
 def test_area_aspect_crop_takes_the_ranges_it_is_given(monkeypatch):
     monkeypatch.setattr(host_ops, "resize", lambda window, size, method: window)
     for rng in generators(200):
-        h, w = host_ops.area_aspect_crop(coded(100, 100), 32, (0.25, 0.25), (4.0, 4.0), rng=rng).shape[:2]
+        h, w = host_ops.area_aspect_crop(
+            coded(100, 100), 32, (0.25, 0.25), (4.0, 4.0), rng=rng
+        ).shape[:2]
         assert (h, w) == (25, 100)
 
 
 def test_area_aspect_crop_of_an_image_that_no_window_fits_is_its_central_square(monkeypatch):
     image = coded(10, 200)
     for rng in generators(20):
-        window = host_ops.area_aspect_crop(image, 10, rng=rng)  # 8 % of it is wider than 10 at any aspect
+        window = host_ops.area_aspect_crop(
+            image, 10, rng=rng
+        )  # 8 % of it is wider than 10 at any aspect
         assert corner(window) == (0, 95)
 
 
@@ -216,13 +247,15 @@ def test_grey_images_keep_their_channel_axis():
     assert host_ops.area_aspect_crop(image, 6, rng=rng).shape == (6, 6, 1)
 
 
-# --- decoding ------------------------------------------------------------------------------------------------------
+# --- decoding -------------------------------------------------------------------------------------
 
 
 def encode(image, form="PNG", **options):
     """`image`, an array or a Pillow image, as the bytes of a file."""
     file = io.BytesIO()
-    (PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
+    (PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+        file, form, **options
+    )
     return file.getvalue()
 
 
@@ -234,7 +267,9 @@ def pixels():
 
 @pytest.fixture
 def photo():
-    """Two smooth colours and a white corner, which JPEG keeps to within 3 levels away from the edges."""
+    """Two smooth colours and a white corner, which JPEG keeps to within 3 levels away from the
+    edges.
+    """
     image = np.zeros((32, 48, 3), np.uint8)
     image[:, :24], image[:, 24:], image[:16, :16] = (200, 30, 90), (10, 150, 220), 255
     return image
@@ -257,11 +292,16 @@ def test_grey_is_replicated_or_kept_as_one_channel(pixels):
         assert one.shape == (12, 17, 1)
         np.testing.assert_array_equal(three, one.repeat(3, -1))
     np.testing.assert_array_equal(host_ops.decode(encode(grey), 1)[..., 0], grey)
-    np.testing.assert_array_equal(host_ops.decode(encode(grey > 127), 1)[..., 0], np.where(grey > 127, 255, 0))
+    np.testing.assert_array_equal(
+        host_ops.decode(encode(grey > 127), 1)[..., 0], np.where(grey > 127, 255, 0)
+    )
 
 
 def test_colour_becomes_grey_by_luma(pixels):
-    for data, tolerance in ((encode(pixels), 1), (encode(pixels, "JPEG", quality=100, subsampling=0), 5)):
+    for data, tolerance in (
+        (encode(pixels), 1),
+        (encode(pixels, "JPEG", quality=100, subsampling=0), 5),
+    ):
         grey = host_ops.decode(data, channels=1)
         assert grey.shape == (12, 17, 1)
         np.testing.assert_allclose(grey[..., 0], pixels @ [0.299, 0.587, 0.114], atol=tolerance)
@@ -275,7 +315,9 @@ def test_transparency_is_laid_on_white(pixels):
     grey = pixels[..., :1]
     for channels in (1, 3):
         decoded = host_ops.decode(encode(np.dstack([grey, alpha])), channels)
-        np.testing.assert_allclose(decoded, on_white(grey, alpha / 255).repeat(channels, -1), atol=1)
+        np.testing.assert_allclose(
+            decoded, on_white(grey, alpha / 255).repeat(channels, -1), atol=1
+        )
 
 
 def test_palettes_are_looked_up_and_their_transparent_entry_is_white(pixels):
@@ -308,7 +350,9 @@ def test_cmyk_jpegs_become_the_colours_they_show(photo):
 def test_exif_rotation_is_applied(photo, form, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    data = encode(photo, form, exif=exif, **({"quality": 100, "subsampling": 0} if form == "JPEG" else {}))
+    data = encode(
+        photo, form, exif=exif, **({"quality": 100, "subsampling": 0} if form == "JPEG" else {})
+    )
     upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))))
     assert upright.shape[:2] == ((32, 48) if orientation < 5 else (48, 32))
     np.testing.assert_allclose(host_ops.decode(data), upright, atol=1)
@@ -355,10 +399,13 @@ def test_an_image_decodes_to_one_or_three_channels(pixels):
         host_ops.decode(encode(pixels), channels=4)
 
 
-# --- made to harm --------------------------------------------------------------------------------------------------
+# --- made to harm ---------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("hostile: an image of few bytes that declares more pixels than memory holds", "refused undecoded")
+@pytest.mark.fault(
+    "hostile: an image of few bytes that declares more pixels than memory holds",
+    "refused undecoded",
+)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "JPEG after noise"])
 def test_an_image_that_would_fill_the_memory_is_refused(pixels, kind, monkeypatch):
     monkeypatch.setattr(host_ops.cv2, "imdecode", None)
@@ -368,18 +415,28 @@ def test_an_image_that_would_fill_the_memory_is_refused(pixels, kind, monkeypatc
     else:
         bomb = faults.jpeg_declaring(encode(pixels, "JPEG"), 20_000, 20_000)
         bomb = bomb.replace(b"\xff\xc0", b"\x00noise\xff\xff\xff\xc0") if "noise" in kind else bomb
-    with pytest.raises(ValueError, match=r"^cannot be decoded: 20,000×20,000 pixels are more than 134,217,728$"):
+    with pytest.raises(
+        ValueError, match=r"^cannot be decoded: 20,000×20,000 pixels are more than 134,217,728$"
+    ):
         host_ops.decode(bomb)
 
 
 def test_the_size_that_is_checked_is_the_one_that_is_decoded(pixels):
-    for form, options in (("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"exif": b"Exif" * 99})):
+    for form, options in (
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": b"Exif" * 99}),
+    ):
         assert host_ops._declared_size(encode(pixels, form, **options)) == pixels.shape[:2]
     for head in (b"\xff\xd8\xff", host_ops.PNG, b"\xff\xd8\xff\xe0\x00\x00" * 5):
         assert host_ops._declared_size(head) == (0, 0)
 
 
-@pytest.mark.fault("hostile: an image of another kind than JPEG and PNG", "refused; OpenCV's other decoders never run")
+@pytest.mark.fault(
+    "hostile: an image of another kind than JPEG and PNG",
+    "refused; OpenCV's other decoders never run",
+)
 @pytest.mark.parametrize("form", ["bmp", "webp", "tiff", "gif"])
 def test_other_kinds_of_images_are_refused(pixels, form):
     with pytest.raises(ValueError, match=r"^cannot be decoded: neither a JPEG nor a PNG$"):

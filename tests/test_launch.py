@@ -1,4 +1,6 @@
-"""What starts runs on clusters: the local launcher and SLURM for real, TPU pods and Kubernetes by what they print."""
+"""What starts runs on clusters: the local launcher and SLURM for real, TPU pods and Kubernetes by
+what they print.
+"""
 
 import json
 import os
@@ -18,10 +20,22 @@ from cnn_papers.parallel import hosts
 from cnn_papers.runs.rows import METRICS, read_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/*.sh")])
-RUN = ["--config=configs/resnet.py", "--config.data.train_host=decode|resize(32, method='bi\"cubic')", "a b$(c)"]
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/*.sh")]
+)
+RUN = [
+    "--config=configs/resnet.py",
+    "--config.data.train_host=decode|resize(32, method='bi\"cubic')",
+    "a b$(c)",
+]
 GKE = [
-    *("--name=resnet", "--image=registry/cnn_papers:1", "--accelerator=tpu-v5-lite-podslice", "--topology=4x4"),
+    *(
+        "--name=resnet",
+        "--image=registry/cnn_papers:1",
+        "--accelerator=tpu-v5-lite-podslice",
+        "--topology=4x4",
+    ),
     *("--hosts=4", "--chips=4", "--claim=runs"),
 ]
 FAKE = """#!/usr/bin/env bash
@@ -54,7 +68,7 @@ def test_a_script_is_clean(script):
     assert (done.returncode, done.stdout) == (0, "")
 
 
-# --- several processes on this machine -------------------------------------------------------------------------------
+# --- several processes on this machine ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -84,7 +98,9 @@ def test_what_does_not_stop_is_killed(fake, tmp_path):
     script = pathlib.Path(fake)
     script.write_text(script.read_text().replace("trap '", "trap '' TERM #"))
     began = time.monotonic()
-    done = launch("launch/local.sh", "2", PYTHON=fake, FIRST=when_waiting(1) + "exit 7", GRACE_S="1")
+    done = launch(
+        "launch/local.sh", "2", PYTHON=fake, FIRST=when_waiting(1) + "exit 7", GRACE_S="1"
+    )
     assert done.returncode == 7 and 1 <= time.monotonic() - began < 20
 
 
@@ -104,32 +120,67 @@ def test_a_signal_reaches_every_process(fake, number):
 @pytest.mark.parametrize("arguments", [[], ["0"], ["--config=x"]])
 def test_the_number_of_processes_comes_first(arguments):
     done = launch("launch/local.sh", *arguments)
-    assert (done.returncode, done.stderr) == (2, "usage: launch/local.sh N --config=configs/PAPER.py [FLAGS...]\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "usage: launch/local.sh N --config=configs/PAPER.py [FLAGS...]\n",
+    )
 
 
 def test_gpus_are_shared_out(fake):
-    done = launch("launch/local.sh", "1", PYTHON=fake, FIRST="echo $CUDA_VISIBLE_DEVICES", CUDA_VISIBLE_DEVICES="4,6")
+    done = launch(
+        "launch/local.sh",
+        "1",
+        PYTHON=fake,
+        FIRST="echo $CUDA_VISIBLE_DEVICES",
+        CUDA_VISIBLE_DEVICES="4,6",
+    )
     assert done.stdout == "4,6\n"
     done = launch(
-        "launch/local.sh", "2", PYTHON=fake, FIRST="echo $CUDA_VISIBLE_DEVICES; exit 3", CUDA_VISIBLE_DEVICES="4,6"
+        "launch/local.sh",
+        "2",
+        PYTHON=fake,
+        FIRST="echo $CUDA_VISIBLE_DEVICES; exit 3",
+        CUDA_VISIBLE_DEVICES="4,6",
     )
     assert done.stdout.splitlines()[0] == "4"
     done = launch("launch/local.sh", "3", PYTHON=fake, CUDA_VISIBLE_DEVICES="4,6")
     assert done.returncode == 2 and "2 GPUs do not divide over 3 processes" in done.stderr
 
 
-# --- TPU pods and Kubernetes -----------------------------------------------------------------------------------------
+# --- TPU pods and Kubernetes ----------------------------------------------------------------------
 
 
 def test_a_tpu_pod_is_made_filled_run_and_removed():
-    options = ["--name=pod", "--zone=z1", "--create=v5litepod-16", "--spot", "--delete", "--project=p", "--dry_run"]
+    options = [
+        "--name=pod",
+        "--zone=z1",
+        "--create=v5litepod-16",
+        "--spot",
+        "--delete",
+        "--project=p",
+        "--dry_run",
+    ]
     done = launch("launch/tpu_pod.sh", *options, "--", *RUN, TMPDIR="/tmp")
     assert (done.returncode, done.stderr) == (0, "")
     make, pack, copy, install, train, remove = map(shlex.split, done.stdout.splitlines())
     where, tpu = ["--zone=z1", "--project=p"], ["gcloud", "compute", "tpus", "tpu-vm"]
     version = "--version=v2-alpha-tpuv5-lite"
-    assert make == [*tpu, "create", "pod", *where, "--accelerator-type=v5litepod-16", version, "--spot"]
-    assert pack == ["git", "archive", "--format=tar.gz", "--output=/tmp/cnn_papers-pod.tar.gz", "HEAD"]
+    assert make == [
+        *tpu,
+        "create",
+        "pod",
+        *where,
+        "--accelerator-type=v5litepod-16",
+        version,
+        "--spot",
+    ]
+    assert pack == [
+        "git",
+        "archive",
+        "--format=tar.gz",
+        "--output=/tmp/cnn_papers-pod.tar.gz",
+        "HEAD",
+    ]
     file = "cnn_papers-pod.tar.gz"
     assert copy == [*tpu, "scp", f"/tmp/{file}", f"pod:{file}", *where, "--worker=all"]
     assert install[:-1] == train[:-1] == [*tpu, "ssh", "pod", *where, "--worker=all"]
@@ -145,7 +196,9 @@ def test_a_jobset_places_its_processes():
     assert (done.returncode, done.stderr) == (0, "")
     jobset = yaml.safe_load(done.stdout)
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    assert jobset["metadata"] == {"name": "resnet"} and jobset["spec"]["failurePolicy"] == {"maxRestarts": 3}
+    assert jobset["metadata"] == {"name": "resnet"} and jobset["spec"]["failurePolicy"] == {
+        "maxRestarts": 3
+    }
     (job,) = jobset["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]
     assert (spec["completionMode"], spec["parallelism"], spec["completions"]) == ("Indexed", 4, 4)
@@ -159,7 +212,9 @@ def test_a_jobset_places_its_processes():
     assert container["resources"] == {"limits": {"google.com/tpu": 4}}
     environment = {item["name"]: item.get("value", "2") for item in container["env"]}
     # Pods of a JobSet are found as <jobset>-<job>-<replica>-<index>.<jobset>.
-    assert hosts.find_place("", None, None, environment) == hosts.Place("resnet-hosts-0-0.resnet:8476", 4, 2)
+    assert hosts.find_place("", None, None, environment) == hosts.Place(
+        "resnet-hosts-0-0.resnet:8476", 4, 2
+    )
     assert "${" not in done.stdout
 
 
@@ -167,13 +222,25 @@ def test_a_jobset_places_its_processes():
     "command, message",
     [
         (["launch/tpu_pod.sh", "--", "x"], "--name and --zone are missing"),
-        (["launch/tpu_pod.sh", "--nme=x"], "unknown option '--nme=x'; flags of the run come after --"),
-        (["launch/tpu_pod.sh", "--name=A b", "--zone=z", "--", "x"], "--name=A b: small letters, digits and hyphens"),
-        (["launch/tpu_pod.sh", "--name=a", "--zone=z"], "the run's flags are missing: -- --config=configs/PAPER.py"),
+        (
+            ["launch/tpu_pod.sh", "--nme=x"],
+            "unknown option '--nme=x'; flags of the run come after --",
+        ),
+        (
+            ["launch/tpu_pod.sh", "--name=A b", "--zone=z", "--", "x"],
+            "--name=A b: small letters, digits and hyphens",
+        ),
+        (
+            ["launch/tpu_pod.sh", "--name=a", "--zone=z"],
+            "the run's flags are missing: -- --config=configs/PAPER.py",
+        ),
         (["launch/gke.sh", "--name=run", "--", "x"], "--image=… is missing"),
         (["launch/gke.sh", *GKE], "the run's flags are missing: -- --config=configs/PAPER.py"),
         (["launch/gke.sh", *GKE, "--hosts=many", "--", "x"], "--hosts=many must be a number"),
-        (["launch/gke.sh", *GKE, "--claim=", "--", "x"], "--claim=: small letters, digits, hyphens"),
+        (
+            ["launch/gke.sh", *GKE, "--claim=", "--", "x"],
+            "--claim=: small letters, digits, hyphens",
+        ),
         (["launch/gke.sh", *GKE, "--image=a: {b}", "--", "x"], "--image=a: {b} is no image's name"),
         (["launch/gke.sh", *GKE, "--", "a\nb"], "a flag holds a line break"),
     ],
@@ -183,7 +250,7 @@ def test_mistakes_are_one_line(command, message):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
-# --- SLURM -----------------------------------------------------------------------------------------------------------
+# --- SLURM ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("signal: SLURM's time limit", "saved, requeued, gone on")
@@ -194,9 +261,24 @@ def test_a_slurm_job_saves_at_its_time_limit_and_goes_on(slurm, tmp_path):
     environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     output, workdir = tmp_path / "job.txt", tmp_path / "run"
-    options = ["--parsable", "--nodes=1", "--ntasks-per-node=2", "--time=1", "--signal=USR1@30", f"--output={output}"]
-    flags = ["--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(8,)"]
-    flags += ["--config.total_steps=1000000", "--config.log_every_steps=5", "--config.eval.every_epochs=1000"]
+    options = [
+        "--parsable",
+        "--nodes=1",
+        "--ntasks-per-node=2",
+        "--time=1",
+        "--signal=USR1@30",
+        f"--output={output}",
+    ]
+    flags = [
+        "--config=configs/resnet.py",
+        "--config.model.blocks=(1,)",
+        "--config.model.widths=(8,)",
+    ]
+    flags += [
+        "--config.total_steps=1000000",
+        "--config.log_every_steps=5",
+        "--config.eval.every_epochs=1000",
+    ]
     flags += ["--config.checkpoint.every_steps=1000000", f"--workdir={workdir}"]
     begun = launch("sbatch", *options, "launch/slurm.sbatch", *flags, **environment)
     assert begun.returncode == 0, begun.stderr
@@ -219,7 +301,9 @@ def test_a_slurm_job_saves_at_its_time_limit_and_goes_on(slurm, tmp_path):
     launch("scancel", job, **environment)
     wait_for("(CANCELLED AT .*)")
     deadline = time.monotonic() + 60
-    while (left := launch("squeue", "--noheader", **environment).stdout.strip()) and time.monotonic() < deadline:
+    while (
+        left := launch("squeue", "--noheader", **environment).stdout.strip()
+    ) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == ""  # what is cancelled does not come back
     shown = launch("scontrol", "--json", "show", "job", job, **environment)

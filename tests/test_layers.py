@@ -24,7 +24,9 @@ def nhwc(x):
 
 
 def paper_response_norm(a, n, k, alpha, beta):
-    """AlexNet §3.3: b_i = a_i / (k + alpha · sum of a_j² over j from max(0, i - n/2) to min(N - 1, i + n/2)) ^ beta."""
+    """AlexNet §3.3: b_i = a_i / (k + alpha · sum of a_j² over j from max(0, i - n/2) to min(N - 1,
+    i + n/2)) ^ beta.
+    """
     b = np.empty_like(a)
     channels = a.shape[-1]
     for i in range(channels):
@@ -35,7 +37,9 @@ def paper_response_norm(a, n, k, alpha, beta):
     return b
 
 
-@pytest.mark.parametrize("n, k, alpha, beta", [(5, 2.0, 1e-4, 0.75), (5, 1.0, 0.1, 0.75), (3, 2.0, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "n, k, alpha, beta", [(5, 2.0, 1e-4, 0.75), (5, 1.0, 0.1, 0.75), (3, 2.0, 0.5, 0.5)]
+)
 def test_response_normalisation_is_the_papers_formula(n, k, alpha, beta):
     a = 10 * random(2, 3, 4, 7)
     got = layers.local_response_norm(a, n=n, k=k, alpha=alpha, beta=beta)
@@ -44,7 +48,9 @@ def test_response_normalisation_is_the_papers_formula(n, k, alpha, beta):
 
 def test_response_normalisation_of_fewer_channels_than_neighbours():
     a = random(1, 2, 2, 2)
-    np.testing.assert_allclose(layers.local_response_norm(a), paper_response_norm(a, 5, 2.0, 1e-4, 0.75), rtol=1e-5)
+    np.testing.assert_allclose(
+        layers.local_response_norm(a), paper_response_norm(a, 5, 2.0, 1e-4, 0.75), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("n", [3, 5])
@@ -64,7 +70,9 @@ def test_response_normalisation_sums_in_float32_and_keeps_the_type():
     np.testing.assert_allclose(got.astype(jnp.float32), layers.local_response_norm(a), rtol=0.02)
 
 
-@pytest.mark.parametrize("window, stride, padding", [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (3, 1, 1), (2, 3, 1)])
+@pytest.mark.parametrize(
+    "window, stride, padding", [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (3, 1, 1), (2, 3, 1)]
+)
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
     torch = pytest.importorskip("torch")
@@ -77,7 +85,8 @@ def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
 
 def test_the_papers_maps_need_ceil_mode():
     side = {
-        mode: pooling.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1] for mode in (True, False)
+        mode: pooling.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1]
+        for mode in (True, False)
     }
     assert side == {True: 56, False: 55}  # GoogLeNet, Table 1
 
@@ -87,7 +96,9 @@ def test_pooling_into_bins_is_torchs_adaptive_pooling(m, h, w):
     torch = pytest.importorskip("torch")
     x = random(2, h, w, 3)
     mean, largest = torch.nn.AdaptiveAvgPool2d(m), torch.nn.AdaptiveMaxPool2d(m)
-    np.testing.assert_allclose(pooling.pool_into_bins(x, m, jnp.mean), nhwc(mean(nchw(x))), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        pooling.pool_into_bins(x, m, jnp.mean), nhwc(mean(nchw(x))), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_array_equal(pooling.pool_into_bins(x, m, jnp.max), nhwc(largest(nchw(x))))
 
 
@@ -121,7 +132,9 @@ def test_column_convolution_is_torchs_grouped_convolution(columns, stride, paddi
     kernel, bias = (np.array(params["params"][name]) for name in ("kernel", "bias"))
     assert kernel.shape == (5, 5, 6 // columns, 12)
     weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-    theirs = torch.nn.functional.conv2d(nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=columns)
+    theirs = torch.nn.functional.conv2d(
+        nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=columns
+    )
     np.testing.assert_allclose(layer.apply(params, x), nhwc(theirs), rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""LeNet-5 against the text of the paper: parameters and connections of every layer, Table I, subsampling, squashing."""
+"""LeNet-5 against the text of the paper: parameters and connections of every layer, Table I,
+subsampling, squashing.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +40,9 @@ def test_layers_have_the_parameters_the_paper_prints():
 
 
 def test_c3_reads_the_maps_that_table_i_marks():
-    marked = np.array([[cell == "X" for cell in line.split()] for line in TABLE_I.strip().splitlines()])
+    marked = np.array(
+        [[cell == "X" for cell in line.split()] for line in TABLE_I.strip().splitlines()]
+    )
     assert marked.sum() == 60
     layer = lenet.TableConv(lenet.CONNECTIONS, lenet.uniform_by_fan_in)
     only = np.eye(6, dtype=np.float32)[:, None, None]  # image k shows something on map k alone
@@ -52,7 +56,10 @@ def test_c3_reads_the_maps_that_table_i_marks():
 def test_subsampling_sums_scales_and_shifts_each_map():
     layer = lenet.Subsampling()
     maps = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
-    coefficient, bias = np.array([0.5, -1.0, 2.0], np.float32), np.array([0.0, 1.0, -3.0], np.float32)
+    coefficient, bias = (
+        np.array([0.5, -1.0, 2.0], np.float32),
+        np.array([0.0, 1.0, -3.0], np.float32),
+    )
     got = jax.jit(layer.apply)({"params": {"coefficient": coefficient, "bias": bias}}, maps)
     sums = maps.reshape(2, 2, 2, 3, 2, 3).sum((2, 4))
     np.testing.assert_allclose(got, sums * coefficient + bias, rtol=1e-5, atol=1e-5)
@@ -73,7 +80,9 @@ def test_the_original_squashes_up_to_f6_and_is_linear_after():
 
 def test_weights_start_within_two_point_four_over_fan_in():
     image = np.zeros((1, 32, 32, 1), np.float32)
-    params = jax.jit(lenet.Model(connections="full").init)(jax.random.key(0, impl="rbg"), image)["params"]
+    params = jax.jit(lenet.Model(connections="full").init)(jax.random.key(0, impl="rbg"), image)[
+        "params"
+    ]
     for name, inputs in {"C1": 25, "C3": 150, "C5": 400, "F6": 120, "output": 84}.items():
         largest = jnp.abs(params[name]["kernel"]).max()
         assert 0.8 * 2.4 / inputs < largest <= 2.4 / inputs, name
@@ -98,13 +107,21 @@ def test_width_keeps_every_map_connected(width, maps):
     assert params["C1"]["kernel"].shape[-1] == maps[0] and len(read) == maps[1]
     assert min(read) >= 1
     if width > 1:
-        assert sum(read) == 4 * 60  # every connection of Table I, between twice as many maps on either side
+        assert (
+            sum(read) == 4 * 60
+        )  # every connection of Table I, between twice as many maps on either side
 
 
 def test_what_is_unknown_or_too_small_is_refused():
-    with pytest.raises(ValueError, match=r"unknown model\.variant 'lenet1'; there are: original, relu"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.variant 'lenet1'; there are: original, relu"
+    ):
         lenet.Model("lenet1")
-    with pytest.raises(ValueError, match=r"unknown model\.pooling 'average'; there are: subsample, max"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.pooling 'average'; there are: subsample, max"
+    ):
         lenet.Model(pooling="average")
-    with pytest.raises(ValueError, match=r"S4 has no pixels left; the smallest square image .* is 16×16"):
+    with pytest.raises(
+        ValueError, match=r"S4 has no pixels left; the smallest square image .* is 16×16"
+    ):
         jax.eval_shape(lenet.Model().init, jax.random.key(0), jnp.zeros((1, 15, 15, 1)))

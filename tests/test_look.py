@@ -1,4 +1,6 @@
-"""What a recipe's network sees: the picture of its first step, and statistics computed ahead of time."""
+"""What a recipe's network sees: the picture of its first step, and statistics computed ahead of
+time.
+"""
 
 import pathlib
 
@@ -62,20 +64,27 @@ def test_the_first_step_is_drawn(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.endswith(f"32 images of digits[train] at 32×32×3 are in {tmp_path}/new/sheet.png\n")
     mesh = meshes.make_mesh(1)
-    pipeline = inputs.open_pipeline(open_split("digits", "train", config.data.data_dir), config, "train_host", mesh)
+    pipeline = inputs.open_pipeline(
+        open_split("digits", "train", config.data.data_dir), config, "train_host", mesh
+    )
     batch = next(pipeline.train_batches(32, seed=config.seed, steps=range(1)))
     sheet = picture(tmp_path / "new" / "sheet.png")
     assert sheet.shape == (4 * (128 + 22) + 6, 8 * (128 + 6) + 6, 3)
     for i in range(32):
         top, left = 6 + i // 8 * 150, 6 + i % 8 * 134
-        np.testing.assert_array_equal(sheet[top : top + 128 : 4, left : left + 128 : 4], batch["image"][i])
+        np.testing.assert_array_equal(
+            sheet[top : top + 128 : 4, left : left + 128 : 4], batch["image"][i]
+        )
 
 
 def test_whitened_images_are_drawn(tmp_path):
     config = resnet.get_config()
     config.data.data_dir = str(tmp_path)
     config.data.train_host = config.data.eval_host = "decode|resize(16)"
-    config.data.train_device, config.data.eval_device = "gcn(55.0)|zca|pad_crop(2)|flip", "gcn(55.0)|zca"
+    config.data.train_device, config.data.eval_device = (
+        "gcn(55.0)|zca|pad_crop(2)|flip",
+        "gcn(55.0)|zca",
+    )
     preview.draw_first_step(config, tmp_path / "sheet.png")
     sheet = picture(tmp_path / "sheet.png")
     assert 60 < sheet[6:118, 6:118].mean() < 200 and sheet[6:118, 6:118].std() > 20
@@ -92,14 +101,26 @@ def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, ca
     config.data.train_host = config.data.eval_host = "decode|resize(6)"
     config.data.train_device = config.data.eval_device = "gcn|zca"
     preview.compute_statistics(config)
-    lines = dict(line.split("  ", 1) for line in map(str.strip, capsys.readouterr().out.splitlines()) if "  " in line)
-    assert lines.keys() == {"mean", "deviation", "colour eigenvalues", "whitening eigenvalues", "kept in"}
+    lines = dict(
+        line.split("  ", 1)
+        for line in map(str.strip, capsys.readouterr().out.splitlines())
+        if "  " in line
+    )
+    assert lines.keys() == {
+        "mean",
+        "deviation",
+        "colour eigenvalues",
+        "whitening eigenvalues",
+        "kept in",
+    }
     kept = pathlib.Path(lines["kept in"].strip())
     assert kept.is_file() and kept.parent == tmp_path / "digits/plain/1.0.0/.statistics"
     monkeypatch.setattr(inputs.Pipeline, "images", None)  # nothing goes through the images again
     split = open_split("digits", "train", str(tmp_path))
     figures = inputs.open_statistics(split, config, meshes.make_mesh(1))
-    assert figures is not None and figures.whitening is not None and figures.fingerprint == kept.stem
+    assert (
+        figures is not None and figures.whitening is not None and figures.fingerprint == kept.stem
+    )
     config.data.train_device = config.data.eval_device = "scale(2)"
     preview.compute_statistics(config)
     assert "no operation" in capsys.readouterr().out

@@ -12,14 +12,42 @@ from cnn_papers.errors import UserError
 
 ROWS = [
     {"step": 10, "train/top1_error": 60.0, "train/loss": 1.5},
-    {"step": 10, "val/top1_error": 50.0, "val/loss": 1.4, "analysis/dead_units": 0.1, "analysis/input/median": 2.0},
+    {
+        "step": 10,
+        "val/top1_error": 50.0,
+        "val/loss": 1.4,
+        "analysis/dead_units": 0.1,
+        "analysis/input/median": 2.0,
+    },
     {"step": 20, "train/top1_error": 25.0, "train/loss": 0.7},
-    {"step": 20, "val/top1_error": 20.0, "val/loss": 0.6, "analysis/dead_units": 0.3, "analysis/input/median": -1.0},
+    {
+        "step": 20,
+        "val/top1_error": 20.0,
+        "val/loss": 0.6,
+        "analysis/dead_units": 0.3,
+        "analysis/input/median": -1.0,
+    },
     {"step": 30, "train/top1_error": 10.0, "train/loss": 0.4},
-    {"step": 30, "val/top1_error": 30.0, "val/loss": 0.8, "analysis/dead_units": 0.2, "analysis/input/median": 0.5},
+    {
+        "step": 30,
+        "val/top1_error": 30.0,
+        "val/loss": 0.8,
+        "analysis/dead_units": 0.2,
+        "analysis/input/median": 0.5,
+    },
     {"step": 20, "test/protocol": "single_view", "test/top1_error": 20.0, "test/top5_error": 2.0},
-    {"step": 20, "test/protocol": "ten_crop(67, 72)", "test/top1_error": 18.5, "test/top5_error": 1.5},
-    {"step": 20, "test/protocol": "ten_crop(67, 72)", "test/top1_error": 9.0, "test/ensemble": ["a", "b"]},
+    {
+        "step": 20,
+        "test/protocol": "ten_crop(67, 72)",
+        "test/top1_error": 18.5,
+        "test/top5_error": 1.5,
+    },
+    {
+        "step": 20,
+        "test/protocol": "ten_crop(67, 72)",
+        "test/top1_error": 9.0,
+        "test/ensemble": ["a", "b"],
+    },
 ]
 CONFIG = {"batch_size": 64, "model": {"num_classes": 10}}
 
@@ -55,7 +83,8 @@ def test_a_figure_of_a_run(metric, value):
 
 def test_the_drift_of_numbered_parts_is_the_mean_of_theirs():
     rows = [
-        {"analysis/input/median/0": 1.0, "analysis/input/median/1": x, "analysis/input/median": 9.0} for x in (2, 7)
+        {"analysis/input/median/0": 1.0, "analysis/input/median/1": x, "analysis/input/median": 9.0}
+        for x in (2, 7)
     ]
     assert read("drift('input/median')", rows) == Reading(2.5)
 
@@ -67,9 +96,16 @@ def test_what_is_not_finite_at_the_end_is_not_read_from_before():
         {"step": 40, "train/loss": 0.1},
         {"step": 40, "val/top1_error": 90.0, "analysis/dead_units": 0.2},
     ]
-    for metric in ("last('val/loss')", "mean_last('train/top1_error', 2)", "analysis('input/median')"):
+    for metric in (
+        "last('val/loss')",
+        "mean_last('train/top1_error', 2)",
+        "analysis('input/median')",
+    ):
         assert math.isnan(read(metric, rows).value)
-    assert read("best('val/loss')", rows).value == 0.6 and read("last('val/top1_error')", rows).value == 90.0
+    assert (
+        read("best('val/loss')", rows).value == 0.6
+        and read("last('val/top1_error')", rows).value == 90.0
+    )
 
 
 def test_a_level_that_is_never_reached_is_censored_at_the_whole_run():
@@ -107,24 +143,36 @@ def test_what_a_run_that_diverged_does_not_have_is_not_a_number(metric):
 
 def test_a_run_that_diverged_reaches_what_it_reached_before():
     assert read("images_to('train/top1_error', 25.0)", ROWS[:3], "diverged") == Reading(1280.0)
-    assert read("images_to('train/top1_error', 20.0)", ROWS[:3], "diverged") == Reading(1280.0, censored=True)
-    assert read("images_to('train/top1_error', 20.0)", [], "diverged") == Reading(0.0, censored=True)
+    assert read("images_to('train/top1_error', 20.0)", ROWS[:3], "diverged") == Reading(
+        1280.0, censored=True
+    )
+    assert read("images_to('train/top1_error', 20.0)", [], "diverged") == Reading(
+        0.0, censored=True
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5, 1000])
 def test_guessing_depends_on_the_classes(classes):
     run = Finished({"model": {"num_classes": classes}}, [], "diverged")
     assert metrics.last(run, "val/top1_error").value == pytest.approx(100 * (classes - 1) / classes)
-    assert metrics.last(run, "val/top5_error").value == pytest.approx(max(0.0, 100 * (classes - 5) / classes))
+    assert metrics.last(run, "val/top5_error").value == pytest.approx(
+        max(0.0, 100 * (classes - 5) / classes)
+    )
 
 
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("last('val/top1')", r"needs 1 values of 'val/top1', the run has 0; it has: \['analysis/dead_units'"),
+        (
+            "last('val/top1')",
+            r"needs 1 values of 'val/top1', the run has 0; it has: \['analysis/dead_units'",
+        ),
         ("mean_last('val/top1_error', 4)", "needs 4 values of 'val/top1_error', the run has 3"),
         ("mean_last('val/top1_error', 0)", "needs 0 values of 'val/top1_error'"),
-        ("images_to('train/top2_error', 25.0)", "needs 1 values of 'train/top2_error', the run has 0"),
+        (
+            "images_to('train/top2_error', 25.0)",
+            "needs 1 values of 'train/top2_error', the run has 0",
+        ),
         ("analysis('live_units')", "needs 1 values of 'analysis/live_units'"),
         (
             "tested('crops_144', 'top1_error')",
@@ -150,7 +198,9 @@ def test_a_protocol_that_was_tested_twice_is_named_by_its_whole_text_or_place():
     assert read("tested('vgg_dense((48, 64))', 'top1_error')", rows).value == 2.0
     assert read("tested(1, 'top1_error')", rows).value == 2.0
     assert read("tested_change(0, 1, 'top1_error')", rows).value == -1.0
-    with pytest.raises(UserError, match=r"finds 2 tests; there are: vgg_dense\(64\), vgg_dense\(\(48, 64\)\)"):
+    with pytest.raises(
+        UserError, match=r"finds 2 tests; there are: vgg_dense\(64\), vgg_dense\(\(48, 64\)\)"
+    ):
         read("tested('vgg_dense', 'top1_error')", rows)
 
 

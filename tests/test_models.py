@@ -1,4 +1,6 @@
-"""Every network of the zoo: exact figures of every variant, and what one small instance of each file must do."""
+"""Every network of the zoo: exact figures of every variant, and what one small instance of each
+file must do.
+"""
 
 import functools
 import importlib
@@ -106,7 +108,9 @@ def test_an_unknown_variant_gets_the_list(name):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_an_unknown_field_gets_the_list(name):
-    with pytest.raises(ValueError, match=r"unknown model field 'colour'; there are: variant, .*num_classes.*width"):
+    with pytest.raises(
+        ValueError, match=r"unknown model field 'colour'; there are: variant, .*num_classes.*width"
+    ):
         module(name).Model(colour=1)
 
 
@@ -147,7 +151,10 @@ def net(request) -> Net:
                 mutable=["batch_stats"],
             )
             heads = [logits, *(end for name, end in ends.items() if name.startswith("aux_"))]
-            return -sum(jax.nn.log_softmax(head)[:, :3].trace() for head in heads), (changed, logits)
+            return -sum(jax.nn.log_softmax(head)[:, :3].trace() for head in heads), (
+                changed,
+                logits,
+            )
 
         gradients, (changed, logits) = jax.grad(loss, has_aux=True)(variables["params"])
         return gradients, changed, logits
@@ -156,7 +163,9 @@ def net(request) -> Net:
 
 
 def has_dropout(model: Any) -> bool:
-    return any("dropout" in field and getattr(model, field) > 0 for field in model.__dataclass_fields__)
+    return any(
+        "dropout" in field and getattr(model, field) > 0 for field in model.__dataclass_fields__
+    )
 
 
 def test_logits_are_float32_for_every_image_and_class(net):
@@ -168,7 +177,11 @@ def test_logits_are_float32_for_every_image_and_class(net):
 
 def test_a_gradient_reaches_every_parameter(net):
     gradients, _, _ = net.train(net.variables, net.image, 0)
-    unreached = [jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(gradients) if not g.any()]
+    unreached = [
+        jax.tree_util.keystr(path)
+        for path, g in jax.tree.leaves_with_path(gradients)
+        if not g.any()
+    ]
     assert unreached == []
 
 
@@ -176,9 +189,13 @@ def test_batch_statistics_move_in_training_alone(net):
     _, changed, _ = net.train(net.variables, net.image, 0)
     before = net.variables.get("batch_stats", {})
     assert jax.tree.structure(changed.get("batch_stats", {})) == jax.tree.structure(before)
-    still = jax.tree.map(lambda old, new: bool((old == new).all()), before, changed.get("batch_stats", {}))
+    still = jax.tree.map(
+        lambda old, new: bool((old == new).all()), before, changed.get("batch_stats", {})
+    )
     assert not any(jax.tree.leaves(still)), still
-    _, state = jax.eval_shape(lambda v, x: net.model.apply(v, x, mutable=True), net.variables, net.image)
+    _, state = jax.eval_shape(
+        lambda v, x: net.model.apply(v, x, mutable=True), net.variables, net.image
+    )
     assert set(state) == set(net.variables)  # evaluation adds no collection
 
 
@@ -202,7 +219,9 @@ def test_dropout_differs_by_key_and_is_off_in_evaluation(net):
 def test_an_image_gives_the_same_logits_in_any_batch(net):
     together, _ = net.evaluate(net.variables, net.image)
     alone, _ = net.evaluate(net.variables, net.image[:1])
-    np.testing.assert_allclose(alone, together[:1], rtol=1e-4, atol=1e-5 * float(jnp.abs(together).max()))
+    np.testing.assert_allclose(
+        alone, together[:1], rtol=1e-4, atol=1e-5 * float(jnp.abs(together).max())
+    )
 
 
 def test_bfloat16_stays_near_float32(net):
@@ -219,14 +238,14 @@ def test_an_image_too_small_names_the_layer_and_the_smallest_that_works(net):
 
     def initialise(side, **options):
         initialise = functools.partial(net.model.init_with_output, **options)
-        return jax.eval_shape(initialise, rngs, jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32))
+        return jax.eval_shape(
+            initialise, rngs, jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+        )
 
     try:
         initialise(1)
     except ValueError as error:
-        message = (
-            r"^an image of 1×1 is too small: (.*) has no pixels left; the smallest square image .* takes is (.*)×\2$"
-        )
+        message = r"^an image of 1×1 is too small: (.*) has no pixels left; the smallest square image .* takes is (.*)×\2$"
         layer, smallest = re.findall(message, str(error))[0]
         (_, ends), _ = initialise(int(smallest))
         assert all(0 not in end.shape for end in ends.values())

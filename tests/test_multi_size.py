@@ -1,4 +1,6 @@
-"""Training at sizes that change with the epoch (SPP-net §2.3): a program each, shared weights, checked first."""
+"""Training at sizes that change with the epoch (SPP-net §2.3): a program each, shared weights,
+checked first.
+"""
 
 import json
 
@@ -52,10 +54,16 @@ def test_sizes_take_turns_over_shared_weights_in_one_program_each(tmp_path, caps
             "subtract_mean_image",
             "train_device: 'subtract_mean_image' fails on images of 32×",
         ),
-        ("resize_by_epoch(40, 6)", "", r"cannot take those of \(6, 6, 3\) \(config.data.train_host\)"),
+        (
+            "resize_by_epoch(40, 6)",
+            "",
+            r"cannot take those of \(6, 6, 3\) \(config.data.train_host\)",
+        ),
     ],
 )
-def test_what_cannot_be_done_at_a_later_size_is_refused_before_the_first_step(tmp_path, host, device, message):
+def test_what_cannot_be_done_at_a_later_size_is_refused_before_the_first_step(
+    tmp_path, host, device, message
+):
     small = config(tmp_path)
     small.data.train_host = f"decode|{host}"
     small.data.train_device = small.data.eval_device = device

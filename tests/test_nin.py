@@ -10,11 +10,15 @@ from cnn_papers.models import nin
 
 
 def build(variant="cifar10", **fields):
-    """A small network as a compiled function of (variables, image), random variables and two images for it."""
+    """A small network as a compiled function of (variables, image), random variables and two images
+    for it.
+    """
     model = nin.Model(variant, width=0.125, **fields)
     random = np.random.default_rng(0)
     shapes = counting.abstract_variables(model, (16, 16, 3))
-    variables = jax.tree.map(lambda leaf: random.normal(scale=0.1, size=leaf.shape).astype(np.float32), shapes)
+    variables = jax.tree.map(
+        lambda leaf: random.normal(scale=0.1, size=leaf.shape).astype(np.float32), shapes
+    )
     apply = jax.jit(model.apply, static_argnames="train")
     return apply, variables, random.normal(size=(2, 16, 16, 3)).astype(np.float32)
 
@@ -38,7 +42,11 @@ def build(variant="cifar10", **fields):
 def test_layers_are_those_of_the_published_files(variant, kernels):
     params = counting.abstract_variables(nin.Model(variant), nin.FACTS[variant].input)["params"]
     blocks = len(params) // 3
-    names = [name for i in range(1, blocks + 1) for name in (f"conv{i}", f"cccp{2 * i - 1}", f"cccp{2 * i}")]
+    names = [
+        name
+        for i in range(1, blocks + 1)
+        for name in (f"conv{i}", f"cccp{2 * i - 1}", f"cccp{2 * i}")
+    ]
     shapes = [params[name]["kernel"].shape for name in names]
     got = [f"{i}→{o}" if (h, w) == (1, 1) else f"{h}×{w}×{i}→{o}" for h, w, i, o in shapes]
     assert got == kernels.split()
@@ -78,7 +86,9 @@ def test_dropout_lies_between_the_mlpconv_layers():
     _, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(0)})
     assert ends["pool1"].any()
     for name in ("conv2", "conv3"):  # they see nothing but zeros
-        rectified = np.broadcast_to(np.maximum(variables["params"][name]["bias"], 0), ends[name].shape)
+        rectified = np.broadcast_to(
+            np.maximum(variables["params"][name]["bias"], 0), ends[name].shape
+        )
         np.testing.assert_allclose(ends[name], rectified, rtol=1e-6)
 
 
@@ -97,8 +107,17 @@ def test_the_imagenet_network_drops_before_its_last_convolution_only():
 
 def test_weights_start_with_the_published_deviations():
     image = jnp.zeros((1, 8, 8, 3))
-    params = jax.jit(nin.Model("cifar100", width=0.5).init)(jax.random.key(0, impl="rbg"), image)["params"]
-    stds = {"conv1": 0.001, "cccp1": 0.01, "cccp2": 0.01, "conv2": 0.05, "conv3": 0.05, "cccp6": 0.05}
+    params = jax.jit(nin.Model("cifar100", width=0.5).init)(jax.random.key(0, impl="rbg"), image)[
+        "params"
+    ]
+    stds = {
+        "conv1": 0.001,
+        "cccp1": 0.01,
+        "cccp2": 0.01,
+        "conv2": 0.05,
+        "conv3": 0.05,
+        "cccp6": 0.05,
+    }
     for name, std in stds.items():
         np.testing.assert_allclose(params[name]["kernel"].std(), std, rtol=0.1, err_msg=name)
         assert not params[name]["bias"].any()
@@ -106,7 +125,9 @@ def test_weights_start_with_the_published_deviations():
 
 @pytest.mark.parametrize("last_bias, all_learn", [(0.0, False), (2.0, True)])
 def test_biases_above_zero_in_the_last_layer_let_every_class_learn(last_bias, all_learn):
-    """A class whose map starts at zero everywhere gets no gradient, and features of one sign make such classes."""
+    """A class whose map starts at zero everywhere gets no gradient, and features of one sign make
+    such classes.
+    """
     model = nin.Model("mnist", width=0.25, weight_init="he", last_bias=last_bias)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(4, 28, 28, 1)), jnp.float32)
     params = jax.jit(model.init)(jax.random.key(0), image)["params"]
@@ -122,11 +143,19 @@ def test_biases_above_zero_in_the_last_layer_let_every_class_learn(last_bias, al
 
 
 def test_what_is_unknown_or_too_small_is_refused():
-    with pytest.raises(ValueError, match=r"unknown model\.head 'max'; there are: gap, fc, fc_dropout"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.head 'max'; there are: gap, fc, fc_dropout"
+    ):
         nin.Model(head="max")
-    with pytest.raises(ValueError, match=r"unknown model\.table 'imagenet'; there are: cifar10, .*, imagenet_caffe"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.table 'imagenet'; there are: cifar10, .*, imagenet_caffe"
+    ):
         nin.Model(table="imagenet")
-    with pytest.raises(ValueError, match=r"unknown model\.variant 'imagenet'; there are: cifar10, .*imagenet_caffe"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.variant 'imagenet'; there are: cifar10, .*imagenet_caffe"
+    ):
         nin.Model("imagenet")
-    with pytest.raises(ValueError, match=r"pool2 has no pixels left; the smallest square image .* is 4×4"):
+    with pytest.raises(
+        ValueError, match=r"pool2 has no pixels left; the smallest square image .* is 4×4"
+    ):
         jax.eval_shape(nin.Model().init, jax.random.key(0), jnp.zeros((1, 3, 3, 3)))

@@ -7,7 +7,8 @@ import pytest
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, functions, parse
 
-# The functions that the strings of this file name; `parse` looks into a module, and this one is at hand.
+# The functions that the strings of this file name; `parse` looks into a module, and this one is at
+# hand.
 
 
 def double(x):
@@ -111,13 +112,25 @@ def test_only_public_functions_of_the_module_itself_can_be_named(here):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("duble", "config.data.ops: there is no 'duble' (did you mean 'double'?); there are: add, decay, double,"),
+        (
+            "duble",
+            "config.data.ops: there is no 'duble' (did you mean 'double'?); there are: add, decay, double,",
+        ),
         ("xyzzy(3)", "config.data.ops: there is no 'xyzzy'; there are: add, decay, double, "),
-        ("add", "'add' does not fit add(amount: int, times: int = 1): missing a required argument: 'amount'"),
-        ("add(1, 2, 3)", "'add(1, 2, 3)' does not fit add(amount: int, times: int = 1): too many positional arguments"),
+        (
+            "add",
+            "'add' does not fit add(amount: int, times: int = 1): missing a required argument: 'amount'",
+        ),
+        (
+            "add(1, 2, 3)",
+            "'add(1, 2, 3)' does not fit add(amount: int, times: int = 1): too many positional arguments",
+        ),
         ("add(1, amount=2)", "multiple values for argument 'amount'"),
         ("add(1, sizes=2)", "got an unexpected keyword argument 'sizes'"),
-        ("draw(1, rng=2)", "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): 'rng' is the"),
+        (
+            "draw(1, rng=2)",
+            "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): 'rng' is the",
+        ),
     ],
 )
 def test_a_wrong_name_or_arguments_that_do_not_fit_are_said_in_one_line(here, text, message):
@@ -144,7 +157,11 @@ def test_arguments_of_another_type_than_annotated_are_refused(here, text, messag
 
 
 def test_whole_numbers_pass_as_floats_and_none_where_it_may_stand(here):
-    assert [op.args for op in read("draw(1)|draw(1.5, None)|draw(-1, 2)", here)] == [(1,), (1.5, None), (-1, 2)]
+    assert [op.args for op in read("draw(1)|draw(1.5, None)|draw(-1, 2)", here)] == [
+        (1,),
+        (1.5, None),
+        (-1, 2),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The optimiser: the papers' updates by hand and by torch, multipliers by path, and every schedule's values."""
+"""The optimiser: the papers' updates by hand and by torch, multipliers by path, and every
+schedule's values.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ from cnn_papers.training.optim import OptimizerSettings, make_optimizer, multipl
 from cnn_papers.training.schedules import Progress
 from cnn_papers.training.step import State, zero_totals
 
-PARAMS = {"conv1": {"kernel": np.float32([[1.0, -2.0], [0.5, 3.0]]), "bias": np.float32([0.25, -1.5])}}
+PARAMS = {
+    "conv1": {"kernel": np.float32([[1.0, -2.0], [0.5, 3.0]]), "bias": np.float32([0.25, -1.5])}
+}
 STEPS, DROP_AT = 12, 6
 
 
@@ -25,7 +29,10 @@ def _optimizer(params=None, **changes):
 
 def _gradients() -> list[dict]:
     draw = np.random.default_rng(0)
-    return [jax.tree.map(lambda w: draw.normal(size=w.shape).astype(np.float32), PARAMS) for _ in range(STEPS)]
+    return [
+        jax.tree.map(lambda w: draw.normal(size=w.shape).astype(np.float32), PARAMS)
+        for _ in range(STEPS)
+    ]
 
 
 def _run(optimizer, gradients) -> list[dict]:
@@ -51,7 +58,7 @@ def _rates(count: int = 100, **changes) -> np.ndarray:
     return np.array(rates)
 
 
-# --- the update ----------------------------------------------------------------------------------------------------
+# --- the update -----------------------------------------------------------------------------------
 
 
 def test_caffe_form_is_alexnets_update_by_hand():
@@ -73,7 +80,9 @@ def test_torch_form_is_torchs(nesterov):
     torch = pytest.importorskip("torch")
     gradients = _gradients()
     settings = {"lr": 0.05, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 1e-2}
-    ours = _run(_optimizer(momentum_form="torch", schedule=f"step({DROP_AT})", **settings), gradients)
+    ours = _run(
+        _optimizer(momentum_form="torch", schedule=f"step({DROP_AT})", **settings), gradients
+    )
     w = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in PARAMS["conv1"].items()}
     theirs = torch.optim.SGD(w.values(), **settings)
     for i, grads in enumerate(gradients):
@@ -83,19 +92,24 @@ def test_torch_form_is_torchs(nesterov):
             value.grad = torch.tensor(grads["conv1"][name])
         theirs.step()
         for name, value in w.items():
-            np.testing.assert_allclose(ours[i]["conv1"][name], value.detach().numpy(), rtol=2e-6, atol=1e-7)
+            np.testing.assert_allclose(
+                ours[i]["conv1"][name], value.detach().numpy(), rtol=2e-6, atol=1e-7
+            )
 
 
 def test_the_forms_part_when_the_rate_drops():
     runs = [
-        _run(_optimizer(momentum_form=form, schedule=f"step({DROP_AT})"), _gradients()) for form in ("caffe", "torch")
+        _run(_optimizer(momentum_form=form, schedule=f"step({DROP_AT})"), _gradients())
+        for form in ("caffe", "torch")
     ]
     apart = [
         max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *pair)))
         for pair in zip(*runs, strict=True)
     ]
     assert max(apart[:DROP_AT]) < 1e-5
-    assert min(apart[DROP_AT:]) > 0.05  # the old velocity goes on at the old rate in one, at the new in the other
+    assert (
+        min(apart[DROP_AT:]) > 0.05
+    )  # the old velocity goes on at the old rate in one, at the new in the other
 
 
 def test_rate_scales_with_the_batch():
@@ -110,10 +124,12 @@ def test_the_update_uses_the_rate_it_reports():
     for _ in range(5):
         rate = float(optimizer.learning_rate(state))
         updates, state = optimizer.update(PARAMS, state, PARAMS)
-        np.testing.assert_allclose(updates["conv1"]["bias"], -rate * PARAMS["conv1"]["bias"], rtol=1e-6)
+        np.testing.assert_allclose(
+            updates["conv1"]["bias"], -rate * PARAMS["conv1"]["bias"], rtol=1e-6
+        )
 
 
-# --- multipliers ---------------------------------------------------------------------------------------------------
+# --- multipliers ----------------------------------------------------------------------------------
 
 NET = {
     "conv1": {"kernel": np.ones(2, np.float32), "bias": np.ones(1, np.float32)},
@@ -122,7 +138,9 @@ NET = {
 
 
 def test_multipliers_hold_for_whole_paths_and_the_first_match_wins():
-    tree = multipliers(NET, (("fc8/bias", 20.0), ("fc8/.*", 10.0), (".*/bias", 2)), "optim.lr_mults")
+    tree = multipliers(
+        NET, (("fc8/bias", 20.0), ("fc8/.*", 10.0), (".*/bias", 2)), "optim.lr_mults"
+    )
     assert tree == {"conv1": {"kernel": 1.0, "bias": 2.0}, "fc8": {"kernel": 10.0, "bias": 20.0}}
 
 
@@ -136,7 +154,9 @@ def test_multipliers_scale_rate_and_decay_apart():
     )
     grads = jax.tree.map(lambda w: 3 * w, NET)
     updates, _ = optimizer.update(grads, optimizer.init(NET), NET)
-    first = jax.tree.map(lambda u: float(u[0]), updates)  # −rate · lr_mult · (g + decay · wd_mult · w), g = 3, w = 1
+    first = jax.tree.map(
+        lambda u: float(u[0]), updates
+    )  # −rate · lr_mult · (g + decay · wd_mult · w), g = 3, w = 1
     assert first == {
         "conv1": {"kernel": pytest.approx(-0.35), "bias": pytest.approx(-0.3)},
         "fc8": {"kernel": pytest.approx(-4.0), "bias": pytest.approx(-3.0)},
@@ -147,9 +167,15 @@ def test_multipliers_scale_rate_and_decay_apart():
 @pytest.mark.parametrize(
     "patterns, message",
     [
-        ((("fc9/.*", 2.0),), r"'fc9/\.\*' matches no parameter.*; they are named like conv1/bias, conv1/kernel, fc8/b"),
+        (
+            (("fc9/.*", 2.0),),
+            r"'fc9/\.\*' matches no parameter.*; they are named like conv1/bias, conv1/kernel, fc8/b",
+        ),
         ((("fc8", 2.0),), "'fc8' matches no parameter"),  # part of a path is not enough
-        ((("fc8/.*", 2.0), ("fc8/bias", 1.0)), "'fc8/bias' matches no parameter"),  # the first has them all
+        (
+            (("fc8/.*", 2.0), ("fc8/bias", 1.0)),
+            "'fc8/bias' matches no parameter",
+        ),  # the first has them all
         ((("fc8/(", 2.0),), r"'fc8/\(' is not a regular expression"),
         (("fc8/.*", 2.0), r"takes \(\(regex, factor\), …\)"),
         ((("fc8/.*", "2"),), r"takes \(\(regex, factor\), …\)"),
@@ -163,8 +189,14 @@ def test_multipliers_that_cannot_be_meant(key, patterns, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"momentum_form": "keras"}, "config.optim.momentum_form is 'caffe' or 'torch', not 'keras'"),
-        ({"schedule": "cosin"}, r"config.optim.schedule: there is no 'cosin' \(did you mean 'cosine'\?\)"),
+        (
+            {"momentum_form": "keras"},
+            "config.optim.momentum_form is 'caffe' or 'torch', not 'keras'",
+        ),
+        (
+            {"schedule": "cosin"},
+            r"config.optim.schedule: there is no 'cosin' \(did you mean 'cosine'\?\)",
+        ),
         ({"schedule": "poly('fast')"}, "does not fit poly"),
         ({"schedule": "exponential"}, "does not fit exponential"),
         ({"schedule": ""}, "names 0 schedules"),
@@ -176,7 +208,7 @@ def test_settings_that_do_not_exist(changes, message):
         _optimizer(**changes)
 
 
-# --- schedules: 100 steps, 10 an epoch, base rate 0.1 ----------------------------------------------------------------
+# --- schedules: 100 steps, 10 an epoch, base rate 0.1 ---------------------------------------------
 
 T = np.arange(100)
 
@@ -205,7 +237,9 @@ def test_schedule(schedule, factors):
 
 def test_schedules_stay_at_their_end_beyond_it():
     for schedule, last in (("poly", 0.0), ("cosine", 0.0), ("step_fractions(0.5)", 0.01)):
-        assert _rates(12, schedule=schedule, total_steps=10)[10:] == pytest.approx([last, last], abs=1e-9)
+        assert _rates(12, schedule=schedule, total_steps=10)[10:] == pytest.approx(
+            [last, last], abs=1e-9
+        )
 
 
 def test_warmup_is_linear_and_reaches_the_whole_rate_with_its_last_step():
@@ -223,7 +257,7 @@ def test_progress_is_traced_once_for_all_steps():
     assert Progress._fields == ("step", "steps_per_epoch", "total_steps")
 
 
-# --- plateau -------------------------------------------------------------------------------------------------------
+# --- plateau --------------------------------------------------------------------------------------
 
 
 def _observed(optimizer, state, errors) -> list[float]:
@@ -253,7 +287,9 @@ def test_plateaus_memory_survives_a_checkpoint(tmp_path):
     for error in (50.0, 51.0, 52.0):  # two of the three evaluations it waits for
         opt_state = optimizer.observe(opt_state, error)
     zero = jnp.int32(0)
-    state = State(zero, jax.tree.map(jnp.asarray, PARAMS), {}, opt_state, None, zero, zero, zero_totals())
+    state = State(
+        zero, jax.tree.map(jnp.asarray, PARAMS), {}, opt_state, None, zero, zero, zero_totals()
+    )
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state)
     checkpoints.finish()
@@ -263,7 +299,10 @@ def test_plateaus_memory_survives_a_checkpoint(tmp_path):
 
 
 def test_max_norms_hold_after_every_update():
-    params = {"h0": {"kernel": jnp.full((2, 3, 4), 0.5), "bias": jnp.ones(4)}, "y": {"kernel": jnp.full((4, 2), 0.1)}}
+    params = {
+        "h0": {"kernel": jnp.full((2, 3, 4), 0.5), "bias": jnp.ones(4)},
+        "y": {"kernel": jnp.full((4, 2), 0.1)},
+    }
     optimizer = _optimizer(params, max_norms=(("h0/kernel", 0.9),), lr=0.5)
     state = optimizer.init(params)
     grads = jax.tree.map(lambda w: -jnp.ones_like(w), params)

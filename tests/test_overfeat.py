@@ -1,4 +1,6 @@
-"""OverFeat slides: the six scales of the paper, offsets of the last pooling, and windows against the dense map."""
+"""OverFeat slides: the six scales of the paper, offsets of the last pooling, and windows against
+the dense map.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import pytest
 from cnn_papers import counting
 from cnn_papers.models import overfeat
 
-# The accurate network at the paper's six scales: image, map before and after the last pooling, map of scores.
+# The accurate network at the paper's six scales: image, map before and after the last pooling, map
+# of scores.
 SCALES = (
     ((245, 245), (17, 17), (5, 5), (3, 3)),
     ((281, 317), (20, 23), (6, 7), (6, 9)),
@@ -17,14 +20,20 @@ SCALES = (
     ((425, 497), (32, 38), (10, 12), (18, 24)),
     ((461, 569), (35, 44), (11, 14), (21, 30)),
 )
-# The accurate network without padding: on 209 pixels it has 6×6 cells before the last pooling, all of which fc7 reads.
-UNPADDED = {name: (*row[:3], 0) if "conv" in name else row for name, row in overfeat.TABLE["accurate"][0].items()}
+# The accurate network without padding: on 209 pixels it has 6×6 cells before the last pooling, all
+# of which fc7 reads.
+UNPADDED = {
+    name: (*row[:3], 0) if "conv" in name else row
+    for name, row in overfeat.TABLE["accurate"][0].items()
+}
 UNPADDED_SIZE, UNPADDED_STEP = 209, 12
 
 
 def shapes(model, variables, image_size):
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    ends = jax.eval_shape(lambda variables, image: model.apply(variables, image)[1], variables, image)
+    ends = jax.eval_shape(
+        lambda variables, image: model.apply(variables, image)[1], variables, image
+    )
     return {name: end.shape[1:-1] for name, end in ends.items()}
 
 
@@ -64,7 +73,9 @@ def test_fine_positions_at_any_size(variant, image, scores):
 
 
 def random_parameters(model, side, rng):
-    """He et al.'s normal, drawn by NumPy because compiling an initialisation takes longer than these tests."""
+    """He et al.'s normal, drawn by NumPy because compiling an initialisation takes longer than
+    these tests.
+    """
     params = counting.abstract_variables(model, (side, side, 3))["params"]
 
     def draw(shape):
@@ -78,17 +89,23 @@ def ends_of(model, variables, image):
 
 
 def integer_parameters(params, rng):
-    """About three weights of ±1 for each unit: float32 sums of integers are exact, whatever their order."""
+    """About three weights of ±1 for each unit: float32 sums of integers are exact, whatever their
+    order.
+    """
 
     def draw(shape):
         nonzero = rng.random(shape) < 3 / np.prod(shape[:-1])
         return jnp.asarray(np.where(nonzero, rng.choice([-1.0, 1.0, 1.0], shape), 0.0), jnp.float32)
 
-    return jax.tree.map(lambda leaf: draw(leaf.shape) if leaf.ndim == 4 else jnp.zeros(leaf.shape), params)
+    return jax.tree.map(
+        lambda leaf: draw(leaf.shape) if leaf.ndim == 4 else jnp.zeros(leaf.shape), params
+    )
 
 
 def test_unpadded_map_is_the_classifier_on_every_window(monkeypatch):
-    """Dense scores are bit for bit those of the classifier on crops, fine ones also at the offsets of the pooling."""
+    """Dense scores are bit for bit those of the classifier on crops, fine ones also at the offsets
+    of the pooling.
+    """
     monkeypatch.setitem(overfeat.TABLE, "unpadded", (UNPADDED, overfeat.TABLE["accurate"][1]))
     model = overfeat.OverFeat(net="unpadded", width=0.03, num_classes=7)
     rng = np.random.default_rng(0)
@@ -101,18 +118,24 @@ def test_unpadded_map_is_the_classifier_on_every_window(monkeypatch):
     assert fine.shape == (1, rows, columns, 7)
 
     corners = [(UNPADDED_STEP * y, UNPADDED_STEP * x) for y in range(rows) for x in range(columns)]
-    crops = jnp.concatenate([image[:, y : y + UNPADDED_SIZE, x : x + UNPADDED_SIZE] for y, x in corners])
+    crops = jnp.concatenate(
+        [image[:, y : y + UNPADDED_SIZE, x : x + UNPADDED_SIZE] for y, x in corners]
+    )
     windows = ends_of(model, variables, crops)["fc9"]
     assert len(np.unique(windows)) > 20  # it does tell windows apart
     np.testing.assert_array_equal(fine.reshape(-1, 7), windows.reshape(-1, 7))
 
     for dy, dx in ((0, 0), (1, 0), (2, 1)):
         shifted = image[:, UNPADDED_STEP * dy :, UNPADDED_STEP * dx :]
-        np.testing.assert_array_equal(fine[:, dy::3, dx::3], ends_of(model, variables, shifted)["fc9"])
+        np.testing.assert_array_equal(
+            fine[:, dy::3, dx::3], ends_of(model, variables, shifted)["fc9"]
+        )
 
 
 def test_padded_map_is_the_shifted_coarse_one_away_from_the_border():
-    """The paper's padding reaches four cells far: from the third position on, shifting the image changes nothing."""
+    """The paper's padding reaches four cells far: from the third position on, shifting the image
+    changes nothing.
+    """
     model = overfeat.Model("accurate", width=0.03, num_classes=5)
     rng = np.random.default_rng(0)
     variables = random_parameters(model, 221, rng)
@@ -133,7 +156,9 @@ def test_logits_are_the_mean_of_the_map_and_training_has_no_offsets():
     np.testing.assert_allclose(logits, ends["fc8"].mean((1, 2)), rtol=1e-5, atol=1e-6)
 
     rngs = {"dropout": jax.random.key(0)}
-    training = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, rngs=rngs)[1], variables, image)
+    training = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=True, rngs=rngs)[1], variables, image
+    )
     assert training["pool5"].shape[:3] == (2, 3, 3) and training["fc8"].shape == (2, 2, 2, 5)
 
 
@@ -142,7 +167,10 @@ def test_at_the_native_size_offsets_change_nothing():
     rng = np.random.default_rng(0)
     variables = random_parameters(model, 64, rng)
     image = jnp.asarray(rng.normal(size=(2, 64, 64, 3)), jnp.float32)
-    coarse, fine = ends_of(model, variables, image), ends_of(model.clone(fine=True), variables, image)
+    coarse, fine = (
+        ends_of(model, variables, image),
+        ends_of(model.clone(fine=True), variables, image),
+    )
     assert fine["fc9"].shape == (2, 1, 1, 5)
     np.testing.assert_allclose(fine["fc9"], coarse["fc9"], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(fine["pool6"][:, 0, 0], coarse["pool6"])
@@ -159,7 +187,9 @@ def test_too_small_images_are_refused(fine):
 
 
 def test_bad_fields_are_refused():
-    with pytest.raises(ValueError, match=r"unknown model\.variant 'slow'; there are: fast, accurate"):
+    with pytest.raises(
+        ValueError, match=r"unknown model\.variant 'slow'; there are: fast, accurate"
+    ):
         overfeat.Model("slow")
     with pytest.raises(ValueError, match=r"unknown model\.net 'slow'; there are: fast, accurate"):
         overfeat.Model("fast", net="slow")

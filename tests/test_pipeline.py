@@ -1,4 +1,6 @@
-"""Batches: pure functions of (seed, i) by either path and on any number of devices; every mistake named."""
+"""Batches: pure functions of (seed, i) by either path and on any number of devices; every mistake
+named.
+"""
 
 import itertools
 import logging
@@ -26,9 +28,13 @@ BROKEN = b"\xff\xd8\xff\xe0 no JPEG"
 
 
 def png(number, side=6):
-    """An image whose red says which it is; green and blue are row and column, so that crops show where they are."""
+    """An image whose red says which it is; green and blue are row and column, so that crops show
+    where they are.
+    """
     rows, columns = np.mgrid[:side, :side]
-    return cv2.imencode(".png", np.dstack([columns, rows, np.full_like(rows, number)]).astype(np.uint8))[1].tobytes()
+    return cv2.imencode(
+        ".png", np.dstack([columns, rows, np.full_like(rows, number)]).astype(np.uint8)
+    )[1].tobytes()
 
 
 def make_split(count=23, images=None, labels=None) -> Split:
@@ -41,7 +47,9 @@ def make_split(count=23, images=None, labels=None) -> Split:
     return Split("made[train]", examples, tuple("0123456789"), "/nowhere")
 
 
-def open_pipeline(split=None, ops="decode", *, devices=1, key="data.train_host", **options) -> Pipeline:
+def open_pipeline(
+    split=None, ops="decode", *, devices=1, key="data.train_host", **options
+) -> Pipeline:
     mesh = meshes.make_mesh(devices)
     shardings = {"sharding": meshes.data_sharding(mesh), "replicated": meshes.replicated(mesh)}
     return Pipeline(split or make_split(), ops, key=key, num_classes=10, **shardings, **options)
@@ -65,7 +73,7 @@ def numbers(batches):
     return [int(number) for batch in batches for number in batch["image"][:, 0, 0, 0]]
 
 
-# --- training ------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_uint8_images_and_int32_labels_that_belong_together():
@@ -102,7 +110,9 @@ def test_any_number_of_devices_has_the_same_global_batches(path):
 
 def test_a_batch_is_spread_over_the_devices():
     for resident in ("always", "never"):
-        (batch,) = open_pipeline(devices=8, resident=resident).train_batches(16, seed=0, steps=range(1))
+        (batch,) = open_pipeline(devices=8, resident=resident).train_batches(
+            16, seed=0, steps=range(1)
+        )
         for array in batch.values():
             assert [shard.data.shape[0] for shard in array.addressable_shards] == [2] * 8
 
@@ -110,12 +120,17 @@ def test_a_batch_is_spread_over_the_devices():
 def test_another_seed_gives_another_order_and_other_crops():
     first, second = (training(ops="decode|random_crop(4)", seed=seed) for seed in (0, 1))
     assert numbers(first) != numbers(second)
-    places = [np.concatenate([batch["image"][:, 0, 0, 1:] for batch in batches]) for batches in (first, second)]
+    places = [
+        np.concatenate([batch["image"][:, 0, 0, 1:] for batch in batches])
+        for batches in (first, second)
+    ]
     assert (places[0] != places[1]).any()
 
 
 def test_each_epoch_is_a_permutation_of_the_split_and_epochs_differ():
-    rows = numbers(training(batch_size=5, steps=range(23)))  # 5 epochs of 23 images: batches straddle them
+    rows = numbers(
+        training(batch_size=5, steps=range(23))
+    )  # 5 epochs of 23 images: batches straddle them
     epochs = [rows[i : i + 23] for i in range(0, 115, 23)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 5
@@ -134,8 +149,12 @@ def test_the_same_image_is_cropped_anew_in_every_epoch():
 
 
 def test_operations_of_one_image_draw_independently():
-    """Two crops in a row by one pixel each: their places add up to 1 half of the time, never if they draw alike."""
-    batches = training(make_split(50), "decode|random_crop(5)|random_crop(4)", batch_size=50, steps=range(4))
+    """Two crops in a row by one pixel each: their places add up to 1 half of the time, never if
+    they draw alike.
+    """
+    batches = training(
+        make_split(50), "decode|random_crop(5)|random_crop(4)", batch_size=50, steps=range(4)
+    )
     tops = np.concatenate([batch["image"][:, 0, 0, 1] for batch in batches])
     assert set(tops.tolist()) == {0, 1, 2}
     assert 70 < (tops == 1).sum() < 130  # 100 expected of 200, standard deviation 7
@@ -172,7 +191,7 @@ def test_a_batch_is_the_same_in_however_many_parts_it_is_read(monkeypatch, image
     assert_same(training(ops="decode|random_crop(4)", seed=5), whole)
 
 
-# --- sizes that change with the epoch ------------------------------------------------------------------------------
+# --- sizes that change with the epoch -------------------------------------------------------------
 
 BY_EPOCH = "decode|random_crop(5)|resize_by_epoch(5, 3, 4)"
 
@@ -183,7 +202,10 @@ def test_sizes_take_turns_by_the_epoch_in_which_a_batch_begins():
     batches = training(ops=BY_EPOCH, steps=range(13))  # of 8 images; an epoch has 23
     sides = [batch["image"].shape[1] for batch in batches]
     assert sides == [{0: 5, 1: 3, 2: 4}[8 * step // 23 % 3] for step in range(13)]
-    assert all(batch["image"].shape[1:3] == (side, side) for batch, side in zip(batches, sides, strict=True))
+    assert all(
+        batch["image"].shape[1:3] == (side, side)
+        for batch, side in zip(batches, sides, strict=True)
+    )
     assert sorted(numbers(batches)[:23]) == list(range(23))
 
 
@@ -196,7 +218,9 @@ def test_a_run_resumed_in_an_epoch_has_its_size():
 def test_sizes_that_change_are_not_resident():
     ops = "decode|resize_by_epoch(6, 4)"
     assert open_pipeline(ops=ops).resident is None
-    with pytest.raises(UserError, match="'resize_by_epoch' depends on the epoch; a resident split needs"):
+    with pytest.raises(
+        UserError, match="'resize_by_epoch' depends on the epoch; a resident split needs"
+    ):
         open_pipeline(ops=ops, resident="always")
 
 
@@ -209,24 +233,32 @@ def test_images_smaller_than_a_window_are_scaled_up_and_it_is_said_once(caplog):
     ]
 
 
-# --- evaluation ----------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resident", ["always", "never"])
-@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (7, 1), (23, 1), (64, 1), (8, 8), (12, 8), (3, 8)])
+@pytest.mark.parametrize(
+    ("batch_size", "devices"), [(1, 1), (7, 1), (23, 1), (64, 1), (8, 8), (12, 8), (3, 8)]
+)
 def test_evaluation_sees_every_example_once_in_order(resident, batch_size, devices):
     batches = jax.device_get(
-        list(open_pipeline(devices=devices, resident=resident, key="data.eval_host").eval_batches(batch_size))
+        list(
+            open_pipeline(devices=devices, resident=resident, key="data.eval_host").eval_batches(
+                batch_size
+            )
+        )
     )
     assert {batch["image"].shape for batch in batches} == {batches[0]["image"].shape}
     assert len(batches[0]["image"]) % devices == 0 and batches[0]["mask"].dtype == bool
     mask = np.concatenate([batch["mask"] for batch in batches])
-    assert [number for number, counts in zip(numbers(batches), mask, strict=True) if counts] == list(range(23))
+    assert [
+        number for number, counts in zip(numbers(batches), mask, strict=True) if counts
+    ] == list(range(23))
     labels = np.concatenate([batch["label"] for batch in batches])[mask]
     assert labels.tolist() == [i % 10 for i in range(23)]
 
 
-# --- what can be wrong ---------------------------------------------------------------------------------------------
+# --- what can be wrong ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("label", [-1, 10, 255])
@@ -239,25 +271,38 @@ def test_a_label_out_of_range_is_an_error_that_names_the_example(label):
         training(split, resident="never")
 
 
-@pytest.mark.fault("damage: images of the training set", "left out within `data.max_skips`, each named")
+@pytest.mark.fault(
+    "damage: images of the training set", "left out within `data.max_skips`, each named"
+)
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_undecodable_images_are_left_out_within_the_budget_and_named(resident, caplog):
     images = [png(i) for i in range(23)]
     images[0] = images[7] = images[22] = BROKEN
     with caplog.at_level(logging.WARNING, "cnn_papers"):
-        rows = numbers(training(make_split(images=images), resident=resident, max_skips=3, batch_size=23))
+        rows = numbers(
+            training(make_split(images=images), resident=resident, max_skips=3, batch_size=23)
+        )
     stand_ins = {0: 1, 7: 8, 22: 1}  # the next that decodes
-    assert [sorted(rows[i : i + 23]) for i in range(0, 115, 23)] == [sorted(stand_ins.get(i, i) for i in range(23))] * 5
+    assert [sorted(rows[i : i + 23]) for i in range(0, 115, 23)] == [
+        sorted(stand_ins.get(i, i) for i in range(23))
+    ] * 5
     said = sorted(record.getMessage() for record in caplog.records)
-    assert [line.split(":")[0] for line in said] == [f"left out image image_{i}" for i in (0, 22, 7)]
+    assert [line.split(":")[0] for line in said] == [
+        f"left out image image_{i}" for i in (0, 22, 7)
+    ]
     assert all("cannot be decoded" in line for line in said)
-    assert sorted(line[line.rindex("(") :] for line in said) == [f"({i} of at most 3)" for i in (1, 2, 3)]
+    assert sorted(line[line.rindex("(") :] for line in said) == [
+        f"({i} of at most 3)" for i in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_beyond_the_budget_an_undecodable_image_is_an_error(resident):
     images = [png(i) if i % 5 else BROKEN for i in range(23)]  # five of them
-    with pytest.raises(UserError, match=r"image image_\d+ of made\[train\] cannot be decoded: .*config.data.max_skips"):
+    with pytest.raises(
+        UserError,
+        match=r"image image_\d+ of made\[train\] cannot be decoded: .*config.data.max_skips",
+    ):
         training(make_split(images=images), resident=resident, max_skips=4)
     assert len(training(make_split(images=images), resident=resident, max_skips=5)) == 5
 
@@ -265,7 +310,9 @@ def test_beyond_the_budget_an_undecodable_image_is_an_error(resident):
 def test_evaluation_needs_every_image():
     images = [png(i) for i in range(22)] + [b""]
     pipe = open_pipeline(make_split(images=images), key="data.eval_host", resident="never")
-    with pytest.raises(UserError, match=r"image image_22 of .* cannot be decoded: .* evaluation needs every image"):
+    with pytest.raises(
+        UserError, match=r"image image_22 of .* cannot be decoded: .* evaluation needs every image"
+    ):
         list(pipe.eval_batches(8))
     with pytest.raises(UserError, match=r"image image_22 of .* cannot be decoded"):
         open_pipeline(make_split(images=images), key="data.eval_host")
@@ -273,7 +320,9 @@ def test_evaluation_needs_every_image():
 
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory) -> Callable[..., pathlib.Path]:
-    """Makes a copy of `digits` with the bytes of its test shard changed by a function; returns its data folder."""
+    """Makes a copy of `digits` with the bytes of its test shard changed by a function; returns its
+    data folder.
+    """
     original = tmp_path_factory.mktemp("whole")
     open_split("digits", "test", str(original))
 
@@ -291,7 +340,9 @@ def flipped(data: bytes, *places: int) -> bytes:
     return bytes(byte ^ (i in places) for i, byte in enumerate(data))
 
 
-@pytest.mark.fault("damage: records of the training set", "left out within `data.max_skips`, each named")
+@pytest.mark.fault(
+    "damage: records of the training set", "left out within `data.max_skips`, each named"
+)
 @pytest.mark.parametrize("ops", ["decode", "decode|random_crop(6)"])
 def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops, caplog):
     folder = damaged(lambda data: flipped(data, 20_000, 40_000))
@@ -303,10 +354,12 @@ def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops
     assert len(said) == len(caplog.records) == 2  # each once, though they came up in two epochs
     for line in said:
         assert re.match(
-            r"left out an example: cannot read example \d+ of digits\[test\]: .*array_record-0.* is damaged", line
+            r"left out an example: cannot read example \d+ of digits\[test\]: .*array_record-0.* is damaged",
+            line,
         )
     with pytest.raises(
-        UserError, match=r"cannot read example \d+ of digits\[test\]: .*data.max_skips lets training"
+        UserError,
+        match=r"cannot read example \d+ of digits\[test\]: .*data.max_skips lets training",
     ) as error:
         training(split, ops, batch_size=90, steps=range(8), max_skips=1)
     assert "\n" not in str(error.value)
@@ -317,18 +370,20 @@ def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops
 def test_evaluation_fails_on_a_damaged_record_and_names_file_and_index(damaged, resident):
     folder = damaged(lambda data: flipped(data, 20_000))
     split = open_split("digits", "test", str(folder))
-    message = (
-        rf"cannot read example \d+ of digits\[test\]: {folder}/.*/digits-test.array_record-00000-of-00001 is damaged"
-    )
+    message = rf"cannot read example \d+ of digits\[test\]: {folder}/.*/digits-test.array_record-00000-of-00001 is damaged"
     with pytest.raises(UserError, match=message):
         list(open_pipeline(split, resident=resident, key="data.eval_host").eval_batches(64))
 
 
-@pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: b""])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: b""]
+)
 def test_a_shard_that_is_cut_off_is_one_line(damaged, change):
     folder = damaged(change)
     with pytest.raises(UserError, match=r"/digits-test.array_record-00000-of-00001") as error:
-        training(open_split("digits", "test", str(folder)), max_skips=10, batch_size=90, steps=range(4))
+        training(
+            open_split("digits", "test", str(folder)), max_skips=10, batch_size=90, steps=range(4)
+        )
     assert "\n" not in str(error.value) and "damaged" in str(error.value)
 
 
@@ -344,7 +399,10 @@ def test_an_image_file_that_has_gone_is_left_out(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"left out an example: cannot read {tmp_path / gone}: No such file or directory (1 of at most 1)"
     ]
-    with pytest.raises(UserError, match=r"No such file or directory \(config.data.max_skips lets training leave some"):
+    with pytest.raises(
+        UserError,
+        match=r"No such file or directory \(config.data.max_skips lets training leave some",
+    ):
         training(split, batch_size=6, resident="never")
 
 
@@ -374,17 +432,33 @@ def test_images_of_different_shapes_are_an_error(monkeypatch, part, resident):
             {"resident": "always"},
             "config.data.train_host: 'random_crop' is random; a resident",
         ),
-        ("decode", {"resident": "yes"}, "config.data.resident is 'auto', 'always' or 'never', not 'yes'"),
+        (
+            "decode",
+            {"resident": "yes"},
+            "config.data.resident is 'auto', 'always' or 'never', not 'yes'",
+        ),
         ("center_crop(4)", {}, "config.data.train_host must begin with 'decode'"),
         ("center_crop(4)|decode", {}, "config.data.train_host must begin with 'decode'"),
         ("", {}, "config.data.train_host must begin with 'decode'"),
-        ("decode|centre_crop(4)", {}, r"there is no 'centre_crop' \(did you mean 'center_crop'\?\)"),
+        (
+            "decode|centre_crop(4)",
+            {},
+            r"there is no 'centre_crop' \(did you mean 'center_crop'\?\)",
+        ),
         ("decode|center_crop", {}, "does not fit center_crop"),
         ("decode(4)", {}, "an image decodes to 1 or 3 channels, not 4"),
-        ("decode|resize(0)", {}, r"config.data.train_host: 'resize' fails on image_0, \(6, 6, 3\): "),
+        (
+            "decode|resize(0)",
+            {},
+            r"config.data.train_host: 'resize' fails on image_0, \(6, 6, 3\): ",
+        ),
         ("decode|center_crop(-2)", {}, "config.data.train_host: 'center_crop' fails on image_0"),
         ("decode|random_crop(-2)", {}, "config.data.train_host: 'random_crop' fails on image_0"),
-        ("decode|resize_short_between(9, 4)", {}, "config.data.train_host: 'resize_short_between' fails on image_0"),
+        (
+            "decode|resize_short_between(9, 4)",
+            {},
+            "config.data.train_host: 'resize_short_between' fails on image_0",
+        ),
         ("decode|decode", {}, r"config.data.train_host: 'decode' fails on image_0, \(6, 6, 3\)"),
     ],
 )
@@ -396,12 +470,14 @@ def test_operations_that_cannot_work_are_refused_before_the_first_batch(ops, opt
 
 def test_an_error_while_streaming_comes_with_its_batch():
     labels = [0] * 22 + [99]
-    batches = open_pipeline(make_split(labels=labels), resident="never").train_batches(1, seed=0, steps=range(23))
+    batches = open_pipeline(make_split(labels=labels), resident="never").train_batches(
+        1, seed=0, steps=range(23)
+    )
     with pytest.raises(UserError, match="label 99 of image_22"):
         list(batches)
 
 
-# --- threads -------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 def test_a_generator_closed_early_stops_reading():
@@ -429,11 +505,15 @@ def test_several_pipelines_read_side_by_side():
     first = open_pipeline(ops="decode|random_crop(4)").train_batches(8, seed=0, steps=range(5))
     second = open_pipeline(ops="decode|random_crop(4)").train_batches(8, seed=1, steps=range(5))
     turns = list(zip(first, second, strict=True))
-    assert_same(jax.device_get([pair[0] for pair in turns]), training(ops="decode|random_crop(4)", seed=0))
-    assert_same(jax.device_get([pair[1] for pair in turns]), training(ops="decode|random_crop(4)", seed=1))
+    assert_same(
+        jax.device_get([pair[0] for pair in turns]), training(ops="decode|random_crop(4)", seed=0)
+    )
+    assert_same(
+        jax.device_get([pair[1] for pair in turns]), training(ops="decode|random_crop(4)", seed=1)
+    )
 
 
-# --- real data -----------------------------------------------------------------------------------------------------
+# --- real data ------------------------------------------------------------------------------------
 
 
 def test_cifar10_pixels_are_those_of_its_files(test_data, tmp_path):
@@ -445,7 +525,8 @@ def test_cifar10_pixels_are_those_of_its_files(test_data, tmp_path):
     for resident in ("always", "never"):
         batches = jax.device_get(list(open_pipeline(split, resident=resident).eval_batches(128)))
         images, labels, mask = (
-            np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "mask")
+            np.concatenate([batch[name] for batch in batches])
+            for name in ("image", "label", "mask")
         )
         np.testing.assert_array_equal(images[mask], theirs)
         assert labels[mask].tolist() == [example["label"] for example in split.examples[:]]

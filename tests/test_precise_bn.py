@@ -29,7 +29,9 @@ class TwoNorms(nn.Module):
     @nn.compact
     def __call__(self, image, *, train=False):
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="first")(image)
-        return nn.BatchNorm(use_running_average=not train, momentum=0.5, name="second")(jnp.tanh(x)).mean((1, 2)), {}
+        return nn.BatchNorm(use_running_average=not train, momentum=0.5, name="second")(
+            jnp.tanh(x)
+        ).mean((1, 2)), {}
 
 
 def variables_of(model):
@@ -46,19 +48,31 @@ def as_float(image, key):
 def test_statistics_are_means_over_the_batches(momentum, scale, count):
     model = OneNorm(momentum)
     variables = variables_of(model)
-    new = precise_bn.recompute(model, variables, lambda i, key: scale * as_float(i, key), iter(BATCHES[:count]), 3)
+    new = precise_bn.recompute(
+        model, variables, lambda i, key: scale * as_float(i, key), iter(BATCHES[:count]), 3
+    )
     images = [scale * batch["image"].astype(np.float64) for batch in BATCHES[:count]]
     found = new["batch_stats"]["BatchNorm_0"]
-    np.testing.assert_allclose(found["mean"], np.mean([image.mean((0, 1, 2)) for image in images], 0), rtol=1e-4)
-    np.testing.assert_allclose(found["var"], np.mean([image.var((0, 1, 2)) for image in images], 0), rtol=1e-3)
+    np.testing.assert_allclose(
+        found["mean"], np.mean([image.mean((0, 1, 2)) for image in images], 0), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        found["var"], np.mean([image.var((0, 1, 2)) for image in images], 0), rtol=1e-3
+    )
     assert jax.tree.all(jax.tree.map(np.array_equal, new["params"], variables["params"]))
 
 
 def test_the_moving_average_of_before_does_not_matter():
     model = OneNorm(0.9)
     variables = variables_of(model)
-    other = {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf + 5, variables["batch_stats"])}
-    found = [precise_bn.recompute(model, given, as_float, BATCHES, 0)["batch_stats"] for given in (variables, other)]
+    other = {
+        **variables,
+        "batch_stats": jax.tree.map(lambda leaf: leaf + 5, variables["batch_stats"]),
+    }
+    found = [
+        precise_bn.recompute(model, given, as_float, BATCHES, 0)["batch_stats"]
+        for given in (variables, other)
+    ]
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
@@ -67,9 +81,15 @@ def test_every_layer_has_its_own_speed_and_sees_normalised_batches():
     new = precise_bn.recompute(model, variables_of(model), as_float, BATCHES, 0)["batch_stats"]
     images = [batch["image"].astype(np.float64) for batch in BATCHES]
     inner = [np.tanh((i - i.mean((0, 1, 2))) / np.sqrt(i.var((0, 1, 2)) + 1e-5)) for i in images]
-    np.testing.assert_allclose(new["first"]["mean"], np.mean([i.mean((0, 1, 2)) for i in images], 0), rtol=1e-5)
-    np.testing.assert_allclose(new["second"]["mean"], np.mean([x.mean((0, 1, 2)) for x in inner], 0), atol=1e-6)
-    np.testing.assert_allclose(new["second"]["var"], np.mean([x.var((0, 1, 2)) for x in inner], 0), rtol=1e-4)
+    np.testing.assert_allclose(
+        new["first"]["mean"], np.mean([i.mean((0, 1, 2)) for i in images], 0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        new["second"]["mean"], np.mean([x.mean((0, 1, 2)) for x in inner], 0), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        new["second"]["var"], np.mean([x.var((0, 1, 2)) for x in inner], 0), rtol=1e-4
+    )
 
 
 def test_augmentation_draws_anew_for_every_batch():
@@ -82,4 +102,6 @@ def test_augmentation_draws_anew_for_every_batch():
     model = OneNorm(0.9)
     precise_bn.recompute(model, variables_of(model), augment, BATCHES, 0)
     jax.effects_barrier()
-    assert len(set(seen)) == len(seen) == 1 + len(BATCHES)  # the first batch is looked at for the speeds, too
+    assert (
+        len(set(seen)) == len(seen) == 1 + len(BATCHES)
+    )  # the first batch is looked at for the speeds, too

@@ -1,4 +1,6 @@
-"""Predictions from a run: every kind of image as a person sees it, mistakes by name, nothing needed but the run."""
+"""Predictions from a run: every kind of image as a person sees it, mistakes by name, nothing needed
+but the run.
+"""
 
 import io
 import json
@@ -29,7 +31,9 @@ from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import trained, weight_files
 from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
 
 
@@ -77,17 +81,31 @@ def on_white(pixels: np.ndarray, alpha: int) -> np.ndarray:
 
 RGB = Image.fromarray(picture())
 TWO = Image.fromarray(picture()).quantize(3)
-IMAGES: dict[str, tuple[bytes, np.ndarray, int]] = {  # bytes, what a person sees, how far a value may be off
+IMAGES: dict[
+    str, tuple[bytes, np.ndarray, int]
+] = {  # bytes, what a person sees, how far a value may be off
     "jpeg": (encode(RGB, "JPEG", quality=95, subsampling=0), picture(), 12),
-    "progressive_jpeg": (encode(RGB, "JPEG", quality=95, subsampling=0, progressive=True), picture(), 12),
+    "progressive_jpeg": (
+        encode(RGB, "JPEG", quality=95, subsampling=0, progressive=True),
+        picture(),
+        12,
+    ),
     "cmyk_jpeg": (encode(RGB.convert("CMYK"), "JPEG", quality=95, subsampling=0), picture(), 14),
     "grey_jpeg": (encode(RGB.convert("L"), "JPEG", quality=95), grey()[..., None], 12),
     "turned_jpeg": (turned("JPEG"), picture(), 60),  # its colours are stored at half the size
     "turned_png": (turned("PNG"), picture(), 0),
     "png": (encode(RGB, "PNG"), picture(), 0),
     "rgba_png": (encode(with_alpha(RGB.convert("RGBA"), 128), "PNG"), on_white(picture(), 128), 1),
-    "grey_alpha_png": (encode(with_alpha(RGB.convert("LA"), 64), "PNG"), on_white(grey(), 64)[..., None], 1),
-    "16_bit_png": (encode(Image.fromarray(grey().astype(np.uint16) * 257), "PNG"), grey()[..., None], 0),
+    "grey_alpha_png": (
+        encode(with_alpha(RGB.convert("LA"), 64), "PNG"),
+        on_white(grey(), 64)[..., None],
+        1,
+    ),
+    "16_bit_png": (
+        encode(Image.fromarray(grey().astype(np.uint16) * 257), "PNG"),
+        grey()[..., None],
+        0,
+    ),
     "1_bit_png": (encode(Image.fromarray(grey() > 100), "PNG"), 255 * (grey() > 100)[..., None], 0),
     "palette_png": (encode(TWO, "PNG"), picture(), 0),
     "palette_png_with_a_clear_colour": (
@@ -108,7 +126,9 @@ def test_an_image_is_what_a_person_sees(predictor, kind):
 
 
 def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tmp_path):
-    """Files of the whole test split, through another path than the evaluation's: other batches, other programs."""
+    """Files of the whole test split, through another path than the evaluation's: other batches,
+    other programs.
+    """
     split = open_split("digits", "test", str(tiny_run.parent / "data"))
     labels = {}
     for i, example in enumerate(split.examples):
@@ -117,9 +137,13 @@ def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tm
     found = list(predict_images(predictor, predict.find_images([str(tmp_path)])))
     assert [path.name for path, _ in found] == sorted(labels)
     wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in found)
-    assert 100 * wrong / 360 == pytest.approx(read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4)
+    assert 100 * wrong / 360 == pytest.approx(
+        read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4
+    )
     assert predictor.class_names == tuple("0123456789")
-    alone = dict(predict_images(predictor, [found[359][0]]))  # a batch of the number of devices, mostly filling
+    alone = dict(
+        predict_images(predictor, [found[359][0]])
+    )  # a batch of the number of devices, mostly filling
     np.testing.assert_allclose(alone[found[359][0]], found[359][1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose([np.sum(row) for _, row in found], 1, atol=1e-5)
 
@@ -140,16 +164,24 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor,
     paths = [tmp_path / name for name in [*files, "missing.jpg"]]
     found = {path.name: result for path, result in predict_images(predictor, paths)}
     assert list(found) == [path.name for path in paths]
-    assert [name for name, result in found.items() if isinstance(result, np.ndarray)] == ["good.jpg", "good.png"]
+    assert [name for name, result in found.items() if isinstance(result, np.ndarray)] == [
+        "good.jpg",
+        "good.png",
+    ]
     assert found.pop("missing.jpg") == "cannot be read: No such file or directory"
-    assert all(result.startswith("cannot be decoded") for result in found.values() if isinstance(result, str))
+    assert all(
+        result.startswith("cannot be decoded")
+        for result in found.values()
+        if isinstance(result, str)
+    )
 
 
 def test_nothing_but_broken_files(predictor, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    assert [type(result) for _, result in predict_images(predictor, [tmp_path / "a.png", tmp_path / "b.png"])] == [
-        str
-    ] * 2
+    assert [
+        type(result)
+        for _, result in predict_images(predictor, [tmp_path / "a.png", tmp_path / "b.png"])
+    ] == [str] * 2
 
 
 def test_a_folder_means_its_images_by_name(tmp_path):
@@ -164,7 +196,7 @@ def test_a_folder_means_its_images_by_name(tmp_path):
         predict.find_images([str(tmp_path / "empty")])
 
 
-# --- runs ----------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,7 +224,10 @@ def test_images_of_another_size_than_the_runs_are_scaled_and_cropped(run_copy):
 
 
 def test_the_last_checkpoint_serves_before_the_first_evaluation(run_copy):
-    assert load(run_copy).description == f"resnet 'cifar-8' trained on digits, step 3 in {run_copy / 'best'}"
+    assert (
+        load(run_copy).description
+        == f"resnet 'cifar-8' trained on digits, step 3 in {run_copy / 'best'}"
+    )
     shutil.rmtree(run_copy / "best")
     assert load(run_copy).description.endswith(f"step 3 in {run_copy / 'checkpoints'}")
     shutil.rmtree(run_copy / "checkpoints")
@@ -226,11 +261,15 @@ def averaged() -> State:
     model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, blocks=(1,), widths=(8,))
     optimizer = Optimizer(lambda params: {}, None, None, None)
     with hasty_compiler():
-        return jax.jit(lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True))()
+        return jax.jit(
+            lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True)
+        )()
 
 
 def save_best(folder: pathlib.Path, state: State) -> None:
-    """Makes `state` the best checkpoint of the run in `folder`, and its recipe one with a running average."""
+    """Makes `state` the best checkpoint of the run in `folder`, and its recipe one with a running
+    average.
+    """
     shutil.rmtree(folder / "best")
     best = Checkpoints(folder / "best")
     best.save(7, state)
@@ -240,7 +279,9 @@ def save_best(folder: pathlib.Path, state: State) -> None:
 
 def test_the_running_average_predicts_where_there_is_one(run_copy, averaged):
     params = jax.tree.map(lambda w: jnp.nan * w, averaged.params)
-    save_best(run_copy, averaged._replace(params=params, ema=jax.tree.map(jnp.zeros_like, averaged.ema)))
+    save_best(
+        run_copy, averaged._replace(params=params, ema=jax.tree.map(jnp.zeros_like, averaged.ema))
+    )
     rows = load(run_copy).outputs(np.zeros((8, 32, 32, 3), np.uint8))
     np.testing.assert_allclose(rows, 0.1, rtol=1e-6)
 
@@ -251,18 +292,33 @@ def test_a_diverged_run_says_so(run_copy, averaged):
         load(run_copy).outputs(np.zeros((8, 32, 32, 3), np.uint8))
 
 
-# --- the command ---------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_a_machine_with_the_run_alone(run_copy, tmp_path):
-    """Another folder, one device instead of eight, none of the packages that reading data or configs takes."""
+    """Another folder, one device instead of eight, none of the packages that reading data or
+    configs takes.
+    """
     for name in ("jpeg", "png", "rgba_png"):
         (tmp_path / name).write_bytes(IMAGES[name][0])
     absent = "('ml_collections', 'tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
     code = f"import sys; sys.modules |= dict.fromkeys({absent}); from cnn_papers.predict import cli; cli()"
-    command = [sys.executable, "-c", code, "jpeg", "nope", "--workdir=run", "png", "rgba_png", "--top=3", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "jpeg",
+        "nope",
+        "--workdir=run",
+        "png",
+        "rgba_png",
+        "--top=3",
+        "--json",
+    ]
     paths = {"PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "JAX_COMPILATION_CACHE_DIR": ""}
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True
+    )
     first, second = (
         "resnet 'cifar-8' trained on digits, step 3 in run/best",
         "nope cannot be read: No such file or directory",
@@ -272,7 +328,11 @@ def test_a_machine_with_the_run_alone(run_copy, tmp_path):
     assert [row["image"] for row in rows] == ["jpeg", "png", "rgba_png"]
     for row in rows:
         chances = [each["probability"] for each in row["classes"]]
-        assert len(chances) == 3 and chances == sorted(chances, reverse=True) and 0.3 < sum(chances) <= 1
+        assert (
+            len(chances) == 3
+            and chances == sorted(chances, reverse=True)
+            and 0.3 < sum(chances) <= 1
+        )
         assert all(each["class"] == str(each["label"]) for each in row["classes"])
 
 
@@ -290,11 +350,16 @@ def command(monkeypatch, capfd):
 def test_text_is_for_people(tiny_run, tmp_path, command):
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
     code, out, err = command(f"--workdir={tiny_run}", str(tmp_path))
-    assert (code, err) == (0, f"resnet 'cifar-8' trained on digits, step 3 in {tiny_run / 'best'}\n")
+    assert (code, err) == (
+        0,
+        f"resnet 'cifar-8' trained on digits, step 3 in {tiny_run / 'best'}\n",
+    )
     name, *lines = out.splitlines()
     assert name == str(tmp_path / "a.png") and len(lines) == 5
     chances = [float(line.split("%")[0]) for line in lines]
-    assert chances == sorted(chances, reverse=True) and {line.split()[1] for line in lines} < set("0123456789")
+    assert chances == sorted(chances, reverse=True) and {line.split()[1] for line in lines} < set(
+        "0123456789"
+    )
 
 
 def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command):
@@ -316,7 +381,9 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     assert code == 2 and "b.png cannot be decoded" in err
     images = np.load(out)
     assert images["path"].tolist() == [arguments[i] for i in (0, 2, 3)]
-    np.testing.assert_allclose(images["features"], found["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        images["features"], found["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6
+    )
     network = trained.from_run(run_copy)
     image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
     _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
@@ -329,12 +396,28 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
     (tmp_path / "folder.npz").mkdir()
     out = f"--out={tmp_path / 'f.npz'}"
     for arguments, message in {
-        ("--layer=fc7", out, "b.png"): "the network has no layer 'fc7'; there are: conv1, conv2_1, pool, fc",
+        (
+            "--layer=fc7",
+            out,
+            "b.png",
+        ): "the network has no layer 'fc7'; there are: conv1, conv2_1, pool, fc",
         ("--layer=fc", out, str(tmp_path / "b.png")): "none of the images could be read",
         ("--layer=fc", out, "--split=tset"): "digits has no split 'tset'",
-        ("--layer=fc", "--out=/proc/nowhere/f.npz", str(tmp_path / "good.png")): "cannot write /proc/nowhere/f.npz",
-        ("--layer=fc", f"--out={tmp_path}/folder.npz", str(tmp_path / "good.png")): "is there already and no file",
-        ("--layer=fc", f"--out={tmp_path}/f.png", str(tmp_path / "good.png")): "the name of a file of features ends in",
+        (
+            "--layer=fc",
+            "--out=/proc/nowhere/f.npz",
+            str(tmp_path / "good.png"),
+        ): "cannot write /proc/nowhere/f.npz",
+        (
+            "--layer=fc",
+            f"--out={tmp_path}/folder.npz",
+            str(tmp_path / "good.png"),
+        ): "is there already and no file",
+        (
+            "--layer=fc",
+            f"--out={tmp_path}/f.png",
+            str(tmp_path / "good.png"),
+        ): "the name of a file of features ends in",
     }.items():
         code, _, err = command(f"--workdir={tiny_run}", *arguments)
         assert code == 2 and message in err.splitlines()[-1], err
@@ -342,7 +425,9 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
 
 
 def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_path, command):
-    """Exported, then read with a config; figures of the training images are written out, as a file has none."""
+    """Exported, then read with a config; figures of the training images are written out, as a file
+    has none.
+    """
     network = trained.from_run(run_copy)
     weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
@@ -358,7 +443,10 @@ def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_pat
         "--json",
     ]
     code, _, err = command(*arguments)
-    assert code == 2 and "config.data.eval_device='standardize' needs figures of the training images" in err
+    assert (
+        code == 2
+        and "config.data.eval_device='standardize' needs figures of the training images" in err
+    )
     code, out, err = command(*arguments, f"--config.data.eval_device=normalize({mean}, {std})")
     assert code == 0, err
     for one, other in zip(json.loads(out)["classes"], json.loads(expected)["classes"], strict=True):
@@ -378,8 +466,14 @@ def test_more_classes_than_there_are(tiny_run, tmp_path, command):
     [
         ([], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
         (["--workdir=run"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
-        (["--workdir=run", "--weights=a.pth", "a.png"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
-        (["--workdir=run", "--split=test", "a.png"], "write python -m cnn_papers.predict --workdir=RUN IMAGE…"),
+        (
+            ["--workdir=run", "--weights=a.pth", "a.png"],
+            "write python -m cnn_papers.predict --workdir=RUN IMAGE…",
+        ),
+        (
+            ["--workdir=run", "--split=test", "a.png"],
+            "write python -m cnn_papers.predict --workdir=RUN IMAGE…",
+        ),
         (["--workdir=run", "--layer=fc", "a.png"], "--layer=NAME and --out=FILE.npz go together"),
         (["--workdir=run", "--split=test"], "--layer=NAME and --out=FILE.npz go together"),
         (["--weights=a.pth", "a.png"], "--config is missing"),

@@ -1,4 +1,6 @@
-"""Test protocols against plain NumPy loops over their views; every image once, programs as reported, bad input."""
+"""Test protocols against plain NumPy loops over their views; every image once, programs as
+reported, bad input.
+"""
 
 import cv2
 import flax.linen as nn
@@ -30,7 +32,9 @@ class Tiny(nn.Module):
     @nn.compact
     def __call__(self, image, *, train=False):
         kernel = self.param("kernel", nn.initializers.zeros, KERNEL.shape)
-        x = jax.lax.conv_general_dilated(image, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.lax.conv_general_dilated(
+            image, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return jnp.tanh(x).mean((1, 2)), {"map": x}
 
 
@@ -62,7 +66,11 @@ def mean_over(looks):
 
 def pipeline(images=IMAGES, ops="decode", devices=1, spoil=None):
     examples = [
-        {"image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(), "label": i % CLASSES, "id": f"image{i}"}
+        {
+            "image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(),
+            "label": i % CLASSES,
+            "id": f"image{i}",
+        }
         for i, image in enumerate(images)
     ]
     if spoil is not None:
@@ -85,13 +93,23 @@ def run(protocol, model=None, variables=None, *, devices=1, pixels=2000, source=
     mesh = make_mesh(devices)
     variables = jax.device_put(variables, replicated(mesh))
     raw = source or pipeline(devices=devices)
-    source = passes.Source(raw, pipeline(ops="decode|resize(8)", devices=devices), "bilinear", pixels)
+    source = passes.Source(
+        raw, pipeline(ops="decode|resize(8)", devices=devices), "bilinear", pixels
+    )
     with hasty_compiler():
-        return passes.run(protocol, passes.make_programs(model, variables, view_of, mesh), variables, source, name="it")
+        return passes.run(
+            protocol,
+            passes.make_programs(model, variables, view_of, mesh),
+            variables,
+            source,
+            name="it",
+        )
 
 
 CASES = {
-    "ten_crop(7, 9)": lambda image: mean_over(views.five_crops(image, "bilinear", size=7, short=9, whole=False)),
+    "ten_crop(7, 9)": lambda image: mean_over(
+        views.five_crops(image, "bilinear", size=7, short=9, whole=False)
+    ),
     "ten_crop(7, 9, whole=True)": lambda image: mean_over(
         views.five_crops(image, "bilinear", size=7, short=9, whole=True)
     ),
@@ -129,7 +147,9 @@ def test_a_protocol_is_a_plain_loop_over_its_views(text, devices):
     outcome = run(protocol_of(text), devices=devices)
     expected = [CASES[text](IMAGES[i]) for i in (0, 7, 18)]
     np.testing.assert_allclose(outcome.probabilities[[0, 7, 18]], expected, rtol=2e-5)
-    assert outcome.probabilities.shape == (19, CLASSES) and outcome.probabilities.dtype == np.float32
+    assert (
+        outcome.probabilities.shape == (19, CLASSES) and outcome.probabilities.dtype == np.float32
+    )
     np.testing.assert_array_equal(outcome.label, np.arange(19) % CLASSES)
 
 
@@ -137,14 +157,19 @@ def test_mirror_images_matter_to_the_network_of_these_tests():
     assert np.abs(tiny(IMAGES[0]) - tiny(IMAGES[0][:, ::-1])).max() > 0.01
 
 
-# --- batches -------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("pixels", "devices"), [(1, 1), (700, 1), (10**6, 1), (1, 8), (1000, 2), (10**6, 8)])
+@pytest.mark.parametrize(
+    ("pixels", "devices"), [(1, 1), (700, 1), (10**6, 1), (1, 8), (1000, 2), (10**6, 8)]
+)
 def test_batches_change_nothing_and_every_image_counts_once(pixels, devices):
     """From one view a batch, with a partial last batch, to all in one."""
     outcome = run(protocols.vgg_dense(9, step=9), pixels=pixels, devices=devices)
-    expected = [mean_over(views.whole(IMAGES[i], "bilinear", scales=(9,), step=9, longest=2.0)) for i in range(19)]
+    expected = [
+        mean_over(views.whole(IMAGES[i], "bilinear", scales=(9,), step=9, longest=2.0))
+        for i in range(19)
+    ]
     np.testing.assert_allclose(outcome.probabilities, expected, rtol=2e-5)
 
 
@@ -153,7 +178,10 @@ def test_a_shape_is_one_program_and_their_number_is_reported_and_bounded(devices
     scales, step, longest = (9, 12), 3, 2.0
     (part,) = protocol = protocols.vgg_dense(scales, step, longest)
     shapes = {view.shape for image in IMAGES for view in part.views(image, "bilinear")}
-    programs, made = passes.make_programs(Tiny(), {"params": {"kernel": KERNEL}}, view_of, make_mesh(devices)), []
+    programs, made = (
+        passes.make_programs(Tiny(), {"params": {"kernel": KERNEL}}, view_of, make_mesh(devices)),
+        [],
+    )
 
     def counted(score, mirrored, shape):
         made.append((shape, programs(score, mirrored, shape)))
@@ -161,8 +189,15 @@ def test_a_shape_is_one_program_and_their_number_is_reported_and_bounded(devices
 
     variables = jax.device_put({"params": {"kernel": KERNEL}}, replicated(make_mesh(devices)))
     raw = pipeline(devices=devices)
-    outcome = passes.run(protocol, counted, variables, passes.Source(raw, raw, "bilinear", 500), name="it")
-    assert outcome.programs == len({id(program) for _, program in made}) == len(shapes) == len({s for s, _ in made})
+    outcome = passes.run(
+        protocol, counted, variables, passes.Source(raw, raw, "bilinear", 500), name="it"
+    )
+    assert (
+        outcome.programs
+        == len({id(program) for _, program in made})
+        == len(shapes)
+        == len({s for s, _ in made})
+    )
     assert 3 < len(shapes) <= sum(2 * int((longest - 1) * scale / step) + 1 for scale in scales)
     assert all(shape[0] % devices == 0 for shape, _ in made)
     assert all(shape[0] == devices or 2 * np.prod(shape[:3]) <= 500 for shape, _ in made)
@@ -171,13 +206,19 @@ def test_a_shape_is_one_program_and_their_number_is_reported_and_bounded(devices
 
 def test_programs_serve_the_next_protocol_too():
     programs = passes.make_programs(Tiny(), {"params": {"kernel": KERNEL}}, view_of, make_mesh(1))
-    assert programs(scores.softmax, True, (4, 8, 8, 3)) is programs(scores.softmax, True, (4, 8, 8, 3))
-    assert programs(scores.softmax, True, (4, 8, 8, 3)) is not programs(scores.softmax, False, (4, 8, 8, 3))
+    assert programs(scores.softmax, True, (4, 8, 8, 3)) is programs(
+        scores.softmax, True, (4, 8, 8, 3)
+    )
+    assert programs(scores.softmax, True, (4, 8, 8, 3)) is not programs(
+        scores.softmax, False, (4, 8, 8, 3)
+    )
 
 
 def test_a_protocol_that_looks_at_some_images_more_often_is_refused():
     (part,) = protocols.ten_crop(7, 9)
-    uneven = part._replace(views=lambda image, method: part.views(image, method)[: 4 + (image.shape[0] > 15)])
+    uneven = part._replace(
+        views=lambda image, method: part.views(image, method)[: 4 + (image.shape[0] > 15)]
+    )
     with pytest.raises(AssertionError, match=r"it looked at images \[ 8. 10.\] times"):
         run((uneven,))
 
@@ -191,7 +232,9 @@ def test_images_smaller_than_the_scale_are_counted():
 
 def test_an_image_that_cannot_be_decoded_ends_it_and_is_named():
     source = pipeline(spoil=11)
-    with pytest.raises(UserError, match=r"image11 of test cannot be decoded.*evaluation needs every image"):
+    with pytest.raises(
+        UserError, match=r"image11 of test cannot be decoded.*evaluation needs every image"
+    ):
         run(protocols.ten_crop(7, 9), source=source)
 
 
@@ -202,13 +245,15 @@ def test_a_long_pass_says_how_far_it_is(monkeypatch, caplog):
     assert "it: 18 of 19, about " in caplog.text
 
 
-# --- OverFeat and SPP-net ------------------------------------------------------------------------------------------
+# --- OverFeat and SPP-net -------------------------------------------------------------------------
 
 
 def test_overfeat_takes_the_maximum_over_positions_then_the_mean():
     model = overfeat.Model("fast", width=0.01, num_classes=CLASSES, conv1_stride=2)
     variables = random_variables(model, (64, 64, 3))
-    ends_of = jax.jit(lambda image: model.clone(fine=True).apply(variables, view_of(image, None))[1])
+    ends_of = jax.jit(
+        lambda image: model.clone(fine=True).apply(variables, view_of(image, None))[1]
+    )
     sizes = ((64, 64), (76, 92))
     protocol = protocols.overfeat_dense(sizes)
     outcome = run(protocol, model, variables, pixels=10**5)
@@ -258,8 +303,12 @@ def test_the_full_image_view_is_the_pyramid_over_everything():
     variables = random_variables(model, (64, 64, 3))
     outcome = run(protocols.spp_full(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=16, longest=1.0)
-    looks = [model.apply(variables, view_of(each[None], None))[0][0] for each in (whole, whole[:, ::-1])]
-    np.testing.assert_allclose(outcome.probabilities[2], softmax(np.array(looks)).mean(0), rtol=1e-4)
+    looks = [
+        model.apply(variables, view_of(each[None], None))[0][0] for each in (whole, whole[:, ::-1])
+    ]
+    np.testing.assert_allclose(
+        outcome.probabilities[2], softmax(np.array(looks)).mean(0), rtol=1e-4
+    )
 
 
 def test_a_dense_network_averages_its_map_before_the_softmax():
@@ -267,13 +316,16 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
     variables = random_variables(model, (32, 32, 3))
     outcome = run(protocols.vgg_dense(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=32, longest=1.0)
-    maps = [model.apply(variables, view_of(each[None], None))[1]["fc8"][0] for each in (whole, whole[:, ::-1])]
+    maps = [
+        model.apply(variables, view_of(each[None], None))[1]["fc8"][0]
+        for each in (whole, whole[:, ::-1])
+    ]
     assert maps[0].shape == (2, 2, CLASSES)
     expected = softmax(np.array(maps, np.float64).mean((1, 2))).mean(0)
     np.testing.assert_allclose(outcome.probabilities[2], expected, rtol=1e-4)
 
 
-# --- bad input -----------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 BAD = {
     "nine_crop": "config.eval.protocol: there is no 'nine_crop' (did you mean 'ten_crop'?); there are: crops_144, ",
@@ -319,11 +371,17 @@ def test_a_network_says_which_protocols_it_can_serve():
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
     everyone = "crops_144, resnet_dense, single_view, ten_crop, vgg_both, vgg_dense, vgg_multi_crop"
     line = refusal("overfeat_dense", net, 32)
-    assert line.endswith(f"pools last at every offset (model_name overfeat); this one can serve: {everyone}")
+    assert line.endswith(
+        f"pools last at every offset (model_name overfeat); this one can serve: {everyone}"
+    )
     assert refusal("spp_full", net, 32).endswith(everyone)
     bare = spp.Model("zf5-no-spp", width=0.02, num_classes=CLASSES)
-    assert "spp_multi_view needs a network with a spatial pyramid" in refusal("spp_multi_view", bare, 64)
-    line = refusal("overfeat_dense", spp.Model("zf5", width=0.02, num_classes=CLASSES, levels=(1,)), 64)
+    assert "spp_multi_view needs a network with a spatial pyramid" in refusal(
+        "spp_multi_view", bare, 64
+    )
+    line = refusal(
+        "overfeat_dense", spp.Model("zf5", width=0.02, num_classes=CLASSES, levels=(1,)), 64
+    )
     assert "spp_full, spp_multi_view" in line and "overfeat_dense" not in line.split("can serve")[1]
 
 
@@ -344,7 +402,10 @@ def test_a_network_that_cannot_slide_says_so():
 def test_views_smaller_than_the_networks_field_name_the_smallest_size():
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
     line = refusal("vgg_dense((64, 40))", net, 64)
-    assert "vgg_dense((64, 40)) has views of 40×40: an image of 40×40 is too small: fc6 has no pixels left" in line
+    assert (
+        "vgg_dense((64, 40)) has views of 40×40: an image of 40×40 is too small: fc6 has no pixels left"
+        in line
+    )
     assert line.endswith("the smallest square image this network takes is 64×64")
     assert "ten_crop(50, 60) has views of 50×50" in refusal("ten_crop(50, 60)", net, 64)
     over = overfeat.Model("accurate", width=0.02, num_classes=CLASSES)
@@ -354,9 +415,14 @@ def test_views_smaller_than_the_networks_field_name_the_smallest_size():
 def test_a_mean_image_fits_its_own_size_alone():
     def view(image, key):
         if image.shape[1:3] != (32, 32):
-            raise UserError("config.data.eval_device: 'subtract_mean_image' fails on images of 64×64×3: shapes")
+            raise UserError(
+                "config.data.eval_device: 'subtract_mean_image' fails on images of 64×64×3: shapes"
+            )
         return view_of(image, key)
 
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
     line = refusal("ten_crop(32, 40)|vgg_dense(64)", net, 32, view)
-    assert "vgg_dense(64) has views of 64×64, but config.data.eval_device fits images of 32×32 alone" in line
+    assert (
+        "vgg_dense(64) has views of 64×64, but config.data.eval_device fits images of 32×32 alone"
+        in line
+    )

@@ -1,4 +1,6 @@
-"""The report of a sweep: what it says, what it refuses, which figures it has, and its page in a real browser."""
+"""The report of a sweep: what it says, what it refuses, which figures it has, and its page in a
+real browser.
+"""
 
 import html.parser
 import json
@@ -67,7 +69,13 @@ CLAIMS = {
             bound=1e9,
         ),
         "resnet_large": Claim(
-            "Not asked.", "ResNet §4.1", {"A": {}}, "last('val/top1_error')", "at_most", "", {"paper": DESK["desk"]}
+            "Not asked.",
+            "ResNet §4.1",
+            {"A": {}},
+            "last('val/top1_error')",
+            "at_most",
+            "",
+            {"paper": DESK["desk"]},
         ),
     }
 }
@@ -79,17 +87,25 @@ def own_claims(monkeypatch):
 
 
 def rows(arm: int, seed: int) -> list[dict[str, Any]]:
-    """A run whose training error falls linearly, in arm 1 twice as fast, and whose test error ends at 8 or 6 + seed."""
+    """A run whose training error falls linearly, in arm 1 twice as fast, and whose test error ends
+    at 8 or 6 + seed.
+    """
     found = []
     for i in range(1, 11):
-        train = {"step": 10 * i, "train/loss": 1.0, "train/top1_error": max(0.0, 90.0 - (7 + seed / 2) * (1 + arm) * i)}
+        train = {
+            "step": 10 * i,
+            "train/loss": 1.0,
+            "train/top1_error": max(0.0, 90.0 - (7 + seed / 2) * (1 + arm) * i),
+        }
         layers = {f"analysis/response_std/conv{n}": 1.0 + 0.1 * n for n in (2, 10, 1)}
         test = {"step": 10 * i, "val/top1_error": 8.0 - 2 * arm + seed + seed * arm / 10 + 10 - i}
         found += [train, test | {"analysis/response_std": 1.0 + seed * arm / 100} | layers]
     return found
 
 
-def write_job(folder: pathlib.Path, job: plan.Job, lines: list[dict[str, Any]], outcome: str = "done") -> None:
+def write_job(
+    folder: pathlib.Path, job: plan.Job, lines: list[dict[str, Any]], outcome: str = "done"
+) -> None:
     code = {"done": 0, "diverged": 3, "failed": 1, "stopped": 143}[outcome]
     record = {"outcome": outcome, "exit_code": code, "source": "c0de" * 16, "code": "c0de"}
     record |= {"started": "2026-01-01 10:00:00", "seconds": 30.0}
@@ -101,7 +117,9 @@ def write_job(folder: pathlib.Path, job: plan.Job, lines: list[dict[str, Any]], 
     (folder / job.id / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
 
 
-def write_sweep(folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | None = None) -> list[plan.Job]:
+def write_sweep(
+    folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | None = None
+) -> list[plan.Job]:
     """A sweep of the claims above with three seeds; returns its jobs, arm by arm."""
     folder.mkdir()
     planned = plan.jobs(CLAIMS["resnet"]["resnet_lower"], "desk", range(3))
@@ -109,8 +127,15 @@ def write_sweep(folder: pathlib.Path, outcomes: dict[tuple[str, int], str] | Non
         for seed, job in enumerate(jobs):
             write_job(folder, job, rows(i, seed), (outcomes or {}).get((arm, seed), "done"))
     jobs = [job for of in planned.values() for job in of]
-    asked = {"resnet_sooner": "desk", "resnet_lower": "desk", "resnet_responses": "desk", "resnet_small": "exact"}
-    listed = [{"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs]
+    asked = {
+        "resnet_sooner": "desk",
+        "resnet_lower": "desk",
+        "resnet_responses": "desk",
+        "resnet_small": "exact",
+    }
+    listed = [
+        {"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs
+    ]
     (folder / "sweep.json").write_text(
         json.dumps({"claims": asked, "config": "", "grid": {}, "seeds": 3, "jobs": listed})
     )
@@ -133,7 +158,7 @@ def claim_of(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(claim for claim in found["claims"] if claim["name"] == name)
 
 
-# --- what it says of claims ------------------------------------------------------------------------------------------
+# --- what it says of claims -----------------------------------------------------------------------
 
 
 def test_a_sweep_gives_its_three_files(sweep, capsys):
@@ -145,9 +170,14 @@ def test_a_sweep_gives_its_three_files(sweep, capsys):
     lower = claim_of(found, "resnet_lower")
     # A minus B by seed: -2, -1.9, -1.8; Student's t of 2 degrees is 4.3027.
     assert lower["estimate"] == pytest.approx(-1.9) and lower["n"] == 3
-    assert lower["low"] == pytest.approx(-1.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-4) and lower["word"] == "agrees"
+    assert (
+        lower["low"] == pytest.approx(-1.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
+        and lower["word"] == "agrees"
+    )
     assert lower["arms"]["B"]["readings"]["1"] == {"value": 7.1, "censored": False}
-    assert lower["seconds"] == 180.0 and found["seconds"] == 180.0  # claims share runs, whose time counts once
+    assert (
+        lower["seconds"] == 180.0 and found["seconds"] == 180.0
+    )  # claims share runs, whose time counts once
     assert claim_of(found, "resnet_large")["word"] == wording.NOT_RUN
     assert found["machines"] == ["a machine, 2 cores"] and "jax" in found["versions"][0]
     assert found["code"] == {"c0dec0dec0de": 6} and "code c0dec0dec0de" in wording.made_with(found)
@@ -171,16 +201,22 @@ def test_markdown_has_the_figures_of_the_results(sweep):
     ]
     assert [re.findall(r"\[(\d)\]", arm) for arm in links.split("; ")] == [["0", "1", "2"]] * 2
     assert "- Not run: `resnet_large`." in text and "- Made with a machine, 2 cores." in text
-    assert "| ×0.536 [×0.461, ×0.624] | ×0.167; six times sooner |" in text  # 5/10, 5/9 and 5/9 of the images
+    assert (
+        "| ×0.536 [×0.461, ×0.624] | ×0.167; six times sooner |" in text
+    )  # 5/10, 5/9 and 5/9 of the images
 
 
-@pytest.mark.parametrize("claim", ["resnet_sooner", "resnet_lower", "resnet_responses", "resnet_small"])
+@pytest.mark.parametrize(
+    "claim", ["resnet_sooner", "resnet_lower", "resnet_responses", "resnet_small"]
+)
 def test_every_claim_is_in_every_form_with_the_same_figures(sweep, claim):
     exit_code(report.cli, str(sweep))
     found = claim_of(json.loads((sweep / "results.json").read_text()), claim)
     for name in ("report.md", "report.html"):
         text = (sweep / name).read_text()
-        assert wording.ours(found) and wording.ours(found) in text and wording.interval(found) in text
+        assert (
+            wording.ours(found) and wording.ours(found) in text and wording.interval(found) in text
+        )
         assert found["word"] in text and found["source"] in text
 
 
@@ -188,28 +224,47 @@ def test_a_committed_file_gives_the_same_page(sweep, tmp_path):
     exit_code(report.cli, str(sweep))
     page_before, table = (sweep / "report.html").read_bytes(), (sweep / "report.md").read_bytes()
     assert exit_code(report.cli, str(sweep / "results.json")) in (None, 0)
-    assert (sweep / "report.html").read_bytes() == page_before and (sweep / "report.md").read_bytes() == table
+    assert (sweep / "report.html").read_bytes() == page_before and (
+        sweep / "report.md"
+    ).read_bytes() == table
     far = tmp_path / "far"
     far.mkdir()
     shutil.copy(sweep / "results.json", far / "desk.json")
-    assert exit_code(report.cli, str(far / "desk.json")) in (None, 0)  # where there are no runs, there are no links
-    assert 'href="' not in (far / "report.html").read_text() and "](" not in (far / "report.md").read_text()
-    assert re.sub(r'<a href="[^"]*">(.*?)</a>', r"\1", page_before.decode()) == (far / "report.html").read_text()
+    assert exit_code(report.cli, str(far / "desk.json")) in (
+        None,
+        0,
+    )  # where there are no runs, there are no links
+    assert (
+        'href="' not in (far / "report.html").read_text()
+        and "](" not in (far / "report.md").read_text()
+    )
+    assert (
+        re.sub(r'<a href="[^"]*">(.*?)</a>', r"\1", page_before.decode())
+        == (far / "report.html").read_text()
+    )
 
 
-@pytest.mark.parametrize(("form", "link"), [("report.html", 'href="([^"]*)"'), ("report.md", r"\]\(([^)]*)\)")])
+@pytest.mark.parametrize(
+    ("form", "link"), [("report.html", 'href="([^"]*)"'), ("report.md", r"\]\(([^)]*)\)")]
+)
 def test_links_lead_to_the_runs(sweep, tmp_path, form, link):
     sweep = sweep.rename(tmp_path / "50% of #1 (new)")
     exit_code(report.cli, str(sweep), f"--out={tmp_path / 'elsewhere'}")
     links = set(re.findall(link, (tmp_path / "elsewhere" / form).read_text()))
     assert len(links) == 6 and all(not link.startswith("/") for link in links)
-    assert all((tmp_path / "elsewhere" / urllib.parse.unquote(link) / "metrics.jsonl").is_file() for link in links)
+    assert all(
+        (tmp_path / "elsewhere" / urllib.parse.unquote(link) / "metrics.jsonl").is_file()
+        for link in links
+    )
 
 
 def test_many_verdicts_by_chance_are_said_to_be_so(sweep):
     exit_code(report.cli, str(sweep))
     for form in ("report.md", "report.html"):  # of four claims one is exact
-        assert "3 of them rest on random seeds, and each verdict stands alone" in (sweep / form).read_text()
+        assert (
+            "3 of them rest on random seeds, and each verdict stands alone"
+            in (sweep / form).read_text()
+        )
 
 
 def test_what_is_not_finished_is_counted_and_named(tmp_path, own_claims, capsys):
@@ -220,7 +275,10 @@ def test_what_is_not_finished_is_counted_and_named(tmp_path, own_claims, capsys)
     output = capsys.readouterr().out
     assert "6 runs: 2 done, 1 failed, 1 not started, 1 stopped, 1 under way or killed" in output
     for form in (output, (tmp_path / "s/report.md").read_text().replace("Not f", "not f")):
-        assert f"not finished (failed): {jobs[0].id}" in form and f"(not started): {jobs[2].id}" in form
+        assert (
+            f"not finished (failed): {jobs[0].id}" in form
+            and f"(not started): {jobs[2].id}" in form
+        )
         assert f"(stopped): {jobs[4].id}" in form and f"(under way or killed): {jobs[5].id}" in form
     written = (tmp_path / "s/report.html").read_text()
     assert "4 of its 6 runs are not finished" in written and f'href="./{jobs[0].id}.log"' in written
@@ -240,7 +298,9 @@ def test_a_run_whose_folder_was_removed_counts_as_not_started(sweep):
         assert linked == found["outcomes"].keys() - {record.stem}
 
 
-def test_long_lists_are_cut_in_markdown_and_whole_on_the_page(tmp_path, own_claims, capsys, monkeypatch):
+def test_long_lists_are_cut_in_markdown_and_whole_on_the_page(
+    tmp_path, own_claims, capsys, monkeypatch
+):
     jobs = write_sweep(tmp_path / "s", dict.fromkeys([("A", 0), ("A", 1), ("A", 2)], "stopped"))
     monkeypatch.setattr(markdown, "SHOWN", 2)
     exit_code(report.cli, str(tmp_path / "s"))
@@ -267,18 +327,26 @@ def test_a_sweep_that_has_not_begun_has_a_report(sweep, capsys):
         if path.name != "sweep.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     exit_code(report.cli, str(sweep))
-    assert "1 claim run: 1 agree, 0 disagree, 0 undecided. 4 not run." in capsys.readouterr().out  # the exact one
-    assert "- Made with python 3" in (sweep / "report.md").read_text()  # which the report computes itself
+    assert (
+        "1 claim run: 1 agree, 0 disagree, 0 undecided. 4 not run." in capsys.readouterr().out
+    )  # the exact one
+    assert (
+        "- Made with python 3" in (sweep / "report.md").read_text()
+    )  # which the report computes itself
     assert "<h2>Figures</h2>" not in (sweep / "report.html").read_text()
 
 
 def test_the_papers_figure_is_that_of_the_scale_where_it_has_one(sweep, monkeypatch):
     lower = CLAIMS["resnet"]["resnet_lower"]
     other = lower._replace(scales={"desk": DESK["desk"]._replace(paper_delta=-2.85)})
-    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}})
+    monkeypatch.setattr(
+        catalogue, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}}
+    )
     exit_code(report.cli, str(sweep))
     found = claim_of(json.loads((sweep / "results.json").read_text()), "resnet_lower")
-    assert found["paper_delta"] == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
+    assert (
+        found["paper_delta"] == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
+    )
 
 
 def test_a_run_that_diverged_counts_as_guessing(tmp_path, own_claims):
@@ -297,14 +365,19 @@ def test_runs_of_a_grid_are_listed(sweep):
     (sweep / "sweep.json").write_text(json.dumps(asked))
     exit_code(report.cli, str(sweep))
     line = f"| [{job.id}](./{job.id}) | optim.lr=0.5, seed=0 | 8.00 % | 8.00 % |"
-    assert line in (sweep / "report.md").read_text() and "Other runs" in (sweep / "report.html").read_text()
+    assert (
+        line in (sweep / "report.md").read_text()
+        and "Other runs" in (sweep / "report.html").read_text()
+    )
 
 
-# --- its words -------------------------------------------------------------------------------------------------------
+# --- its words ------------------------------------------------------------------------------------
 
 
 def judged(claim: Claim, *arms: list[Any]) -> dict[str, Any]:
-    """A result of a claim at scale desk from readings by arm and seed; a figure in a list is censored."""
+    """A result of a claim at scale desk from readings by arm and seed; a figure in a list is
+    censored.
+    """
     readings = {
         name: {
             seed: Reading(each[0], True) if isinstance(each, list) else Reading(each)
@@ -315,10 +388,18 @@ def judged(claim: Claim, *arms: list[Any]) -> dict[str, Any]:
     }
     verdict = verdicts.judge(claim, readings)
     values = {
-        name: arm._asdict() | {"readings": {str(seed): each._asdict() for seed, each in readings[name].items()}}
+        name: arm._asdict()
+        | {"readings": {str(seed): each._asdict() for seed, each in readings[name].items()}}
         for name, arm in verdict.arms.items()
     }
-    about = claim._asdict() | {"name": "c", "label": "c", "title": "t", "scale": "desk", "runs": {}, "seconds": 0}
+    about = claim._asdict() | {
+        "name": "c",
+        "label": "c",
+        "title": "t",
+        "scale": "desk",
+        "runs": {},
+        "seconds": 0,
+    }
     return results._plain(about | verdict._asdict() | {"arms": values})
 
 
@@ -326,7 +407,11 @@ def judged(claim: Claim, *arms: list[Any]) -> dict[str, Any]:
     ("name", "arms", "interval"),
     [
         ("resnet_responses", ([1.0, 1.1, 1.2], [1.0, 1.11, 1.22]), "[−0.00686, +0.0269] (90 %)"),
-        ("resnet_responses", ([1.0, 1.1, 1.2], [9.0, 9.11, 9.22]), "[+7.99, +8.03]"),  # disagrees, by 95 %
+        (
+            "resnet_responses",
+            ([1.0, 1.1, 1.2], [9.0, 9.11, 9.22]),
+            "[+7.99, +8.03]",
+        ),  # disagrees, by 95 %
         ("resnet_lower", ([5.0], [3.0]), "(one seed)"),
         ("resnet_lower", ([5.0, 6.0], [3.0, 4.0]), "[−∞, ∞]"),  # two that are equal say nothing
         ("resnet_lower", ([5.0] * 6, [3.0] * 6), "[−2.00, −2.00]"),
@@ -346,12 +431,24 @@ def test_an_exact_claim_has_no_interval(sweep):
 
 def test_signs_are_explained_on_the_page_and_in_markdown(sweep):
     exit_code(report.cli, str(sweep))
-    assert all("the true figure is" not in (sweep / form).read_text() for form in ("report.md", "report.html"))
-    slow = next(path for path in sweep.glob("*/metrics.jsonl") if '"train/top1_error": 83.0' in path.read_text())
-    slow.write_text(re.sub('"train/top1_error": [0-9.]+', '"train/top1_error": 83.0', slow.read_text()))  # A's first
+    assert all(
+        "the true figure is" not in (sweep / form).read_text()
+        for form in ("report.md", "report.html")
+    )
+    slow = next(
+        path
+        for path in sweep.glob("*/metrics.jsonl")
+        if '"train/top1_error": 83.0' in path.read_text()
+    )
+    slow.write_text(
+        re.sub('"train/top1_error": [0-9.]+', '"train/top1_error": 83.0', slow.read_text())
+    )  # A's first
     exit_code(report.cli, str(sweep))
     assert "the true figure is at most this (≤)." in (sweep / "report.md").read_text()
-    assert "the true figure is at least this (≥), at most this (≤)." in (sweep / "report.html").read_text()
+    assert (
+        "the true figure is at least this (≥), at most this (≤)."
+        in (sweep / "report.html").read_text()
+    )
 
 
 def test_the_signs_of_censored_figures_are_explained_where_they_stand():
@@ -361,7 +458,9 @@ def test_the_signs_of_censored_figures_are_explained_where_they_stand():
     start = "Some runs never reached what is asked; the true figure is "
     assert wording.legend({"claims": [none]}, arms=True) == []
     assert wording.legend({"claims": [none, below]}, arms=False) == [f"{start}at most this (≤)."]
-    assert wording.legend({"claims": [both]}, arms=True) == [f"{start}at least this (≥), on either side of this (?)."]
+    assert wording.legend({"claims": [both]}, arms=True) == [
+        f"{start}at least this (≥), on either side of this (?)."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -372,14 +471,24 @@ def test_the_signs_of_censored_figures_are_explained_where_they_stand():
             ([50.0, 52.0, 99.0], [40.0, 43.0, None]),
             ("A<b> 51.0</b> (50.0, 52.0; not in every arm: 99.0)",),
         ),
-        ("resnet_sooner", ([4.0, 16.0], [1.0, 4.0]), ("A<b> 8.00</b> (4.00, 16.0)", "B<b> 2.00</b> (1.00, 4.00)")),
-        ("resnet_lower", ([[50.0], 52.0], [40.0, 43.0]), ("A<b> ≥ 51.0</b> (≥ 50.0, 52.0)", "B<b> 41.5</b>")),
+        (
+            "resnet_sooner",
+            ([4.0, 16.0], [1.0, 4.0]),
+            ("A<b> 8.00</b> (4.00, 16.0)", "B<b> 2.00</b> (1.00, 4.00)"),
+        ),
+        (
+            "resnet_lower",
+            ([[50.0], 52.0], [40.0, 43.0]),
+            ("A<b> ≥ 51.0</b> (≥ 50.0, 52.0)", "B<b> 41.5</b>"),
+        ),
         ("resnet_lower", ([50.0, None], [None, 43.0]), ("A<b></b> (not in every arm: 50.0)",)),
     ],
 )
 def test_the_means_of_arms_go_with_the_estimate(name, arms, texts):
     claim = judged(CLAIMS["resnet"][name], *arms)
-    found = "; ".join(page._arm(arm, figures, claim, None) for arm, figures in claim["arms"].items())
+    found = "; ".join(
+        page._arm(arm, figures, claim, None) for arm, figures in claim["arms"].items()
+    )
     assert all(text in found for text in texts), found
 
 
@@ -388,18 +497,24 @@ def test_what_is_expected_of_two_arms_says_so():
     dropout = judged(known["dropout_between_mlpconvs"], [3.0, 3.1], [2.0, 2.1])
     assert wording.expected(dropout) == "with : without at most ×0.8"
     assert wording.expected(judged(known["densenet_feature_reuse"], [0.3, 0.4])) == "at least 0.1"
-    difference = judged(known["dropout_between_mlpconvs"]._replace(ratio=False, bound=-0.5), [3.0, 3.1], [2.0, 2.2])
-    assert wording.expected(difference) == "with − without at most −0.5" and wording.ours(difference) == "−0.950 points"
+    difference = judged(
+        known["dropout_between_mlpconvs"]._replace(ratio=False, bound=-0.5), [3.0, 3.1], [2.0, 2.2]
+    )
+    assert (
+        wording.expected(difference) == "with − without at most −0.5"
+        and wording.ours(difference) == "−0.950 points"
+    )
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(999.6, "1,000"), (999.4, "999"), (-999.6, "−1,000"), (12345.6, "12,346"), (0.12345, "0.123")]
+    ("value", "text"),
+    [(999.6, "1,000"), (999.4, "999"), (-999.6, "−1,000"), (12345.6, "12,346"), (0.12345, "0.123")],
 )
 def test_numbers_have_three_digits(value, text):
     assert wording.number(value) == text
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 def refusal(capsys, *arguments: str) -> str:
@@ -433,7 +548,13 @@ def test_a_file_that_is_no_results_is_refused(tmp_path, capsys, content, why):
 
 @pytest.mark.parametrize(
     ("key", "elements"),
-    [("claims", [{}]), ("claims", [None]), ("others", [{}]), ("figures", [{"title": "t"}]), ("claims", 3)],
+    [
+        ("claims", [{}]),
+        ("claims", [None]),
+        ("others", [{}]),
+        ("figures", [{"title": "t"}]),
+        ("claims", 3),
+    ],
 )
 def test_results_that_lack_something_are_refused(sweep, capsys, key, elements):
     exit_code(report.cli, str(sweep))
@@ -451,7 +572,9 @@ def test_a_claim_without_its_verdict_is_refused(sweep, capsys):
     assert "estimate of claims" in refusal(capsys, str(sweep / "results.json"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": 3}', '{"seeds": "x", "claims": {}, "jobs": []}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"seeds": 3}', '{"seeds": "x", "claims": {}, "jobs": []}']
+)
 def test_a_damaged_sweep_is_refused(sweep, capsys, content):
     (sweep / "sweep.json").write_text(content)
     assert "sweep.json" in refusal(capsys, str(sweep))
@@ -478,7 +601,7 @@ def test_a_claim_that_is_gone_is_named(sweep, capsys):
     assert "bygone" in refusal(capsys, str(sweep))
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):
@@ -511,7 +634,7 @@ def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(swe
     assert found[1]["panels"][0]["series"][0]["mean"] == pytest.approx([1.1, 1.2, 2.0])
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 class Reader(html.parser.HTMLParser):
@@ -526,7 +649,11 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
-        self.addresses += [values[key] or "" for key in ("src", "href", "srcset", "data", "action") if key in values]
+        self.addresses += [
+            values[key] or ""
+            for key in ("src", "href", "srcset", "data", "action")
+            if key in values
+        ]
         if tag in ("img", "svg"):
             self.images.append(values)
         if tag == "th":
@@ -548,13 +675,18 @@ def test_the_page_is_whole_and_stands_alone(sweep):
     assert not reader.open
     assert all(address.startswith(("data:image/", "./resnet-")) for address in reader.addresses)
     assert "http" not in re.sub('"data:[^"]*"|http-equiv', "", text) and "url(" not in text
-    assert all(image.get("alt") or image.get("aria-label") for image in reader.images) and len(reader.images) == 6
+    assert (
+        all(image.get("alt") or image.get("aria-label") for image in reader.images)
+        and len(reader.images) == 6
+    )
     assert all(head["scope"] in ("col", "row", "rowgroup") for head in reader.heads)
     assert "B &amp; C reach 25 % &lt;sooner&gt;." in text and "default-src 'none'" in text
 
 
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     return found
@@ -562,7 +694,13 @@ def browser() -> str:
 
 def browse(place: pathlib.Path, *arguments: str) -> str:
     """Opens the page headless, with no network to reach; what Chromium prints."""
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking")
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+    )
     nowhere = "--host-resolver-rules=MAP * ~NOTFOUND"
     profile = f"--user-data-dir={place.parent / 'profile'}"
     line = [browser(), *options, nowhere, profile, *arguments, place.as_uri()]
@@ -574,31 +712,42 @@ def addresses_asked(place: pathlib.Path, *arguments: str) -> list[str]:
     log = place.with_suffix(".log")
     browse(place, f"--log-net-log={log}", *arguments)
     events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    return [event["url"] for event in events if event.get("initiator", "not an origin") != "not an origin"]
+    return [
+        event["url"]
+        for event in events
+        if event.get("initiator", "not an origin") != "not an origin"
+    ]
 
 
 def test_a_browser_shows_the_page_and_asks_for_nothing(sweep, tmp_path):
     browser()
     exit_code(report.cli, str(sweep))
     shot = sweep / "shot.png"
-    assert addresses_asked(sweep / "report.html", f"--screenshot={shot}", "--window-size=1200,1600") == []
+    assert (
+        addresses_asked(sweep / "report.html", f"--screenshot={shot}", "--window-size=1200,1600")
+        == []
+    )
     image = cv2.imread(str(shot))
     assert image.shape[:2] == (1600, 1200)
     words, drawing = image[:400], image[800:]
     assert 0.01 < (words < 128).mean() < 0.3 and len(np.unique(drawing.reshape(-1, 3), axis=0)) > 20
-    (tmp_path / "other.html").write_text('<img src="http://127.0.0.1:9/x.png">')  # such a page would be noticed
+    (tmp_path / "other.html").write_text(
+        '<img src="http://127.0.0.1:9/x.png">'
+    )  # such a page would be noticed
     assert "http://127.0.0.1:9/x.png" in addresses_asked(tmp_path / "other.html", "--dump-dom")
 
 
 def test_a_browser_prints_the_page(sweep):
     browser()
     exit_code(report.cli, str(sweep))
-    browse(sweep / "report.html", f"--print-to-pdf={sweep / 'report.pdf'}", "--no-pdf-header-footer")
+    browse(
+        sweep / "report.html", f"--print-to-pdf={sweep / 'report.pdf'}", "--no-pdf-header-footer"
+    )
     printed = (sweep / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF") and len(printed) > 20_000
 
 
-# --- the README ------------------------------------------------------------------------------------------------------
+# --- the README -----------------------------------------------------------------------------------
 
 
 def test_the_readme_shows_the_committed_results():
@@ -607,4 +756,6 @@ def test_the_readme_shows_the_committed_results():
         pytest.skip("no results are committed yet")
     readme = (ROOT / "README.md").read_text()
     for path in files:
-        assert markdown.markdown(results.read(path)) in readme, f"README: put in the table of {path.name}"
+        assert markdown.markdown(results.read(path)) in readme, (
+            f"README: put in the table of {path.name}"
+        )

@@ -47,14 +47,16 @@ def golden(home) -> pathlib.Path:
     return home / "golden"
 
 
-# --- killed and stopped ----------------------------------------------------------------------------------------------
+# --- killed and stopped ---------------------------------------------------------------------------
 
 
 @pytest.mark.fault(
     "signal: SIGTERM twice at once while it steps, as SLURM sends it",
     "the step ends, state saved, exit code 143; goes on to the same bits",
 )
-@pytest.mark.fault("kill: twice, while it steps", "the final state is that of a run never stopped, to the bit")
+@pytest.mark.fault(
+    "kill: twice, while it steps", "the final state is that of a run never stopped, to the bit"
+)
 def test_a_run_killed_twice_and_stopped_once_ends_bit_equal(home, golden, tmp_path):
     draw = np.random.default_rng(0)
     for first, last in ((2, 6), (8, 12)):
@@ -78,7 +80,9 @@ def test_a_run_killed_twice_and_stopped_once_ends_bit_equal(home, golden, tmp_pa
     assert_same_run(tmp_path, golden)
 
 
-@pytest.mark.fault("devices: one when it was killed, four when it goes on", "the same batches and losses; said")
+@pytest.mark.fault(
+    "devices: one when it was killed, four when it goes on", "the same batches and losses; said"
+)
 def test_a_run_goes_on_with_other_devices(home, golden, tmp_path):
     child = start(home, tmp_path, *SMALL)
     with contextlib.closing(child.stdout), contextlib.closing(child.stderr):
@@ -88,7 +92,9 @@ def test_a_run_goes_on_with_other_devices(home, golden, tmp_path):
     assert code == 0 and "4 × cpu\n" in out, err
     begun = int(re.search(r"going on from step (\d+) of", out)[1])
     ours, theirs = (read_rows(folder / METRICS) for folder in (tmp_path, golden))
-    assert [(row["step"], sorted(row)) for row in ours] == [(row["step"], sorted(row)) for row in theirs]
+    assert [(row["step"], sorted(row)) for row in ours] == [
+        (row["step"], sorted(row)) for row in theirs
+    ]
     together = [(a, b) for a, b in zip(ours, theirs, strict=True) if begun < a["step"] <= begun + 3]
     assert 0 < begun <= 10 and len(together) == 1
     for a, b in together:  # later, sums in another order grow apart
@@ -96,7 +102,11 @@ def test_a_run_goes_on_with_other_devices(home, golden, tmp_path):
 
 
 def test_a_finished_run_says_so_and_changes_nothing(home, golden):
-    before = {path: path.read_bytes() for path in golden.rglob("*") if path.is_file() and path.name == METRICS}
+    before = {
+        path: path.read_bytes()
+        for path in golden.rglob("*")
+        if path.is_file() and path.name == METRICS
+    }
     steps = sorted(path.name for path in golden.glob("*/0*"))
     code, out, err = run(home, golden, *SMALL)
     assert (code, err) == (0, "")
@@ -105,26 +115,38 @@ def test_a_finished_run_says_so_and_changes_nothing(home, golden):
     assert sorted(path.name for path in golden.glob("*/0*")) == steps
 
 
-@pytest.mark.fault("damage: every checkpoint is gone", "said; the run starts afresh, its metrics too")
+@pytest.mark.fault(
+    "damage: every checkpoint is gone", "said; the run starts afresh, its metrics too"
+)
 def test_a_run_without_its_checkpoints_says_that_it_starts_afresh(home, golden, tmp_path):
     ours = shutil.copytree(golden, tmp_path / "run")
     shutil.rmtree(ours / "checkpoints")
     code, out, err = run(home, ours, *SMALL)
     assert code == 0, err
-    assert f"there is no checkpoint in {ours}/checkpoints: from the start, and metrics.jsonl too\n" in out
+    assert (
+        f"there is no checkpoint in {ours}/checkpoints: from the start, and metrics.jsonl too\n"
+        in out
+    )
     assert_same_run(ours, golden)
 
 
 @pytest.mark.fault("config: another seed", "refused with the difference, nothing changed")
 def test_another_configuration_does_not_touch_the_run(home, golden):
-    before = sorted((path, path.stat().st_mtime_ns) for path in golden.rglob("*") if path.name != ".lock")
+    before = sorted(
+        (path, path.stat().st_mtime_ns) for path in golden.rglob("*") if path.name != ".lock"
+    )
     code, out, err = run(home, golden, *SMALL, "--config.seed=7")
     assert (code, out) == (2, "")
     assert err == (
         f"error: workdir {golden} holds a run of another configuration (seed: 0 there, 7 now); "
         "give another with --workdir, or remove it\n"
     )
-    assert sorted((path, path.stat().st_mtime_ns) for path in golden.rglob("*") if path.name != ".lock") == before
+    assert (
+        sorted(
+            (path, path.stat().st_mtime_ns) for path in golden.rglob("*") if path.name != ".lock"
+        )
+        == before
+    )
 
 
 def test_evaluation_gives_the_best_rows_errors(home, golden, tmp_path):
@@ -141,19 +163,23 @@ def test_evaluation_gives_the_best_rows_errors(home, golden, tmp_path):
 
 
 @pytest.mark.fault(
-    "damage: a flipped bit in the newest step of a run", "named; the run goes on from the step before to the same bits"
+    "damage: a flipped bit in the newest step of a run",
+    "named; the run goes on from the step before to the same bits",
 )
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_goes_on(home, golden, tmp_path):
     ours = shutil.copytree(golden, tmp_path / "run")
     faults.flip(faults.largest(ours / "checkpoints" / f"{STEPS:08d}" / "model"), bit=4)
     code, out, err = run(home, ours, *SMALL)
     assert code == 0, err
-    assert re.search(rf"WARNING: checkpoint {ours}/checkpoints/{STEPS:08d} refused: file model/\S+ was changed\n", err)
+    assert re.search(
+        rf"WARNING: checkpoint {ours}/checkpoints/{STEPS:08d} refused: file model/\S+ was changed\n",
+        err,
+    )
     assert f"going on from step {STEPS - 5} of {STEPS}\n" in out
     assert_same_run(ours, golden)
 
 
-# --- diverging -------------------------------------------------------------------------------------------------------
+# --- diverging ------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault(
@@ -170,12 +196,24 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_pat
     ]
     code, out, err = run(home, tmp_path, *TINY, *flags)
     assert code == 3, err
-    assert "diverged: 5 steps in a row left out (loss not finite or too large); lower config.optim.lr\n" in out
+    assert (
+        "diverged: 5 steps in a row left out (loss not finite or too large); lower config.optim.lr\n"
+        in out
+    )
     assert "Traceback" not in err
-    rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / METRICS).read_text().splitlines()]
+    rows = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (tmp_path / METRICS).read_text().splitlines()
+    ]
     (newest,) = {max(name[:8] for name in arrays(tmp_path / "checkpoints"))}
-    saved = {name[9:]: value for name, value in arrays(tmp_path / "checkpoints").items() if name[:8] == newest}
-    assert all(np.isfinite(value).all() for name, value in saved.items() if name.startswith("model"))
+    saved = {
+        name[9:]: value
+        for name, value in arrays(tmp_path / "checkpoints").items()
+        if name[:8] == newest
+    }
+    assert all(
+        np.isfinite(value).all() for name, value in saved.items() if name.startswith("model")
+    )
     skipped = [row["train/skipped_steps"] for row in rows if "train/lr" in row]
     assert skipped[-1] >= 4 and "train/loss" not in [row for row in rows if "train/lr" in row][-1]
     assert saved["training['skipped_in_a_row']"] >= 5
@@ -191,7 +229,7 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_pat
         assert best == []
 
 
-# --- seeds -----------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -225,15 +263,20 @@ def test_the_seed_decides_everything(home, tmp_path, compiled_programs):
     assert len(kernels) >= 6 and all((a[name] != c[name]).any() for name in kernels)
 
 
-# --- while compiling, while evaluating -------------------------------------------------------------------------------
+# --- while compiling, while evaluating ------------------------------------------------------------
 
 
 @pytest.mark.fault(
-    "signal: SIGTERM or SIGINT while compiling", "exit within 30 s with code 143 or 130: there is nothing to save"
+    "signal: SIGTERM or SIGINT while compiling",
+    "exit within 30 s with code 143 or 130: there is nothing to save",
 )
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_afresh(home, tmp_path, number, code):
-    child = start(home, tmp_path, "--config=configs/googlenet.py", "--config.model.width=1.0", quick=False)
+def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_afresh(
+    home, tmp_path, number, code
+):
+    child = start(
+        home, tmp_path, "--config=configs/googlenet.py", "--config.model.width=1.0", quick=False
+    )
     with contextlib.closing(child.stdout), contextlib.closing(child.stderr):
         wait_for(child, "       workdir")  # the last line before it
         time.sleep(2)
@@ -255,13 +298,19 @@ def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_a
 def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     home, tmp_path, compiled_programs, monkeypatch, interrupted, step
 ):
-    """The first evaluation, between two saves, and the last; each is followed by an analysis, which reads a batch."""
+    """The first evaluation, between two saves, and the last; each is followed by an analysis, which
+    reads a batch.
+    """
 
     def run(name: str) -> int:
         config = resnet.get_config()
         config.model.update(NETWORK)
         config.batch_size, config.total_steps, config.log_every_steps = 32, 9, 3
-        config.eval.every_epochs, config.eval.batch_size, config.checkpoint.every_steps = 4 * 32 / 1437, 8, 3
+        config.eval.every_epochs, config.eval.batch_size, config.checkpoint.every_steps = (
+            4 * 32 / 1437,
+            8,
+            3,
+        )
         config.optim.schedule = "plateau(0.1, patience=0)"  # its state follows the evaluations
         config.eval.analyses = "response_std"
         config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
@@ -291,14 +340,16 @@ def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     assert_same_run(tmp_path / "ours", tmp_path / "golden")
 
 
-# --- signals ---------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault(
     "signal: SIGTERM, SIGINT or SIGUSR1, repeated, while it steps",
     "one request to stop, exit code 128 + the signal's number",
 )
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_is_a_request_while_the_run_lasts(number, code, capsys):
     before = signal.getsignal(number)
     with stops.stop_on_signal() as stop:
@@ -320,14 +371,20 @@ def test_a_second_ctrl_c_leaves_at_once_if_it_is_meant(monkeypatch):
     monkeypatch.setattr(stops.os, "_exit", left.append)
     with stops.stop_on_signal() as stop:
         stop.save_first()
-        for now[0], number in ((100.0, signal.SIGINT), (100.5, signal.SIGINT), (200.0, signal.SIGTERM)):
+        for now[0], number in (
+            (100.0, signal.SIGINT),
+            (100.5, signal.SIGINT),
+            (200.0, signal.SIGTERM),
+        ):
             signal.raise_signal(number)
         assert left == [] and stop.code == 130
         signal.raise_signal(signal.SIGINT)
         assert left == [130]
 
 
-@pytest.mark.fault("signal: in the midst of printing, or without a terminal", "still a request to stop")
+@pytest.mark.fault(
+    "signal: in the midst of printing, or without a terminal", "still a request to stop"
+)
 def test_a_signal_in_the_midst_of_a_line_or_without_a_terminal_is_still_a_request(monkeypatch):
     for error in (RuntimeError("reentrant call"), BrokenPipeError()):
 
@@ -343,9 +400,12 @@ def test_a_signal_in_the_midst_of_a_line_or_without_a_terminal_is_still_a_reques
 
 
 @pytest.mark.fault(
-    "signal: SIGTERM, SIGINT or SIGUSR1 before the first step", "exit at once with code 128 + the signal's number"
+    "signal: SIGTERM, SIGINT or SIGUSR1 before the first step",
+    "exit at once with code 128 + the signal's number",
 )
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_while_there_is_nothing_to_save_a_signal_ends_the_process_in_order(number, code, capsys):
     with pytest.raises(SystemExit) as ended, stops.stop_on_signal():
         signal.raise_signal(number)
@@ -353,7 +413,9 @@ def test_while_there_is_nothing_to_save_a_signal_ends_the_process_in_order(numbe
     assert capsys.readouterr().out == f"\n{signal.Signals(number).name}: stopping\n"
 
 
-@pytest.mark.fault("signal: before the first step, the main thread hangs", "exit all the same, seconds later")
+@pytest.mark.fault(
+    "signal: before the first step, the main thread hangs", "exit all the same, seconds later"
+)
 def test_what_holds_up_the_exit_is_cut_short():
     code = """if True:
         import signal, time
@@ -368,7 +430,9 @@ def test_what_holds_up_the_exit_is_cut_short():
         finally:
             print("never seen")
     """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (143, "\nSIGTERM: stopping\n", "")
 
 
@@ -386,11 +450,15 @@ def test_in_another_thread_signals_are_left_alone():
     assert seen == [(False, before)]
 
 
-# --- the long one ----------------------------------------------------------------------------------------------------
+# --- the long one ---------------------------------------------------------------------------------
 
 
-def _killed_at_any_moment(home: pathlib.Path, workdir: pathlib.Path, flags: list[str], kills: int) -> None:
-    """Kills a run so often, each third time at any moment of its start (imports, data, compiling), else as it steps."""
+def _killed_at_any_moment(
+    home: pathlib.Path, workdir: pathlib.Path, flags: list[str], kills: int
+) -> None:
+    """Kills a run so often, each third time at any moment of its start (imports, data, compiling),
+    else as it steps.
+    """
     draw, began = np.random.default_rng(0), time.monotonic()
     for kill in range(kills):
         child = start(home, workdir, *flags, quick=False)
@@ -406,7 +474,10 @@ def _killed_at_any_moment(home: pathlib.Path, workdir: pathlib.Path, flags: list
             faults.kill(child)
 
 
-@pytest.mark.fault("kill: twenty times over one run, at any moment", "the final state is that of a run never stopped")
+@pytest.mark.fault(
+    "kill: twenty times over one run, at any moment",
+    "the final state is that of a run never stopped",
+)
 @pytest.mark.slow
 def test_googlenet_killed_twenty_times_ends_bit_equal(home, tmp_path):
     flags = [
@@ -428,7 +499,8 @@ def test_googlenet_killed_twenty_times_ends_bit_equal(home, tmp_path):
 
 
 @pytest.mark.fault(
-    "kill: ten times over one run, each while it saves a large state", "as a run never stopped, to the bit"
+    "kill: ten times over one run, each while it saves a large state",
+    "as a run never stopped, to the bit",
 )
 @pytest.mark.slow
 def test_a_large_state_killed_while_it_is_saved_ends_bit_equal(home, tmp_path):

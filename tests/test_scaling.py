@@ -1,4 +1,6 @@
-"""A step over meshes: what a compiled program sends by layer, the least it could, and devices that are not there."""
+"""A step over meshes: what a compiled program sends by layer, the least it could, and devices that
+are not there.
+"""
 
 import functools
 import importlib.util
@@ -24,7 +26,13 @@ from cnn_papers.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 ALEXNET = {"variant": "paper", "width": 0.125, "num_classes": 10, "dtype": "float32"}
 VGG = {"variant": "A", "width": 0.125, "num_classes": 10, "dtype": "float32"}
-RESNET = {"variant": "cifar-8", "blocks": (1,), "widths": (4,), "num_classes": 10, "dtype": "float32"}
+RESNET = {
+    "variant": "cifar-8",
+    "blocks": (1,),
+    "widths": (4,),
+    "num_classes": 10,
+    "dtype": "float32",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,9 +41,13 @@ def hasty():
         yield
 
 
-def work(name: str, fields: dict[str, Any], size: int, mesh: str, **changes: Any) -> workload.Workload:
+def work(
+    name: str, fields: dict[str, Any], size: int, mesh: str, **changes: Any
+) -> workload.Workload:
     """A step of eight images."""
-    found = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])._replace(model=fields, **changes)
+    found = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])._replace(
+        model=fields, **changes
+    )
     return traffic.over(found, traffic.parse(mesh))
 
 
@@ -47,7 +59,7 @@ def report(name: str, mesh: str) -> dict[str, Any]:
     return found | {"rows": {row["layer"]: row for row in found["rows"]}}
 
 
-# --- reading a compiled program --------------------------------------------------------------------------------------
+# --- reading a compiled program -------------------------------------------------------------------
 
 OF_FOUR, OF_TWO = "replica_groups=mesh['a'=4,'b'=1] {'a'}", "replica_groups={{0,1},{2,3}}"
 LINES = {  # what XLA writes; its op_name; what it means
@@ -80,7 +92,11 @@ LINES = {  # what XLA writes; its op_name; what it means
         "jit(f)/jvp(R)/conv2_1/bn1/sum",
         [Collective("all-reduce", "conv2_1", False, 64)],
     ),
-    "no name": (f"f32[16]{{0}} all-reduce-start(%a), {OF_FOUR}", "", [Collective("all-reduce", "", False, 64)]),
+    "no name": (
+        f"f32[16]{{0}} all-reduce-start(%a), {OF_FOUR}",
+        "",
+        [Collective("all-reduce", "", False, 64)],
+    ),
     "started, with its operand": (
         f"(bf16[8,128]{{1,0}}, bf16[8,256]{{1,0}}) all-gather-start(%x), {OF_TWO}",
         "jit(f)/conv3/all_gather",
@@ -101,7 +117,11 @@ LINES = {  # what XLA writes; its op_name; what it means
         "",
         [Collective("collective-permute", "", False, 20)],
     ),
-    "over one device": ("f32[16]{0} all-reduce(%a), replica_groups=mesh['a'=4,'b'=1] {'b'}", "", []),
+    "over one device": (
+        "f32[16]{0} all-reduce(%a), replica_groups=mesh['a'=4,'b'=1] {'b'}",
+        "",
+        [],
+    ),
     "its end": ("f32[16]{0} all-reduce-done(%r)", "", []),
 }
 
@@ -110,12 +130,14 @@ LINES = {  # what XLA writes; its op_name; what it means
 def test_lines_of_a_program(name):
     """As XLA writes them for CPUs, TPUs and GPUs."""
     line, path, expected = LINES[name]
-    metadata = f'metadata={{op_name="{path}" stack_frame_id=3}}' if path else "metadata={stack_frame_id=3}"
+    metadata = (
+        f'metadata={{op_name="{path}" stack_frame_id=3}}' if path else "metadata={stack_frame_id=3}"
+    )
     compiled = types.SimpleNamespace(as_text=lambda: f"HloModule f\n  %x = {line}, {metadata}\n")
     assert collectives(compiled, ["conv1", "conv2_1", "conv3", "bn1"]) == expected
 
 
-# --- the least -------------------------------------------------------------------------------------------------------
+# --- the least ------------------------------------------------------------------------------------
 
 
 def bound(asked: workload.Workload) -> dict[str, int]:
@@ -129,27 +151,44 @@ def test_one_device_need_send_nothing():
 
 @pytest.mark.parametrize("data", [2, 4])
 def test_gradients_and_batch_statistics_once(data):
-    """4 channels after conv1, whose statistics are 8 numbers forward and 8 backward, their scale's and bias's.
+    """4 channels after conv1, whose statistics are 8 numbers forward and 8 backward, their scale's
+    and bias's.
 
     Then a block of two such layers.
     """
     whole = bound(work("resnet", RESNET, 8, f"data:{data}"))
-    assert whole == {"conv1": 4 * 3 * 9 * 4, "bn1": 32 + 32, "conv2_1": 4 * 2 * 9 * 16 + 2 * 64, "fc": 4 * 50, "": 8}
+    assert whole == {
+        "conv1": 4 * 3 * 9 * 4,
+        "bn1": 32 + 32,
+        "conv2_1": 4 * 2 * 9 * 16 + 2 * 64,
+        "fc": 4 * 50,
+        "": 8,
+    }
 
 
 def test_bfloat16_halves_what_is_computed_in_it():
     whole = bound(work("resnet", RESNET | {"dtype": "bfloat16"}, 8, "data:2"))
-    assert whole == {"conv1": 2 * 3 * 9 * 4, "bn1": 32 + 32, "conv2_1": 2 * 2 * 9 * 16 + 2 * 64, "fc": 2 * 50, "": 8}
+    assert whole == {
+        "conv1": 2 * 3 * 9 * 4,
+        "bn1": 32 + 32,
+        "conv2_1": 2 * 2 * 9 * 16 + 2 * 64,
+        "fc": 2 * 50,
+        "": 8,
+    }
 
 
 def test_split_parameters_are_gathered_once():
-    """All but fc's kernel [4, 10] over 4 devices and its bias [10], of which only the first divides."""
+    """All but fc's kernel [4, 10] over 4 devices and its bias [10], of which only the first
+    divides.
+    """
     whole = bound(work("resnet", RESNET, 8, "data:4", shard_params=True))
     assert whole["fc"] == 4 * (2 * 40 + 10) and whole["conv1"] == 2 * 4 * 3 * 9 * 4
 
 
 def test_columns_gather_what_both_read():
-    """conv3 and the fully connected layers: of 4 images a device, and the gradient back; conv1 reads the image."""
+    """conv3 and the fully connected layers: of 4 images a device, and the gradient back; conv1
+    reads the image.
+    """
     whole = bound(work("alexnet", ALEXNET, 67, "data:2,column:2"))
     alone = bound(work("alexnet", ALEXNET, 67, "data:2"))
     inputs = {"conv3": 1 * 1 * 32, "fc6": 0, "fc7": 512, "fc8": 512}
@@ -169,7 +208,7 @@ def test_a_layer_that_is_not_split_sums_the_smaller_side():
     assert whole["conv5_2"] == alone["conv5_2"]
 
 
-# --- against it ------------------------------------------------------------------------------------------------------
+# --- against it -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [2, 4])
@@ -181,7 +220,9 @@ def test_over_data_a_step_sends_the_least_to_the_byte_in_every_layer(data):
             assert row["least"] == 4 * row["parameters"] == 4 * row["here"]
     outside = found["rows"][traffic.OUTSIDE]
     assert outside["forward"].pop("all-reduce") == outside["least"] == 8
-    assert found["sent"] == found["least"] + sum(outside["forward"].values()) == 8 + 4 * 325_114 + 320
+    assert (
+        found["sent"] == found["least"] + sum(outside["forward"].values()) == 8 + 4 * 325_114 + 320
+    )
 
 
 def test_over_columns_too():
@@ -189,7 +230,9 @@ def test_over_columns_too():
     found = report("alexnet", "data:2,column:2")
     for name, row in found["rows"].items():
         if name != traffic.OUTSIDE:
-            assert sum(row["forward"].values()) + sum(row["backward"].values()) == row["least"], name
+            assert sum(row["forward"].values()) + sum(row["backward"].values()) == row["least"], (
+                name
+            )
             assert row["here"] * 2 == row["parameters"]
     assert [name for name, row in found["rows"].items() if "all-gather" in row["forward"]][:-1] == [
         *("conv3", "fc6", "fc7", "fc8")
@@ -200,7 +243,11 @@ def test_over_columns_too():
 def test_memory_is_what_the_arrays_take():
     memory = report("alexnet", "data:2")["memory"]
     leaves = jax.tree.leaves(workload.make_step(work("alexnet", ALEXNET, 67, "data:2")).abstract)
-    state, batch, key = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), 4 * (67 * 67 * 3 + 4), 8
+    state, batch, key = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        4 * (67 * 67 * 3 + 4),
+        8,
+    )
     assert 2 * 4 * 325_114 < state < 2 * 4 * 325_114 + 64  # parameters, momentum and some numbers
     assert memory["arguments"] == state + batch + key
     assert memory["shared by both"] == -state
@@ -213,10 +260,12 @@ def test_a_mesh_of_one_says_no_ratio():
     assert "\nsent    0 B a device and step\n" in text
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 TINY = ("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(4,)")
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 
 
 @pytest.fixture
@@ -231,11 +280,15 @@ def command(monkeypatch, capfd):
 
 
 def test_benchmark_measures_meshes(command):
-    code, out, err = command(*TINY, "--config.batch_size=8", "--mesh=data:1;data:2", "--seconds=0.1", "--json")
+    code, out, err = command(
+        *TINY, "--config.batch_size=8", "--mesh=data:1;data:2", "--seconds=0.1", "--json"
+    )
     assert code in (0, None), err
     one, two = json.loads(out)["meshes"]
     assert (one["mesh"], one["devices"], one["sent"], one["least"]) == ("data:1", "1 × cpu", 0, 0)
-    assert (two["mesh"], two["devices"]) == ("data:2", "2 × cpu") and two["sent"] >= two["least"] > 0
+    assert (two["mesh"], two["devices"]) == ("data:2", "2 × cpu") and two["sent"] >= two[
+        "least"
+    ] > 0
     assert all(len(found["step"]["windows"]) == 5 for found in (one, two))
 
 
@@ -250,15 +303,24 @@ def test_benchmark_compiles_for_devices_that_are_not_there(command):
     [
         (["--mesh=data:2;data:0"], "--mesh=data:0: write data:4 or data:4,column:2"),
         (["--mesh=data:2;"], "--mesh=: write data:4 or data:4,column:2"),
-        (["--mesh=data:2;data:3"], "config.batch_size=64 does not divide into 1 × 3 parts (accumulation steps × "),
+        (
+            ["--mesh=data:2;data:3"],
+            "config.batch_size=64 does not divide into 1 × 3 parts (accumulation steps × ",
+        ),
         (
             ["--mesh=data:2,column:2"],
             "config.mesh.column=2: this network has no columns; 1 disables column parallelism",
         ),
-        (["--topology=v5e"], "--topology=v5e: write v5e:2x2 (TPUs), h100:8 or h100:2x8 (hosts × GPUs), or cpu:4"),
+        (
+            ["--topology=v5e"],
+            "--topology=v5e: write v5e:2x2 (TPUs), h100:8 or h100:2x8 (hosts × GPUs), or cpu:4",
+        ),
         (["--topology=cpu:2x2"], "--topology=cpu:2x2: write v5e:2x2 (TPUs), "),
         (["--topology=h100:0"], "--topology=h100:0: write v5e:2x2 (TPUs), "),
-        (["--topology=cpu:2", "--mesh=data:4"], "config.mesh.data=4, but there are 2 devices; -1 takes all of them"),
+        (
+            ["--topology=cpu:2", "--mesh=data:4"],
+            "config.mesh.data=4, but there are 2 devices; -1 takes all of them",
+        ),
         (["--num_processes=2"], "several processes measure a mesh together: add --mesh=data:N"),
     ],
 )
@@ -270,31 +332,57 @@ def test_mistakes_are_one_line(command, arguments, message):
 
 
 def test_two_processes_measure_together():
-    """For real, as launch/local.sh starts them: AlexNet's columns, each a process of its own, then two more devices."""
-    flags = ["--config=configs/alexnet.py", "--config.model.width=0.1", "--config.batch_size=4", "--seconds=0.1"]
-    environment = {**os.environ, "MODULE": "cnn_papers.benchmark", "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    """For real, as launch/local.sh starts them: AlexNet's columns, each a process of its own, then
+    two more devices.
+    """
+    flags = [
+        "--config=configs/alexnet.py",
+        "--config.model.width=0.1",
+        "--config.batch_size=4",
+        "--seconds=0.1",
+    ]
+    environment = {
+        **os.environ,
+        "MODULE": "cnn_papers.benchmark",
+        "PYTHON": sys.executable,
+        "JAX_PLATFORMS": "cpu",
+    }
     environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = ["launch/local.sh", "2", *flags, "--mesh=data:1,column:2;data:2,column:2", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    two, four = json.loads(done.stdout[done.stdout.index("\n{") :])["meshes"]  # after what gloo prints
+    two, four = json.loads(done.stdout[done.stdout.index("\n{") :])[
+        "meshes"
+    ]  # after what gloo prints
     assert (two["devices"], four["devices"]) == ("2 × cpu", "4 × cpu")
     gathered = [row["layer"] for row in two["rows"] if "all-gather" in row["forward"]][:-1]
     assert gathered == ["conv3", "fc6", "fc7", "fc8"]
-    assert all(len(found["step"]["windows"]) == 5 and found["sent"] > found["least"] for found in (two, four))
+    assert all(
+        len(found["step"]["windows"]) == 5 and found["sent"] > found["least"]
+        for found in (two, four)
+    )
 
 
-# --- devices that are not there --------------------------------------------------------------------------------------
+# --- devices that are not there -------------------------------------------------------------------
 
 
 def test_devices_are_shared_equally_among_processes(monkeypatch):
-    device = lambda process, number: types.SimpleNamespace(process_index=process, id=number)  # noqa: E731
+    # noqa: E731
+    device = lambda process, number: types.SimpleNamespace(process_index=process, id=number)
     all_of_them = [device(process, number) for process in range(2) for number in range(3)]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 6)
     monkeypatch.setattr(jax, "devices", lambda: all_of_them)
-    assert [(found.process_index, found.id) for found in scaling._devices(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    with pytest.raises(UserError, match="--mesh: 5 devices do not divide over 2 processes; the nearest that do are 4"):
+    assert [(found.process_index, found.id) for found in scaling._devices(4)] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
+    with pytest.raises(
+        UserError,
+        match="--mesh: 5 devices do not divide over 2 processes; the nearest that do are 4",
+    ):
         scaling._devices(5)
 
 
@@ -302,7 +390,10 @@ def test_devices_are_shared_equally_among_processes(monkeypatch):
     ("name", "message"),
     [
         ("v5e:2x2", '--topology=v5e:2x2 needs libtpu, though no TPU: pip install "jax[tpu]"'),
-        ("h100:8", '--topology=h100:8 needs JAX for CUDA, though no GPU: pip install "jax[cuda13]"'),
+        (
+            "h100:8",
+            '--topology=h100:8 needs JAX for CUDA, though no GPU: pip install "jax[cuda13]"',
+        ),
     ],
 )
 def test_what_to_install(monkeypatch, name, message):
@@ -314,7 +405,13 @@ def test_what_to_install(monkeypatch, name, message):
 
 def compiled_elsewhere(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`describe` in a process of its own, since libraries for other devices say much."""
-    command = [sys.executable, "-m", "cnn_papers.describe", "--config=configs/alexnet.py", "--config.model.width=0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "cnn_papers.describe",
+        "--config=configs/alexnet.py",
+        "--config.model.width=0.1",
+    ]
     return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -339,9 +436,13 @@ def test_a_step_too_large_for_a_device(monkeypatch):
     """What the compiler for TPUs says of 51 GB on one of 16 GB."""
 
     def compile_it() -> None:
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM, 51.13G exceeds 15.75G.\n\nMore")
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, 51.13G exceeds 15.75G.\n\nMore"
+        )
 
-    train = types.SimpleNamespace(lower=lambda *arguments: types.SimpleNamespace(compile=compile_it))
+    train = types.SimpleNamespace(
+        lower=lambda *arguments: types.SimpleNamespace(compile=compile_it)
+    )
     step = workload.make_step(work("resnet", RESNET, 8, "data:2"))._replace(train=train)
     monkeypatch.setattr(workload, "make_step", lambda *arguments: step)
     with pytest.raises(UserError) as caught:

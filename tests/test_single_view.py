@@ -30,10 +30,16 @@ def _examples():
 def _pipeline(devices: int, resident: str) -> Pipeline:
     images, labels = _examples()
     examples = [
-        {"image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(), "label": int(label), "id": str(i)}
+        {
+            "image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(),
+            "label": int(label),
+            "id": str(i),
+        }
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    split = Split(name="test", examples=examples, class_names=tuple(map(str, range(CLASSES))), location="")
+    split = Split(
+        name="test", examples=examples, class_names=tuple(map(str, range(CLASSES))), location=""
+    )
     mesh = make_mesh(devices)
     return Pipeline(
         split,
@@ -51,11 +57,16 @@ def _by_hand() -> dict[str, float]:
     logits = images.reshape(N, -1).astype(np.float64) / 64 @ KERNEL
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(N), labels]
     rank = (logits > logits[np.arange(N), labels][:, None]).sum(1)
-    return {"loss": losses.mean(), "top1_error": 100 * (rank >= 1).mean(), "top5_error": 100 * (rank >= 5).mean()}
+    return {
+        "loss": losses.mean(),
+        "top1_error": 100 * (rank >= 1).mean(),
+        "top5_error": 100 * (rank >= 5).mean(),
+    }
 
 
 @pytest.mark.parametrize(
-    "devices, batch_size", [(1, 1), (1, 5), (1, 37), (1, 64), (2, 6), (2, 7), (8, 8), (8, 5), (8, 40)]
+    "devices, batch_size",
+    [(1, 1), (1, 5), (1, 37), (1, 64), (2, 6), (2, 7), (8, 8), (8, 5), (8, 40)],
 )
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_every_example_counts_once(devices, batch_size, resident):
@@ -64,7 +75,10 @@ def test_every_example_counts_once(devices, batch_size, resident):
     values = single_view.evaluate(STEP, variables, pipeline.eval_batches(batch_size), N)
     expected = _by_hand()
     assert values.keys() == expected.keys()
-    assert values["top1_error"] == expected["top1_error"] and values["top5_error"] == expected["top5_error"]
+    assert (
+        values["top1_error"] == expected["top1_error"]
+        and values["top5_error"] == expected["top5_error"]
+    )
     assert values["loss"] == pytest.approx(expected["loss"], rel=1e-6)
 
 

@@ -1,4 +1,6 @@
-"""The report of runs by themselves: against their papers where they may be, and which are not finished."""
+"""The report of runs by themselves: against their papers where they may be, and which are not
+finished.
+"""
 
 import json
 import pathlib
@@ -13,19 +15,29 @@ from cnn_papers.reporting import markdown, page, results, wording
 from cnn_papers.runs import workdir
 
 
-def write_run(folder: pathlib.Path, config: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
+def write_run(
+    folder: pathlib.Path, config: dict[str, Any], facts: dict[str, Any] | None = None
+) -> None:
     """A run of one evaluation, after its first step."""
     folder.mkdir()
     workdir.write_run(folder, config, facts or {})
-    (folder / "metrics.jsonl").write_text('{"step": 1, "val/top1_error": 9.0, "val/top5_error": 1.0}\n')
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "val/top1_error": 9.0, "val/top5_error": 1.0}\n'
+    )
 
 
 def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
     assert exit_code(report.cli, str(tiny_run), f"--out={tmp_path}") in (None, 0)
     found = json.loads((tmp_path / "results.json").read_text())
     (run,) = found["singles"]
-    assert (run["config"], run["data"], run["last"]["step"]) == ("configs/resnet.py:desk", "digits", 3)
-    assert workdir.read_run(tiny_run)["total_steps"] == 3 and found["outcomes"] == {run["id"]: "done"}
+    assert (run["config"], run["data"], run["last"]["step"]) == (
+        "configs/resnet.py:desk",
+        "digits",
+        3,
+    )
+    assert workdir.read_run(tiny_run)["total_steps"] == 3 and found["outcomes"] == {
+        run["id"]: "done"
+    }
     assert [panel["y"] for panel in found["figures"][0]["panels"]] == ["loss", "top-1 error (%)"]
     assert found["machines"] == [workdir.describe_machine()]
     text = (tmp_path / "report.md").read_text()
@@ -33,7 +45,9 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
 
 
 def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
-    config = plan.load(plan.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})).to_dict()
+    config = plan.load(
+        plan.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})
+    ).to_dict()
     for name, recipe in (("papers", "cifar10"), ("other", "desk")):
         write_run(tmp_path / name, config | {"recipe": recipe})
     found = results.gather(tmp_path, tmp_path)
@@ -56,15 +70,24 @@ def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_p
     write_run(tmp_path / "run", plan.load(job).to_dict())
     found = results.gather(tmp_path / "run", tmp_path)
     (run,) = found["singles"]
-    assert run["same"] and run["reported"] and all(result["ours"] is None for result in run["reported"])
-    assert "this run changes model.width, total_steps: there is no difference to take" in markdown.markdown(found)
+    assert (
+        run["same"]
+        and run["reported"]
+        and all(result["ours"] is None for result in run["reported"])
+    )
+    assert (
+        "this run changes model.width, total_steps: there is no difference to take"
+        in markdown.markdown(found)
+    )
 
 
 def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
     config = plan.load(plan.make_job("configs/resnet.py", {})).to_dict()
     write_run(tmp_path / "done", config, {"total_steps": 1})
     write_run(tmp_path / "part", config, {"total_steps": 1200})
-    write_run(tmp_path / "begun", config | {"total_steps": 5})  # of a version that noted it in the configuration alone
+    write_run(
+        tmp_path / "begun", config | {"total_steps": 5}
+    )  # of a version that noted it in the configuration alone
     (tmp_path / "begun/metrics.jsonl").unlink()
     write_run(tmp_path / "older", config)
     exit_code(report.cli, str(tmp_path))
@@ -78,5 +101,11 @@ def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
         names = re.sub("<.*?>", "", form)
         assert "not finished (under way, stopped or diverged): begun, part" in names
         assert "not finished (of unknown length): older" in names
-    assert "configs/resnet.py:desk on digits, step 1 of 1,200: top-1 error 9.00 % in the last evaluation" in text
-    assert "on digits, step 0 of 5: top-1 error none" in text and "on digits, step 1 of an unknown number: " in text
+    assert (
+        "configs/resnet.py:desk on digits, step 1 of 1,200: top-1 error 9.00 % in the last evaluation"
+        in text
+    )
+    assert (
+        "on digits, step 0 of 5: top-1 error none" in text
+        and "on digits, step 1 of an unknown number: " in text
+    )

@@ -1,7 +1,8 @@
-"""A soak: a small run that faults meet for many minutes ends as one that nothing happened to, and its memory is flat.
+"""A soak: a small run that faults meet for many minutes ends as one that nothing happened to, and
+its memory is flat.
 
-CNN_PAPERS_SOAK_MINUTES=3 python -m pytest -n 0 -s -m slow tests/test_soak.py; 30 minutes by default. A third of them
-goes to the run that nothing happens to.
+CNN_PAPERS_SOAK_MINUTES=3 python -m pytest -n 0 -s -m slow tests/test_soak.py; 30 minutes by
+default. A third of them goes to the run that nothing happens to.
 """
 
 import collections
@@ -24,8 +25,12 @@ SEED = 0
 STEPS_A_MINUTE = 700
 FULL_DISK = "full disk"
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1", FULL_DISK)
-PATIENCE_S = 120  # until a process notices that the disk is full; a signal has 30 s by promise, more on busy machines
-GROWTH = 1.05, 16 * 2**20  # how much larger the memory may be in the last third of a run than in the second
+# until a process notices that the disk is full; a signal has 30 s by promise, more on busy machines
+PATIENCE_S = 120
+GROWTH = (
+    1.05,
+    16 * 2**20,
+)  # how much larger the memory may be in the last third of a run than in the second
 FLAGS = [
     *TINY,
     f"--config.total_steps={round(MINUTES * STEPS_A_MINUTE)}",
@@ -39,7 +44,9 @@ FLAGS = [
 def _memory(child: subprocess.Popen) -> int:
     """Bytes that a process has in memory; 0 once it is gone."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{child.pid}/status").read_text())
+        found = re.search(
+            r"VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{child.pid}/status").read_text()
+        )
     except OSError:
         return 0
     return 1024 * int(found[1]) if found else 0
@@ -64,7 +71,9 @@ def _struck(child: subprocess.Popen, fault: str, disk: pathlib.Path) -> int:
 
 
 def _check_exit(fault: str, code: int, said: str) -> None:
-    """Exit codes are the documented ones, and nobody sees a traceback but who stops Python while it imports."""
+    """Exit codes are the documented ones, and nobody sees a traceback but who stops Python while it
+    imports.
+    """
     number = 0 if fault == FULL_DISK else signal.Signals[fault]
     allowed = {FULL_DISK: {2}, "SIGKILL": {-signal.SIGKILL}}.get(fault, {128 + number, -number})
     assert code in allowed | {0}, (fault, code, said)
@@ -81,9 +90,16 @@ def _assert_flat(memory: list[int]) -> None:
     assert last <= factor * middle + extra, f"from {middle:,} to {last:,} bytes"
 
 
-@pytest.mark.fault("kill: and other faults drawn at random for half an hour", "as a run never stopped; memory flat")
-@pytest.mark.fault("full disk: again and again, at random for half an hour", "as a run never stopped, to the bit")
-@pytest.mark.fault("signal: SIGTERM, SIGINT, SIGUSR1 at random for half an hour", "as a run never stopped, to the bit")
+@pytest.mark.fault(
+    "kill: and other faults drawn at random for half an hour", "as a run never stopped; memory flat"
+)
+@pytest.mark.fault(
+    "full disk: again and again, at random for half an hour", "as a run never stopped, to the bit"
+)
+@pytest.mark.fault(
+    "signal: SIGTERM, SIGINT, SIGUSR1 at random for half an hour",
+    "as a run never stopped, to the bit",
+)
 @pytest.mark.slow
 def test_a_run_soaked_in_faults_ends_bit_equal_in_flat_memory(tmp_path):
     home, disk, log = tmp_path / "home", tmp_path / "disk", tmp_path / "log.txt"

@@ -16,7 +16,18 @@ from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 
 MNIST_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +40,9 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """PATH/train with classes ant (6 images) and bee (4), PATH/val with one each; one image two folders deep."""
+    """PATH/train with classes ant (6 images) and bee (4), PATH/val with one each; one image two
+    folders deep.
+    """
     for name, count in (
         ("train/ant", 5),
         ("train/ant/deep/deeper", 1),
@@ -53,7 +66,7 @@ def _decode(data: bytes) -> np.ndarray:
     return image
 
 
-# --- real data -----------------------------------------------------------------------------------------------------
+# --- real data ------------------------------------------------------------------------------------
 
 
 def test_cifar10(test_data):
@@ -70,7 +83,10 @@ def test_cifar10(test_data):
 def test_slices_of_a_tfds_split_part_it_exactly(test_data):
     data_dir = str(test_data / "tfds")
     whole = open_split("cifar10", "train", data_dir).examples
-    head, tail = open_split("cifar10", "train[:45000]", data_dir), open_split("cifar10", "train[45000:]", data_dir)
+    head, tail = (
+        open_split("cifar10", "train[:45000]", data_dir),
+        open_split("cifar10", "train[45000:]", data_dir),
+    )
     assert (len(head.examples), len(tail.examples)) == (45_000, 5_000)
     assert head.examples[44_999] == whole[44_999] and tail.examples[0] == whole[45_000]
     assert tail.examples[-1] == whole[49_999]
@@ -78,7 +94,9 @@ def test_slices_of_a_tfds_split_part_it_exactly(test_data):
 
 
 def test_mnist(test_data):
-    train, test = (open_split("mnist", split, str(test_data / "tfds")) for split in ("train", "test"))
+    train, test = (
+        open_split("mnist", split, str(test_data / "tfds")) for split in ("train", "test")
+    )
     assert (len(train.examples), len(test.examples)) == (60_000, 10_000)
     counts = collections.Counter(_labels(test))
     assert [counts[label] for label in range(10)] == MNIST_TEST_COUNTS
@@ -97,11 +115,16 @@ def test_imagenette_as_a_folder(test_data):
     for example in train.examples[:50]:
         assert train.class_names[example["label"]] == example["id"].split("/")[0]
         assert example["image"] == (path / "train" / example["id"]).read_bytes()
-    assert set(_labels(open_split(f"folder:{path}", "train[:100]"))) == set(range(10))  # the order mixes the classes
+    assert set(_labels(open_split(f"folder:{path}", "train[:100]"))) == set(
+        range(10)
+    )  # the order mixes the classes
 
 
 def test_many_threads_read_the_same_as_one(test_data):
-    for name, data_dir in (("cifar10", str(test_data / "tfds")), (f"folder:{test_data}/imagenette_small", "")):
+    for name, data_dir in (
+        ("cifar10", str(test_data / "tfds")),
+        (f"folder:{test_data}/imagenette_small", ""),
+    ):
         one = open_split(name, "train[:400]", data_dir).examples
         expected = [one[i] for i in range(400)]
         shared = open_split(name, "train[:400]", data_dir).examples
@@ -111,7 +134,7 @@ def test_many_threads_read_the_same_as_one(test_data):
                 assert example == expected[i]
 
 
-# --- digits --------------------------------------------------------------------------------------------------------
+# --- digits ---------------------------------------------------------------------------------------
 
 
 def test_examples_behave_as_a_sequence(digits_dir):
@@ -142,12 +165,17 @@ def test_two_processes_may_make_digits_at_once_and_neither_imports_tensorflow(tm
         "print(len(s.examples), s.examples[5]['label'], 'tensorflow' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for run in runs:
         out, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
         assert out.splitlines()[-1] == "1437 5 False"
-    assert [p.name for p in (tmp_path / "digits" / "plain").iterdir()] == ["1.0.0"]  # nothing incomplete stays behind
+    assert [p.name for p in (tmp_path / "digits" / "plain").iterdir()] == [
+        "1.0.0"
+    ]  # nothing incomplete stays behind
 
 
 def test_a_process_that_finishes_second_uses_what_the_first_made(digits_dir, tmp_path, monkeypatch):
@@ -163,25 +191,50 @@ def test_a_process_that_finishes_second_uses_what_the_first_made(digits_dir, tmp
 
 def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
     code = "import sys, cnn_papers.data.sources; print([m for m in sys.modules if m.startswith('tensorflow')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
-# --- what bad input gets -------------------------------------------------------------------------------------------
+# --- what bad input gets --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name, split, message",
     [
-        ("digits", "trian", r"digits has no split 'trian': it has train \(1,437\), test \(360\) and slices of these"),
+        (
+            "digits",
+            "trian",
+            r"digits has no split 'trian': it has train \(1,437\), test \(360\) and slices of these",
+        ),
         ("digits", "train[", r"digits has no split 'train\['"),
         ("digits", "train[:1438]", r"digits has no split 'train\[:1438\]': it has train \(1,437\)"),
-        ("digits", "train[:0]", r"split 'train\[:0\]' of digits is empty: it has train \(1,437\), test \(360\)"),
+        (
+            "digits",
+            "train[:0]",
+            r"split 'train\[:0\]' of digits is empty: it has train \(1,437\), test \(360\)",
+        ),
         ("digits", "train[9:5]", r"split 'train\[9:5\]' of digits is empty"),
         ("digits", "train[9:5]+test", r"split 'train\[9:5\]\+test' of digits is empty"),
         ("digitz", "train", r"no data set is called 'digitz': did you mean digits"),
-        ("zzqqxx", "train", r"no data set is called 'zzqqxx': see https://www.tensorflow.org/datasets/catalog"),
-        ("digits/scene", "train", r"no data set is called 'digits/scene': there is digits/plain, digits/scenes$"),
-        ("mnist/small", "train", r"no data set is called 'mnist/small': mnist has no configurations$"),
+        (
+            "zzqqxx",
+            "train",
+            r"no data set is called 'zzqqxx': see https://www.tensorflow.org/datasets/catalog",
+        ),
+        (
+            "digits/scene",
+            "train",
+            r"no data set is called 'digits/scene': there is digits/plain, digits/scenes$",
+        ),
+        (
+            "mnist/small",
+            "train",
+            r"no data set is called 'mnist/small': mnist has no configurations$",
+        ),
         ("mnist:9.9.9", "train", r"no data set is called 'mnist:9.9.9': .*only: 3.0.1"),
         ("not a name", "train", r"no data set is called 'not a name': "),
         ("voc/2007", "train", r"voc/2007 has no single label per image .*: it is for detection$"),
@@ -208,7 +261,9 @@ def test_an_unprepared_set_gets_the_command_that_prepares_it(tmp_path):
 
 def test_digits_that_cannot_be_written_say_why(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot make digits in .*file/digits/plain/1.0.0: .*, or choose another"):
+    with pytest.raises(
+        UserError, match=r"cannot make digits in .*file/digits/plain/1.0.0: .*, or choose another"
+    ):
         open_split("digits", "train", str(tmp_path / "file"))
     (tmp_path / "digits" / "plain" / "1.0.0").mkdir(parents=True)
     with pytest.raises(UserError, match=r"the folder exists but holds no data set: remove it"):
@@ -226,18 +281,22 @@ def test_damaged_and_missing_files_are_named(digits_dir, tmp_path):
     for damaged in (bytes(flipped), whole[: len(whole) // 2], b""):
         file.write_bytes(damaged)
         examples = open_split("digits", "test", str(tmp_path)).examples
-        with pytest.raises(UserError, match=rf"of digits\[test\]: {file} is damaged, remove its folder") as error:
+        with pytest.raises(
+            UserError, match=rf"of digits\[test\]: {file} is damaged, remove its folder"
+        ) as error:
             examples[:]
         index = int(str(error.value).split()[3])  # cannot read example 82 of …
         with pytest.raises(UserError, match=f"cannot read example {index} of"):
             examples[index]
         assert examples[:index] == sound[:index]
     file.unlink()
-    with pytest.raises(UserError, match=rf"{file} is missing: remove .*python -m cnn_papers.prepare digits"):
+    with pytest.raises(
+        UserError, match=rf"{file} is missing: remove .*python -m cnn_papers.prepare digits"
+    ):
         open_split("digits", "test", str(tmp_path))
 
 
-# --- folders -------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_a_folder_split_by_sub_folder(folder):
@@ -271,7 +330,9 @@ def test_a_folder_of_classes_is_split_by_fractions(folder):
         ("[:-20%]", "[-20%:]", 8),
         ("[:-1]", "[-1:]", 9),
     ):
-        parts = [[e["id"] for e in open_split(path, f"train{part}").examples[:]] for part in (head, tail)]
+        parts = [
+            [e["id"] for e in open_split(path, f"train{part}").examples[:]] for part in (head, tail)
+        ]
         assert parts == [whole[:cut], whole[cut:]]
     assert whole != sorted(whole)
     shutil.copytree(folder / "train", folder / "elsewhere")
@@ -315,7 +376,10 @@ def test_an_image_that_has_gone_is_named(folder):
         ("train[:11]", r"split 'train\[:11\]' reaches beyond the 10 images of "),
         ("train[:101%]", r"reaches beyond the 10 images"),
         ("train[-11:]", r"reaches beyond the 10 images"),
-        ("train[:ten]", r"cannot read the split 'train\[:ten\]': write for example train, val, train\[:90%\]"),
+        (
+            "train[:ten]",
+            r"cannot read the split 'train\[:ten\]': write for example train, val, train\[:90%\]",
+        ),
         ("train+val", r"cannot read the split 'train\+val'"),
         ("", r"cannot read the split ''"),
     ],
@@ -328,7 +392,8 @@ def test_a_wrong_split_of_a_folder_is_one_line(folder, split, message):
 
 def test_a_folder_of_classes_has_no_val(folder):
     with pytest.raises(
-        UserError, match=r"has no split 'val': it has train; take fractions of it, such as train\[:90%\]"
+        UserError,
+        match=r"has no split 'val': it has train; take fractions of it, such as train\[:90%\]",
     ):
         open_split(f"folder:{folder}/train", "val")
 
@@ -338,7 +403,11 @@ def test_folders_that_lack_something(folder):
     with pytest.raises(UserError, match=r"/val has classes that .*/train lacks: cat$"):
         open_split(f"folder:{folder}", "val")
     (folder / "train/cat").mkdir()
-    with pytest.raises(UserError, match=r"class folder .*/train/cat holds no images \(.jpg, .jpeg, .png\)"):
+    with pytest.raises(
+        UserError, match=r"class folder .*/train/cat holds no images \(.jpg, .jpeg, .png\)"
+    ):
         open_split(f"folder:{folder}", "train")
-    with pytest.raises(UserError, match=r"/train/bee has no class sub-folders: put the images of each class in"):
+    with pytest.raises(
+        UserError, match=r"/train/bee has no class sub-folders: put the images of each class in"
+    ):
         open_split(f"folder:{folder}/train/bee", "train")

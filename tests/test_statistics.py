@@ -1,4 +1,6 @@
-"""Pixel statistics: NumPy's figures, kept beside the data or in the cache, and computed again when the data changes."""
+"""Pixel statistics: NumPy's figures, kept beside the data or in the cache, and computed again when
+the data changes.
+"""
 
 import io
 import os
@@ -13,7 +15,13 @@ import pytest
 from cnn_papers.data import progress, statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
-from cnn_papers.data.statistics import Statistics, compute, compute_whitening, load_or_compute, with_whitening
+from cnn_papers.data.statistics import (
+    Statistics,
+    compute,
+    compute_whitening,
+    load_or_compute,
+    with_whitening,
+)
 from cnn_papers.errors import UserError
 
 
@@ -34,7 +42,9 @@ def cache(tmp_path, monkeypatch) -> pathlib.Path:
 
 
 def make_split(folder, images) -> Split:
-    examples = [{"image": image.tobytes(), "label": 0, "id": str(i)} for i, image in enumerate(images)]
+    examples = [
+        {"image": image.tobytes(), "label": 0, "id": str(i)} for i, image in enumerate(images)
+    ]
     return Split("made[train]", examples, ("one",), str(folder))
 
 
@@ -68,21 +78,29 @@ def test_figures_are_numpys(images):
     np.testing.assert_allclose(figures.mean_image, images.mean(0), rtol=1e-5)
     np.testing.assert_allclose(figures.eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-5)
     p, eigenvalues = figures.eigenvectors.astype(float), figures.eigenvalues.astype(float)
-    np.testing.assert_allclose(p @ np.diag(eigenvalues) @ p.T, covariance, rtol=1e-5, atol=1e-5 * covariance.max())
+    np.testing.assert_allclose(
+        p @ np.diag(eigenvalues) @ p.T, covariance, rtol=1e-5, atol=1e-5 * covariance.max()
+    )
     np.testing.assert_allclose(p.T @ p, np.eye(3), atol=1e-6)
 
 
 def test_eigen_pairs_of_known_colours_are_found():
-    """Pixels ±√λ along known axes: their covariance is known to the bit, and so are its eigen-pairs."""
+    """Pixels ±√λ along known axes: their covariance is known to the bit, and so are its
+    eigen-pairs.
+    """
     axes = np.linalg.qr(np.array([[1.0, 1, 1], [0, 1, 2], [1, 0, -1]]))[0]
     spread = np.array([3600.0, 400, 25])
-    pixels = np.stack([128 + sign * np.sqrt(3 * spread[i]) * axes[:, i] for i in range(3) for sign in (1, -1)])
+    pixels = np.stack(
+        [128 + sign * np.sqrt(3 * spread[i]) * axes[:, i] for i in range(3) for sign in (1, -1)]
+    )
     figures = compute([pixels.reshape(6, 1, 1, 3)])
     np.testing.assert_allclose(figures.eigenvalues, spread, rtol=1e-5)
     np.testing.assert_allclose(np.abs((figures.eigenvectors * axes).sum(0)), 1, rtol=1e-5)
     values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
     np.testing.assert_allclose(figures.eigenvalues, values[::-1], rtol=1e-5)
-    np.testing.assert_allclose(np.abs((figures.eigenvectors * vectors[:, ::-1]).sum(0)), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.abs((figures.eigenvectors * vectors[:, ::-1]).sum(0)), 1, rtol=1e-5
+    )
 
 
 def test_whitening_figures_are_numpys():
@@ -118,17 +136,24 @@ def test_whitening_is_kept_and_belongs_to_the_operations_before_it(tmp_path, ima
 
 
 def test_statistics_of_other_images_are_refused(tmp_path, images):
-    mine, theirs = (make_split(tmp_path / name, data) for name, data in (("data", images), ("other", images[1:])))
+    mine, theirs = (
+        make_split(tmp_path / name, data)
+        for name, data in (("data", images), ("other", images[1:]))
+    )
     ours, others = (load_or_compute(split, "decode", Batches(images)) for split in (mine, theirs))
     (file,) = stored(tmp_path / "data")
     (other,) = stored(tmp_path / "other")
     file.write_bytes(other.read_bytes())
-    with pytest.raises(UserError, match=f"the statistics in {file} belong to other images than made"):
+    with pytest.raises(
+        UserError, match=f"the statistics in {file} belong to other images than made"
+    ):
         load_or_compute(mine, "decode", Batches(images))
     run = tmp_path / "run" / statistics.FILE
     statistics.save(run, ours)
     statistics.save(run, ours)
-    with pytest.raises(UserError, match=f"the statistics in {run} belong to other images .* in another folder"):
+    with pytest.raises(
+        UserError, match=f"the statistics in {run} belong to other images .* in another folder"
+    ):
         statistics.save(run, others)
     assert_same(statistics.load(run), ours)
 
@@ -237,7 +262,9 @@ def test_a_damaged_file_is_named(tmp_path, images, damage):
     else:
         middle = len(whole) // 3
         flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-        file.write_bytes({"empty": b"", "cut off": whole[:-100], "a bit": flipped, "text": b"hello"}[damage])
+        file.write_bytes(
+            {"empty": b"", "cut off": whole[:-100], "a bit": flipped, "text": b"hello"}[damage]
+        )
     with pytest.raises(UserError) as caught:
         load_or_compute(split, "decode", Batches(images))
     assert str(file) in str(caught.value) and "delete the file" in str(caught.value)
@@ -247,7 +274,9 @@ def test_statistics_beside_a_folder_of_images_do_not_become_a_class(tmp_path):
     for name in ("ant", "bee"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(3):
-            cv2.imwrite(str(tmp_path / "images" / name / f"{i}.png"), np.full((4, 4, 3), 9 * i, np.uint8))
+            cv2.imwrite(
+                str(tmp_path / "images" / name / f"{i}.png"), np.full((4, 4, 3), 9 * i, np.uint8)
+            )
     for _ in range(2):
         split = open_split(f"folder:{tmp_path}/images", "train")
         assert split.class_names == ("ant", "bee")
@@ -269,11 +298,15 @@ def test_a_folder_marked_read_only_is_left_alone_even_by_root(tmp_path, images, 
     assert not (tmp_path / "data" / ".statistics").exists() and len(list(cache.rglob("*.npz"))) == 1
 
 
-# --- made to harm --------------------------------------------------------------------------------------------------
+# --- made to harm ---------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("hostile: a run's statistics.npz with a pickle, or of few bytes that unpack to many", "refused")
-@pytest.mark.parametrize("kind", ["pickle", "pickled array", "one array alone", "bomb", "header of terabytes"])
+@pytest.mark.fault(
+    "hostile: a run's statistics.npz with a pickle, or of few bytes that unpack to many", "refused"
+)
+@pytest.mark.parametrize(
+    "kind", ["pickle", "pickled array", "one array alone", "bomb", "header of terabytes"]
+)
 def test_a_file_made_to_harm_is_refused(tmp_path, kind):
     file, arrays = tmp_path / "statistics.npz", {"mean": np.zeros(20_000_000)}
     if kind == "pickle":
@@ -288,7 +321,9 @@ def test_a_file_made_to_harm_is_refused(tmp_path, kind):
         assert file.stat().st_size < 500_000
     else:
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("mean.npy", header.getvalue())
     with pytest.raises(UserError, match=r"the statistics in .*statistics.npz cannot be read"):

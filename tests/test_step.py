@@ -1,4 +1,6 @@
-"""One step against a computation by hand, and what a step promises: gate, averages, parts, seeds, precision."""
+"""One step against a computation by hand, and what a step promises: gate, averages, parts, seeds,
+precision.
+"""
 
 import functools
 
@@ -52,14 +54,20 @@ def _scaled(images, key):
 
 
 def _optimizer(params, total_steps=100, **changes):
-    settings = OptimizerSettings(lr=RATE, lr_batch=N, momentum=MOMENTUM, weight_decay=DECAY)._replace(**changes)
-    return make_optimizer(params, settings, batch_size=N, steps_per_epoch=10.0, total_steps=total_steps)
+    settings = OptimizerSettings(
+        lr=RATE, lr_batch=N, momentum=MOMENTUM, weight_decay=DECAY
+    )._replace(**changes)
+    return make_optimizer(
+        params, settings, batch_size=N, steps_per_epoch=10.0, total_steps=total_steps
+    )
 
 
 @functools.cache
 def _training(model, *, seed=0, shape=SHAPE, augment=_scaled, **changes):
     """A fresh state and the jitted step; `changes` are settings of the step or of the optimiser."""
-    settings = StepSettings(**{name: changes.pop(name) for name in StepSettings._fields if name in changes})
+    settings = StepSettings(
+        **{name: changes.pop(name) for name in StepSettings._fields if name in changes}
+    )
     key = jax.random.key(seed)
     rngs = {"params": key, "dropout": key}
     params = jax.eval_shape(lambda: model.init(rngs, jnp.zeros((1, *shape)), train=True))["params"]
@@ -72,7 +80,10 @@ def _training(model, *, seed=0, shape=SHAPE, augment=_scaled, **changes):
 def _batch(seed=0, n=N, shape=SHAPE):
     draw = np.random.default_rng(seed)
     image = draw.integers(0, 256, (n, *shape), np.uint8)
-    return {"image": jnp.asarray(image), "label": jnp.asarray(draw.integers(0, CLASSES, n), jnp.int32)}
+    return {
+        "image": jnp.asarray(image),
+        "label": jnp.asarray(draw.integers(0, CLASSES, n), jnp.int32),
+    }
 
 
 def _assert_equal(a, b):
@@ -80,14 +91,19 @@ def _assert_equal(a, b):
 
 
 def _assert_close(a, b, rtol=1e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), *jax.device_get((a, b)))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), *jax.device_get((a, b))
+    )
 
 
 def _differs(a, b) -> bool:
-    return any(bool((x != y).any()) for x, y in zip(*map(jax.tree.leaves, jax.device_get((a, b))), strict=True))
+    return any(
+        bool((x != y).any())
+        for x, y in zip(*map(jax.tree.leaves, jax.device_get((a, b))), strict=True)
+    )
 
 
-# --- the step by hand ----------------------------------------------------------------------------------------------
+# --- the step by hand -----------------------------------------------------------------------------
 
 
 def _by_hand(w, b, batch):
@@ -117,7 +133,14 @@ def test_steps_are_those_of_a_computation_by_hand():
         _assert_close(state.params["fc"], {"kernel": w, "bias": b})
         _assert_close(state.ema["fc"]["kernel"], ema_w)
         _assert_close(
-            scalars, {"loss": loss, "top1_error": error, "grad_norm": norm, "lr": RATE, "skipped_in_a_row": 0}
+            scalars,
+            {
+                "loss": loss,
+                "top1_error": error,
+                "grad_norm": norm,
+                "lr": RATE,
+                "skipped_in_a_row": 0,
+            },
         )
     assert int(state.step) == int(state.totals.steps) == 3 and int(state.skipped) == 0
     assert float(state.totals.loss) == pytest.approx(total, rel=1e-6)
@@ -140,12 +163,19 @@ def test_the_auxiliary_loss_weighs_0_3():
 
 def test_classification_sums_every_auxiliary_head_and_no_other_endpoint():
     logits = jnp.array([[0.0, 0.0]])
-    ends = {"fc": jnp.array([[9.0, 0.0]]), "aux_1": logits, "aux_2": jnp.array([[0.0, 3.0]]), "loss_aux": 7 * logits}
+    ends = {
+        "fc": jnp.array([[9.0, 0.0]]),
+        "aux_1": logits,
+        "aux_2": jnp.array([[0.0, 3.0]]),
+        "loss_aux": 7 * logits,
+    }
     loss = classification(logits, ends, jnp.array([0]), aux_weight=0.3)
-    assert float(loss) == pytest.approx(np.log(2) + 0.3 * (np.log(2) + np.log(1 + np.exp(3))), rel=1e-6)
+    assert float(loss) == pytest.approx(
+        np.log(2) + 0.3 * (np.log(2) + np.log(1 + np.exp(3))), rel=1e-6
+    )
 
 
-# --- errors --------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_errors_among_the_highest_k():
@@ -171,7 +201,7 @@ def test_ties_go_to_the_lower_class():
     assert errors(jnp.zeros((8, 8)), jnp.arange(8), 5).tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
-# --- the gate ------------------------------------------------------------------------------------------------------
+# --- the gate -------------------------------------------------------------------------------------
 
 
 def _poisoned(images, key):
@@ -195,14 +225,21 @@ def test_a_batch_of_nan_changes_nothing_is_counted_and_training_goes_on():
         for name in kept:
             _assert_equal(getattr(state, name), getattr(before, name))
         assert int(state.step) == 1 + skipped
-        assert int(state.skipped) == int(state.skipped_in_a_row) == int(scalars["skipped_in_a_row"]) == skipped
+        assert (
+            int(state.skipped)
+            == int(state.skipped_in_a_row)
+            == int(scalars["skipped_in_a_row"])
+            == skipped
+        )
         assert np.isnan(scalars["loss"])
     state, scalars = step(state, good)
     assert (int(state.step), int(state.skipped), int(state.skipped_in_a_row)) == (4, 2, 0)
     assert np.isfinite(scalars["loss"]) and int(state.totals.steps) == 2
     for name in ("params", "batch_stats", "opt_state", "ema"):
         assert _differs(getattr(state, name), getattr(before, name))
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(getattr(state, name)) if leaf.ndim)
+        assert all(
+            np.isfinite(leaf).all() for leaf in jax.tree.leaves(getattr(state, name)) if leaf.ndim
+        )
 
 
 @pytest.mark.fault("not finite: a gradient, under a finite loss", "whole state unchanged, counted")
@@ -213,7 +250,9 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped_too():
     state, step = _training(Linear(), augment=root)
     state = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
     after, scalars = step(state, _batch())
-    assert float(scalars["loss"]) == pytest.approx(np.log(CLASSES)) and np.isinf(scalars["grad_norm"])
+    assert float(scalars["loss"]) == pytest.approx(np.log(CLASSES)) and np.isinf(
+        scalars["grad_norm"]
+    )
     assert int(after.skipped) == 1
     _assert_equal(after.params, state.params)
 
@@ -239,7 +278,9 @@ def test_a_spike_of_the_loss_is_left_out_where_a_limit_is_set():
 
 
 @pytest.mark.fault("not finite: an update that overflows", "whole state unchanged, counted")
-@pytest.mark.parametrize("settings", [{"lr": 3e38, "weight_decay": 1e4}, {"schedule": "poly(-1.0)", "total_steps": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"lr": 3e38, "weight_decay": 1e4}, {"schedule": "poly(-1.0)", "total_steps": 1}]
+)
 def test_parameters_never_become_infinite(settings):
     """A finite loss and gradient, but an update that is not: the rate overflows."""
     state, step = _training(Linear(), **settings)
@@ -251,7 +292,9 @@ def test_parameters_never_become_infinite(settings):
 
 @pytest.mark.fault("not finite: batch statistics that overflow", "whole state unchanged, counted")
 def test_statistics_never_become_infinite():
-    """Activations whose square overflows: an infinite variance, outputs of 0 and so a finite loss and gradient."""
+    """Activations whose square overflows: an infinite variance, outputs of 0 and so a finite loss
+    and gradient.
+    """
 
     def huge(images, key):
         del key
@@ -264,7 +307,7 @@ def test_statistics_never_become_infinite():
     assert int(after.skipped) == 1
 
 
-# --- statistics, averages, parts -----------------------------------------------------------------------------------
+# --- statistics, averages, parts ------------------------------------------------------------------
 
 
 def test_batch_statistics_move_towards_the_batch():
@@ -272,7 +315,9 @@ def test_batch_statistics_move_towards_the_batch():
     batch = _batch()
     after, _ = step(state, batch)
     x = np.asarray(batch["image"], np.float64).reshape(N, -1) / 255
-    _assert_close(after.batch_stats["BatchNorm_0"], {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0)})
+    _assert_close(
+        after.batch_stats["BatchNorm_0"], {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0)}
+    )
 
 
 def test_without_an_average_there_is_none():
@@ -282,7 +327,9 @@ def test_without_an_average_there_is_none():
 
 def test_parts_of_a_batch_equal_the_whole():
     """Of a network without batch normalisation and dropout."""
-    (state, whole), (_, in_parts) = (_training(Linear(aux=True), aux_weight=0.3, accumulate=k) for k in (1, 3))
+    (state, whole), (_, in_parts) = (
+        _training(Linear(aux=True), aux_weight=0.3, accumulate=k) for k in (1, 3)
+    )
     one, two = state, state
     for i in range(3):
         one, scalars = whole(one, _batch(i))
@@ -292,7 +339,9 @@ def test_parts_of_a_batch_equal_the_whole():
 
 
 def test_parts_are_normalised_apart_one_after_the_other():
-    """Where there is batch normalisation, statistics follow the parts: rows 0, 2, 4 … and then rows 1, 3, 5 …"""
+    """Where there is batch normalisation, statistics follow the parts: rows 0, 2, 4 … and then rows
+    1, 3, 5 …
+    """
     state, step = _training(Linear(norm=True), accumulate=2)
     batch = _batch()
     after, scalars = step(state, batch)
@@ -331,11 +380,12 @@ def test_one_bad_part_skips_the_whole_step():
     after, _ = step(state, _batch())
     assert int(after.skipped) == 1
     _assert_equal(
-        (after.params, after.batch_stats, after.opt_state), (state.params, state.batch_stats, state.opt_state)
+        (after.params, after.batch_stats, after.opt_state),
+        (state.params, state.batch_stats, state.opt_state),
     )
 
 
-# --- randomness ----------------------------------------------------------------------------------------------------
+# --- randomness -----------------------------------------------------------------------------------
 
 
 def _noisy(images, key):
@@ -379,7 +429,7 @@ def test_evaluation_neither_drops_out_nor_moves_statistics():
     _assert_close(logits, x @ fc["kernel"] + fc["bias"], rtol=1e-4)
 
 
-# --- precision -----------------------------------------------------------------------------------------------------
+# --- precision ------------------------------------------------------------------------------------
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
@@ -392,15 +442,21 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     step = make_train_step(model, optimizer, _scaled, StepSettings(ema_decay=0.9))
     program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape), key)
     convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
-    assert len(convolutions) == 7 + 6 + 7  # forward; back to the activations of all but the first; to the kernels
+    assert (
+        len(convolutions) == 7 + 6 + 7
+    )  # forward; back to the activations of all but the first; to the kernels
     assert all(":bf16" in line for line in convolutions)
     for tree in (state, *shapes):
-        floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        floats = [
+            leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)
+        ]
         assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}
 
 
 def test_bfloat16_steps_are_near_those_of_float32():
-    (state, step), (exact, exact_step) = (_training(Linear(dtype=jnp.dtype(d))) for d in ("bfloat16", "float32"))
+    (state, step), (exact, exact_step) = (
+        _training(Linear(dtype=jnp.dtype(d))) for d in ("bfloat16", "float32")
+    )
     _assert_equal(state.params, exact.params)
     for i in range(5):
         state, scalars = step(state, _batch(i))

@@ -1,4 +1,6 @@
-"""Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in SLURM's queue."""
+"""Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in
+SLURM's queue.
+"""
 
 import datetime
 import fcntl
@@ -19,7 +21,9 @@ from cnn_papers.sweeps.process import Place, Record
 from configs import lenet
 from launch import sweep
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads configs so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
 ROOT = pathlib.Path(__file__).parents[1]
 GRID = ["--config=configs/lenet.py", "--grid=optim.lr=0.01,0.02", "--seeds=2"]
 
@@ -32,7 +36,7 @@ def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
     return commands, [line for line in lines if line not in commands]
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,10 @@ def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
         ("optim.lr_mults=(3,2);(2,2)", [(3, 2), (2, 2)]),
         ("model.pooling=average,max", ["average", "max"]),
         ("data.train_device=;flip|pad(1, 2)", ["", "flip|pad(1, 2)"]),
-        ("data.train_host=decode|resize(8, method='a,b'),decode", ["decode|resize(8, method='a,b')", "decode"]),
+        (
+            "data.train_host=decode|resize(8, method='a,b'),decode",
+            ["decode|resize(8, method='a,b')", "decode"],
+        ),
         ("eval.mirror=true,False", [True, False]),
     ],
 )
@@ -57,20 +64,47 @@ def test_values_of_a_grid_have_the_type_of_their_key(axis, values):
     "flags, message",
     [
         (["--grid=optim.lrr=1"], "there is no config key config.optim.lrr; did you mean 'lr'?"),
-        (["--grid=optim.lr.x=1"], "there is no config key config.optim.lr.x; it goes on below a value"),
-        (["--grid=optim.lr=0.1,fast"], "--grid=optim.lr=fast: the values of optim.lr are of type float"),
-        (["--grid=batch_size=1.5"], "--grid=batch_size=1.5: the values of batch_size are of type int"),
+        (
+            ["--grid=optim.lr.x=1"],
+            "there is no config key config.optim.lr.x; it goes on below a value",
+        ),
+        (
+            ["--grid=optim.lr=0.1,fast"],
+            "--grid=optim.lr=fast: the values of optim.lr are of type float",
+        ),
+        (
+            ["--grid=batch_size=1.5"],
+            "--grid=batch_size=1.5: the values of batch_size are of type int",
+        ),
         (["--grid=batch_size="], "--grid=batch_size=: the values of batch_size are of type int"),
-        (["--grid=eval.mirror=1"], "--grid=eval.mirror=1: the values of eval.mirror are of type bool"),
-        (["--grid=optim.lr={[]:1}"], "--grid=optim.lr={[]:1}: the values of optim.lr are of type float"),
+        (
+            ["--grid=eval.mirror=1"],
+            "--grid=eval.mirror=1: the values of eval.mirror are of type bool",
+        ),
+        (
+            ["--grid=optim.lr={[]:1}"],
+            "--grid=optim.lr={[]:1}: the values of optim.lr are of type float",
+        ),
         ([f"--grid=optim.lr={'-' * 5000}1"], "--grid=optim.lr=---"),
         (["--grid=optim=1"], "--grid=optim=1: the values of optim are of type ConfigDict"),
-        (["--grid=optim.lr"], "--grid=optim.lr must be --grid=KEY=VALUE,VALUE or --grid=KEY=VALUE;VALUE"),
+        (
+            ["--grid=optim.lr"],
+            "--grid=optim.lr must be --grid=KEY=VALUE,VALUE or --grid=KEY=VALUE;VALUE",
+        ),
         (["--grid=seed=1,2"], "--grid=seed=1,2: seeds are given by --seeds=N"),
         (["--config.seed=1"], "--config.seed: seeds are given by --seeds=N"),
-        (["--grid=batch_size=1", "--grid=batch_size=2"], "--grid=batch_size=2: batch_size has values already; give"),
-        (["--config.batch_size=1", "--grid=batch_size=2"], "batch_size is given by --config.batch_size and by --grid"),
-        (["optim.lr=1"], "unexpected argument 'optim.lr=1'; values of a grid are written --grid=KEY=VALUE,VALUE"),
+        (
+            ["--grid=batch_size=1", "--grid=batch_size=2"],
+            "--grid=batch_size=2: batch_size has values already; give",
+        ),
+        (
+            ["--config.batch_size=1", "--grid=batch_size=2"],
+            "batch_size is given by --config.batch_size and by --grid",
+        ),
+        (
+            ["optim.lr=1"],
+            "unexpected argument 'optim.lr=1'; values of a grid are written --grid=KEY=VALUE,VALUE",
+        ),
         (["--seeds=0"], "flag --seeds=0: 0 is not a positive integer"),
     ],
 )
@@ -93,17 +127,34 @@ def test_a_dry_run_prints_commands_with_stable_ids_and_starts_nothing(tmp_path, 
     commands, others = dry(*GRID, f"--runs={folder}", "--config.total_steps=5", capsys=capsys)
     assert others == [f"runs in {folder}: 4 new"] and not folder.exists()
     ids = []
-    for line, (lr, seed) in zip(commands, [(0.01, 0), (0.02, 0), (0.01, 1), (0.02, 1)], strict=True):
+    for line, (lr, seed) in zip(
+        commands, [(0.01, 0), (0.02, 0), (0.01, 1), (0.02, 1)], strict=True
+    ):
         words = shlex.split(line, comments=True)
         overrides = [f"--config.optim.lr={lr}", f"--config.seed={seed}", "--config.total_steps=5"]
-        assert words[:-1] == ["python", "-m", "cnn_papers.main", "--config=configs/lenet.py", *overrides]
+        assert words[:-1] == [
+            "python",
+            "-m",
+            "cnn_papers.main",
+            "--config=configs/lenet.py",
+            *overrides,
+        ]
         ids.append(words[-1].removeprefix(f"--workdir={folder}/"))
     assert all(re.fullmatch("lenet-[0-9a-f]{10}", name) for name in ids) and len(set(ids)) == 4
-    assert ids[0] == plan.make_job("configs/lenet.py:desk", {"total_steps": 5, "seed": 0, "optim.lr": 0.01}).id
+    assert (
+        ids[0]
+        == plan.make_job(
+            "configs/lenet.py:desk", {"total_steps": 5, "seed": 0, "optim.lr": 0.01}
+        ).id
+    )
     again, _ = dry(*GRID, f"--runs={folder}", "--grid=total_steps=5", capsys=capsys)
     assert again == commands
     same, _ = dry(
-        "--config=./configs/lenet.py:desk", *GRID[1:], f"--runs={folder}", "--grid=total_steps=5", capsys=capsys
+        "--config=./configs/lenet.py:desk",
+        *GRID[1:],
+        f"--runs={folder}",
+        "--grid=total_steps=5",
+        capsys=capsys,
     )
     assert same == commands
 
@@ -113,14 +164,17 @@ def test_a_folder_of_its_own_by_what_is_asked(capsys):
     assert others == ["runs in runs/sweep-lenet-desk: 4 new"]
 
 
-# --- claims ----------------------------------------------------------------------------------------------------------
+# --- claims ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def three_claims(monkeypatch):
     """One at two scales, one that needs no training, one for a GPU alone."""
     arms = {"average": {"model.pooling": "average"}, "max": {"model.pooling": "max"}}
-    mnist, desk = {"config": "configs/lenet.py:mnist"}, {"config": "configs/lenet.py", "total_steps": 5}
+    mnist, desk = (
+        {"config": "configs/lenet.py:mnist"},
+        {"config": "configs/lenet.py", "total_steps": 5},
+    )
     exact = Scale({"config": "configs/lenet.py"})
 
     def claim(scales: dict[str, Scale]) -> Claim:
@@ -139,7 +193,9 @@ def test_a_claim_is_its_arms_by_seed(tmp_path, capsys):
     flags = [f"--runs={tmp_path}", "--seeds=2"]
     commands, others = dry("--claim=pooling", *flags, capsys=capsys)
     assert others == [f"runs in {tmp_path}: 4 new"]
-    found = [re.search(r"model.pooling=(\w+) .*seed=(\d) .*total_steps=(\d)", line) for line in commands]
+    found = [
+        re.search(r"model.pooling=(\w+) .*seed=(\d) .*total_steps=(\d)", line) for line in commands
+    ]
     assert [match and match.groups() for match in found] == [
         *(("average", "0", "5"), ("max", "0", "5"), ("average", "1", "5"), ("max", "1", "5"))
     ]
@@ -160,7 +216,10 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
         f"runs in {tmp_path}: 2 new",
     ]
     commands, others = dry("--claim=size", f"--runs={tmp_path}", capsys=capsys)
-    assert (commands, others) == ([], ["needs no training: size", f"runs in {tmp_path}: none to start"])
+    assert (commands, others) == (
+        [],
+        ["needs no training: size", f"runs in {tmp_path}: none to start"],
+    )
 
 
 @pytest.mark.usefixtures("three_claims")
@@ -171,7 +230,11 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
             ["--claim=poolin"],
             [
                 "error: there is no claim 'poolin'; did you mean 'pooling'? there are 3:",
-                *("  pooling     Statement.", "  size        Statement.", "  mnist_only  Statement."),
+                *(
+                    "  pooling     Statement.",
+                    "  size        Statement.",
+                    "  mnist_only  Statement.",
+                ),
             ],
         ),
         (
@@ -190,13 +253,18 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
         ),
         (
             ["--claim=pooling", "--grid=optim.lr=1"],
-            ["error: a claim has its own overrides; --grid and --config.key=value go with --config alone"],
+            [
+                "error: a claim has its own overrides; --grid and --config.key=value go with --config alone"
+            ],
         ),
         (
             ["--claim=pooling", "--config=configs/lenet.py:mnist", "--scale=desk"],
             ["error: --config=configs/lenet.py:mnist is of pooling at --scale=gpu; leave one out"],
         ),
-        (["--all_claims", "--claim=size"], ["error: --all_claims goes without --claim and --config"]),
+        (
+            ["--all_claims", "--claim=size"],
+            ["error: --all_claims goes without --claim and --config"],
+        ),
     ],
 )
 def test_a_claim_that_cannot_be_asked_is_refused(flags, lines, capsys):
@@ -204,7 +272,7 @@ def test_a_claim_that_cannot_be_asked_is_refused(flags, lines, capsys):
     assert capsys.readouterr().err.splitlines() == lines
 
 
-# --- the folder ------------------------------------------------------------------------------------------------------
+# --- the folder -----------------------------------------------------------------------------------
 
 
 def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
@@ -234,20 +302,26 @@ def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
     ],
 )
 def test_another_sweep_in_the_folder_is_said_not_mixed(change, said, tmp_path):
-    before = request.Request({"a": "desk", "b": "exact"}, "configs/lenet.py", {"optim.lr": [0.1]}, 2)
+    before = request.Request(
+        {"a": "desk", "b": "exact"}, "configs/lenet.py", {"optim.lr": [0.1]}, 2
+    )
     request.remember(tmp_path, before, [])
     with pytest.raises(UserError, match=re.escape(f"was asked for something else ({said}")):
         request.check_same(tmp_path, before._replace(**change))
 
 
-def make_record(folder: pathlib.Path, outcome: str, *, digest: str, config: str = "configs/lenet.py") -> plan.Job:
+def make_record(
+    folder: pathlib.Path, outcome: str, *, digest: str, config: str = "configs/lenet.py"
+) -> plan.Job:
     """The record and the folder that a run of seed 0 leaves."""
     job = plan.make_job(config, {"seed": 0})
     (folder / job.id / "checkpoints" / "00000005").mkdir(parents=True)
     (folder / job.id / "run.json").write_text("{}")
     code = {"done": 0, "failed": 1}.get(outcome)
     record = Record(outcome, code, digest[:4], digest, "2026-01-01 00:00:00", 12.0, 1)
-    (folder / f"{job.id}.json").write_text(json.dumps({"config": config, "overrides": {"seed": 0}, **record._asdict()}))
+    (folder / f"{job.id}.json").write_text(
+        json.dumps({"config": config, "overrides": {"seed": 0}, **record._asdict()})
+    )
     (folder / f"{job.id}.log").write_text("first line\nValueError: no luck\n\n")
     return job
 
@@ -268,14 +342,18 @@ def test_runs_of_other_code_are_said_not_mixed(tmp_path, capsys):
     request.remember(tmp_path, request.Request({}, "configs/lenet.py", {}, 1), [job])
     assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}") == 2  # as SLURM starts it
     assert capsys.readouterr().err == refusal
-    assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}", "--accept_other_code") == 0
+    assert (
+        exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}", "--accept_other_code") == 0
+    )
     assert capsys.readouterr().out == f"{job.id} is finished already\n"
     (tmp_path / f"{job.id}.json").unlink()  # what its checkpoints are of, nothing says any more
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
     assert capsys.readouterr().err == refusal
 
 
-@pytest.mark.parametrize("change", [lambda path: path.write_text("rate = 0.2"), lambda path: path.unlink()])
+@pytest.mark.parametrize(
+    "change", [lambda path: path.write_text("rate = 0.2"), lambda path: path.unlink()]
+)
 def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch, capsys):
     imported = tmp_path / "common.py"
     imported.write_text("rate = 0.1")
@@ -287,7 +365,9 @@ def test_code_that_changes_under_a_sweep_stops_it(change, tmp_path, monkeypatch,
 
     monkeypatch.setattr(local, "run_all", run_all)
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path / 'runs'}") == 2
-    assert capsys.readouterr().err.startswith("error: the code or a config file has changed since this sweep began")
+    assert capsys.readouterr().err.startswith(
+        "error: the code or a config file has changed since this sweep began"
+    )
     assert [path.name for path in (tmp_path / "runs").glob("*.json")] == ["sweep.json"]
 
 
@@ -306,7 +386,9 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
     commands, others = dry(*ONE, f"--runs={tmp_path}", "--retry_failed", capsys=capsys)
     assert len(commands) == 1 and commands[0].endswith("  # failed")
     (tmp_path / f"{job.id}.log").unlink()
-    assert dry(*ONE, f"--runs={tmp_path}", capsys=capsys)[1][1] == failed.removesuffix("ValueError: no luck")
+    assert dry(*ONE, f"--runs={tmp_path}", capsys=capsys)[1][1] == failed.removesuffix(
+        "ValueError: no luck"
+    )
 
 
 def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
@@ -314,15 +396,28 @@ def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
     paths = code_digest.sources()
     names = {str(path.relative_to(ROOT)) for path in paths}
     assert {"cnn_papers/main.py", "cnn_papers/opstrings.py", "cnn_papers/models/vgg.py"} <= names
-    assert not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names  # no run imports them
+    assert (
+        not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names
+    )  # no run imports them
     source = code_digest.source_digest(paths)
-    assert code_digest.digest(source, one) == code_digest.digest(source, one) != code_digest.digest(source, other)
-    assert code_digest.digest(code_digest.source_digest(paths[1:]), one) != code_digest.digest(source, one)
+    assert (
+        code_digest.digest(source, one)
+        == code_digest.digest(source, one)
+        != code_digest.digest(source, other)
+    )
+    assert code_digest.digest(code_digest.source_digest(paths[1:]), one) != code_digest.digest(
+        source, one
+    )
 
 
 @pytest.mark.parametrize(
     "outcome, left, stands",
-    [("running", True, "stopped"), ("done", True, "done"), ("done", False, "new"), ("stopped", False, "stopped")],
+    [
+        ("running", True, "stopped"),
+        ("done", True, "done"),
+        ("done", False, "new"),
+        ("stopped", False, "stopped"),
+    ],
 )
 def test_how_a_run_stands(outcome, left, stands, tmp_path):
     job = make_record(tmp_path, outcome, digest="")
@@ -351,7 +446,10 @@ def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, m
     out, err = capsys.readouterr()
     assert out == "waiting for runs that others have under way: 1\n"
     owner = "(process 7 on node1 since long)"
-    assert err == f"error: {tmp_path}/{job.id} is being run by another process {owner}; wait, or stop it\n"
+    assert (
+        err
+        == f"error: {tmp_path}/{job.id} is being run by another process {owner}; wait, or stop it\n"
+    )
     assert json.loads((tmp_path / f"{job.id}.json").read_text())["attempts"] == 1
 
 
@@ -364,14 +462,24 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     assert error.endswith(f"; remove it and {job.id} to run that again\n")
 
 
-# --- SLURM's commands ------------------------------------------------------------------------------------------------
+# --- SLURM's commands -----------------------------------------------------------------------------
 
 
 def test_an_array_has_a_task_for_each_run(tmp_path, capsys):
-    options = ["--executor=slurm", "--jobs=3", "--sbatch=--partition='a b' --time=5", f"--runs={tmp_path}"]
+    options = [
+        "--executor=slurm",
+        "--jobs=3",
+        "--sbatch=--partition='a b' --time=5",
+        f"--runs={tmp_path}",
+    ]
     commands, (submit, _) = dry(*GRID, *options, capsys=capsys)
     words = shlex.split(submit)
-    assert words[0] == "sbatch" and {"--array=0-3%3", "--partition=a b", "--time=5", "--nodes=1"} <= set(words)
+    assert words[0] == "sbatch" and {
+        "--array=0-3%3",
+        "--partition=a b",
+        "--time=5",
+        "--nodes=1",
+    } <= set(words)
     assert words[-3:-1] == [str(ROOT / "launch/slurm.sbatch"), f"--runs={tmp_path}"]
     ids = words[-1].removeprefix("--task=").split(",")
     assert [f"--workdir={tmp_path}/{name}" for name in ids] == [
@@ -382,7 +490,10 @@ def test_an_array_has_a_task_for_each_run(tmp_path, capsys):
 def test_more_runs_than_an_array_takes_are_several():
     jobs = [plan.Job(f"a-{i}", "", ()) for i in range(2001)]
     lines = slurm.commands(pathlib.Path("/runs"), jobs, 0, "")
-    assert [word for line in lines for word in line if "array" in word] == [*["--array=0-999"] * 2, "--array=0-0"]
+    assert [word for line in lines for word in line if "array" in word] == [
+        *["--array=0-999"] * 2,
+        "--array=0-0",
+    ]
     assert lines[2][-1] == "--task=a-2000"
 
 
@@ -426,11 +537,18 @@ def test_what_waits_in_slurm_is_not_submitted_again(fake_slurm, tmp_path, capsys
         "running or waiting in SLURM: 2",
         "submitted to SLURM: 2, as job 71; the same command says how they stand",
     ]
-    ids = [job.id for job in request.jobs_of(request.Request({}, "configs/lenet.py", {"optim.lr": [0.01, 0.02]}, 2))]
+    ids = [
+        job.id
+        for job in request.jobs_of(
+            request.Request({}, "configs/lenet.py", {"optim.lr": [0.01, 0.02]}, 2)
+        )
+    ]
     assert json.loads((folder / "slurm.json").read_text()) == {"70": ids, "71": [ids[0], ids[2]]}
 
 
 def test_what_slurm_refuses_is_one_line(fake_slurm, tmp_path, capsys):
-    (fake_slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1")
+    (fake_slurm / "sbatch").write_text(
+        "#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1"
+    )
     assert exit_code(sweep.cli, *GRID, "--executor=slurm", f"--runs={tmp_path}/runs") == 2
     assert capsys.readouterr().err == "error: sbatch failed: sbatch: error: invalid partition\n"

@@ -21,12 +21,20 @@ from cnn_papers.sweeps.process import Place, Record, Running, start
         ([0, 1], "", 1, [((), {})]),
         ([0, 1], "", 2, [((0,), {}), ((1,), {})]),
         ([2, 3, 5, 7, 8], "", 2, [((2, 3), {}), ((5, 7, 8), {})]),
-        ([0, 1], "4,6", 2, [((0,), {"CUDA_VISIBLE_DEVICES": "4"}), ((1,), {"CUDA_VISIBLE_DEVICES": "6"})]),
+        (
+            [0, 1],
+            "4,6",
+            2,
+            [((0,), {"CUDA_VISIBLE_DEVICES": "4"}), ((1,), {"CUDA_VISIBLE_DEVICES": "6"})],
+        ),
         (
             [0, 1],
             "3",
             2,
-            [((core,), {"CUDA_VISIBLE_DEVICES": "3", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}) for core in (0, 1)],
+            [
+                ((core,), {"CUDA_VISIBLE_DEVICES": "3", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"})
+                for core in (0, 1)
+            ],
         ),
     ],
 )
@@ -42,14 +50,20 @@ def test_the_users_settings_of_gpus_hold(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.8")
-    assert [dict(place.environment)["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in local.places(2)] == ["0.400"] * 2
+    assert [
+        dict(place.environment)["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in local.places(2)
+    ] == ["0.400"] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden
     monkeypatch.setattr(shutil, "which", lambda name: pytest.fail("asked for GPUs that are hidden"))
     assert [place.environment for place in local.places(2)] == [(), ()]
 
 
 @pytest.mark.parametrize(
-    "jobs, message", [(3, "--jobs=3 must be from 1 to 2, the CPU cores there are"), (2, "3 GPUs do not divide over")]
+    "jobs, message",
+    [
+        (3, "--jobs=3 must be from 1 to 2, the CPU cores there are"),
+        (2, "3 GPUs do not divide over"),
+    ],
 )
 def test_what_does_not_divide_is_refused(jobs, message, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
@@ -130,7 +144,9 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"):
+    with pytest.raises(
+        UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"
+    ):
         start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
 
@@ -149,11 +165,17 @@ def test_an_error_leaves_no_run_behind(tmp_path):
 
 
 def test_the_time_left_goes_by_what_the_recipe_took(tmp_path, capsys):
-    jobs = [plan.make_job(f"configs/{name}.py", {"seed": seed}) for name in ("a", "b") for seed in (0, 1, 2)]
+    jobs = [
+        plan.make_job(f"configs/{name}.py", {"seed": seed})
+        for name in ("a", "b")
+        for seed in (0, 1, 2)
+    ]
     records = {job.id: Record() for job in jobs}
     shown = progress.Progress(tmp_path, records, {job.id: job.config for job in jobs}, 2)
     shown.ended(jobs[0], Record("done", 0, seconds=100.0), [], jobs[1:])
-    shown.ended(jobs[3], Record("done", 0, seconds=7200.0), [], [jobs[1], jobs[2], jobs[4], jobs[5]])
+    shown.ended(
+        jobs[3], Record("done", 0, seconds=7200.0), [], [jobs[1], jobs[2], jobs[4], jobs[5]]
+    )
     shown.ended(jobs[1], Record("diverged", 3, seconds=60.4), [], [])
     assert capsys.readouterr().out.splitlines() == [
         f"[1/6] {jobs[0].id} done after 2 min; about 4 min left",

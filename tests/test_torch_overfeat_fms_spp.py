@@ -1,4 +1,6 @@
-"""OverFeat, CNN-F/M/S and SPP-net against the same networks written out in torch, on random weights."""
+"""OverFeat, CNN-F/M/S and SPP-net against the same networks written out in torch, on random
+weights.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,11 @@ functional = torch.nn.functional
 
 
 def compare(model, native, size, reference):
-    """Asserts that `model` and `reference(layer, images)` agree on images of `size` within 1e-4 of the largest score.
+    """Asserts that `model` and `reference(layer, images)` agree on images of `size` within 1e-4 of
+    the largest score.
 
-    `layer(name, x, **options)` is torch's convolution with the parameters of the layer of that name.
+    `layer(name, x, **options)` is torch's convolution with the parameters of the layer of that
+    name.
     """
     rng = np.random.default_rng(0)
     params = counting.abstract_variables(model, (*native, 3))["params"]
@@ -32,12 +36,16 @@ def compare(model, native, size, reference):
 
     image = rng.normal(size=(2, *size, 3)).astype(np.float32)
     logits, _ = jax.jit(model.apply)({"params": params}, jnp.asarray(image))
-    expected = reference(layer, torch.from_numpy(image.transpose(0, 3, 1, 2).copy())).mean((2, 3)).numpy()
+    expected = (
+        reference(layer, torch.from_numpy(image.transpose(0, 3, 1, 2).copy())).mean((2, 3)).numpy()
+    )
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def norm(x):
-    return functional.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)  # torch divides alpha by the 5 channels
+    return functional.local_response_norm(
+        x, 5, alpha=5e-4, beta=0.75, k=2.0
+    )  # torch divides alpha by the 5 channels
 
 
 def fully_connected(layer, x, *names):
@@ -66,7 +74,9 @@ def test_overfeat_accurate():
             x = layer(name, x, padding=1).relu()
         return fully_connected(layer, functional.max_pool2d(x, 3), "fc7", "fc8", "fc9")
 
-    compare(overfeat.Model("accurate", width=0.03, num_classes=6), (221, 221), (260, 295), reference)
+    compare(
+        overfeat.Model("accurate", width=0.03, num_classes=6), (221, 221), (260, 295), reference
+    )
 
 
 # conv1's stride, conv2's stride and padding, whether norm2, and the three poolings.
@@ -82,19 +92,25 @@ def test_cnn_fms(variant):
     stride1, stride2, padding2, norm2, pool1, pool2, pool5 = CNN_FMS[variant]
 
     def reference(layer, x):
-        x = functional.max_pool2d(norm(layer("conv1", x, stride=stride1).relu()), *pool1, ceil_mode=True)
+        x = functional.max_pool2d(
+            norm(layer("conv1", x, stride=stride1).relu()), *pool1, ceil_mode=True
+        )
         x = layer("conv2", x, stride=stride2, padding=padding2).relu()
         x = functional.max_pool2d(norm(x) if norm2 else x, *pool2, ceil_mode=True)
         for name in ("conv3", "conv4", "conv5"):
             x = layer(name, x, padding=1).relu()
-        return fully_connected(layer, functional.max_pool2d(x, *pool5, ceil_mode=True), "fc6", "fc7", "fc8")
+        return fully_connected(
+            layer, functional.max_pool2d(x, *pool5, ceil_mode=True), "fc6", "fc7", "fc8"
+        )
 
     compare(cnn_fms.Model(variant, width=0.04, num_classes=6), (224, 224), (261, 247), reference)
 
 
 def pyramid(x, levels):
     """torch's adaptive pooling has the bins of SPP-net's arbitrary windows."""
-    pooled = [functional.adaptive_max_pool2d(x, level).permute(0, 2, 3, 1).flatten(1) for level in levels]
+    pooled = [
+        functional.adaptive_max_pool2d(x, level).permute(0, 2, 3, 1).flatten(1) for level in levels
+    ]
     return torch.cat(pooled, 1)[:, :, None, None]
 
 

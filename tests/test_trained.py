@@ -101,7 +101,10 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
     ("change", "message"),
     [
         ({"init_from": "nowhere.pth"}, "there is no weights file nowhere.pth"),
-        ({"model.widths": (16,)}, r"another network: .*\[8\], \[16\] expected.*--config.init_layers"),
+        (
+            {"model.widths": (16,)},
+            r"another network: .*\[8\], \[16\] expected.*--config.init_layers",
+        ),
         ({"model.blocks": (2,)}, r"another network: .*conv2_2/.* is missing"),
         ({"init_layers": "conv7"}, "no layer is called 'conv7'"),
     ],
@@ -123,7 +126,7 @@ def test_a_deeper_network_takes_the_layers_that_are_named(tiny_run, tmp_path):
     assert any(path.startswith("params/conv2_2/") for path in found)
 
 
-# --- export --------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -137,10 +140,14 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_the_exported_program_predicts_as_the_run_does_at_any_batch_size(tiny_run, tmp_path, command):
+def test_the_exported_program_predicts_as_the_run_does_at_any_batch_size(
+    tiny_run, tmp_path, command
+):
     path = tmp_path / "net.stablehlo"
     code, out, err = command(f"--workdir={tiny_run}", f"--out={path}")
-    assert (code, err) == (None, "") and out.startswith(f"{path}: resnet 'cifar-8' trained on digits, step 3 in")
+    assert (code, err) == (None, "") and out.startswith(
+        f"{path}: resnet 'cifar-8' trained on digits, step 3 in"
+    )
     program = jax.export.deserialize(bytearray(path.read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
     predictor = make_predictor(trained.from_run(tiny_run))
@@ -178,9 +185,15 @@ def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo"),
+        (
+            [],
+            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo",
+        ),
         (["--workdir=nowhere", "--out=a.safetensors"], "there is no run in nowhere"),
-        (["--workdir=run", "--out=a.onnx"], "--out=a.onnx: the name ends in .safetensors or .stablehlo"),
+        (
+            ["--workdir=run", "--out=a.onnx"],
+            "--out=a.onnx: the name ends in .safetensors or .stablehlo",
+        ),
         (["--workdir={run}", "--out=/proc/a/b.safetensors"], "cannot write /proc/a/b.safetensors"),
         (["--workdir={run}", "--out=/proc/b.safetensors"], "cannot write /proc/b.safetensors"),
         (["--workdir={run}", "--out=/proc/b.stablehlo"], "cannot write /proc/b.stablehlo"),

@@ -9,7 +9,15 @@ import pytest
 from scipy import stats
 
 from cnn_papers.claims.metrics import Reading
-from cnn_papers.claims.verdicts import AGREES, DISAGREES, UNDECIDED, Verdict, interval, judge, weights
+from cnn_papers.claims.verdicts import (
+    AGREES,
+    DISAGREES,
+    UNDECIDED,
+    Verdict,
+    interval,
+    judge,
+    weights,
+)
 from cnn_papers.facts import Claim
 
 ROUNDS = 2000
@@ -36,7 +44,13 @@ def simulate(of: Claim, tables: np.ndarray, censored: np.ndarray | None = None) 
     """Verdicts on `tables` [rounds, arms, seeds]."""
     cut = np.zeros(tables.shape, bool) if censored is None else censored
     return [
-        judge(of, {str(i): dict(enumerate(map(Reading, *arm))) for i, arm in enumerate(zip(table, marks, strict=True))})
+        judge(
+            of,
+            {
+                str(i): dict(enumerate(map(Reading, *arm)))
+                for i, arm in enumerate(zip(table, marks, strict=True))
+            },
+        )
         for table, marks in zip(tables.tolist(), cut.tolist(), strict=True)
     ]
 
@@ -58,7 +72,7 @@ def test_an_exact_series_goes_its_way_at_every_step():
     assert judge(claim("rising", ratio=True), readings([1], [3], [4]), exact=True).word == AGREES
 
 
-# --- against SciPy ---------------------------------------------------------------------------------------------------
+# --- against SciPy --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
@@ -76,7 +90,9 @@ def test_a_difference_is_paired_by_seed():
     test = stats.ttest_rel(second, first)
     low, high = test.confidence_interval(0.95)
     np.testing.assert_allclose(
-        (verdict.estimate, verdict.low, verdict.high), ((second - first).mean(), low, high), rtol=1e-12
+        (verdict.estimate, verdict.low, verdict.high),
+        ((second - first).mean(), low, high),
+        rtol=1e-12,
     )
     assert (verdict.n, verdict.level, verdict.relation, verdict.note) == (5, 0.95, "=", "")
     for arm, values in zip(verdict.arms.values(), (first, second), strict=True):
@@ -98,7 +114,9 @@ def test_a_trend_is_the_mean_of_the_slopes():
     verdict = judge(claim("falling"), readings(*table))
     slopes = np.array([stats.linregress(np.arange(4), column).slope for column in table.T])
     low, high = stats.ttest_1samp(slopes, 0).confidence_interval(0.95)
-    np.testing.assert_allclose((verdict.estimate, verdict.low, verdict.high), (slopes.mean(), low, high))
+    np.testing.assert_allclose(
+        (verdict.estimate, verdict.low, verdict.high), (slopes.mean(), low, high)
+    )
 
 
 def test_the_slope_over_two_arms_is_their_difference():
@@ -117,13 +135,25 @@ def test_equivalence_is_two_one_sided_tests(true):
         above = stats.ttest_1samp(d, -bound, alternative="greater").pvalue
         below = stats.ttest_1samp(d, bound, alternative="less").pvalue
         low, high = stats.ttest_1samp(d, 0).confidence_interval(0.95)
-        expected = AGREES if max(above, below) <= 0.05 else DISAGREES if low > bound or high < -bound else UNDECIDED
-        assert verdict.word == expected and verdict.level == (0.95 if expected == DISAGREES else 0.90)
+        expected = (
+            AGREES
+            if max(above, below) <= 0.05
+            else DISAGREES
+            if low > bound or high < -bound
+            else UNDECIDED
+        )
+        assert verdict.word == expected and verdict.level == (
+            0.95 if expected == DISAGREES else 0.90
+        )
         words.add(expected)
-    assert UNDECIDED in words and (AGREES in words or true > bound) and (DISAGREES in words or true < bound)
+    assert (
+        UNDECIDED in words
+        and (AGREES in words or true > bound)
+        and (DISAGREES in words or true < bound)
+    )
 
 
-# --- simulation ------------------------------------------------------------------------------------------------------
+# --- simulation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [2, 5])
@@ -155,7 +185,10 @@ def test_at_the_bound_one_round_in_twenty_agrees_that_it_is_the_same(ratio):
     edge = math.log(bound) if ratio else bound
     for spread, least in ((0.05, 0.05), (1.0, 0.0)):
         tables = np.random.default_rng(3).normal(0, spread, (ROUNDS, 2, 5)) + [[0.0], [edge]]
-        found = share(simulate(claim("same", ratio=ratio, bound=bound), np.exp(tables) if ratio else tables), AGREES)
+        found = share(
+            simulate(claim("same", ratio=ratio, bound=bound), np.exp(tables) if ratio else tables),
+            AGREES,
+        )
         assert least - 3 * error_of(least) < found + 1e-9 and found < 0.05 + 3 * error_of(0.05)
 
 
@@ -169,21 +202,29 @@ def test_a_clear_effect_is_found():
 @pytest.mark.parametrize("expect", ["lower", "at_most", "same"])
 @pytest.mark.parametrize("limit", [1.5, 3.0])
 def test_censoring_never_makes_false_agreement_likelier_than_it_should_be(expect, limit, n):
-    """The truth is at the edge of what is claimed, on the wrong side; readings of equal spread stop at `limit`."""
+    """The truth is at the edge of what is claimed, on the wrong side; readings of equal spread stop
+    at `limit`.
+    """
     bound = {"at_most": 1.4, "same": 1.4}.get(expect)
     rng = np.random.default_rng(int(10 * limit))
     times = np.exp(rng.normal(0, 0.4, (ROUNDS, 2, n)) + [[0.5], [0.5 + math.log(bound or 1.0)]])
-    verdicts = simulate(claim(expect, ratio=True, bound=bound), np.minimum(times, limit), times > limit)
+    verdicts = simulate(
+        claim(expect, ratio=True, bound=bound), np.minimum(times, limit), times > limit
+    )
     most = 0.05 if expect == "same" else 0.025
     assert share(verdicts, AGREES) < most + 3 * error_of(most)
     assert any(verdict.relation != "=" for verdict in verdicts)
 
 
 @pytest.mark.parametrize("n", [3, 5])
-@pytest.mark.parametrize(("expect", "most"), [("at_most", 0.025), ("at_least", 0.04)])  # as the module says
+@pytest.mark.parametrize(
+    ("expect", "most"), [("at_most", 0.025), ("at_least", 0.04)]
+)  # as the module says
 def test_censoring_makes_false_agreement_of_one_arm_a_little_likelier(expect, most, n):
     times = np.exp(np.random.default_rng(0).normal(math.log(1.4), 0.4, (ROUNDS, 1, n)))
-    verdicts = simulate(claim(expect, ratio=True, bound=1.4), np.minimum(times, 2.0), times > 2.0)  # the worst limit
+    verdicts = simulate(
+        claim(expect, ratio=True, bound=1.4), np.minimum(times, 2.0), times > 2.0
+    )  # the worst limit
     assert share(verdicts, AGREES) < most + 3 * error_of(most)
     assert any(verdict.relation == "≥" for verdict in verdicts)
 
@@ -197,7 +238,7 @@ def test_an_interval_of_censored_readings_covers_the_truth(limit):
     assert covered > 0.95 - 3 * error_of(0.95)
 
 
-# --- censored readings -----------------------------------------------------------------------------------------------
+# --- censored readings ----------------------------------------------------------------------------
 
 SLOW, FAST = [90, 95, 99, 93, 96], [10, 12, 11, 13, 12]
 NEVER = [[100], [100], 97, [100], 99]
@@ -209,9 +250,21 @@ NEVER = [[100], [100], 97, [100], 99]
         (SLOW, FAST, "=", AGREES, DISAGREES),
         (NEVER, FAST, "≤", AGREES, DISAGREES),
         (FAST, NEVER, "≥", DISAGREES, AGREES),
-        (SLOW, [96, 94, [97], 95, 97], "≥", UNDECIDED, UNDECIDED),  # the second is higher by the bound, not for sure
+        (
+            SLOW,
+            [96, 94, [97], 95, 97],
+            "≥",
+            UNDECIDED,
+            UNDECIDED,
+        ),  # the second is higher by the bound, not for sure
         (NEVER, NEVER, "?", UNDECIDED, UNDECIDED),
-        ([[100], 90, 95, 92, 94], [10, 12, [100], 13, 12], "?", UNDECIDED, UNDECIDED),  # in different pairs
+        (
+            [[100], 90, 95, 92, 94],
+            [10, 12, [100], 13, 12],
+            "?",
+            UNDECIDED,
+            UNDECIDED,
+        ),  # in different pairs
     ],
 )
 def test_a_verdict_rests_on_censored_readings_only_where_the_truth_would_strengthen_it(
@@ -241,7 +294,9 @@ def test_the_interval_is_open_where_the_truth_may_lie():
     assert [arm.censored for arm in verdict.arms.values()] == [3, 0]
     supposed = "the interval supposes that readings cut short vary no more than the others"
     assert verdict.note == f"3 of 5 censored in arm0; {supposed}"
-    assert supposed not in judge(claim("lower"), readings(NEVER, NEVER)).note  # which leaves no interval
+    assert (
+        supposed not in judge(claim("lower"), readings(NEVER, NEVER)).note
+    )  # which leaves no interval
     assert judge(claim("lower", ratio=True), readings(NEVER, FAST)).low == 0.0
 
 
@@ -266,7 +321,7 @@ def test_the_middle_of_a_series_does_not_bear_on_its_slope(place, relation):
     assert judge(claim("falling"), readings(*table)).relation == relation
 
 
-# --- awkward readings ------------------------------------------------------------------------------------------------
+# --- awkward readings -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -274,19 +329,35 @@ def test_the_middle_of_a_series_does_not_bear_on_its_slope(place, relation):
     [
         (([5.0], [3.0]), 1, -2.0, "fewer than two seeds"),
         (([], []), 0, math.nan, "no reading of every arm"),
-        (([5.0, None], [None, 3.0]), 0, math.nan, "2 of 2 seeds are not in every arm; no reading of every arm"),
+        (
+            ([5.0, None], [None, 3.0]),
+            0,
+            math.nan,
+            "2 of 2 seeds are not in every arm; no reading of every arm",
+        ),
         (
             ([5.0, 6.0, 7.0], [3.0, math.nan, 5.0]),
             3,
             math.nan,
             "1 of 3 seeds have a reading that is not a number",
         ),
-        (([5.0, 6.0], [math.inf, 5.0]), 2, math.nan, "1 of 2 seeds have a reading that is not a number"),
+        (
+            ([5.0, 6.0], [math.inf, 5.0]),
+            2,
+            math.nan,
+            "1 of 2 seeds have a reading that is not a number",
+        ),
     ],
 )
 def test_too_little_to_decide(arms, n, estimate, note):
     verdict = judge(claim("lower"), readings(*arms))
-    assert (verdict.word, verdict.n, verdict.low, verdict.high, verdict.note) == (UNDECIDED, n, -INF, INF, note)
+    assert (verdict.word, verdict.n, verdict.low, verdict.high, verdict.note) == (
+        UNDECIDED,
+        n,
+        -INF,
+        INF,
+        note,
+    )
     assert verdict.estimate == pytest.approx(estimate, nan_ok=True)
 
 
@@ -310,9 +381,16 @@ def test_only_seeds_that_every_arm_has_count():
 )
 def test_differences_without_any_spread_need_six_seeds(seeds, expect, word):
     first = np.linspace(10, 20, seeds)
-    verdict = judge(claim(expect, bound=2.0 if expect == "same" else None), readings(first, first - 1))
-    assert (verdict.word, verdict.note) == (word, "all seeds give the same figure, and the interval is of their median")
-    assert (verdict.low, verdict.high) == (pytest.approx((-1, -1)) if word != UNDECIDED else (-INF, INF))
+    verdict = judge(
+        claim(expect, bound=2.0 if expect == "same" else None), readings(first, first - 1)
+    )
+    assert (verdict.word, verdict.note) == (
+        word,
+        "all seeds give the same figure, and the interval is of their median",
+    )
+    assert (verdict.low, verdict.high) == (
+        pytest.approx((-1, -1)) if word != UNDECIDED else (-INF, INF)
+    )
 
 
 def test_rounding_is_no_spread_and_no_effect():
@@ -328,7 +406,9 @@ def test_an_interval_beyond_what_a_float_holds_is_open():
 
 
 def test_a_series_by_its_trend_says_where_a_step_goes_the_other_way():
-    bent = judge(claim("falling"), readings([9, 9.1, 9.2], [5, 5.1, 5.2], [5.5, 5.6, 5.7], [1, 1.1, 1.3]))
+    bent = judge(
+        claim("falling"), readings([9, 9.1, 9.2], [5, 5.1, 5.2], [5.5, 5.6, 5.7], [1, 1.1, 1.3])
+    )
     assert (bent.word, bent.note) == (AGREES, "not every step goes that way")
     assert judge(claim("falling"), readings([9, 9.1, 9.2], [5, 5.1, 5.2], [1, 1.1, 1.3])).note == ""
 

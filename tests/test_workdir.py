@@ -14,7 +14,7 @@ import pytest
 from cnn_papers.errors import UserError
 from cnn_papers.runs import workdir
 
-# --- one process a folder --------------------------------------------------------------------------------------------
+# --- one process a folder -------------------------------------------------------------------------
 
 HOLDING = """
 import pathlib, sys
@@ -29,13 +29,17 @@ with workdir.locked(pathlib.Path(sys.argv[1])):
 def holder(tmp_path):
     """Another process that holds the lock of `tmp_path`/run until its stdin closes."""
     command = [sys.executable, "-c", HOLDING, tmp_path / "run"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout.readline() == "held\n"
         yield child
         child.kill()
 
 
-@pytest.mark.fault("two runs: a second process", "refused at once with host, process and start of the first")
+@pytest.mark.fault(
+    "two runs: a second process", "refused at once with host, process and start of the first"
+)
 def test_a_second_process_is_refused_with_the_first_ones_name(tmp_path, holder):
     message = rf"in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-.*; wait or give another"
     for _ in range(2):  # and asking does not take it away
@@ -63,12 +67,17 @@ def test_the_lock_is_let_go_after_an_error(tmp_path):
         pass
 
 
-@pytest.mark.fault("full disk: a workdir that cannot be written to", "one line before the start, nothing touched")
+@pytest.mark.fault(
+    "full disk: a workdir that cannot be written to", "one line before the start, nothing touched"
+)
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with (
-            pytest.raises(UserError, match=f"workdir {folder} cannot be written to: .*; give another with --workdir"),
+            pytest.raises(
+                UserError,
+                match=f"workdir {folder} cannot be written to: .*; give another with --workdir",
+            ),
             workdir.locked(folder),
         ):
             pass
@@ -80,11 +89,14 @@ def test_a_read_only_folder(tmp_path):
     folder = tmp_path / "fixed"
     with faults.disk(folder, "ro,size=1m"):
         for run in (folder, folder / "run"):
-            with pytest.raises(UserError, match=f"workdir {run} cannot be written to: Read-only"), workdir.locked(run):
+            with (
+                pytest.raises(UserError, match=f"workdir {run} cannot be written to: Read-only"),
+                workdir.locked(run),
+            ):
                 pass
 
 
-# --- one configuration a folder --------------------------------------------------------------------------------------
+# --- one configuration a folder -------------------------------------------------------------------
 
 CONFIG = {
     "seed": 0,
@@ -116,11 +128,16 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
     workdir.check_same_run(tmp_path, json.loads(json.dumps(CONFIG)))  # lists for tuples
     run = workdir.read_run(tmp_path)
     assert run["config"] == CONFIG and run["class_names"] == ["a", "b"]
-    assert run["versions"]["jax"] == jax.__version__ and run["versions"]["python"] == sys.version.split()[0]
+    assert (
+        run["versions"]["jax"] == jax.__version__
+        and run["versions"]["python"] == sys.version.split()[0]
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json"]
 
 
-@pytest.mark.fault("config: other seed, optimiser, architecture or data", "refused with the differences")
+@pytest.mark.fault(
+    "config: other seed, optimiser, architecture or data", "refused with the differences"
+)
 @pytest.mark.parametrize(
     "key, value, shown",
     [
@@ -128,14 +145,21 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
         ("optim.lr", 0.2, r"optim\.lr: 0\.1 there, 0\.2 now"),
         ("model.width", 0.5, r"model\.width: None there, 0\.5 now"),
         ("data.name", "mnist", r"data\.name: digits there, mnist now"),
-        ("optim.lr_mults", (("fc8/.*", 20.0),), r"optim\.lr_mults: \(\('fc8/\.\*', 10\.0\),\) there, .* now"),
+        (
+            "optim.lr_mults",
+            (("fc8/.*", 20.0),),
+            r"optim\.lr_mults: \(\('fc8/\.\*', 10\.0\),\) there, .* now",
+        ),
         ("model.depth", 3, r"model\.depth: unset there, 3 now"),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(tmp_path, key, value, shown):
     workdir.write_run(tmp_path, CONFIG, {})
     before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(UserError, match=rf"holds a run of another configuration \({shown}\); give another with --work"):
+    with pytest.raises(
+        UserError,
+        match=rf"holds a run of another configuration \({shown}\); give another with --work",
+    ):
         workdir.check_same_run(tmp_path, _changed(key, value))
     assert (tmp_path / "run.json").read_bytes() == before
 
@@ -179,11 +203,12 @@ def test_a_damaged_run_json_is_one_line(tmp_path, text):
         workdir.check_same_run(tmp_path, CONFIG)
 
 
-# --- space -----------------------------------------------------------------------------------------------------------
+# --- space ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault(
-    "full disk: too little space for the checkpoints", "one line with bytes free and needed, before the start"
+    "full disk: too little space for the checkpoints",
+    "one line with bytes free and needed, before the start",
 )
 def test_space_is_checked_before_it_runs_out(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=600))

@@ -1,4 +1,6 @@
-"""What a run reports: rows that survive a crash, TensorBoard events, the filter image, lines and the bar."""
+"""What a run reports: rows that survive a crash, TensorBoard events, the filter image, lines and
+the bar.
+"""
 
 import json
 import os
@@ -41,7 +43,7 @@ def _scalars(folder: pathlib.Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def test_rows_are_what_was_reported(tmp_path):
@@ -54,7 +56,9 @@ def test_rows_are_what_was_reported(tmp_path):
         '{"step": 10, "train/loss": 10.5, "train/top1_error": 25.0}\n'
         '{"step": 10, "val/loss": 1.5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
     )
-    assert [row.keys() for row in read_rows(tmp_path / TIMING)] == [{"step", "images_per_second"}] * 2
+    assert [row.keys() for row in read_rows(tmp_path / TIMING)] == [
+        {"step", "images_per_second"}
+    ] * 2
 
 
 def test_a_row_is_on_disk_at_once(tmp_path):
@@ -65,7 +69,8 @@ def test_a_row_is_on_disk_at_once(tmp_path):
 
 
 @pytest.mark.fault(
-    "kill: between a row of metrics and the next save", "the rows that will be written again are removed first"
+    "kill: between a row of metrics and the next save",
+    "the rows that will be written again are removed first",
 )
 def test_going_on_removes_the_rows_of_the_lost_future(tmp_path):
     run = _open(tmp_path)
@@ -78,12 +83,16 @@ def test_going_on_removes_the_rows_of_the_lost_future(tmp_path):
     _train(run, 15, 20)
     run.close()
     assert (tmp_path / METRICS).read_bytes() == before
-    run = _open(tmp_path, start=10)  # the rows of the step itself were written before its checkpoint
+    run = _open(
+        tmp_path, start=10
+    )  # the rows of the step itself were written before its checkpoint
     run.close()
     assert [row["step"] for row in read_rows(tmp_path / METRICS)] == [5, 10]
 
 
-@pytest.mark.fault("kill: while a row of metrics is written", "the half row is left out, the rest kept")
+@pytest.mark.fault(
+    "kill: while a row of metrics is written", "the half row is left out, the rest kept"
+)
 @pytest.mark.parametrize("torn", ['{"step": 15, "train/lo', '{"step": 15}', "{", "\x00\x00"])
 def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path, torn):
     run = _open(tmp_path)
@@ -95,14 +104,22 @@ def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path, torn):
     run = _open(tmp_path, start=10)
     _train(run, 15)
     run.close()
-    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == [5, 10, 15]
+    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == [
+        5,
+        10,
+        15,
+    ]
 
 
-@pytest.mark.fault("damage: a line of `metrics.jsonl`", "one line that names it; nothing is overwritten")
+@pytest.mark.fault(
+    "damage: a line of `metrics.jsonl`", "one line that names it; nothing is overwritten"
+)
 def test_a_damaged_line_elsewhere_is_one_line_and_nothing_is_overwritten(tmp_path):
     text = '{"step": 5}\n{"st\x00p": \n{"step": 15}\n'
     (tmp_path / METRICS).write_text(text)
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(.*; restore it, or start in another workdir"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl is damaged \(.*; restore it, or start in another workdir"
+    ):
         _open(tmp_path, start=15)
     assert (tmp_path / METRICS).read_text() == text
 
@@ -130,24 +147,37 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, act):
     run = _open(tmp_path)
     (tmp_path / METRICS).unlink()
     (tmp_path / METRICS).symlink_to("/dev/full")  # every write says: no space left
-    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written to: No space left on device"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl cannot be written to: No space left on device"
+    ):
         act(run)
     run.close()
 
 
-# --- TensorBoard ---------------------------------------------------------------------------------------------------
+# --- TensorBoard ----------------------------------------------------------------------------------
 
 
 def test_tensorboard_reads_the_scalars_and_the_filters(tmp_path):
     run = _open(tmp_path)
     _train(run, 5, 10)
     run.evaluation(10, ERRORS)
-    params = {"a": {"bias": np.ones(4)}, "b": {"kernel": np.ones((1, 1, 5, 2))}, "conv1": {"kernel": KERNEL}}
+    params = {
+        "a": {"bias": np.ones(4)},
+        "b": {"kernel": np.ones((1, 1, 5, 2))},
+        "conv1": {"kernel": KERNEL},
+    }
     run.filters(10, params, channels=1)
     run.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    tags = ["train/loss", "train/top1_error", "images_per_second", "val/loss", "val/top1_error", "val/top5_error"]
+    tags = [
+        "train/loss",
+        "train/top1_error",
+        "images_per_second",
+        "val/loss",
+        "val/top1_error",
+        "val/top5_error",
+    ]
     assert sorted(events.Tags()["scalars"]) == sorted(tags) and events.Tags()["images"] == ["conv1"]
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(5, 5.5), (10, 10.5)]
     assert [(e.step, e.value) for e in events.Scalars("val/top5_error")] == [(10, 10.0)]
@@ -164,17 +194,33 @@ def test_each_column_is_a_picture_of_its_own(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     half = KERNEL.shape[-1] // 2
-    for tag, part in {"conv1_column1": KERNEL[..., :half], "conv1_column2": KERNEL[..., half:]}.items():
-        pixels = cv2.imdecode(np.frombuffer(events.Images(tag)[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    for tag, part in {
+        "conv1_column1": KERNEL[..., :half],
+        "conv1_column2": KERNEL[..., half:],
+    }.items():
+        pixels = cv2.imdecode(
+            np.frombuffer(events.Images(tag)[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR
+        )
         np.testing.assert_array_equal(pixels[..., ::-1], filter_grid(part))
 
 
 def test_tensorboard_forgets_the_lost_future_and_nothing_else(tmp_path):
-    for start, steps, loss in ((0, (5, 10, 15, 20), 0.0), (10, (15, 20, 25), 0.25), (25, (30,), 0.25)):
+    for start, steps, loss in (
+        (0, (5, 10, 15, 20), 0.0),
+        (10, (15, 20, 25), 0.25),
+        (25, (30,), 0.25),
+    ):
         run = _open(tmp_path, start=start)
         _train(run, *steps, loss=loss)
         run.close()
-    assert _scalars(tmp_path, "train/loss") == [(5, 5), (10, 10), (15, 15.25), (20, 20.25), (25, 25.25), (30, 30.25)]
+    assert _scalars(tmp_path, "train/loss") == [
+        (5, 5),
+        (10, 10),
+        (15, 15.25),
+        (20, 20.25),
+        (25, 25.25),
+        (30, 30.25),
+    ]
 
 
 def test_tensorboard_forgets_a_run_lost_before_its_first_checkpoint(tmp_path):
@@ -213,14 +259,27 @@ def test_training_goes_on_when_the_disk_of_tensorboard_is_full(tmp_path, caplog)
     assert caplog.messages == ["TensorBoard events stop here: [Errno 28] No space left on device"]
 
 
-@pytest.mark.fault("beside: the clock goes back between two starts", "TensorBoard still forgets the lost future alone")
+@pytest.mark.fault(
+    "beside: the clock goes back between two starts",
+    "TensorBoard still forgets the lost future alone",
+)
 def test_tensorboard_reads_its_files_in_order_though_the_clock_goes_back(tmp_path, monkeypatch):
-    for start, steps, loss, clock in ((0, (5, 10, 15), 0.0, 2e9), (10, (15, 20), 0.25, 1e9), (20, (25,), 0.25, 3e9)):
+    for start, steps, loss, clock in (
+        (0, (5, 10, 15), 0.0, 2e9),
+        (10, (15, 20), 0.25, 1e9),
+        (20, (25,), 0.25, 3e9),
+    ):
         monkeypatch.setattr(writer.time, "time", lambda clock=clock: clock)
         run = _open(tmp_path, start=start)
         _train(run, *steps, loss=loss)
         run.close()
-    assert _scalars(tmp_path, "train/loss") == [(5, 5), (10, 10), (15, 15.25), (20, 20.25), (25, 25.25)]
+    assert _scalars(tmp_path, "train/loss") == [
+        (5, 5),
+        (10, 10),
+        (15, 15.25),
+        (20, 20.25),
+        (25, 25.25),
+    ]
 
 
 @pytest.mark.fault("beside: TensorBoard is not installed", "one warning, nothing else changes")
@@ -243,7 +302,7 @@ def test_a_net_without_a_layer_on_the_image_has_no_filters(tmp_path):
     assert events.Tags()["images"] == []
 
 
-# --- the filter image ----------------------------------------------------------------------------------------------
+# --- the filter image -----------------------------------------------------------------------------
 
 
 def test_filters_of_one_channel_are_grey_side_by_side_on_white():
@@ -258,20 +317,27 @@ def test_filters_fill_row_after_row():
     kernel[0, 0] = [[0, 1, 2], [1, 1, 0], [2, 0, 1]]  # [c, n]
     grid = filter_grid(kernel, columns=2, zoom=1)
     white = [255, 255, 255]
-    expected = [[[0, 127, 255], white, [255, 255, 0]], [white, white, white], [[255, 0, 127], white, white]]
+    expected = [
+        [[0, 127, 255], white, [255, 255, 0]],
+        [white, white, white],
+        [[255, 0, 127], white, white],
+    ]
     np.testing.assert_array_equal(grid, np.array(expected, np.uint8))
-    np.testing.assert_array_equal(filter_grid(kernel, columns=2, zoom=3), grid.repeat(3, 0).repeat(3, 1))
+    np.testing.assert_array_equal(
+        filter_grid(kernel, columns=2, zoom=3), grid.repeat(3, 0).repeat(3, 1)
+    )
 
 
 def test_a_constant_filter_is_black_and_other_depths_are_averaged():
     assert (
-        filter_grid(np.full((2, 2, 3, 1), 7.0, np.float32), columns=1, zoom=1).tolist() == np.zeros((2, 2, 3)).tolist()
+        filter_grid(np.full((2, 2, 3, 1), 7.0, np.float32), columns=1, zoom=1).tolist()
+        == np.zeros((2, 2, 3)).tolist()
     )
     kernel = np.float32([0.0, 1.0]).reshape(1, 1, 2, 1)
     assert filter_grid(kernel, columns=1, zoom=1).tolist() == [[[127, 127, 127]]]
 
 
-# --- lines and the bar ---------------------------------------------------------------------------------------------
+# --- lines and the bar ----------------------------------------------------------------------------
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
@@ -282,7 +348,8 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     run.close()
     first, *others = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s  ETA (\d+:)?\d+:\d\d", first
+        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s  ETA (\d+:)?\d+:\d\d",
+        first,
     )
     assert others == [
         "step 10/100  epoch 1.0  evaluation: top-1 error 40.00%  top-5 error 10.00%  (best)",
@@ -317,7 +384,11 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     leader, follower = pty.openpty()
-    with os.fdopen(leader, "rb", 0) as screen, os.fdopen(follower, "w") as terminal, monkeypatch.context() as patch:
+    with (
+        os.fdopen(leader, "rb", 0) as screen,
+        os.fdopen(follower, "w") as terminal,
+        monkeypatch.context() as patch,
+    ):
         patch.setattr(sys, "stdout", terminal)
         run = _open(tmp_path)
         _train(run, 5)
@@ -329,8 +400,13 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
             shown += screen.read(65536)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert re.search(r"step 0/100 .*compiling", text)
-    assert re.search(r"step 5/100 .*epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s ETA", text)
-    assert "step 10/100  epoch 1.0  evaluation: top-1 error 40.00%  top-5 error 10.00%  (best)\r\n" in text
+    assert re.search(
+        r"step 5/100 .*epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s ETA", text
+    )
+    assert (
+        "step 10/100  epoch 1.0  evaluation: top-1 error 40.00%  top-5 error 10.00%  (best)\r\n"
+        in text
+    )
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # the cursor comes back
 
 
@@ -349,7 +425,9 @@ run.close()
 @pytest.mark.fault("signal: the terminal is gone", "the run goes on without its lines")
 def test_a_run_goes_on_when_nobody_reads_its_lines_any_more(tmp_path):
     command = [sys.executable, "-c", CLOSED, tmp_path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
         assert child.stdout.readline() == b"first\n"
         child.stdout.close()
         child.stdin.close()
@@ -357,7 +435,7 @@ def test_a_run_goes_on_when_nobody_reads_its_lines_any_more(tmp_path):
     assert len(read_rows(tmp_path / METRICS)) == 19
 
 
-# --- curves --------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 def test_curves_are_drawn_from_the_rows(tmp_path):

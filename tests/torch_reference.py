@@ -1,4 +1,6 @@
-"""The published torch networks, written for these tests: names and layout of torchvision's state dicts, any width."""
+"""The published torch networks, written for these tests: names and layout of torchvision's state
+dicts, any width.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +71,9 @@ class Residual(nn.Module):
         self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
         self.downsample = None
         if stride != 1 or before != after:
-            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
@@ -81,14 +85,18 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     """`resnet18` … `resnet152`."""
 
-    def __init__(self, counts: tuple[int, ...], bottleneck: bool, late: bool, width: float, classes: int):
+    def __init__(
+        self, counts: tuple[int, ...], bottleneck: bool, late: bool, width: float, classes: int
+    ):
         super().__init__()
         before = round(64 * width)
         self.conv1, self.bn1 = nn.Conv2d(3, before, 7, 2, 3, bias=False), nn.BatchNorm2d(before)
         for stage, count in enumerate(counts):
             blocks, channels = [], round(64 * 2**stage * width)
             for i in range(count):
-                blocks.append(Residual(before, channels, 2 if stage and not i else 1, bottleneck, late))
+                blocks.append(
+                    Residual(before, channels, 2 if stage and not i else 1, bottleneck, late)
+                )
                 before = channels * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(before, classes)
@@ -103,8 +111,14 @@ class ResNet(nn.Module):
 class DenseLayer(nn.Module):
     def __init__(self, before: int, growth: int):
         super().__init__()
-        self.norm1, self.conv1 = nn.BatchNorm2d(before), nn.Conv2d(before, 4 * growth, 1, bias=False)
-        self.norm2, self.conv2 = nn.BatchNorm2d(4 * growth), nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+        self.norm1, self.conv1 = (
+            nn.BatchNorm2d(before),
+            nn.Conv2d(before, 4 * growth, 1, bias=False),
+        )
+        self.norm2, self.conv2 = (
+            nn.BatchNorm2d(4 * growth),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.norm2(self.conv1(self.norm1(x).relu())).relu())
@@ -154,12 +168,16 @@ class Normalised(nn.Module):
 
 
 class Inception(nn.Module):
-    def __init__(self, before: int, one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int):
+    def __init__(
+        self, before: int, one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int
+    ):
         super().__init__()
         self.branch1 = Normalised(before, one, 1)
         self.branch2 = nn.Sequential(Normalised(before, reduce3, 1), Normalised(reduce3, three, 3))
         self.branch3 = nn.Sequential(Normalised(before, reduce5, 1), Normalised(reduce5, five, 3))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), Normalised(before, proj, 1))
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, 1, 1, ceil_mode=True), Normalised(before, proj, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.children()], 1)

@@ -1,4 +1,6 @@
-"""What the devices of a mesh send each other in a compiled program, by layer: kind, direction, bytes."""
+"""What the devices of a mesh send each other in a compiled program, by layer: kind, direction,
+bytes.
+"""
 
 import math
 import re
@@ -6,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-# A line of XLA's text: `%x = f32[8,3,3]{…} all-gather(…)`, or a tuple of such shapes, `op_name="jit(…)/…/conv3/…"`.
+# A line of XLA's text: `%x = f32[8,3,3]{…} all-gather(…)`, or a tuple of such shapes,
+# `op_name="jit(…)/…/conv3/…"`.
 _LINE = re.compile(
     r"= (?P<shapes>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
     r"(?P<start>-start)?\("
@@ -22,7 +25,8 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: all-gather, all-reduce, reduce-scatter, all-to-all or collective-permute.
-      layer: of the network; "" outside it, and where XLA joins several exchanges without saying whose each part is.
+      layer: of the network; "" outside it, and where XLA joins several exchanges without saying
+      whose each part is.
       backward: whether it serves the gradient, as far as its name says so.
       bytes: that each device holds when it is done (before, for a reduce-scatter).
     """
@@ -34,7 +38,9 @@ class Collective(NamedTuple):
 
 
 def collectives(compiled: Any, layers: Iterable[str]) -> list[Collective]:
-    """The exchanges of a compiled program between more than one device, for the `layers` of the network by name."""
+    """The exchanges of a compiled program between more than one device, for the `layers` of the
+    network by name.
+    """
     known, found = set(layers), []
     for line in compiled.as_text().splitlines():
         match = _LINE.search(line)
@@ -44,12 +50,16 @@ def collectives(compiled: Any, layers: Iterable[str]) -> list[Collective]:
         name = re.search(r'op_name="([^"]*)"', line)
         names = _parts(name[1] if name else "")
         backward = all("transpose(" in part for part in names)
-        if len(names) == 1 and len(set(sizes)) == 1:  # XLA for TPUs names parts of any shape after the first
+        if (
+            len(names) == 1 and len(set(sizes)) == 1
+        ):  # XLA for TPUs names parts of any shape after the first
             names *= len(sizes)
         parts = Counter[tuple[str, bool]]()
         for i, size in enumerate(sizes):
             paired = len(names) == len(sizes)
-            layer = next((part for part in names[i].split("/") if part in known), "") if paired else ""
+            layer = (
+                next((part for part in names[i].split("/") if part in known), "") if paired else ""
+            )
             parts[layer, "transpose(" in names[i] if paired else backward] += size
         times = _group_size(line) if match["kind"] == "reduce-scatter" else 1
         found += [Collective(match["kind"], *whose, size * times) for whose, size in parts.items()]
@@ -89,6 +99,8 @@ def _sizes(line: re.Match[str]) -> list[int]:
     for match in _SHAPE.finditer(line["shapes"]):
         sides = [int(side) for side in match["sides"].split(",") if side]
         sizes.append(math.prod(sides) * int(match["bits"] or 8) // 8)
-    if line["start"] and line["kind"] != "all-reduce":  # the other kinds' first halves list the operands too
+    if (
+        line["start"] and line["kind"] != "all-reduce"
+    ):  # the other kinds' first halves list the operands too
         sizes = sizes[1:2] if line["kind"] == "collective-permute" else sizes[len(sizes) // 2 :]
     return sizes

@@ -1,4 +1,6 @@
-"""How fast training batches come to the devices, beside other libraries' pipelines, and whether memory grows."""
+"""How fast training batches come to the devices, beside other libraries' pipelines, and whether
+memory grows.
+"""
 
 import itertools
 import os
@@ -20,7 +22,9 @@ RIVALS_SEE = 4096  # images at most: they hold them in memory
 Contender = Callable[[int], None]  # takes so many batches
 
 
-def results(config: Any, measure: Callable[..., Any], against: Sequence[str], growth_batches: int) -> dict[str, Any]:
+def results(
+    config: Any, measure: Callable[..., Any], against: Sequence[str], growth_batches: int
+) -> dict[str, Any]:
     """The speed of the input pipeline of `config` (a ConfigDict), and what else is asked for.
 
     Args:
@@ -30,7 +34,9 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
     """
     mesh = meshes.make_mesh(config.mesh.data)
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
-    pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=config.data.max_skips)
+    pipeline = inputs.open_pipeline(
+        split, config, "train_host", mesh, max_skips=config.data.max_skips
+    )
     other_pipelines.check(against, pipeline.ops)
     streamed = pipeline
     contenders = {"input": _taking(_batches(pipeline, config))}
@@ -41,16 +47,24 @@ def results(config: Any, measure: Callable[..., Any], against: Sequence[str], gr
     if against:
         examples = split.examples[:RIVALS_SEE]
         images, labels = ([example[key] for example in examples] for key in ("image", "label"))
-        work = other_pipelines.Work(images, labels, pipeline.ops, config.batch_size, os.cpu_count() or 1)
+        work = other_pipelines.Work(
+            images, labels, pipeline.ops, config.batch_size, os.cpu_count() or 1
+        )
         for name in against:
             theirs = other_pipelines.batches(name, work)
             contenders[name] = _taking(jax.device_put(batch, streamed.sharding) for batch in theirs)
     speeds = measure(contenders, config.batch_size)
     ours = speeds.pop("input")
-    found = {"from": "disk" if pipeline.resident is None else "a split on the devices", **ours._asdict()}
+    found = {
+        "from": "disk" if pipeline.resident is None else "a split on the devices",
+        **ours._asdict(),
+    }
     if "streamed" in speeds:
         slow = speeds.pop("streamed")
-        found["streamed"] = {**slow._asdict(), "ratio": ours.images_per_second / slow.images_per_second}
+        found["streamed"] = {
+            **slow._asdict(),
+            "ratio": ours.images_per_second / slow.images_per_second,
+        }
         ours = slow  # what rivals do
     for name, speed in speeds.items():
         ratio = ours.images_per_second / speed.images_per_second
@@ -78,7 +92,9 @@ def process_bytes() -> int:
     statm = pathlib.Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _batches(pipeline: Pipeline, config: Any) -> Iterator[Any]:

@@ -1,6 +1,8 @@
-"""Other libraries' input pipelines doing what ours does: tf.data, and torch's DataLoader over Pillow.
+"""Other libraries' input pipelines doing what ours does: tf.data, and torch's DataLoader over
+Pillow.
 
-What `benchmark --input_versus` measures against. They read encoded images from memory; ours reads them from disk.
+What `benchmark --input_versus` measures against. They read encoded images from memory; ours reads
+them from disk.
 """
 
 import importlib.util
@@ -14,12 +16,25 @@ from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op
 
 RIVALS = {"tf.data": ("tensorflow",), "torch": ("torch", "PIL")}
-KNOWN = ("decode", "resize", "resize_short", "random_crop", "center_crop")  # operations that both copies have
-FILTERS = {"area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "nearest": "NEAREST"}  # Pillow's names
+KNOWN = (
+    "decode",
+    "resize",
+    "resize_short",
+    "random_crop",
+    "center_crop",
+)  # operations that both copies have
+FILTERS = {
+    "area": "BOX",
+    "bilinear": "BILINEAR",
+    "bicubic": "BICUBIC",
+    "nearest": "NEAREST",
+}  # Pillow's names
 
 
 class Work(NamedTuple):
-    """What a pipeline is to do: the encoded images and labels, operations, images a batch, and readers at once."""
+    """What a pipeline is to do: the encoded images and labels, operations, images a batch, and
+    readers at once.
+    """
 
     images: list[bytes]
     labels: list[int]
@@ -29,14 +44,20 @@ class Work(NamedTuple):
 
 
 def check(names: Sequence[str], ops: Sequence[Op]) -> None:
-    """Raises UserError for a rival that there is not, or that is not installed, and for operations that they lack."""
+    """Raises UserError for a rival that there is not, or that is not installed, and for operations
+    that they lack.
+    """
     for name in names:
         if name not in RIVALS:
             raise UserError(f"--input_versus={name}: there are {', '.join(RIVALS)}")
-        if missing := [package for package in RIVALS[name] if importlib.util.find_spec(package) is None]:
+        if missing := [
+            package for package in RIVALS[name] if importlib.util.find_spec(package) is None
+        ]:
             raise UserError(f"--input_versus={name} needs {missing[0]}, which is not installed")
     if names and (lacking := [op.name for op in ops if op.name not in KNOWN]):
-        raise UserError(f"the rivals of --input_versus have no '{lacking[0]}'; they have {', '.join(KNOWN)}")
+        raise UserError(
+            f"the rivals of --input_versus have no '{lacking[0]}'; they have {', '.join(KNOWN)}"
+        )
 
 
 def batches(name: str, work: Work) -> Iterator[dict[str, np.ndarray]]:
@@ -59,7 +80,9 @@ def _tf_data(work: Work) -> Iterator[dict[str, np.ndarray]]:
     def transform(image: Any, label: Any) -> tuple[Any, Any]:
         for op in work.ops:
             if op.name == "decode":
-                image = tf.image.decode_image(image, channels=(*op.args, 3)[0], expand_animations=False)
+                image = tf.image.decode_image(
+                    image, channels=(*op.args, 3)[0], expand_animations=False
+                )
             elif op.name == "resize":
                 image = _tf_resize(tf, image, (op.args * 2)[:2], op)
             elif op.name == "resize_short":
@@ -73,13 +96,17 @@ def _tf_data(work: Work) -> Iterator[dict[str, np.ndarray]]:
         return image, label
 
     data = tf.data.Dataset.from_tensor_slices((work.images, work.labels))
-    data = data.shuffle(len(work.images)).repeat().map(transform, num_parallel_calls=tf.data.AUTOTUNE)
+    data = (
+        data.shuffle(len(work.images)).repeat().map(transform, num_parallel_calls=tf.data.AUTOTUNE)
+    )
     for image, label in data.batch(work.batch_size).prefetch(2).as_numpy_iterator():
         yield {"image": image, "label": label}
 
 
 def _tf_resize(tf: Any, image: Any, size: Any, op: Op) -> Any:
-    return tf.cast(tf.round(tf.image.resize(image, size, op.kwargs.get("method", "area"))), tf.uint8)
+    return tf.cast(
+        tf.round(tf.image.resize(image, size, op.kwargs.get("method", "area"))), tf.uint8
+    )
 
 
 def _torch(work: Work) -> Iterator[dict[str, np.ndarray]]:
@@ -100,7 +127,9 @@ def _torch(work: Work) -> Iterator[dict[str, np.ndarray]]:
 
 
 class PillowImages:
-    """A torch dataset: images decoded and transformed by Pillow, uint8 [h, w, c], with their labels."""
+    """A torch dataset: images decoded and transformed by Pillow, uint8 [h, w, c], with their
+    labels.
+    """
 
     def __init__(self, work: Work):
         self._images, self._labels = work.images, work.labels
@@ -118,10 +147,17 @@ class PillowImages:
                 image = image.convert("L" if args == (1,) else "RGB")
             elif name.startswith("resize"):
                 short = args[0] / min(image.size)
-                size = (args * 2)[1::-1] if name == "resize" else [round(side * short) for side in image.size]
+                size = (
+                    (args * 2)[1::-1]
+                    if name == "resize"
+                    else [round(side * short) for side in image.size]
+                )
                 image = image.resize(size, PIL.Image.Resampling[FILTERS[method]])
             else:
                 space = image.width - args[0], image.height - args[0]
-                left, top = (side // 2 if name == "center_crop" else np.random.randint(side + 1) for side in space)
+                left, top = (
+                    side // 2 if name == "center_crop" else np.random.randint(side + 1)
+                    for side in space
+                )
                 image = image.crop((left, top, left + args[0], top + args[0]))
         return np.array(image).reshape(image.height, image.width, -1), self._labels[index]

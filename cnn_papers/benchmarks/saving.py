@@ -1,4 +1,6 @@
-"""What saving costs a run: how long a step waits for it, what runs on meanwhile, what digests and the lock add."""
+"""What saving costs a run: how long a step waits for it, what runs on meanwhile, what digests and
+the lock add.
+"""
 
 import pathlib
 import statistics
@@ -19,21 +21,24 @@ SAVES, LOCKS = 3, 20
 
 
 def results(work: Workload, disk: pathlib.Path, every_steps: int) -> dict[str, Any]:
-    """Times, in seconds, of saving the state of `work` to the disk of the folder `disk`, by a run's own code.
+    """Times, in seconds, of saving the state of `work` to the disk of the folder `disk`, by a run's
+    own code.
 
     The state is the real one: parameters, statistics, optimiser, average. Medians over SAVES saves.
 
     - step: a step while nothing is saved.
-    - blocked: `Checkpoints.save` as the train loop calls it, the state being computed: the time that no step begins.
-    - step_meanwhile: a step while the save is written in the background, which takes cores and memory from it.
+    - blocked: `Checkpoints.save` as the train loop calls it, the state being computed: the time
+      that no step begins.
+    - step_meanwhile: a step while the save is written in the background, which takes cores and
+      memory from it.
     - written: from the call until the digests lie on the disk, to the end of a step.
-    - digests: checking those of a saved step, as a start that resumes does: its files are read and hashed, which is
-      also how they are made, as a part of `written`.
+    - digests: checking those of a saved step, as a start that resumes does: its files are read and
+      hashed, which is also how they are made, as a part of `written`.
     - lock: taking and releasing the workdir, once a run.
 
-    Shares: `blocked_share` is blocked / step, of the one step before which a save comes; `added_share` is
-    (digests + lock) / (every_steps · step): as if the hashing stopped the training and a run saved once, so an upper
-    bound.
+    Shares: `blocked_share` is blocked / step, of the one step before which a save comes;
+    `added_share` is (digests + lock) / (every_steps · step): as if the hashing stopped the training
+    and a run saved once, so an upper bound.
 
     Raises:
       UserError: packages that are missing, a disk that cannot be written to.
@@ -73,7 +78,13 @@ def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[st
         jax.block_until_ready(state)
 
     take()  # compiles
-    times: dict[str, list[float]] = {"step": [], "blocked": [], "step_meanwhile": [], "written": [], "digests": []}
+    times: dict[str, list[float]] = {
+        "step": [],
+        "blocked": [],
+        "step_meanwhile": [],
+        "written": [],
+        "digests": [],
+    }
     checkpoints = checkpoint.Checkpoints(root / "checkpoints")
     try:
         for number in range(SAVES + 1):

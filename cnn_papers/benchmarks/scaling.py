@@ -1,4 +1,6 @@
-"""How a train step spreads over meshes: what is sent against the least possible, a device's memory, and the time."""
+"""How a train step spreads over meshes: what is sent against the least possible, a device's memory,
+and the time.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +23,17 @@ def prepare(shapes: list[dict[str, int]]) -> None:
     topologies.fake(max(map(traffic.size, shapes)))
 
 
-def results(work: Workload, shapes: list[dict[str, int]], measure: Callable[..., Any]) -> list[dict[str, Any]]:
+def results(
+    work: Workload, shapes: list[dict[str, int]], measure: Callable[..., Any]
+) -> list[dict[str, Any]]:
     """For each mesh what `describe_mesh.report` tells of its step and, as `step`, how fast it is.
 
-    Fake devices share the machine's cores: their time tells what splitting the work adds, not how it would scale.
+    Fake devices share the machine's cores: their time tells what splitting the work adds, not how
+    it would scale.
 
     Args:
-      measure: called with functions that take so many steps, by name, and the batch size; gives speeds by name.
+      measure: called with functions that take so many steps, by name, and the batch size; gives
+        speeds by name.
 
     Raises:
       UserError: a mesh that cannot be, before anything is compiled.
@@ -57,5 +63,8 @@ def _devices(count: int) -> list[Any]:
             f"the nearest that do are {max(1, round(count / processes)) * processes}"
         )
     there = jax.devices() if jax.device_count() >= count else jax.devices("cpu")
-    of_each = [[device for device in there if device.process_index == process] for process in range(processes)]
+    of_each = [
+        [device for device in there if device.process_index == process]
+        for process in range(processes)
+    ]
     return [device for devices in of_each for device in devices[: count // processes]]

@@ -41,12 +41,16 @@ class Memory(NamedTuple):
 
 
 def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
-    """The speed of every contender over `seconds`, in windows taken in turns so that all see the same machine."""
+    """The speed of every contender over `seconds`, in windows taken in turns so that all see the
+    same machine.
+    """
     batches = {}
     for name, run in contenders.items():
         run(2)  # compiles, fills caches
         taken = _timed(run, 2)
-        batches[name] = processes.broadcast(functools.partial(max, 1, round(2 * seconds / WINDOWS / taken)))
+        batches[name] = processes.broadcast(
+            functools.partial(max, 1, round(2 * seconds / WINDOWS / taken))
+        )
     windows: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
         windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
@@ -60,7 +64,9 @@ def _timed(run: Contender, batches: int) -> float:
 
 
 def peak_memory() -> Memory:
-    """The most in use so far, where the backend counts it: of the device with the most. Else of this process."""
+    """The most in use so far, where the backend counts it: of the device with the most. Else of
+    this process.
+    """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in stat for stat in stats):
         return Memory(max(stat["peak_bytes_in_use"] for stat in stats), "of the fullest device")
@@ -70,8 +76,12 @@ def peak_memory() -> Memory:
 
 
 def first_step_seconds(work: Workload) -> dict[str, float]:
-    """From the start of a fresh process to the end of its first step: with an empty compilation cache, and again."""
-    code = "import sys; from cnn_papers.benchmarks import timing; timing.take_first_step(sys.argv[1])"
+    """From the start of a fresh process to the end of its first step: with an empty compilation
+    cache, and again.
+    """
+    code = (
+        "import sys; from cnn_papers.benchmarks import timing; timing.take_first_step(sys.argv[1])"
+    )
     command, seconds = [sys.executable, "-c", code, work.as_text()], {}
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}

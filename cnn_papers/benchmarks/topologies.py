@@ -36,17 +36,22 @@ def fake(count: int) -> None:
 
 
 def devices(name: str) -> list[Any]:
-    """The devices of the topology `name`, to compile for and no more: v5e:2x2, h100:8, h100:2x8, cpu:4.
+    """The devices of the topology `name`, to compile for and no more: v5e:2x2, h100:8, h100:2x8,
+    cpu:4.
 
-    TPUs by generation and arrangement; GPUs in one host, or hosts × GPUs in each; fake CPU devices by number. To be
-    called before this process uses a device.
+    TPUs by generation and arrangement; GPUs in one host, or hosts × GPUs in each; fake CPU devices
+    by number. To be called before this process uses a device.
 
     Raises:
       UserError: a name that means nothing, a package that is not installed.
     """
-    match = re.fullmatch(r"(?P<kind>v\d\w*|h100|cpu):(?P<sides>[1-9]\d{0,3}(x[1-9]\d{0,3}){0,2})", name)
+    match = re.fullmatch(
+        r"(?P<kind>v\d\w*|h100|cpu):(?P<sides>[1-9]\d{0,3}(x[1-9]\d{0,3}){0,2})", name
+    )
     if not match or len(match["sides"].split("x")) > {"cpu": 1, "h100": 2}.get(match["kind"], 3):
-        raise UserError(f"--topology={name}: write v5e:2x2 (TPUs), h100:8 or h100:2x8 (hosts × GPUs), or cpu:4")
+        raise UserError(
+            f"--topology={name}: write v5e:2x2 (TPUs), h100:8 or h100:2x8 (hosts × GPUs), or cpu:4"
+        )
     jax.config.update("jax_platforms", "cpu")
     if match["kind"] == "cpu":
         fake(int(match["sides"]))
@@ -66,9 +71,13 @@ def _tpus(name: str) -> list[Any]:
 
 def _gpus(name: str, sides: str) -> list[Any]:
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        raise UserError(f'--topology={name} needs JAX for CUDA, though no GPU: pip install "jax[cuda13]"')
+        raise UserError(
+            f'--topology={name} needs JAX for CUDA, though no GPU: pip install "jax[cuda13]"'
+        )
     shape = f"1x{sides}" if "x" in sides else f"1x1x{sides}"
     try:
-        return list(topologies.get_topology_desc("", "cuda", topology=shape, target_config=H100).devices)
+        return list(
+            topologies.get_topology_desc("", "cuda", topology=shape, target_config=H100).devices
+        )
     except RuntimeError as error:
         raise UserError(f"--topology={name}: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,6 @@
-"""torchvision's copy of a network, trained on one batch: what `benchmark --versus=torchvision` measures against."""
+"""torchvision's copy of a network, trained on one batch: what `benchmark --versus=torchvision`
+measures against.
+"""
 
 import importlib.util
 from collections.abc import Callable
@@ -12,7 +14,12 @@ from cnn_papers.training.optim import OptimizerSettings
 # The networks that both have: equal layers, parameters and multiply-adds.
 TORCHVISION = {
     "alexnet": {"one_weird_trick": "alexnet"},
-    "densenet": {"121": "densenet121", "161": "densenet161", "169": "densenet169", "201": "densenet201"},
+    "densenet": {
+        "121": "densenet121",
+        "161": "densenet161",
+        "169": "densenet169",
+        "201": "densenet201",
+    },
     "googlenet": {"torchvision": "googlenet"},
     "resnet": {
         "18": "resnet18",
@@ -31,9 +38,16 @@ TORCHVISION = {
 def torch_name(model_name: str, variant: str) -> str:
     """What torchvision calls the network; UserError where it has none like it, or is not installed."""
     if variant not in TORCHVISION.get(model_name, {}):
-        both = "; ".join(f"{model} {', '.join(variants)}" for model, variants in TORCHVISION.items())
-        raise UserError(f"torchvision has no network equal to {model_name} '{variant}'; both have: {both}")
-    for package, state in (("torch", "torch is not installed"), ("torchvision", "torch is installed, torchvision not")):
+        both = "; ".join(
+            f"{model} {', '.join(variants)}" for model, variants in TORCHVISION.items()
+        )
+        raise UserError(
+            f"torchvision has no network equal to {model_name} '{variant}'; both have: {both}"
+        )
+    for package, state in (
+        ("torch", "torch is not installed"),
+        ("torchvision", "torch is installed, torchvision not"),
+    ):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"--versus=torchvision: {state}; pip install torch torchvision")
     return TORCHVISION[model_name][variant]
@@ -52,7 +66,8 @@ def make_trainer(
     platform: str,
     threads: int,
 ) -> Callable[[int], None]:
-    """A function that takes so many steps of eager torch with torchvision's network `name` and waits for the last.
+    """A function that takes so many steps of eager torch with torchvision's network `name` and
+    waits for the last.
 
     Args:
       image, label: the batch, uint8 [n, h, w, c] and int32 [n].
@@ -69,9 +84,13 @@ def make_trainer(
     torch, torchvision = _packages()
     device = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"--versus=torchvision: JAX runs on {platform}, torch {torch.__version__} cannot")
+        raise UserError(
+            f"--versus=torchvision: JAX runs on {platform}, torch {torch.__version__} cannot"
+        )
     torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = (
+        torch.backends.cudnn.allow_tf32
+    ) = True
     options = {"init_weights": False} if name == "googlenet" else {}  # its own draws take a minute
     network = getattr(torchvision.models, name)(num_classes=num_classes, **options)
     network = network.to(device, memory_format=torch.channels_last)
@@ -91,7 +110,9 @@ def make_trainer(
             with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
                 outputs = network(x.float() / 128)
                 main, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
-                loss = cross_entropy(main, y) + sum(aux_weight * cross_entropy(head, y) for head in aux)
+                loss = cross_entropy(main, y) + sum(
+                    aux_weight * cross_entropy(head, y) for head in aux
+                )
             loss.backward()
             optimizer.step()
         if device == "cuda":
@@ -104,13 +125,17 @@ def description(name: str, *, bfloat16: bool) -> str:
     """What was measured, in words."""
     torch, torchvision = _packages()
     number = "bfloat16 autocast" if bfloat16 else "float32"
-    return (
-        f"torchvision {torchvision.__version__} {name}, torch {torch.__version__}, eager, {number}, channels_last, SGD"
-    )
+    return f"torchvision {torchvision.__version__} {name}, torch {torch.__version__}, eager, {number}, channels_last, SGD"
 
 
 def _packages() -> tuple[Any, Any]:
     try:
         return importlib.import_module("torch"), importlib.import_module("torchvision")
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: a torchvision that is built for another torch
-        raise UserError(f"--versus=torchvision: torch and torchvision do not load together: {error}") from error
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: a torchvision that is built for another torch
+        raise UserError(
+            f"--versus=torchvision: torch and torchvision do not load together: {error}"
+        ) from error

@@ -1,4 +1,6 @@
-"""A train step compiled for a mesh: which layers communicate, how many bytes a step, what each device holds."""
+"""A train step compiled for a mesh: which layers communicate, how many bytes a step, what each
+device holds.
+"""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +37,8 @@ def size(mesh: dict[str, int]) -> int:
 
 
 def compiled_only(work: Workload, mesh: str, topology: str) -> tuple[Workload, list[Any]]:
-    """`work` over `mesh` ("": its own), and devices to compile it for: of `topology` ("": fake ones, for that mesh).
+    """`work` over `mesh` ("": its own), and devices to compile it for: of `topology` ("": fake
+    ones, for that mesh).
 
     To be called before this process uses a device.
     """
@@ -46,15 +49,18 @@ def compiled_only(work: Workload, mesh: str, topology: str) -> tuple[Workload, l
 
 
 def report(work: Workload, devices: Sequence[Any]) -> dict[str, Any]:
-    """Compiles the step for `devices`, which need not be there, and reads off what it sends and holds.
+    """Compiles the step for `devices`, which need not be there, and reads off what it sends and
+    holds.
 
-    Counted as if the batch were worked through in one part and no block in a loop, whose body XLA's text has once.
-    Values of JSON: `mesh`, `devices`, `rows` (for each layer `parameters`, how many of them are `here` on each device,
-    bytes a step by kind `forward` and `backward`, and the `least`; XLA for GPUs leaves many exchanges without a name,
-    which then are the last row's), `sent` and `least` in all, and the `memory` of each device in bytes.
+    Counted as if the batch were worked through in one part and no block in a loop, whose body XLA's
+    text has once. Values of JSON: `mesh`, `devices`, `rows` (for each layer `parameters`, how many
+    of them are `here` on each device, bytes a step by kind `forward` and `backward`, and the
+    `least`; XLA for GPUs leaves many exchanges without a name, which then are the last row's),
+    `sent` and `least` in all, and the `memory` of each device in bytes.
 
     Raises:
-      UserError: what cannot be, as `workload.make_step`; a step that does not fit into the memory of a device.
+      UserError: what cannot be, as `workload.make_step`; a step that does not fit into the memory
+      of a device.
     """
     loops = {"scan": False} if "scan" in work.model else {}
     work = work._replace(step=work.step._replace(accumulate=1), model=work.model | loops)
@@ -62,13 +68,20 @@ def report(work: Workload, devices: Sequence[Any]) -> dict[str, Any]:
     image = jax.ShapeDtypeStruct((work.batch_size, *work.image_shape), np.uint8)
     batch = {"image": image, "label": jax.ShapeDtypeStruct((work.batch_size,), np.int32)}
     try:
-        compiled = step.train.lower(step.abstract, batch, jax.eval_shape(lambda: jax.random.key(0))).compile()
+        compiled = step.train.lower(
+            step.abstract, batch, jax.eval_shape(lambda: jax.random.key(0))
+        ).compile()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
-        raise UserError(f"the step does not fit into a device's memory: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"the step does not fit into a device's memory: {str(error).splitlines()[0]}"
+        ) from error
     params = step.abstract.params
-    found, bound = collectives(compiled, params), least_traffic.least(work, step.abstract, step.mesh)
+    found, bound = (
+        collectives(compiled, params),
+        least_traffic.least(work, step.abstract, step.mesh),
+    )
     order = [layer.name for layer in workload.network(work).layers if layer.name in params]
     rows: list[dict[str, Any]] = []
     for name in [*order, *(name for name in params if name not in order), ""]:
@@ -96,7 +109,15 @@ def as_text(found: dict[str, Any]) -> str:
     cells: list[tuple[str, ...]] = [HEADER]
     for row in rows:
         held = (f"{row['parameters']:,}", f"{row['here']:,}") if row["parameters"] else ("", "")
-        cells.append((row["layer"], *held, _kinds(row["forward"]), _kinds(row["backward"]), _bytes(row["least"])))
+        cells.append(
+            (
+                row["layer"],
+                *held,
+                _kinds(row["forward"]),
+                _kinds(row["backward"]),
+                _bytes(row["least"]),
+            )
+        )
     held = [f"{sum(row[key] for row in rows):,}" for key in ("parameters", "here")]
     ways = [f"{sum(sum(row[key].values()) for row in rows):,} B" for key in ("forward", "backward")]
     cells.append(("total", *held, *ways, f"{found['least']:,} B"))

@@ -11,14 +11,20 @@ def as_text(results: dict[str, Any]) -> str:
     place = f"{devices['count']} × {devices['kind']}, {devices['cpu_threads']} CPU threads"
     lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}"
     if results["load_average"] > devices["cpu_threads"] / 2:
-        lines["warning"] = f"others use this machine (load {results['load_average']:.1f}): expect no fair comparison"
+        lines["warning"] = (
+            f"others use this machine (load {results['load_average']:.1f}): expect no fair comparison"
+        )
     if first := results.get("first_step_seconds"):
-        lines["first step"] = f"{first['cold']:.1f} s after the start, {first['warm']:.1f} s with a compilation cache"
+        lines["first step"] = (
+            f"{first['cold']:.1f} s after the start, {first['warm']:.1f} s with a compilation cache"
+        )
     if step := results.get("train_step"):
         milliseconds = 1000 * results["batch_size"] / step["images_per_second"]
         lines["train step"] = f"{_speed(step)}, {milliseconds:,.1f} ms a step"
         lines["model FLOP/s"] = f"{step['model_flops_per_second'] / 1e9:,.1f} billion"
-        lines["peak memory"] = f"{results['peak_memory']['bytes'] / 1e6:,.0f} MB {results['peak_memory']['of']}"
+        lines["peak memory"] = (
+            f"{results['peak_memory']['bytes'] / 1e6:,.0f} MB {results['peak_memory']['of']}"
+        )
     if theirs := results.get("torchvision"):
         lines["torchvision"] = f"{_speed(theirs)}, {theirs['what']}"
         lines["ratio"] = f"{theirs['ratio']:.2f} (ours / torchvision)"
@@ -26,12 +32,16 @@ def as_text(results: dict[str, Any]) -> str:
         lines |= _saving(saving)
     if pipeline := results.get("input_pipeline"):
         missing = pipeline.get("not_measured")
-        lines["input pipeline"] = f"not measured: {missing}" if missing else f"{_speed(pipeline)}, {pipeline['from']}"
+        lines["input pipeline"] = (
+            f"not measured: {missing}" if missing else f"{_speed(pipeline)}, {pipeline['from']}"
+        )
         others = {"streamed": pipeline.get("streamed"), **pipeline.get("versus", {})}
         for name, other in others.items() if not missing else ():
             if other:
                 ours = "this split" if name == "streamed" else "our streamed input"
-                lines[name] = f"{_speed(other)}, {ours} {other['ratio']:.2f} times as fast: {other.get('what', 'disk')}"
+                lines[name] = (
+                    f"{_speed(other)}, {ours} {other['ratio']:.2f} times as fast: {other.get('what', 'disk')}"
+                )
         if memory := pipeline.get("memory"):
             early, late = (memory[key] / 1e6 for key in ("bytes_after_a_tenth", "bytes_at_the_end"))
             lines["memory"] = (

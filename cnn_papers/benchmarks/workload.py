@@ -1,4 +1,5 @@
-"""A train step as a run takes it, on a synthetic batch that lies on the devices: what `benchmark` measures.
+"""A train step as a run takes it, on a synthetic batch that lies on the devices: what `benchmark`
+measures.
 
 Needs JAX, Flax, Optax and NumPy alone.
 """
@@ -74,8 +75,12 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
     )
 
 
-def from_paper(model: str, variant: str | None, batch_size: int, image_size: int | None, dtype: str) -> Workload:
-    """A network as its paper has it, trained by SGD with momentum on square images (None: as large as the paper's)."""
+def from_paper(
+    model: str, variant: str | None, batch_size: int, image_size: int | None, dtype: str
+) -> Workload:
+    """A network as its paper has it, trained by SGD with momentum on square images (None: as large
+    as the paper's).
+    """
     module = zoo.model_module(model)
     variant = variant or str(inspect.signature(module.Model).parameters["variant"].default)
     if variant not in module.FACTS:
@@ -142,7 +147,9 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
 
 
 def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callable[[int], None]:
-    """A function that takes so many steps and waits for the last; its first call compiles. As `make_step` else."""
+    """A function that takes so many steps and waits for the last; its first call compiles. As
+    `make_step` else.
+    """
     step, key = make_step(work, devices), jax.random.key(0)
     state = step.init(key)
     batch = processes.put(synthetic_batch(work), meshes.data_sharding(step.mesh))

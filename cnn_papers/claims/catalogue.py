@@ -14,8 +14,14 @@ SHARED = "common"  # the file of settings that claims share
 
 @functools.cache
 def claims_of() -> dict[str, dict[str, Claim]]:
-    """The claims by name, by the name of the config file they belong to ("alexnet" of `configs/claims/alexnet.py`)."""
-    names = sorted(module.name for module in pkgutil.iter_modules(configs.claims.__path__) if module.name != SHARED)
+    """The claims by name, by the name of the config file they belong to ("alexnet" of
+    `configs/claims/alexnet.py`).
+    """
+    names = sorted(
+        module.name
+        for module in pkgutil.iter_modules(configs.claims.__path__)
+        if module.name != SHARED
+    )
     return {name: importlib.import_module(f"configs.claims.{name}").CLAIMS for name in names}
 
 
@@ -24,7 +30,9 @@ def all_claims() -> dict[str, Claim]:
     found: dict[str, Claim] = {}
     for file, claims in claims_of().items():
         if twice := found.keys() & claims.keys():
-            raise UserError(f"configs/claims/{file}.py: another file has a claim '{min(twice)}' too; rename one")
+            raise UserError(
+                f"configs/claims/{file}.py: another file has a claim '{min(twice)}' too; rename one"
+            )
         found |= claims
     return found
 

@@ -1,6 +1,8 @@
-"""What a claim reads off a run, by the names its `metric` may have: functions of a `Finished` run to a `Reading`.
+"""What a claim reads off a run, by the names its `metric` may have: functions of a `Finished` run
+to a `Reading`.
 
-Errors are in percent. A run that diverged knows nothing: its errors and losses count as those of guessing.
+Errors are in percent. A run that diverged knows nothing: its errors and losses count as those of
+guessing.
 """
 
 import math
@@ -13,7 +15,9 @@ from cnn_papers.errors import UserError
 
 
 class Finished(NamedTuple):
-    """A run that came to its end: its configuration, the rows of its metrics.jsonl, and "done" or "diverged"."""
+    """A run that came to its end: its configuration, the rows of its metrics.jsonl, and "done" or
+    "diverged".
+    """
 
     config: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -21,7 +25,9 @@ class Finished(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One figure of one run, NaN where there is none; where `censored`, the true one is at least this."""
+    """One figure of one run, NaN where there is none; where `censored`, the true one is at least
+    this.
+    """
 
     value: float
     censored: bool = False
@@ -41,21 +47,26 @@ def mean_last(run: Finished, name: str, n: int) -> Reading:
 
 
 def best(run: Finished, name: str) -> Reading:
-    """The lowest value of `name`; chosen on the split it is of, and so a little flattering to every arm."""
+    """The lowest value of `name`; chosen on the split it is of, and so a little flattering to every
+    arm.
+    """
     if run.outcome == "diverged":
         return last(run, name)
     return Reading(float(np.nanmin(_values(run, name))))
 
 
 def gap(run: Finished, name: str, other: str) -> Reading:
-    """The last value of `name` minus that of `other`; NaN for a run that diverged, which has no gap."""
+    """The last value of `name` minus that of `other`; NaN for a run that diverged, which has no
+    gap.
+    """
     if run.outcome == "diverged":
         return Reading(math.nan)
     return Reading(last(run, name).value - last(run, other).value)
 
 
 def images_to(run: Finished, name: str, level: float) -> Reading:
-    """Training images seen when `name` is first at or below `level`; the run's all, censored, where it never is.
+    """Training images seen when `name` is first at or below `level`; the run's all, censored, where
+    it never is.
 
     As fine as rows are written: `log_every_steps` for training, `eval.every_epochs` for evaluation.
     """
@@ -65,17 +76,24 @@ def images_to(run: Finished, name: str, level: float) -> Reading:
             return Reading(float(row["step"] * batch_size))
     if run.outcome != "diverged":
         _values(run, name)
-    return Reading(float(max((row["step"] for row in run.rows), default=0) * batch_size), censored=True)
+    return Reading(
+        float(max((row["step"] for row in run.rows), default=0) * batch_size), censored=True
+    )
 
 
 def tested(run: Finished, protocol: str | int, name: str) -> Reading:
     """`name` ('top1_error') in the final test by `protocol`.
 
-    That is its name, or where a name stands twice its whole text or its place in `config.eval.protocol`, from 0.
+    That is its name, or where a name stands twice its whole text or its place in
+    `config.eval.protocol`, from 0.
     """
     if run.outcome == "diverged":
         return Reading(_guessing(name, run.config["model"]["num_classes"]))
-    rows = {row["test/protocol"]: row for row in run.rows if "test/protocol" in row and "test/ensemble" not in row}
+    rows = {
+        row["test/protocol"]: row
+        for row in run.rows
+        if "test/protocol" in row and "test/ensemble" not in row
+    }
     texts = [text for i, text in enumerate(rows) if protocol in (i, text, text.partition("(")[0])]
     if len(texts) != 1:
         there = f"there are: {', '.join(rows) or 'none'}; config.eval.protocol names them"
@@ -87,7 +105,9 @@ def tested(run: Finished, protocol: str | int, name: str) -> Reading:
 
 
 def tested_change(run: Finished, before: str | int, after: str | int, name: str) -> Reading:
-    """`name` in the final test by the protocol `after` minus that by `before`, of one trained network."""
+    """`name` in the final test by the protocol `after` minus that by `before`, of one trained
+    network.
+    """
     if run.outcome == "diverged":
         return Reading(math.nan)
     return Reading(tested(run, after, name).value - tested(run, before, name).value)
@@ -107,13 +127,22 @@ def drift(run: Finished, name: str) -> Reading:
     """
     if run.outcome == "diverged":
         return Reading(math.nan)
-    parts = {key for row in run.rows for key in row if re.fullmatch(rf"analysis/{re.escape(name)}/\d+", key)}
-    ranges = [np.ptp(_values(run, key, at_least=2)) for key in sorted(parts) or [f"analysis/{name}"]]
+    parts = {
+        key
+        for row in run.rows
+        for key in row
+        if re.fullmatch(rf"analysis/{re.escape(name)}/\d+", key)
+    }
+    ranges = [
+        np.ptp(_values(run, key, at_least=2)) for key in sorted(parts) or [f"analysis/{name}"]
+    ]
     return Reading(float(np.mean(ranges)))
 
 
 def parameters(run: Finished) -> Reading:
-    """Trainable parameters of the configured network, auxiliary heads included; nothing need have run."""
+    """Trainable parameters of the configured network, auxiliary heads included; nothing need have
+    run.
+    """
     return Reading(float(_network(run).params))
 
 
@@ -122,19 +151,27 @@ def multiply_adds(run: Finished) -> Reading:
     return Reading(float(_network(run).macs))
 
 
-def window_saving(run: Finished, height: int, width: int, windows: int = 0, features_only: bool = False) -> Reading:
-    """How many times fewer multiply-adds one pass over height×width pixels takes than one for each window of it.
+def window_saving(
+    run: Finished, height: int, width: int, windows: int = 0, features_only: bool = False
+) -> Reading:
+    """How many times fewer multiply-adds one pass over height×width pixels takes than one for each
+    window of it.
 
     See `sliding.saving`; nothing need have run.
     """
     from cnn_papers.claims import sliding
 
     model, shape = _model_and_input(run)
-    return Reading(sliding.saving(model, shape, (height, width, shape[-1]), windows, features_only=features_only))
+    return Reading(
+        sliding.saving(
+            model, shape, (height, width, shape[-1]), windows, features_only=features_only
+        )
+    )
 
 
 def sliding_difference(run: Finished, height: int, width: int) -> Reading:
-    """How far fully connected layers slid over the maps of height×width pixels are from the same on each window alone.
+    """How far fully connected layers slid over the maps of height×width pixels are from the same on
+    each window alone.
 
     See `sliding.difference`; nothing need have run.
     """
@@ -145,7 +182,8 @@ def sliding_difference(run: Finished, height: int, width: int) -> Reading:
 
 
 def _values(run: Finished, name: str, at_least: int = 1) -> list[float]:
-    """The values of `name` in order, NaN where a row of its kind lacks it; UserError for fewer than `at_least`.
+    """The values of `name` in order, NaN where a row of its kind lacks it; UserError for fewer than
+    `at_least`.
 
     Only figures that are not finite are left out of rows, and older ones must not stand for them.
     """
@@ -154,7 +192,9 @@ def _values(run: Finished, name: str, at_least: int = 1) -> list[float]:
     found = [row.get(name, math.nan) for row in rows] if any(name in row for row in rows) else []
     if not 0 < at_least <= len(found):
         known = sorted({key for row in run.rows for key in row} - {"step"})
-        raise UserError(f"a metric needs {at_least} values of '{name}', the run has {len(found)}; it has: {known}")
+        raise UserError(
+            f"a metric needs {at_least} values of '{name}', the run has {len(found)}; it has: {known}"
+        )
     return found
 
 
@@ -179,4 +219,6 @@ def _model_and_input(run: Finished) -> tuple[Any, tuple[int, ...]]:
     from cnn_papers import zoo
     from cnn_papers.runs import inputs
 
-    return zoo.build_model(run.config["model_name"], **run.config["model"]), inputs.configured_input(run.config)
+    return zoo.build_model(
+        run.config["model_name"], **run.config["model"]
+    ), inputs.configured_input(run.config)

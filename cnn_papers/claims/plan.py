@@ -1,7 +1,8 @@
-"""Finds the papers' claims and turns them into runs: which commands a claim needs, and what they left in a folder.
+"""Finds the papers' claims and turns them into runs: which commands a claim needs, and what they
+left in a folder.
 
-A sweep's folder holds, for every job, `ID/` (the run's own folder), `ID.json` (what ran and its `exit_code`) and
-`ID.log`.
+A sweep's folder holds, for every job, `ID/` (the run's own folder), `ID.json` (what ran and its
+`exit_code`) and `ID.log`.
 """
 
 import hashlib
@@ -21,9 +22,11 @@ Arms = dict[str, dict[str, Any]]
 
 
 class Job(NamedTuple):
-    """One run: a config file with its recipe, and what the command line overrides, sorted by key, `seed` among them.
+    """One run: a config file with its recipe, and what the command line overrides, sorted by key,
+    `seed` among them.
 
-    `id` is the config's name and ten hexadecimal digits of (config, overrides), the same in every process.
+    `id` is the config's name and ten hexadecimal digits of (config, overrides), the same in every
+    process.
     """
 
     id: str
@@ -32,7 +35,9 @@ class Job(NamedTuple):
 
 
 def make_job(config: str, changes: Mapping[str, Any]) -> Job:
-    """The job of a config ("configs/alexnet.py:cifar10") and overrides by dotted key, in whatever order they come."""
+    """The job of a config ("configs/alexnet.py:cifar10") and overrides by dotted key, in whatever
+    order they come.
+    """
     config = config.removesuffix(":desk")  # which is the recipe without a name
     pairs = tuple(sorted(changes.items()))
     digest = hashlib.sha256(json.dumps([config, pairs]).encode()).hexdigest()
@@ -47,25 +52,32 @@ def flags_of(job: Job) -> list[str]:
 def arms_of(claim: Claim, scale: str) -> Arms:
     """What each arm overrides at `scale`, the key "config" naming the config file and recipe."""
     if scale not in claim.scales:
-        raise UserError(f"this claim is not asked at scale '{scale}'; it is at: {', '.join(claim.scales)}")
+        raise UserError(
+            f"this claim is not asked at scale '{scale}'; it is at: {', '.join(claim.scales)}"
+        )
     at = claim.scales[scale]
     return {name: {**at.overrides, **own} for name, own in (at.arms or claim.arms).items()}
 
 
 def jobs(claim: Claim, scale: str, seeds: Iterable[int]) -> dict[str, list[Job]]:
-    """The jobs of `claim` by arm, one for each seed; at scale `exact` the first seed alone, since nothing is drawn.
+    """The jobs of `claim` by arm, one for each seed; at scale `exact` the first seed alone, since
+    nothing is drawn.
 
-    Overrides that say what the recipe says anyway are left out, so that arms that are alike are one job.
-    Raises a UserError for a config that is not there and for an unknown key.
+    Overrides that say what the recipe says anyway are left out, so that arms that are alike are one
+    job. Raises a UserError for a config that is not there and for an unknown key.
     """
     seeds, found = list(seeds)[: 1 if scale == EXACT else None], {}
     for name, arm in arms_of(claim, scale).items():
         config = arm["config"]
-        changes = config_files.changes(config, {key: value for key, value in arm.items() if key != "config"})
+        changes = config_files.changes(
+            config, {key: value for key, value in arm.items() if key != "config"}
+        )
         found[name] = [make_job(config, changes | {"seed": seed}) for seed in seeds]
     return found
 
 
 def load(job: Job) -> Any:
-    """The locked ConfigDict of `job`; UserError for no such recipe, an unknown key or a value of the wrong type."""
+    """The locked ConfigDict of `job`; UserError for no such recipe, an unknown key or a value of
+    the wrong type.
+    """
     return config_files.read(job.config, job.overrides)

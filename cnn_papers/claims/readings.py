@@ -38,10 +38,11 @@ def finished(folder: pathlib.Path, job: plan.Job) -> Finished | None:
 def read_claim(
     claim: Claim, scale: str, seeds: Sequence[int], folder: pathlib.Path | None
 ) -> dict[str, dict[int, Reading]]:
-    """What the metric of `claim` reads off its finished runs in `folder`, by arm and seed; others are left out.
+    """What the metric of `claim` reads off its finished runs in `folder`, by arm and seed; others
+    are left out.
 
-    At scale `exact` it is read off the configurations alone. Raises a UserError that names the run where it lacks what
-    the metric reads.
+    At scale `exact` it is read off the configurations alone. Raises a UserError that names the run
+    where it lacks what the metric reads.
     """
     (op,) = parse(claim.metric, metrics, leading=1, key="metric")
     found: dict[str, dict[int, Reading]] = {}

@@ -1,10 +1,11 @@
 """Whether runs bear a claim out: the statistics of readings by arm and seed, and nothing else.
 
-Each seed gives one figure: the second arm minus the first, the slope along a series, or the one arm itself (of
-logarithms where a claim compares by ratio). The interval is Student's, over seeds, so that what a seed does to every
-arm alike drops out. A censored reading is a bound, and opens the interval at the side where the truth may lie further
-out. Its other end supposes that the readings cut short vary no more than the others; of one arm by itself, whose spread
-the cut itself lessens, simulation then has up to one in twenty-five agree by chance, instead of one in forty.
+Each seed gives one figure: the second arm minus the first, the slope along a series, or the one arm
+itself (of logarithms where a claim compares by ratio). The interval is Student's, over seeds, so
+that what a seed does to every arm alike drops out. A censored reading is a bound, and opens the
+interval at the side where the truth may lie further out. Its other end supposes that the readings
+cut short vary no more than the others; of one arm by itself, whose spread the cut itself lessens,
+simulation then has up to one in twenty-five agree by chance, instead of one in forty.
 """
 
 import math
@@ -28,7 +29,9 @@ Interval = tuple[float, float]
 
 
 class Arm(NamedTuple):
-    """Mean (geometric of a ratio) and standard deviation of the readings of seeds that count; how many are censored."""
+    """Mean (geometric of a ratio) and standard deviation of the readings of seeds that count; how
+    many are censored.
+    """
 
     mean: float
     sd: float
@@ -40,12 +43,14 @@ class Verdict(NamedTuple):
 
     Attributes:
       word: agrees, disagrees or undecided.
-      estimate: the mean over seeds of the figure (see above) in the metric's unit; of a ratio the geometric mean.
+      estimate: the mean over seeds of the figure (see above) in the metric's unit; of a ratio the
+      geometric mean.
       low: lower end of the interval, minus infinity (0 of a ratio) where it is open.
       high: upper end, infinity where it is open.
       n: seeds that every arm has.
       level: of the interval: 0.95, but 0.9 where equivalence is asked and not refuted.
-      relation: of the true figure to the estimate: "=", or "≥", "≤", "?" where readings are censored.
+      relation: of the true figure to the estimate: "=", or "≥", "≤", "?" where readings are
+      censored.
       note: what limits the verdict, in words.
       arms: by name.
     """
@@ -61,7 +66,9 @@ class Verdict(NamedTuple):
     arms: dict[str, Arm]
 
 
-def judge(claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact: bool = False) -> Verdict:
+def judge(
+    claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact: bool = False
+) -> Verdict:
     """The verdict on `claim` from readings by arm, in its order, and seed.
 
     Args:
@@ -71,8 +78,12 @@ def judge(claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact:
     """
     seeds = sorted(set.intersection(*(set(arm) for arm in readings.values())))
     table = [[arm[seed] for arm in readings.values()] for seed in seeds]
-    values = np.array([[reading.value for reading in row] for row in table], float).reshape(-1, len(readings))
-    censored = np.array([[reading.censored for reading in row] for row in table], bool).reshape(values.shape)
+    values = np.array([[reading.value for reading in row] for row in table], float).reshape(
+        -1, len(readings)
+    )
+    censored = np.array([[reading.censored for reading in row] for row in table], bool).reshape(
+        values.shape
+    )
     arms = {
         name: Arm((_geometric_mean if claim.ratio else _mean)(column), _sd(column), int(cut.sum()))
         for name, column, cut in zip(readings, values.T, censored.T, strict=True)
@@ -88,17 +99,24 @@ def judge(claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact:
     left_out = len(set().union(*readings.values())) - len(seeds)
     notes = [
         f"{left_out} of {left_out + len(seeds)} seeds are not in every arm" if left_out else "",
-        *(f"{arm.censored} of {len(seeds)} censored in {name}" for name, arm in arms.items() if arm.censored),
+        *(
+            f"{arm.censored} of {len(seeds)} censored in {name}"
+            for name, arm in arms.items()
+            if arm.censored
+        ),
         SUPPOSED if relation in "≥≤" else "",
         "not every step goes that way" if bent and not exact else "",
         unusable or why,
     ]
     estimate, low, high = (_exp(x) if claim.ratio else x for x in (_mean(figures), low, high))
-    return Verdict(word, estimate, low, high, len(seeds), level, relation, "; ".join(filter(None, notes)), arms)
+    return Verdict(
+        word, estimate, low, high, len(seeds), level, relation, "; ".join(filter(None, notes)), arms
+    )
 
 
 def weights(arms: int) -> np.ndarray:
-    """What the arms' readings are multiplied with to give one figure: least squares' slope over arms 0, 1, 2, ….
+    """What the arms' readings are multiplied with to give one figure: least squares' slope over
+    arms 0, 1, 2, ….
 
     Of two arms that is the second minus the first; one arm is itself.
     """
@@ -111,8 +129,9 @@ def weights(arms: int) -> np.ndarray:
 def interval(figures: np.ndarray, level: float) -> Interval:
     """Student's interval of the mean of `figures` [n] at `level`; (-inf, inf) of fewer than two.
 
-    Figures that are all the same have no spread to go by. They are then the interval of the median from the smallest to
-    the largest, which needs no distribution and covers it at 1 - 2^(1 - n): six for 95 %, five for 90 %.
+    Figures that are all the same have no spread to go by. They are then the interval of the median
+    from the smallest to the largest, which needs no distribution and covers it at 1 - 2^(1 - n):
+    six for 95 %, five for 90 %.
     """
     n = len(figures)
     if n < 2:
@@ -133,17 +152,30 @@ def _decide(
     if exact:
         at = (_mean(figures), _mean(figures))
         return AGREES if _word(expect, at, bound) == AGREES else DISAGREES, LEVEL, at, "exact"
-    wide, narrow = (_opened(interval(figures, level), relation) for level in (LEVEL, EQUIVALENCE_LEVEL))
-    note = "all seeds give the same figure, and the interval is of their median" if _all_same(figures) else ""
+    wide, narrow = (
+        _opened(interval(figures, level), relation) for level in (LEVEL, EQUIVALENCE_LEVEL)
+    )
+    note = (
+        "all seeds give the same figure, and the interval is of their median"
+        if _all_same(figures)
+        else ""
+    )
     note = "fewer than two seeds" if len(figures) < 2 else note
     word = _word(expect, wide, bound)
     if expect != "same" or word == DISAGREES:
         return word, LEVEL, wide, note
-    return AGREES if _word(expect, narrow, bound) == AGREES else UNDECIDED, EQUIVALENCE_LEVEL, narrow, note
+    return (
+        AGREES if _word(expect, narrow, bound) == AGREES else UNDECIDED,
+        EQUIVALENCE_LEVEL,
+        narrow,
+        note,
+    )
 
 
 def _every_step(expect: str, means: Sequence[float]) -> bool:
-    """Whether a series goes the way it is expected to from each arm to the next; True of what is no series."""
+    """Whether a series goes the way it is expected to from each arm to the next; True of what is no
+    series.
+    """
     steps = np.diff(means)
     return bool({"falling": steps < 0, "rising": steps > 0}.get(expect, np.array(True)).all())
 
@@ -171,10 +203,14 @@ def _figures(values: np.ndarray) -> np.ndarray:
 
 
 def _relation(censored: np.ndarray) -> str:
-    """How the true figures relate to those computed from `censored` [seeds, arms] readings, which are at least so."""
+    """How the true figures relate to those computed from `censored` [seeds, arms] readings, which
+    are at least so.
+    """
     weight = weights(censored.shape[1])
     up, down = bool(censored[:, weight > 0].any()), bool(censored[:, weight < 0].any())
-    return {(False, False): "=", (True, False): "≥", (False, True): "≤", (True, True): "?"}[up, down]
+    return {(False, False): "=", (True, False): "≥", (False, True): "≤", (True, True): "?"}[
+        up, down
+    ]
 
 
 def _opened(within: Interval, relation: str) -> Interval:
@@ -203,7 +239,9 @@ def _mean(values: np.ndarray) -> float:
 def _geometric_mean(values: np.ndarray) -> float:
     if not len(values) or not (np.isfinite(values) & (values > 0)).all():
         return math.nan
-    return float(values[0] * np.exp(np.log(values / values[0]).mean()))  # of one value, that value exactly
+    return float(
+        values[0] * np.exp(np.log(values / values[0]).mean())
+    )  # of one value, that value exactly
 
 
 def _exp(x: float) -> float:

@@ -10,7 +10,9 @@ from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import parse, split
 
-DeviceTransform = Callable[[jax.Array, jax.Array], jax.Array]  # (uint8 images [n, h, w, c], key) -> float32 images
+DeviceTransform = Callable[
+    [jax.Array, jax.Array], jax.Array
+]  # (uint8 images [n, h, w, c], key) -> float32 images
 
 
 def needs_statistics(text: str, *, key: str = "data") -> bool:
@@ -20,24 +22,32 @@ def needs_statistics(text: str, *, key: str = "data") -> bool:
 
 
 def before_whitening(eval_device: str, train_device: str) -> str | None:
-    """The operations of evaluation before `zca`: whitening is of the images that they make. None if there is none.
+    """The operations of evaluation before `zca`: whitening is of the images that they make. None if
+    there is none.
 
     Raises:
-      UserError: a second `zca`, one in training alone, one that comes after other operations in training.
+      UserError: a second `zca`, one in training alone, one that comes after other operations in
+      training.
     """
     known = {}
     for key, text in (("train_device", train_device), ("eval_device", eval_device)):
         ops = parse(text, device_ops, leading=1, key=f"data.{key}")
         places = [i for i, op in enumerate(ops) if op.needs("whitening")]
         if len(places) > 1:
-            raise UserError(f"config.data.{key} whitens twice: the second would need figures of its own")
+            raise UserError(
+                f"config.data.{key} whitens twice: the second would need figures of its own"
+            )
         known[key] = [op for op in ops[: places[0]] if not op.needs("key")] if places else None
     if known["train_device"] not in (None, known["eval_device"]):
         raise UserError(
             "config.data.train_device whitens other images than config.data.eval_device: write the same operations "
             "before 'zca' in both, apart from random ones"
         )
-    return None if known["eval_device"] is None else "|".join(split(eval_device)[: len(known["eval_device"])])
+    return (
+        None
+        if known["eval_device"] is None
+        else "|".join(split(eval_device)[: len(known["eval_device"])])
+    )
 
 
 def compose(text: str, statistics: Statistics | None, *, key: str, train: bool) -> DeviceTransform:
@@ -46,8 +56,8 @@ def compose(text: str, statistics: Statistics | None, *, key: str, train: bool) 
     Every image gets its own key, and every operation its own of those.
 
     Raises:
-      UserError: a bad op string; operations that draw at random in evaluation. When it is traced: operations that
-        images of this shape cannot have.
+      UserError: a bad op string; operations that draw at random in evaluation. When it is traced:
+        operations that images of this shape cannot have.
     """
     ops = parse(text, device_ops, leading=1, key=key)
     whitening = statistics.whitening if statistics else None
@@ -61,7 +71,9 @@ def compose(text: str, statistics: Statistics | None, *, key: str, train: bool) 
                 image = op(image, key=op_key, statistics=statistics, whitening=whitening)
             except (TypeError, ValueError) as error:
                 shape, reason = "×".join(map(str, image.shape)), str(error).splitlines()[0]
-                raise UserError(f"config.{key}: '{op.name}' fails on images of {shape}: {reason}") from error
+                raise UserError(
+                    f"config.{key}: '{op.name}' fails on images of {shape}: {reason}"
+                ) from error
         return image
 
     return lambda images, key: jax.vmap(one)(images, jax.random.split(key, images.shape[0]))

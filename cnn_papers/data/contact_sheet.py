@@ -12,8 +12,9 @@ _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 def displayable(seen: np.ndarray, view: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """What the network sees as colours, uint8.
 
-    One map per channel, a factor and an offset for the whole sheet, takes mean and deviation of `view` to those of
-    `pixels`. It undoes any normalisation that is such a map itself, and shows the others as they are.
+    One map per channel, a factor and an offset for the whole sheet, takes mean and deviation of
+    `view` to those of `pixels`. It undoes any normalisation that is such a map itself, and shows
+    the others as they are.
 
     Args:
       seen: float [n, h, w, c], augmented and normalised.
@@ -37,10 +38,21 @@ def draw(images: np.ndarray, names: list[str]) -> np.ndarray:
     sheet = np.full((rows * cell_height + MARGIN, columns * cell_width + MARGIN, 3), 255, np.uint8)
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
         top, left = MARGIN + i // COLUMNS * cell_height, MARGIN + i % COLUMNS * cell_width
-        tile = image.repeat(enlarged, 0).repeat(enlarged, 1)  # one channel becomes three on assignment
+        tile = image.repeat(enlarged, 0).repeat(
+            enlarged, 1
+        )  # one channel becomes three on assignment
         sheet[top : top + tile_height, left : left + width * enlarged] = tile
         text = _fitting(name, tile_width)
-        cv2.putText(sheet, text, (left, top + tile_height + LINE - 4), _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.putText(
+            sheet,
+            text,
+            (left, top + tile_height + LINE - 4),
+            _FONT,
+            _FONT_SCALE,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
+        )
     return sheet
 
 

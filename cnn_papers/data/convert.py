@@ -12,17 +12,25 @@ from cnn_papers.files import whole
 
 
 def convert(builder: Any) -> None:
-    """Writes array_record files beside the TFRecord files of a prepared data set and notes them in its metadata.
+    """Writes array_record files beside the TFRecord files of a prepared data set and notes them in
+    its metadata.
 
-    TFDS's own converter imports TensorFlow and Apache Beam; this one reads the records directly. It verifies their
-    framing and number, not their CRC-32C sums. Files written by an interrupted conversion are kept.
+    TFDS's own converter imports TensorFlow and Apache Beam; this one reads the records directly. It
+    verifies their framing and number, not their CRC-32C sums. Files written by an interrupted
+    conversion are kept.
     """
     from tensorflow_datasets.core import dataset_info, file_adapters
 
     if builder.info.file_format is not file_adapters.FileFormat.TFRECORD:
-        raise UserError(f"cannot convert {builder.info.file_format.value} in {builder.data_dir}: only TFRecord")
-    shards = list(zip(shard_files(builder, "tfrecord"), shard_files(builder, "array_record"), strict=True))
-    missing = [(source, target, length) for (source, length), (target, _) in shards if not target.exists()]
+        raise UserError(
+            f"cannot convert {builder.info.file_format.value} in {builder.data_dir}: only TFRecord"
+        )
+    shards = list(
+        zip(shard_files(builder, "tfrecord"), shard_files(builder, "array_record"), strict=True)
+    )
+    missing = [
+        (source, target, length) for (source, length), (target, _) in shards if not target.exists()
+    ]
     try:
         check_space(sum(source.stat().st_size for source, _, _ in missing), builder.data_dir)
         for done, (source, target, length) in enumerate(missing, 1):
@@ -38,7 +46,9 @@ def convert(builder: Any) -> None:
 
 
 def shard_files(builder: Any, suffix: str) -> list[tuple[pathlib.Path, int]]:
-    """The files of all splits of a prepared data set in the format `suffix`, with the number of examples in each."""
+    """The files of all splits of a prepared data set in the format `suffix`, with the number of
+    examples in each.
+    """
     shards = []
     for split in builder.info.splits.values():
         template = split.filename_template.replace(filetype_suffix=suffix)
@@ -70,7 +80,9 @@ def check_space(need: int, folder: str) -> None:
 
 
 def _read_tfrecord(path: pathlib.Path, length: int) -> Iterator[bytes]:
-    """The `length` records of a TFRecord file: each is its size (uint64), a sum, its bytes and another sum."""
+    """The `length` records of a TFRecord file: each is its size (uint64), a sum, its bytes and
+    another sum.
+    """
     with open(path, "rb") as file:
         largest = os.fstat(file.fileno()).st_size
         for i in range(length):
@@ -78,7 +90,9 @@ def _read_tfrecord(path: pathlib.Path, length: int) -> Iterator[bytes]:
             size = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else -1
             record = file.read(size + 4) if 0 <= size <= largest else b""
             if len(record) != size + 4:
-                raise UserError(f"{path} is damaged: record {i} of {length} is cut off; prepare the data set again")
+                raise UserError(
+                    f"{path} is damaged: record {i} of {length} is cut off; prepare the data set again"
+                )
             yield record[:-4]
         if file.read(1):
             raise UserError(f"{path} is damaged: more than the {length} records it should have")

@@ -1,7 +1,8 @@
-"""Operations on one image on the device (JAX, under vmap inside the jitted step): float32 [h, w, c], values 0 … 255.
+"""Operations on one image on the device (JAX, under vmap inside the jitted step): float32 [h, w,
+c], values 0 … 255.
 
-An operation that draws at random names `key`, its own key for this image and step; one that needs figures of the
-training set's pixels names `statistics`, of its whole images `whitening`.
+An operation that draws at random names `key`, its own key for this image and step; one that needs
+figures of the training set's pixels names `statistics`, of its whole images `whitening`.
 """
 
 import jax
@@ -19,7 +20,9 @@ def flip(image: jax.Array, *, key: jax.Array) -> jax.Array:
 
 
 def pad_crop(image: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
-    """Zero padding on every side, then a random window of the image's own size (ResNet §4.2: 4 pixels)."""
+    """Zero padding on every side, then a random window of the image's own size (ResNet §4.2: 4
+    pixels).
+    """
     top, left = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
     padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
     return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
@@ -47,16 +50,21 @@ def subtract_mean_image(image: jax.Array, *, statistics: Statistics) -> jax.Arra
 
 def standardize(image: jax.Array, *, statistics: Statistics) -> jax.Array:
     """Each channel to mean zero and standard deviation one over the training set (DenseNet §4.1)."""
-    std = jnp.where(statistics.std > 0, statistics.std, 1)  # a channel that never varies stays at zero
+    std = jnp.where(
+        statistics.std > 0, statistics.std, 1
+    )  # a channel that never varies stays at zero
     return (image - statistics.mean[None, None]) / std[None, None]
 
 
-def pca_light(image: jax.Array, std: float = 0.1, *, key: jax.Array, statistics: Statistics) -> jax.Array:
-    """Adds [p1 p2 p3][α1 λ1, α2 λ2, α3 λ3]ᵀ to every pixel, α ~ N(0, std²) once per image and use (AlexNet §4.1).
+def pca_light(
+    image: jax.Array, std: float = 0.1, *, key: jax.Array, statistics: Statistics
+) -> jax.Array:
+    """Adds [p1 p2 p3][α1 λ1, α2 λ2, α3 λ3]ᵀ to every pixel, α ~ N(0, std²) once per image and use
+    (AlexNet §4.1).
 
-    p and λ are eigenvectors and eigenvalues of the covariance of the training set's RGB values. The paper does not say
-    in which unit, and λ grows with its square: here it is white, as in later code (0.2175, 0.0188, 0.0045 of ImageNet),
-    so that the first α λ is about 6 of 255 grey levels.
+    p and λ are eigenvectors and eigenvalues of the covariance of the training set's RGB values. The
+    paper does not say in which unit, and λ grows with its square: here it is white, as in later
+    code (0.2175, 0.0188, 0.0045 of ImageNet), so that the first α λ is about 6 of 255 grey levels.
     """
     white = 255.0
     alpha = std * jax.random.normal(key, (image.shape[-1],))
@@ -71,10 +79,12 @@ def photometric(
     *,
     key: jax.Array,
 ) -> jax.Array:
-    """Brightness, contrast and saturation by factors drawn evenly from their ranges, in random order.
+    """Brightness, contrast and saturation by factors drawn evenly from their ranges, in random
+    order.
 
-    Howard (arXiv:1312.5402), whom GoogLeNet §6 follows: each moves every pixel towards or away from black, from
-    the image's mean grey, and from its own grey; values stay in 0 … 255. A range (1.0, 1.0) leaves one out.
+    Howard (arXiv:1312.5402), whom GoogLeNet §6 follows: each moves every pixel towards or away from
+    black, from the image's mean grey, and from its own grey; values stay in 0 … 255. A range (1.0,
+    1.0) leaves one out.
     """
     order_key, factor_key = jax.random.split(key)
     low, high = jnp.array([brightness, contrast, saturation], jnp.float32).T
@@ -87,10 +97,11 @@ def photometric(
 
 
 def gcn(image: jax.Array, scale: float = 1.0, sqrt_bias: float = 0.0) -> jax.Array:
-    """Global contrast normalisation: less its mean, all values of the image together have the norm `scale`.
+    """Global contrast normalisation: less its mean, all values of the image together have the norm
+    `scale`.
 
-    As in the authors' code of Maxout (pylearn2, expr/preprocessing.py), with scale 55 for CIFAR: the divisor is
-    sqrt(sqrt_bias + Σ x²) / scale. An image of one colour becomes zero.
+    As in the authors' code of Maxout (pylearn2, expr/preprocessing.py), with scale 55 for CIFAR:
+    the divisor is sqrt(sqrt_bias + Σ x²) / scale. An image of one colour becomes zero.
     """
     centered = image - image.mean()
     divisor = jnp.sqrt(sqrt_bias + (centered**2).sum()) / scale
@@ -99,24 +110,29 @@ def gcn(image: jax.Array, scale: float = 1.0, sqrt_bias: float = 0.0) -> jax.Arr
 
 
 def zca(image: jax.Array, bias: float = 0.1, *, whitening: Whitening) -> jax.Array:
-    """Whitened over whole images: (x - mean) V (Λ + bias)^-½ Vᵀ, with the covariance V Λ Vᵀ of what comes to it.
+    """Whitened over whole images: (x - mean) V (Λ + bias)^-½ Vᵀ, with the covariance V Λ Vᵀ of what
+    comes to it.
 
     As in the authors' code of Maxout (pylearn2, datasets/preprocessing.py, ZCA), whose bias is 0.1.
     """
     if image.size != whitening.mean.size:
         raise ValueError(f"the whitening is of images of {whitening.mean.size} values")
     vectors = whitening.eigenvectors
-    matrix = (vectors / np.sqrt(whitening.eigenvalues + bias)) @ vectors.T  # in NumPy: once, when it is traced
+    matrix = (
+        vectors / np.sqrt(whitening.eigenvalues + bias)
+    ) @ vectors.T  # in NumPy: once, when it is traced
     centered = image.reshape(-1) - whitening.mean
     return jnp.matmul(centered, matrix, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
 
 
 def lcn(image: jax.Array, size: int = 7, sigma: float = 2.0, center: bool = True) -> jax.Array:
-    """Local contrast normalisation of each channel, weighted by a Gaussian window of size×size (zeros outside).
+    """Local contrast normalisation of each channel, weighted by a Gaussian window of size×size
+    (zeros outside).
 
-    The window's mean is subtracted; the rest is divided by the window's root mean square, or by the mean of those
-    over the image where that is larger (Jarrett et al., ICCV 2009, §2). With `center` false the mean square is that of
-    the values before the subtraction, as in the authors' code of Maxout (pylearn2, datasets/preprocessing.py).
+    The window's mean is subtracted; the rest is divided by the window's root mean square, or by the
+    mean of those over the image where that is larger (Jarrett et al., ICCV 2009, §2). With `center`
+    false the mean square is that of the values before the subtraction, as in the authors' code of
+    Maxout (pylearn2, datasets/preprocessing.py).
     """
     offsets = np.arange(size) - size // 2
     line = np.exp(-(offsets**2) / (2 * sigma**2))
@@ -124,7 +140,11 @@ def lcn(image: jax.Array, size: int = 7, sigma: float = 2.0, center: bool = True
 
     def averaged(values: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(
-            values[..., None], window[..., None, None], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            values[..., None],
+            window[..., None, None],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )[..., 0]
 
     channels = jnp.moveaxis(image, -1, 0)

@@ -1,9 +1,11 @@
-"""The embedded data: a TFDS builder that makes `digits` from scikit-learn's handwritten digits, without a network.
+"""The embedded data: a TFDS builder that makes `digits` from scikit-learn's handwritten digits,
+without a network.
 
-`digits` (the default configuration, `digits/plain`) is the 1,797 grey 8×8 images of `sklearn.datasets.load_digits`, in
-scikit-learn's order, not shuffled: the first 1,437 train, the last 360 test. `digits/scenes` pastes them in colour, at
-random places and sizes, on textured grounds of 64×64 pixels, with a box for every digit. Images are yielded as PNG
-bytes and written as array_record, so neither making nor reading them needs TensorFlow.
+`digits` (the default configuration, `digits/plain`) is the 1,797 grey 8×8 images of
+`sklearn.datasets.load_digits`, in scikit-learn's order, not shuffled: the first 1,437 train, the
+last 360 test. `digits/scenes` pastes them in colour, at random places and sizes, on textured
+grounds of 64×64 pixels, with a box for every digit. Images are yielded as PNG bytes and written as
+array_record, so neither making nor reading them needs TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -27,23 +29,34 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
         tfds.core.BuilderConfig(name="plain", description="Grey 8x8 images, one digit each."),
-        tfds.core.BuilderConfig(name="scenes", description="Colour 64x64 scenes of one to three digits with boxes."),
+        tfds.core.BuilderConfig(
+            name="scenes", description="Colour 64x64 scenes of one to three digits with boxes."
+        ),
     ]
 
     def __init__(self, *, file_format: Any = None, **kwargs: Any):
         super().__init__(file_format=file_format, **kwargs)
         if file_format is None and not self.info.initialized:
-            self.info.set_file_format("array_record", override=True)  # TFDS's own default needs TensorFlow
+            self.info.set_file_format(
+                "array_record", override=True
+            )  # TFDS's own default needs TensorFlow
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel(names=_CLASSES)
         if self.builder_config_name == "plain":
-            features = {"image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"), "label": label}
+            features = {
+                "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
+                "label": label,
+            }
         else:
             features = {
-                "image": tfds.features.Image(shape=(_SCENE_SIDE, _SCENE_SIDE, 3), encoding_format="png"),
+                "image": tfds.features.Image(
+                    shape=(_SCENE_SIDE, _SCENE_SIDE, 3), encoding_format="png"
+                ),
                 "label": label,  # of the largest digit, by the area of its box
-                "objects": tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label}),
+                "objects": tfds.features.Sequence(
+                    {"bbox": tfds.features.BBoxFeature(), "label": label}
+                ),
             }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -71,7 +84,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
                 yield i, {"image": _encode_png(image), "label": int(label)}
         else:
             for scene in scenes:
-                yield scene, _make_scene(np.random.default_rng((_SCENE_SEED, scene)), images, labels)
+                yield (
+                    scene,
+                    _make_scene(np.random.default_rng((_SCENE_SEED, scene)), images, labels),
+                )
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +95,15 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits  # a second to import, and needed once
 
     pixels, labels = load_digits(return_X_y=True)
-    return np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels)
+    return np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(
+        -1, 8, 8, 1
+    ), np.asarray(labels)
 
 
 def _make_scene(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """One scene as an example: one to three of `images` that do not overlap, the box of each tight around its ink."""
+    """One scene as an example: one to three of `images` that do not overlap, the box of each tight
+    around its ink.
+    """
     scene = _ground(rng)
     ground_color = scene.mean((0, 1))
     boxes: list[tuple[int, int, int, int]] = []
@@ -95,7 +115,9 @@ def _make_scene(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         chosen = rng.integers(len(images))
         side = int(rng.integers(16, 41))
         top, left = rng.integers(0, _SCENE_SIDE - side + 1, 2)
-        ink = cv2.resize(images[chosen].astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR)
+        ink = cv2.resize(
+            images[chosen].astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR
+        )
         ink[ink < 0.1] = 0  # a rim nobody sees would widen the box
         rows, columns = np.nonzero(ink.any(1))[0] + top, np.nonzero(ink.any(0))[0] + left
         box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

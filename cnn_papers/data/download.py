@@ -6,39 +6,61 @@ from typing import Any
 
 from cnn_papers.errors import UserError
 
-_IMAGENET_ARCHIVES = (("ILSVRC2012_img_train.tar", 147_897_477_120), ("ILSVRC2012_img_val.tar", 6_744_924_160))
+_IMAGENET_ARCHIVES = (
+    ("ILSVRC2012_img_train.tar", 147_897_477_120),
+    ("ILSVRC2012_img_val.tar", 6_744_924_160),
+)
 
 
 def find_archives(builder: Any, manual_dir: str) -> pathlib.Path:
-    """The folder of the archives that only the user may download, checked where their names and sizes are known."""
-    root = pathlib.Path(os.path.expanduser(manual_dir or os.path.join(builder.data_dir_root, "downloads", "manual")))
+    """The folder of the archives that only the user may download, checked where their names and
+    sizes are known.
+    """
+    root = pathlib.Path(
+        os.path.expanduser(manual_dir or os.path.join(builder.data_dir_root, "downloads", "manual"))
+    )
     if builder.name == "imagenet2012":
         needed = " and ".join(f"{file} ({size:,} bytes)" for file, size in _IMAGENET_ARCHIVES)
         for file, size in _IMAGENET_ARCHIVES:
             found = (root / file).stat().st_size if (root / file).is_file() else None
             if found != size:
-                state = "is not there" if found is None else f"has {found:,} bytes: download it again"
+                state = (
+                    "is not there" if found is None else f"has {found:,} bytes: download it again"
+                )
                 raise UserError(
                     f"imagenet2012 needs {needed} in {root}, and {file} {state}; get both from "
                     "https://image-net.org/download-images (with an account), or give their folder as --manual_dir"
                 )
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not root.is_dir():
         steps = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise UserError(f"{builder.name} must be downloaded by hand into {root} (or --manual_dir): {steps}")
+        raise UserError(
+            f"{builder.name} must be downloaded by hand into {root} (or --manual_dir): {steps}"
+        )
     return root
 
 
 def bytes_to_write(builder: Any) -> int:
-    """Download and data set twice over (TFDS sorts on disk before it writes); 0 where TFDS knows no size."""
+    """Download and data set twice over (TFDS sorts on disk before it writes); 0 where TFDS knows no
+    size.
+    """
     if builder.name == "imagenet2012":
-        return 2 * sum(size for _, size in _IMAGENET_ARCHIVES)  # the archives themselves are already there
-    several = len(builder.BUILDER_CONFIGS) > 1  # the list of files is that of all configurations together
+        return 2 * sum(
+            size for _, size in _IMAGENET_ARCHIVES
+        )  # the archives themselves are already there
+    several = (
+        len(builder.BUILDER_CONFIGS) > 1
+    )  # the list of files is that of all configurations together
     listed = 0 if several else sum(url.size for url in (builder.url_infos or {}).values())
     download = int(builder.info.download_size or listed)
     return 2 * (download + int(builder.info.dataset_size or download))
 
 
 def download(builder: Any, archives: pathlib.Path) -> None:
+    """Downloads what TFDS can, takes the rest from the folder `archives`, and writes array_record.
+
+    Raises:
+      UserError: no network, a package that is missing, a disk that is full, files that are damaged.
+    """
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.extractor import ExtractError
@@ -50,7 +72,9 @@ def download(builder: Any, archives: pathlib.Path) -> None:
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
     if (
-        urls and not by_hand and not any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO"))
+        urls
+        and not by_hand
+        and not any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO"))
     ):  # nothing fetched earlier
         try:
             requests.head(urls[0], timeout=20)  # TFDS itself would try for minutes
@@ -62,9 +86,13 @@ def download(builder: Any, archives: pathlib.Path) -> None:
     except (requests.exceptions.RequestException, tfds.download.DownloadError) as error:
         raise UserError(f"{advice} ({_first_line(error)})") from error
     except ImportError as error:
-        raise UserError(f"preparing {builder.name} needs another package: {_first_line(error)}") from error
+        raise UserError(
+            f"preparing {builder.name} needs another package: {_first_line(error)}"
+        ) from error
     except (OSError, ExtractError) as error:
-        raise UserError(f"cannot prepare {builder.name} in {builder.data_dir}: {_first_line(error)}") from error
+        raise UserError(
+            f"cannot prepare {builder.name} in {builder.data_dir}: {_first_line(error)}"
+        ) from error
     if not pathlib.Path(builder.data_dir, "dataset_info.json").exists():
         raise UserError(f"{builder.data_dir} exists but holds no data set: remove it and try again")
 

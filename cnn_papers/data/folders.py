@@ -13,7 +13,12 @@ from cnn_papers.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-_HELD_OUT = ("val", "validation", "valid", "test")  # what people call the sub-folder that is not trained on
+_HELD_OUT = (
+    "val",
+    "validation",
+    "valid",
+    "test",
+)  # what people call the sub-folder that is not trained on
 
 
 class _FolderExamples(Sequence):
@@ -38,10 +43,14 @@ class _FolderExamples(Sequence):
 
 
 def folder_splits(path: str) -> dict[str, pathlib.Path]:
-    """The folder of every split of a folder of images: of PATH/train and PATH/val, or {'train': PATH}."""
+    """The folder of every split of a folder of images: of PATH/train and PATH/val, or {'train':
+    PATH}.
+    """
     root = pathlib.Path(path).expanduser()
     if not path or not root.is_dir():
-        raise UserError(f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class")
+        raise UserError(
+            f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class"
+        )
     found = _subfolders(root)
     splits = [name for name in found if name in ("train", *_HELD_OUT)]
     if splits and (splits == found or ("train" in splits and _subfolders(root / "train"))):
@@ -50,51 +59,78 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
 
 
 def open_folder(path: str, split: str) -> Split:
+    """Opens a split of the folder of images `path`, as `sources.open_split` does."""
     folders = folder_splits(path)
     parsed = re.fullmatch(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
     if not parsed:
-        raise UserError(f"cannot read the split {split!r}: write for example train, val, train[:90%] or train[:1000]")
+        raise UserError(
+            f"cannot read the split {split!r}: write for example train, val, train[:90%] or train[:1000]"
+        )
     base, start, stop = parsed.groups()
     if base in _HELD_OUT and base not in folders:
         base = next((name for name in _HELD_OUT if name in folders), base)
     if base not in folders:
-        slices = "" if len(folders) > 1 else "; take fractions of it, such as train[:90%] and train[90%:]"
+        slices = (
+            ""
+            if len(folders) > 1
+            else "; take fractions of it, such as train[:90%] and train[90%:]"
+        )
         raise UserError(f"{path} has no split {base!r}: it has {', '.join(folders)}{slices}")
     folder = folders[base]
     class_names = _subfolders(folders.get("train", folder))
     if unknown := sorted(set(_subfolders(folder)) - set(class_names)):
         raise UserError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
     files = image_files(folder)
-    chosen = files[_bound(start, len(files), 0, split, folder) : _bound(stop, len(files), len(files), split, folder)]
+    chosen = files[
+        _bound(start, len(files), 0, split, folder) : _bound(
+            stop, len(files), len(files), split, folder
+        )
+    ]
     if not chosen:
-        raise UserError(f"split {split!r} of {folder} is empty: the folder has {len(files):,} images")
+        raise UserError(
+            f"split {split!r} of {folder} is empty: the folder has {len(files):,} images"
+        )
     full_name = f"folder:{path}[{base}{split[len(parsed[1]) :]}]"
-    return Split(full_name, _FolderExamples(folder, chosen, class_names), tuple(class_names), str(folder))
+    return Split(
+        full_name, _FolderExamples(folder, chosen, class_names), tuple(class_names), str(folder)
+    )
 
 
 def _subfolders(folder: pathlib.Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def image_files(folder: pathlib.Path) -> list[str]:
-    """Paths of all images relative to `folder`, `/` between the parts, in an order that mixes the classes.
+    """Paths of all images relative to `folder`, `/` between the parts, in an order that mixes the
+    classes.
 
-    The order is that of the paths' SHA-256: the same on every machine, and a file more or less moves no other pair of
-    files. Hidden files and folders are left out, and links to folders below a class folder are not followed.
+    The order is that of the paths' SHA-256: the same on every machine, and a file more or less
+    moves no other pair of files. Hidden files and folders are left out, and links to folders below
+    a class folder are not followed.
     """
     names = _subfolders(folder)
     if not names:
-        raise UserError(f"{folder} has no class sub-folders: put the images of each class in a folder of its own")
+        raise UserError(
+            f"{folder} has no class sub-folders: put the images of each class in a folder of its own"
+        )
     files = []
     for name in names:
         before = len(files)
         for parent, folders, entries in os.walk(folder / name):
             folders[:] = [entry for entry in folders if not entry.startswith(".")]
-            images = [e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and not e.startswith(".")]
+            images = [
+                e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and not e.startswith(".")
+            ]
             place = pathlib.Path(parent).relative_to(folder).as_posix()
             files.extend(f"{place}/{image}" for image in images)
         if len(files) == before:
-            raise UserError(f"class folder {folder / name} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(
+                f"class folder {folder / name} holds no images ({', '.join(IMAGE_SUFFIXES)})"
+            )
     return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 

@@ -1,7 +1,7 @@
 """Operations on one image on the host (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
 
-An operation that draws at random names `rng`, a NumPy generator that depends on the seed and the example alone; one
-that changes as training goes on names `epoch`.
+An operation that draws at random names `rng`, a NumPy generator that depends on the seed and the
+example alone; one that changes as training goes on names `epoch`.
 """
 
 import struct
@@ -19,19 +19,26 @@ METHODS = {
 }
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how files begin
-MAX_PIXELS = 2**27  # of an encoded image: a megabyte can declare many more and take all memory to decode
-WINDOWS = ("center_crop", "random_crop", "corner_crop")  # scale a smaller image up, as the papers do
+MAX_PIXELS = (
+    2**27
+)  # of an encoded image: a megabyte can declare many more and take all memory to decode
+WINDOWS = (
+    "center_crop",
+    "random_crop",
+    "corner_crop",
+)  # scale a smaller image up, as the papers do
 
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
     """Encoded JPEG or PNG to uint8 [h, w, channels], RGB or grey.
 
-    EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted, grey images are
-    replicated to three channels. Of a JPEG whose inside is damaged, which carries no sums, libjpeg makes what it can.
+    EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted,
+    grey images are replicated to three channels. Of a JPEG whose inside is damaged, which carries
+    no sums, libjpeg makes what it can.
 
     Raises:
-      ValueError: bytes that are no JPEG or PNG OpenCV can read, such as one that is cut off, or one of more than
-        MAX_PIXELS.
+      ValueError: bytes that are no JPEG or PNG OpenCV can read, such as one that is cut off, or one
+        of more than MAX_PIXELS.
       TypeError: pixels.
       UserError: another number of channels.
     """
@@ -39,12 +46,19 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     if not isinstance(image, bytes):
         raise TypeError("it takes the bytes of a file")
-    if not image.startswith((JPEG, PNG)):  # OpenCV has decoders for many more kinds, whose sizes nobody has checked
-        raise ValueError(f"cannot be decoded: {'neither a JPEG nor a PNG' if image else 'there are no bytes'}")
+    if not image.startswith(
+        (JPEG, PNG)
+    ):  # OpenCV has decoders for many more kinds, whose sizes nobody has checked
+        raise ValueError(
+            f"cannot be decoded: {'neither a JPEG nor a PNG' if image else 'there are no bytes'}"
+        )
     height, width = _declared_size(image)
     if height * width > MAX_PIXELS:
-        raise ValueError(f"cannot be decoded: {width:,}×{height:,} pixels are more than {MAX_PIXELS:,}")
-    # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have, not both.
+        raise ValueError(
+            f"cannot be decoded: {width:,}×{height:,} pixels are more than {MAX_PIXELS:,}"
+        )
+    # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have,
+    # not both.
     as_it_is = image.startswith(PNG) and b"eXIf" not in image
     try:
         flag = cv2.IMREAD_UNCHANGED if as_it_is else cv2.IMREAD_COLOR_RGB
@@ -59,7 +73,9 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if channels == 1:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if as_it_is else cv2.COLOR_RGB2GRAY)[..., None]
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if as_it_is else cv2.COLOR_RGB2GRAY)[
+            ..., None
+        ]
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if as_it_is else pixels
 
 
@@ -92,11 +108,14 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
 
 
-def resize(image: np.ndarray, height: int, width: int | None = None, method: str = "area") -> np.ndarray:
+def resize(
+    image: np.ndarray, height: int, width: int | None = None, method: str = "area"
+) -> np.ndarray:
     """To height×width (square when one side is given), whatever the aspect.
 
-    `area` shrinks cleanly: it averages blocks of k×k pixels, k the whole number of times the size is smaller, after a
-    bilinear step to k times that size, which still takes every pixel in. (OpenCV's own takes longer than decoding.)
+    `area` shrinks cleanly: it averages blocks of k×k pixels, k the whole number of times the size
+    is smaller, after a bilinear step to k times that size, which still takes every pixel in.
+    (OpenCV's own takes longer than decoding.)
     """
     if method not in METHODS:
         raise UserError(f"unknown resize method '{method}'; there are: {', '.join(METHODS)}")
@@ -110,7 +129,9 @@ def resize(image: np.ndarray, height: int, width: int | None = None, method: str
 def _resized(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
-    return cv2.resize(image, (width, height), interpolation=interpolation).reshape(height, width, image.shape[2])
+    return cv2.resize(image, (width, height), interpolation=interpolation).reshape(
+        height, width, image.shape[2]
+    )
 
 
 def resize_short(image: np.ndarray, size: int, method: str = "area") -> np.ndarray:
@@ -135,8 +156,11 @@ def resize_short_among(
     return resize_short(image, int(rng.choice(sizes)), method)
 
 
-def resize_by_epoch(image: np.ndarray, *sizes: int, method: str = "bilinear", epoch: int) -> np.ndarray:
-    """To a square of the first of `sizes` in the first epoch, of the second in the second, and so on in turns.
+def resize_by_epoch(
+    image: np.ndarray, *sizes: int, method: str = "bilinear", epoch: int
+) -> np.ndarray:
+    """To a square of the first of `sizes` in the first epoch, of the second in the second, and so
+    on in turns.
 
     SPP-net §2.3: the same region at 224 and at 180, one full epoch each.
     """
@@ -155,14 +179,21 @@ def pad(image: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """A size×size window at a random place (AlexNet §4.1); an image that is smaller is scaled up to hold it."""
+    """A size×size window at a random place (AlexNet §4.1); an image that is smaller is scaled up to
+    hold it.
+    """
     image = _at_least(image, size)
-    top, left = rng.integers(0, image.shape[0] - size + 1), rng.integers(0, image.shape[1] - size + 1)
+    top, left = (
+        rng.integers(0, image.shape[0] - size + 1),
+        rng.integers(0, image.shape[1] - size + 1),
+    )
     return _window(image, int(top), int(left), size, size)
 
 
 def corner_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """One of the four corners of the image or its centre, each as likely (SPP-net §3.1); small images are scaled up."""
+    """One of the four corners of the image or its centre, each as likely (SPP-net §3.1); small
+    images are scaled up.
+    """
     image = _at_least(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     places = ((0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2))
@@ -178,7 +209,9 @@ def area_aspect_crop(
     *,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A window of random area and aspect ratio, scaled to size×size with a random interpolation (GoogLeNet §6)."""
+    """A window of random area and aspect ratio, scaled to size×size with a random interpolation
+    (GoogLeNet §6).
+    """
     height, width = image.shape[:2]
     method = str(rng.choice(list(METHODS)))
     for _ in range(10):  # most draws fit; a long thin image may never fit one

@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 def read(count: int, make: Callable[[int], Any]) -> Iterator[Any]:
-    """`make(0)` … `make(count - 1)` in order, made ahead by Grain's reader threads, which end with the iterator."""
+    """`make(0)` … `make(count - 1)` in order, made ahead by Grain's reader threads, which end with
+    the iterator.
+    """
     import grain
 
     def attempt(k: int) -> Any:
@@ -34,7 +36,9 @@ def read(count: int, make: Callable[[int], Any]) -> Iterator[Any]:
 
 
 def started(items: Iterable[T]) -> Iterator[T]:
-    """The `items`, BATCHES of them begun before they are asked for, so that transfers overlap with steps."""
+    """The `items`, BATCHES of them begun before they are asked for, so that transfers overlap with
+    steps.
+    """
     items, waiting = iter(items), collections.deque[T]()
     while True:
         waiting.extend(itertools.islice(items, BATCHES + 1 - len(waiting)))

@@ -11,8 +11,11 @@ EVERY_SECONDS = 10.0
 T = TypeVar("T")
 
 
-def reported(items: Iterable[T], total: int, what: str, *, size: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
-    """The `items`, with a line in the log every EVERY_SECONDS: `what`, how many of `total` are done, and the time left.
+def reported(
+    items: Iterable[T], total: int, what: str, *, size: Callable[[T], int] = lambda item: 1
+) -> Iterator[T]:
+    """The `items`, with a line in the log every EVERY_SECONDS: `what`, how many of `total` are
+    done, and the time left.
 
     `size(item)` is how many an item counts for.
     """

@@ -1,8 +1,10 @@
-"""Copies of data sets whose images are stored at a small size, so that few cores decode them fast enough.
+"""Copies of data sets whose images are stored at a small size, so that few cores decode them fast
+enough.
 
-An image whose shorter side is longer than asked for is scaled down to it (AlexNet §2 stored ImageNet at 256) and
-written again, a JPEG at quality QUALITY, a PNG as a PNG. Others, and those that cannot be decoded, are copied as they
-are. What an interrupted copy has written is kept, and nothing can read it before it is whole.
+An image whose shorter side is longer than asked for is scaled down to it (AlexNet §2 stored
+ImageNet at 256) and written again, a JPEG at quality QUALITY, a PNG as a PNG. Others, and those
+that cannot be decoded, are copied as they are. What an interrupted copy has written is kept, and
+nothing can read it before it is whole.
 """
 
 import concurrent.futures
@@ -26,7 +28,8 @@ PART = 256  # records worked on at once
 
 
 def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path:
-    """Copies a prepared data set under `data_dir`, from where TFDS reads it by the same name; returns its folder.
+    """Copies a prepared data set under `data_dir`, from where TFDS reads it by the same name;
+    returns its folder.
 
     Features but `image` stay as they are; boxes are relative and stay true.
     """
@@ -40,13 +43,17 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
     missing = [(path, length) for path, length in shards if not (part / path.name).exists()]
     check_space(sum(path.stat().st_size for path, _ in missing), str(part))
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for path, _ in reported(missing, sum(n for _, n in missing), f"shrinking {builder.name}", size=lambda x: x[1]):
+        for path, _ in reported(
+            missing, sum(n for _, n in missing), f"shrinking {builder.name}", size=lambda x: x[1]
+        ):
             with whole(part / path.name) as file:
                 write_shard(file, _shrunk_records(path, side, pool))
     for path in source.iterdir():
         if path.is_file() and ".array_record" not in path.name and ".tfrecord" not in path.name:
             shutil.copy(path, part / path.name)
-    _rewrite_info(part, f"Images at a shorter side of at most {side} pixels (JPEG quality {QUALITY}).")
+    _rewrite_info(
+        part, f"Images at a shorter side of at most {side} pixels (JPEG quality {QUALITY})."
+    )
     os.replace(part, target)
     return target
 
@@ -78,7 +85,9 @@ def shrink_folder(path: str, target: pathlib.Path, side: int) -> pathlib.Path:
 
 
 def shrunk(image: bytes, side: int) -> bytes:
-    """An encoded image with a shorter side of at most `side`; as it is where it has, or cannot be decoded."""
+    """An encoded image with a shorter side of at most `side`; as it is where it has, or cannot be
+    decoded.
+    """
     try:
         pixels = host_ops.decode(image)
     except ValueError:
@@ -87,12 +96,16 @@ def shrunk(image: bytes, side: int) -> bytes:
         return image
     small = cv2.cvtColor(host_ops.resize_short(pixels, side), cv2.COLOR_RGB2BGR)
     jpeg = image.startswith(b"\xff\xd8")
-    ok, data = cv2.imencode(".jpg" if jpeg else ".png", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if jpeg else [])
+    ok, data = cv2.imencode(
+        ".jpg" if jpeg else ".png", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if jpeg else []
+    )
     assert ok, "OpenCV could not encode an image"
     return data.tobytes()
 
 
-def _shrunk_records(path: pathlib.Path, side: int, pool: concurrent.futures.Executor) -> Iterator[bytes]:
+def _shrunk_records(
+    path: pathlib.Path, side: int, pool: concurrent.futures.Executor
+) -> Iterator[bytes]:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -109,7 +122,9 @@ def _shrunk_records(path: pathlib.Path, side: int, pool: concurrent.futures.Exec
             try:
                 records = source.__getitems__(list(range(start, min(start + PART, len(source)))))
             except (RuntimeError, ValueError, OSError) as error:
-                raise UserError(f"{path} is damaged near example {start}: prepare the data set again") from error
+                raise UserError(
+                    f"{path} is damaged near example {start}: prepare the data set again"
+                ) from error
             yield from pool.map(convert, records)
 
 
@@ -122,7 +137,9 @@ def _rewrite_info(folder: pathlib.Path, note: str) -> None:
     del info.alternative_file_formats[:]
     info.description = f"{info.description.rstrip()}\n\n{note}"
     for split in info.splits:
-        split.num_bytes = sum(path.stat().st_size for path in folder.glob(f"*-{split.name}.array_record*"))
+        split.num_bytes = sum(
+            path.stat().st_size for path in folder.glob(f"*-{split.name}.array_record*")
+        )
     with whole(folder / "dataset_info.json") as file:
         file.write_text(dataset_info.get_dataset_info_json(info))
 

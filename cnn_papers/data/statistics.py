@@ -1,4 +1,6 @@
-"""Figures of a training set's images: pixel statistics and whitening, each computed once by a pass and kept on disk."""
+"""Figures of a training set's images: pixel statistics and whitening, each computed once by a pass
+and kept on disk.
+"""
 
 import hashlib
 import logging
@@ -22,7 +24,8 @@ _WHITENING = "whitening_"  # begins the names of its arrays in a file
 
 
 class Whitening(NamedTuple):
-    """Figures of whole images as vectors of d = h·w·c values, float32, as they come to the operation `zca`.
+    """Figures of whole images as vectors of d = h·w·c values, float32, as they come to the
+    operation `zca`.
 
     Attributes:
       mean: [d].
@@ -40,7 +43,8 @@ class Statistics(NamedTuple):
     Attributes:
       mean, std: [c], over all pixels of all images.
       mean_image: [h, w, c].
-      eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels, largest first.
+      eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels,
+      largest first.
       whitening: None unless an operation asks for it.
       fingerprint: of the images and of what was done to them.
     """
@@ -65,11 +69,21 @@ def compute(batches: Iterable[np.ndarray]) -> Statistics:
         products = products + flat.T @ flat
     mean_image = total / count
     mean = mean_image.mean((0, 1))
-    covariance = products / (count * mean_image.shape[0] * mean_image.shape[1]) - np.outer(mean, mean)
+    covariance = products / (count * mean_image.shape[0] * mean_image.shape[1]) - np.outer(
+        mean, mean
+    )
     values, vectors = np.linalg.eigh(covariance)
-    variance = np.diag(covariance) * (np.diag(covariance) > 1e-6)  # rounding leaves 1e-11 of a constant channel
+    variance = np.diag(covariance) * (
+        np.diag(covariance) > 1e-6
+    )  # rounding leaves 1e-11 of a constant channel
     spread, axes = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    return Statistics(_single(mean), _single(np.sqrt(variance)), _single(mean_image), _single(spread), _single(axes))
+    return Statistics(
+        _single(mean),
+        _single(np.sqrt(variance)),
+        _single(mean_image),
+        _single(spread),
+        _single(axes),
+    )
 
 
 def _single(figure: np.ndarray) -> np.ndarray:
@@ -86,7 +100,9 @@ def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
     for images in batches:
         flat = np.asarray(images, np.float64).reshape(len(images), -1)
         if flat.shape[1] > WHITENING_VALUES:
-            raise UserError(f"zca whitens images of up to {WHITENING_VALUES:,} values, not {flat.shape[1]:,}")
+            raise UserError(
+                f"zca whitens images of up to {WHITENING_VALUES:,} values, not {flat.shape[1]:,}"
+            )
         count += len(flat)
         total = total + flat.sum(0)
         products = products + flat.T @ flat
@@ -96,8 +112,12 @@ def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
 
 
 def fingerprint(split: Split, ops: str) -> str:
-    """Identifies the images that figures belong to: their number, the operations on them, a sample of the bytes."""
-    digest = hashlib.sha256(repr((len(split.examples), ops, Statistics._fields)).encode())  # and the form of the file
+    """Identifies the images that figures belong to: their number, the operations on them, a sample
+    of the bytes.
+    """
+    digest = hashlib.sha256(
+        repr((len(split.examples), ops, Statistics._fields)).encode()
+    )  # and the form of the file
     for index in np.linspace(0, len(split.examples) - 1, 32).astype(int):
         try:
             digest.update(split.examples[int(index)]["image"])
@@ -106,12 +126,17 @@ def fingerprint(split: Split, ops: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_or_compute(split: Split, host_ops: str, batches: Callable[[], Iterable[np.ndarray]]) -> Statistics:
-    """The statistics of `split` seen through `host_ops`: from disk where they are, else by one pass over `batches()`.
+def load_or_compute(
+    split: Split, host_ops: str, batches: Callable[[], Iterable[np.ndarray]]
+) -> Statistics:
+    """The statistics of `split` seen through `host_ops`: from disk where they are, else by one pass
+    over `batches()`.
 
     They stand beside the data, or in the user's cache folder where the data may not be written to.
     """
-    return _kept(split, host_ops, lambda: compute(_with_progress(batches(), split, "pixel statistics")))
+    return _kept(
+        split, host_ops, lambda: compute(_with_progress(batches(), split, "pixel statistics"))
+    )
 
 
 def with_whitening(
@@ -125,13 +150,17 @@ def with_whitening(
     """
 
     def whitened() -> Statistics:
-        return statistics._replace(whitening=compute_whitening(_with_progress(batches(), split, "whitening")))
+        return statistics._replace(
+            whitening=compute_whitening(_with_progress(batches(), split, "whitening"))
+        )
 
     return _kept(split, ops, whitened)
 
 
 def _with_progress(batches: Iterable[np.ndarray], split: Split, what: str) -> Iterable[np.ndarray]:
-    logging.getLogger(__name__).info("computing the %s of %s (%d images)", what, split.name, len(split.examples))
+    logging.getLogger(__name__).info(
+        "computing the %s of %s (%d images)", what, split.name, len(split.examples)
+    )
     return reported(batches, len(split.examples), f"{what} of {split.name}", size=len)
 
 
@@ -143,7 +172,9 @@ def _kept(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
         if file.is_file():
             statistics = load(file)
             if statistics.fingerprint != mark:
-                raise UserError(f"the statistics in {file} belong to other images than {split.name}: delete the file")
+                raise UserError(
+                    f"the statistics in {file} belong to other images than {split.name}: delete the file"
+                )
             return statistics
     statistics = make()._replace(fingerprint=mark)
     for folder in folders:
@@ -165,12 +196,19 @@ def places(split: Split) -> list[pathlib.Path]:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where this project keeps what it can make again: $XDG_CACHE_HOME/cnn_papers, ~/.cache/cnn_papers by default."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cnn_papers"
+    """Where this project keeps what it can make again: $XDG_CACHE_HOME/cnn_papers,
+    ~/.cache/cnn_papers by default.
+    """
+    return (
+        pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        / "cnn_papers"
+    )
 
 
 def save(path: pathlib.Path, statistics: Statistics) -> None:
-    """Writes the file at once or not at all, its folder too; UserError if it holds statistics of other images."""
+    """Writes the file at once or not at all, its folder too; UserError if it holds statistics of
+    other images.
+    """
     if path.is_file() and load(path).fingerprint != statistics.fingerprint:
         raise UserError(
             f"the statistics in {path} belong to other images than these: the data has changed since; start a new "
@@ -189,10 +227,23 @@ def load(path: pathlib.Path) -> Statistics:
         files.refuse_bomb(path)
         with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
             whole = _WHITENING + "mean" in file
-            whitening = Whitening(*(file[_WHITENING + name] for name in Whitening._fields)) if whole else None
+            whitening = (
+                Whitening(*(file[_WHITENING + name] for name in Whitening._fields))
+                if whole
+                else None
+            )
             pixels = (file[name] for name in Statistics._fields[:5])
             return Statistics(*pixels, whitening=whitening, fingerprint=str(file["fingerprint"]))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(
             f"the statistics in {path} cannot be read ({error}); delete the file to compute them again"
         ) from error

@@ -18,12 +18,18 @@ from cnn_papers.errors import UserError
 _ID_FEATURES = ("id", "file_name", "image/filename", "filename")
 
 
-_READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)  # what array_record and TFDS raise on damaged files
+_READ_ERRORS = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OSError,
+)  # what array_record and TFDS raise on damaged files
 
 
 def open_tfds(name: str, split: str, data_dir: str) -> Split:
     """Opens a split of a data set that TFDS knows, as `sources.open_split` does."""
-    import tensorflow_datasets as tfds  # here and below: half a second, and absent where only synthetic data is used
+    # here and below: half a second, and absent where only synthetic data is used
+    import tensorflow_datasets as tfds
 
     builder = find_builder(name, data_dir)
     _check_features(name, builder.info.features)
@@ -31,25 +37,39 @@ def open_tfds(name: str, split: str, data_dir: str) -> Split:
         builder = make_digits(name, data_dir)
     if not is_readable(builder):
         form = builder.info.file_format.value
-        state = f"prepared only as {form}, not as array_record," if builder.info.initialized else "not prepared"
-        raise UserError(f"{name} is {state} in {builder.data_path}: run {prepare_command(name, data_dir)}")
+        state = (
+            f"prepared only as {form}, not as array_record,"
+            if builder.info.initialized
+            else "not prepared"
+        )
+        raise UserError(
+            f"{name} is {state} in {builder.data_path}: run {prepare_command(name, data_dir)}"
+        )
     shards = _shards(name, split, builder)
-    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    source = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
     for path, _ in shards:
         if not os.path.exists(path):
             raise UserError(
                 f"{path} is missing: remove {builder.data_path}, then run {prepare_command(name, data_dir)}"
             )
-    id_feature = next((feature for feature in _ID_FEATURES if feature in builder.info.features), None)
+    id_feature = next(
+        (feature for feature in _ID_FEATURES if feature in builder.info.features), None
+    )
     full_name = f"{name}[{split}]"
     examples = _TfdsExamples(source, full_name, id_feature, shards)
-    return Split(full_name, examples, tuple(builder.info.features["label"].names), str(builder.data_path))
+    return Split(
+        full_name, examples, tuple(builder.info.features["label"].names), str(builder.data_path)
+    )
 
 
 class _TfdsExamples(Sequence):
     """The examples of a TFDS data source; an error names the file that cannot be read."""
 
-    def __init__(self, source: Any, name: str, id_feature: str | None, shards: list[tuple[str, int]]):
+    def __init__(
+        self, source: Any, name: str, id_feature: str | None, shards: list[tuple[str, int]]
+    ):
         self._source, self._name, self._id_feature = source, name, id_feature
         self._files = [path for path, _ in shards]
         self._ends = list(itertools.accumulate(length for _, length in shards))
@@ -82,21 +102,39 @@ class _TfdsExamples(Sequence):
 
     def _example(self, index: int, record: bytes) -> dict[str, Any]:
         found = _parse_example(record)
-        key = found[self._id_feature].bytes_list.value[0].decode() if self._id_feature else f"{self._name}:{index}"
-        return {"image": found["image"].bytes_list.value[0], "label": found["label"].int64_list.value[0], "id": key}
+        key = (
+            found[self._id_feature].bytes_list.value[0].decode()
+            if self._id_feature
+            else f"{self._name}:{index}"
+        )
+        return {
+            "image": found["image"].bytes_list.value[0],
+            "label": found["label"].int64_list.value[0],
+            "id": key,
+        }
 
 
 def find_builder(name: str, data_dir: str = "") -> Any:
-    """The TFDS builder of `name`, whether prepared or not; UserError for a name or configuration that is not there."""
+    """The TFDS builder of `name`, whether prepared or not; UserError for a name or configuration
+    that is not there.
+    """
     import tensorflow_datasets as tfds
 
     importlib.import_module("cnn_papers.data.digits")  # registers `digits` with TFDS
     try:
         return tfds.builder(name, data_dir=os.path.expanduser(data_dir) if data_dir else None)
     except tfds.core.DatasetNotFoundError:
-        near = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(with_community_datasets=False))
-        hint = f"did you mean {', '.join(near)}?" if near else "see https://www.tensorflow.org/datasets/catalog"
-        raise UserError(f"no data set is called {name!r}: {hint} (your own images: folder:PATH)") from None
+        near = difflib.get_close_matches(
+            name.split("/")[0], tfds.list_builders(with_community_datasets=False)
+        )
+        hint = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "see https://www.tensorflow.org/datasets/catalog"
+        )
+        raise UserError(
+            f"no data set is called {name!r}: {hint} (your own images: folder:PATH)"
+        ) from None
     except (ValueError, AssertionError, TypeError, ImportError) as error:
         base, *config = re.split(r"[/:]", name)[: 1 + ("/" in name)]
         known = base in tfds.list_builders(with_community_datasets=False)
@@ -109,7 +147,9 @@ def find_builder(name: str, data_dir: str = "") -> Any:
 
 
 def make_digits(name: str, data_dir: str = "") -> Any:
-    """Writes the embedded `digits` or `digits/scenes` and returns its builder; safe when several processes do so."""
+    """Writes the embedded `digits` or `digits/scenes` and returns its builder; safe when several
+    processes do so.
+    """
     builder = find_builder(name, data_dir)
     print(f"making {name} in {builder.data_path} (once, seconds, no download)", flush=True)
     quiet = io.StringIO()  # TFDS announces a download of unknown size
@@ -121,14 +161,21 @@ def make_digits(name: str, data_dir: str = "") -> Any:
         reason = str(error)
     builder = find_builder(name, data_dir)
     if not builder.info.initialized:
-        raise UserError(f"cannot make {name} in {builder.data_path}: {reason}, or choose another data_dir")
+        raise UserError(
+            f"cannot make {name} in {builder.data_path}: {reason}, or choose another data_dir"
+        )
     return builder
 
 
 def is_readable(builder: Any) -> bool:
     """Whether a builder's data is on disk as array_record, alone or beside another format."""
-    info = builder.info.as_proto  # `info.alternative_file_formats` itself is not restored from disk (TFDS 4.9.10)
-    return builder.info.initialized and "array_record" in (info.file_format, *info.alternative_file_formats)
+    info = (
+        builder.info.as_proto
+    )  # `info.alternative_file_formats` itself is not restored from disk (TFDS 4.9.10)
+    return builder.info.initialized and "array_record" in (
+        info.file_format,
+        *info.alternative_file_formats,
+    )
 
 
 def prepare_command(name: str, data_dir: str = "") -> str:
@@ -140,15 +187,25 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 def _check_features(name: str, features: Any) -> None:
     import tensorflow_datasets as tfds
 
-    kinds = {key: features[key] for key in features} if isinstance(features, tfds.features.FeaturesDict) else {}
+    kinds = (
+        {key: features[key] for key in features}
+        if isinstance(features, tfds.features.FeaturesDict)
+        else {}
+    )
     if not isinstance(kinds.get("image"), tfds.features.Image):
-        raise UserError(f"{name} has no `image` (it has {', '.join(kinds) or 'no named features'}): choose another")
+        raise UserError(
+            f"{name} has no `image` (it has {', '.join(kinds) or 'no named features'}): choose another"
+        )
     if not isinstance(kinds.get("label"), tfds.features.ClassLabel):
-        raise UserError(f"{name} has no single label per image (it has {', '.join(kinds)}): it is for detection")
+        raise UserError(
+            f"{name} has no single label per image (it has {', '.join(kinds)}): it is for detection"
+        )
 
 
 def _parse_example(record: bytes) -> Any:
-    """A serialized tf.train.Example's features by name; TFDS's own parser takes as long as decoding a small PNG."""
+    """A serialized tf.train.Example's features by name; TFDS's own parser takes as long as decoding
+    a small PNG.
+    """
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 

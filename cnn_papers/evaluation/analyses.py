@@ -1,9 +1,11 @@
-"""What is looked at inside a network: units that die, sizes of responses and gradients, distributions, averages.
+"""What is looked at inside a network: units that die, sizes of responses and gradients,
+distributions, averages.
 
-`config.eval.analyses` names them, joined by `|`. Each function takes a network, its variables, float images
-[n, h, w, c] as the network sees them and int labels [n], and gives float32 scalars by name: the figure itself under the
-name of the function, its parts (layers, mostly) after a slash. Networks know nothing of it: layers are found by their
-endpoints, their parameters and what Flax's modules return. Layers within a loop (`nn.scan`) are not seen.
+`config.eval.analyses` names them, joined by `|`. Each function takes a network, its variables,
+float images [n, h, w, c] as the network sees them and int labels [n], and gives float32 scalars by
+name: the figure itself under the name of the function, its parts (layers, mostly) after a slash.
+Networks know nothing of it: layers are found by their endpoints, their parameters and what Flax's
+modules return. Layers within a loop (`nn.scan`) are not seen.
 """
 
 import re
@@ -22,17 +24,20 @@ Figures = dict[str, jax.Array]
 
 
 def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """The share of rectified units that are zero for every image and position (of a convolution: of its filters).
+    """The share of rectified units that are zero for every image and position (of a convolution: of
+    its filters).
 
-    Of a maxout layer it is the share of pieces that are never what their unit gives (Maxout §8.2): the largest, and
-    above zero where the unit knows a constant 0 too.
+    Of a maxout layer it is the share of pieces that are never what their unit gives (Maxout §8.2):
+    the largest, and above zero where the unit knows a constant 0 too.
     """
     seen, counts = _look(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         pieces = seen.outputs[name].shape[-1] // end.shape[-1] if name in seen.outputs else 1
         if pieces > 1:
             z = seen.outputs[name].reshape(-1, end.shape[-1], pieces)
-            chosen = (z == z.max(-1, keepdims=True)) & (z > jnp.where(_is_rectified(end), 0.0, -jnp.inf))
+            chosen = (z == z.max(-1, keepdims=True)) & (
+                z > jnp.where(_is_rectified(end), 0.0, -jnp.inf)
+            )
             dead, units = ~chosen.any(0), jnp.float32(end.shape[-1] * pieces)
         else:
             units = jnp.where(_is_rectified(end), float(end.shape[-1]), 0.0)
@@ -42,7 +47,9 @@ def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Ar
 
 
 def saturated(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """The share of the outputs of rectified layers, over images, positions and units, that are zero (Maxout §8.2)."""
+    """The share of the outputs of rectified layers, over images, positions and units, that are zero
+    (Maxout §8.2).
+    """
     seen, counts = _look(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         total = jnp.where(_is_rectified(end), float(end.size), 0.0)
@@ -51,9 +58,11 @@ def saturated(model: nn.Module, variables: Any, image: jax.Array, label: jax.Arr
 
 
 def response_std(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """Standard deviations of what batch normalisations give, before nonlinearity and addition (ResNet Figure 7).
+    """Standard deviations of what batch normalisations give, before nonlinearity and addition
+    (ResNet Figure 7).
 
-    Of a network without any, of what convolutions and fully connected layers give. The figure itself is their mean.
+    Of a network without any, of what convolutions and fully connected layers give. The figure
+    itself is their mean.
     """
     seen = _look(model, variables, image)
     normalised = {path for path, _ in _owners(variables.get("batch_stats", {}), "mean")}
@@ -65,7 +74,8 @@ def response_std(model: nn.Module, variables: Any, image: jax.Array, label: jax.
 def gradient_norm(
     model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, aux_weight: float = 0.0
 ) -> Figures:
-    """Norms of the loss's gradient with respect to each kernel, in training; the figure itself is the first layer's.
+    """Norms of the loss's gradient with respect to each kernel, in training; the figure itself is
+    the first layer's.
 
     `aux_weight` is that of auxiliary heads. Every call draws the same dropout masks.
     """
@@ -81,17 +91,25 @@ def gradient_norm(
 
 
 def input_percentiles(
-    model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, layer: str = "", unit: int = 0
+    model: nn.Module,
+    variables: Any,
+    image: jax.Array,
+    label: jax.Array,
+    layer: str = "",
+    unit: int = 0,
 ) -> Figures:
-    """The distribution of what a nonlinearity reads: of what `layer` gives, "" being the last before the classifier.
+    """The distribution of what a nonlinearity reads: of what `layer` gives, "" being the last
+    before the classifier.
 
-    `p15`, `p50` and `p85` are percentiles over images and positions of the one unit, as Figure 1 of batch normalisation
-    draws them; `median/0`, `median/1`, … are the medians of the first WATCHED units. Of all units together, the figure
-    itself is the root mean square of their medians and `width` the mean distance from their 15th to their 85th
-    percentile.
+    `p15`, `p50` and `p85` are percentiles over images and positions of the one unit, as Figure 1 of
+    batch normalisation draws them; `median/0`, `median/1`, … are the medians of the first WATCHED
+    units. Of all units together, the figure itself is the root mean square of their medians and
+    `width` the mean distance from their 15th to their 85th percentile.
     """
     outputs = _look(model, variables, image).outputs
-    weighted = {path for leaf in ("kernel", "scale") for path, _ in _owners(variables["params"], leaf)}
+    weighted = {
+        path for leaf in ("kernel", "scale") for path, _ in _owners(variables["params"], leaf)
+    }
     hidden = [path for path in outputs if path in weighted][:-1]
     layer = layer or hidden[-1]
     if layer not in outputs:
@@ -100,7 +118,9 @@ def input_percentiles(
         )
     values = outputs[layer].astype(jnp.float32).reshape(-1, outputs[layer].shape[-1])
     if not 0 <= unit < values.shape[-1]:
-        raise UserError(f"config.eval.analyses: input_percentiles: {layer} has {values.shape[-1]} units, no {unit}")
+        raise UserError(
+            f"config.eval.analyses: input_percentiles: {layer} has {values.shape[-1]} units, no {unit}"
+        )
     low, median, high = jnp.percentile(values, jnp.array([15.0, 50.0, 85.0]), axis=0)
     parts = {"p15": low[unit], "p50": median[unit], "p85": high[unit], "width": (high - low).mean()}
     parts |= {f"median/{i}": value for i, value in enumerate(median[:WATCHED])}
@@ -109,22 +129,31 @@ def input_percentiles(
 
 
 def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """How much each layer of a dense block reads of each layer before it: mean absolute weights (DenseNet Figure 5).
+    """How much each layer of a dense block reads of each layer before it: mean absolute weights
+    (DenseNet Figure 5).
 
-    `block1/layer3/from0` is what layer 3 reads of the block's input, `block1/out/from3` what the transition or the
-    classifier behind the block reads of layer 3. The figure itself is the weight on all sources but the nearest,
-    against that on the nearest, averaged over the layers that have both.
+    `block1/layer3/from0` is what layer 3 reads of the block's input, `block1/out/from3` what the
+    transition or the classifier behind the block reads of layer 3. The figure itself is the weight
+    on all sources but the nearest, against that on the nearest, averaged over the layers that have
+    both.
     """
     params = variables["params"]
-    blocks = [name for name in params if re.fullmatch(r"block\d+", name) and "layer2" in params[name]]
+    blocks = [
+        name for name in params if re.fullmatch(r"block\d+", name) and "layer2" in params[name]
+    ]
     if not blocks:
-        raise UserError("config.eval.analyses: feature_reuse is of dense blocks, which this network has not")
+        raise UserError(
+            "config.eval.analyses: feature_reuse is of dense blocks, which this network has not"
+        )
     parts, ratios = {}, []
     for name in blocks:
         block = params[name]
         layers = {f"layer{i}": block[f"layer{i}"] for i in range(1, len(block) + 1)}
         behind = params.get(name.replace("block", "transition"), params.get("fc"))
-        kernels = {reader: _owners(tree, "kernel")[0][1] for reader, tree in {**layers, "out": behind}.items()}
+        kernels = {
+            reader: _owners(tree, "kernel")[0][1]
+            for reader, tree in {**layers, "out": behind}.items()
+        }
         first, second = kernels["layer1"].shape[2], kernels["layer2"].shape[2]
         for reader, kernel in kernels.items():
             starts = [0, *range(first, kernel.shape[2], second - first)]
@@ -135,11 +164,15 @@ def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax
     return {"feature_reuse": jnp.stack(ratios).mean(), **_named("feature_reuse", parts)}
 
 
-def dropout_average(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, masks: int = 32) -> Figures:
-    """How far the whole network is from the mean of the networks that dropout makes of it (Maxout §7).
+def dropout_average(
+    model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, masks: int = 32
+) -> Figures:
+    """How far the whole network is from the mean of the networks that dropout makes of it (Maxout
+    §7).
 
-    The Kullback-Leibler divergence, averaged over images, of its prediction from the normalised geometric mean of the
-    predictions under `masks` random masks: the mean's logarithm of mean over prediction.
+    The Kullback-Leibler divergence, averaged over images, of its prediction from the normalised
+    geometric mean of the predictions under `masks` random masks: the mean's logarithm of mean over
+    prediction.
     """
 
     def one(key: jax.Array) -> jax.Array:
@@ -151,7 +184,9 @@ def dropout_average(model: nn.Module, variables: Any, image: jax.Array, label: j
 
 
 class _Seen(NamedTuple):
-    """One pass in evaluation: logits, endpoints, and the outputs of modules by path, in the order they came."""
+    """One pass in evaluation: logits, endpoints, and the outputs of modules by path, in the order
+    they came.
+    """
 
     logits: jax.Array
     ends: dict[str, jax.Array]
@@ -159,10 +194,14 @@ class _Seen(NamedTuple):
 
 
 def _look(model: nn.Module, variables: Any, image: jax.Array) -> _Seen:
-    result: Any = model.apply(variables, image, capture_intermediates=True, mutable=["intermediates"])
+    result: Any = model.apply(
+        variables, image, capture_intermediates=True, mutable=["intermediates"]
+    )
     (logits, ends), kept = result
     calls: dict[Any, Any] = flatten_dict(kept["intermediates"])
-    outputs = {"/".join(path[:-1]): x for path, (x, *_) in calls.items() if isinstance(x, jax.Array)}
+    outputs = {
+        "/".join(path[:-1]): x for path, (x, *_) in calls.items() if isinstance(x, jax.Array)
+    }
     return _Seen(logits, ends, outputs)
 
 
@@ -172,7 +211,9 @@ def _train(model: nn.Module, variables: Any, image: jax.Array, key: jax.Array) -
 
 
 def _layers(variables: Any, seen: _Seen) -> dict[str, jax.Array]:
-    """The endpoints that are called as what has parameters is: layers and blocks, not their pooling."""
+    """The endpoints that are called as what has parameters is: layers and blocks, not their
+    pooling.
+    """
     return {name: end for name, end in seen.ends.items() if name in variables["params"]}
 
 

@@ -1,8 +1,8 @@
 """The papers' test protocols, by the names that `config.eval.protocol` joins with `|`.
 
-A protocol is views of an image and what the network makes of them; class probabilities are averaged over the views and
-their mirror images. Whole images keep their aspect; what is cut off their longer side so that a pass compiles few
-programs, is said at `views.longer_side` (`step`, `longest`).
+A protocol is views of an image and what the network makes of them; class probabilities are averaged
+over the views and their mirror images. Whole images keep their aspect; what is cut off their longer
+side so that a pass compiles few programs, is said at `views.longer_side` (`step`, `longest`).
 """
 
 import functools
@@ -14,7 +14,14 @@ import numpy as np
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import scores, views
 
-OVERFEAT_SIZES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))  # OverFeat, Table 5
+OVERFEAT_SIZES = (
+    (245, 245),
+    (281, 317),
+    (317, 389),
+    (389, 461),
+    (425, 497),
+    (461, 569),
+)  # OverFeat, Table 5
 SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.5
 
 
@@ -24,12 +31,15 @@ class Part(NamedTuple):
     Attributes:
       views: (uint8 image [h, w, c], resize method) -> uint8 images.
       score: of `scores`.
-      sizes: (h, w) of the smallest views there can be, each of which the network must be able to take.
+      sizes: (h, w) of the smallest views there can be, each of which the network must be able to
+      take.
       short: the greatest shorter side an image is scaled to; smaller images are scaled up.
-      needs: what the network must be able to do: "" (nothing special), "slide", "offsets" or "windows".
+      needs: what the network must be able to do: "" (nothing special), "slide", "offsets" or
+      "windows".
       mirrored: whether mirror images count too.
       weight: against the other parts.
-      prepared: whether views are taken of what `config.data.eval_host` makes of an image, instead of the image itself.
+      prepared: whether views are taken of what `config.data.eval_host` makes of an image, instead
+        of the image itself.
     """
 
     views: Callable[[np.ndarray, str], Sequence[np.ndarray]]
@@ -47,7 +57,9 @@ Protocol = tuple[Part, ...]
 
 def single_view() -> Protocol:
     """The image as `config.data.eval_host` makes it, as during training."""
-    return (Part(lambda image, method: [image], scores.softmax, (), 0, mirrored=False, prepared=True),)
+    return (
+        Part(lambda image, method: [image], scores.softmax, (), 0, mirrored=False, prepared=True),
+    )
 
 
 def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol:
@@ -61,18 +73,26 @@ def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol
 
 
 def crops_144(size: int = 224, scales: tuple[int, ...] = (256, 288, 320, 352)) -> Protocol:
-    """Of three squares at each scale the corners, the centre and the whole resized: 4·3·6·2 views (GoogLeNet §7)."""
+    """Of three squares at each scale the corners, the centre and the whole resized: 4·3·6·2 views
+    (GoogLeNet §7).
+    """
     _check_crops(size, scales)
     crops = functools.partial(views.six_crops_of_squares, size=size, scales=scales)
     return (Part(crops, scores.softmax, ((size, size),), max(scales)),)
 
 
-def vgg_dense(scales: int | tuple[int, ...] = (256, 384, 512), step: int = 32, longest: float = 2.0) -> Protocol:
-    """The network slides over the whole image at each scale; its map of scores is averaged, then softmax (VGG §3.2)."""
+def vgg_dense(
+    scales: int | tuple[int, ...] = (256, 384, 512), step: int = 32, longest: float = 2.0
+) -> Protocol:
+    """The network slides over the whole image at each scale; its map of scores is averaged, then
+    softmax (VGG §3.2).
+    """
     return (_whole(scores.softmax, scales, step, longest, "slide"),)
 
 
-def vgg_multi_crop(scales: int | tuple[int, ...] = (256, 384, 512), size: int = 224, grid: int = 5) -> Protocol:
+def vgg_multi_crop(
+    scales: int | tuple[int, ...] = (256, 384, 512), size: int = 224, grid: int = 5
+) -> Protocol:
     """A regular grid of 5×5 crops over the whole image at each scale (VGG §3.2)."""
     scales = _several(scales)
     _check_crops(size, scales)
@@ -83,19 +103,28 @@ def vgg_multi_crop(scales: int | tuple[int, ...] = (256, 384, 512), size: int = 
 
 
 def vgg_both(
-    scales: int | tuple[int, ...] = (256, 384, 512), size: int = 224, step: int = 32, longest: float = 2.0
+    scales: int | tuple[int, ...] = (256, 384, 512),
+    size: int = 224,
+    step: int = 32,
+    longest: float = 2.0,
 ) -> Protocol:
     """The mean of the softmax outputs of `vgg_dense` and `vgg_multi_crop` (VGG §4.3)."""
     return vgg_dense(scales, step, longest) + vgg_multi_crop(scales, size)
 
 
-def overfeat_dense(sizes: tuple[tuple[int, int], ...] = OVERFEAT_SIZES, fine: bool = True) -> Protocol:
-    """For each class the maximum over positions, at every offset of the last pooling, at each size (OverFeat §3.3).
+def overfeat_dense(
+    sizes: tuple[tuple[int, int], ...] = OVERFEAT_SIZES, fine: bool = True
+) -> Protocol:
+    """For each class the maximum over positions, at every offset of the last pooling, at each size
+    (OverFeat §3.3).
 
-    `sizes` are shorter and longer side; images are scaled to cover them. Without `fine` there is one offset.
+    `sizes` are shorter and longer side; images are scaled to cover them. Without `fine` there is
+    one offset.
     """
     if not sizes or min(map(min, sizes)) < 1:
-        raise UserError(f"config.eval.protocol: sizes={sizes} are shorter and longer sides, at least one pair")
+        raise UserError(
+            f"config.eval.protocol: sizes={sizes} are shorter and longer sides, at least one pair"
+        )
     windows = functools.partial(views.covers, sizes=sizes)
     score = functools.partial(scores.spatial_max, fine=fine)
     return (Part(windows, score, sizes, max(map(min, sizes)), "offsets"),)
@@ -107,24 +136,35 @@ def spp_full(scale: int = 256, step: int = 16, longest: float = 2.0) -> Protocol
 
 
 def spp_multi_view(
-    scales: tuple[int, ...] = SPP_SCALES, size: int = 224, full: int = 256, step: int = 16, longest: float = 2.0
+    scales: tuple[int, ...] = SPP_SCALES,
+    size: int = 224,
+    full: int = 256,
+    step: int = 16,
+    longest: float = 2.0,
 ) -> Protocol:
-    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size` (SPP-net §3.1.5).
+    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size`
+    (SPP-net §3.1.5).
 
-    Two full-image views at shorter side `full` join them, which counts as they do; 0 leaves them out.
+    Two full-image views at shorter side `full` join them, which counts as they do; 0 leaves them
+    out.
     """
     _check_crops(size, scales)
     on_maps = _whole(functools.partial(scores.windows, size=size), scales, step, longest, "windows")
     looks = sum(2 * len(views.nine_windows(scale, scale, size)) for scale in scales)
     if not full:
         return (on_maps,)
-    return (on_maps._replace(weight=looks), _whole(scores.softmax, full, step, longest, "windows")._replace(weight=2))
+    return (
+        on_maps._replace(weight=looks),
+        _whole(scores.softmax, full, step, longest, "windows")._replace(weight=2),
+    )
 
 
 def resnet_dense(
     scales: int | tuple[int, ...] = (224, 256, 384, 480, 640), step: int = 32, longest: float = 2.0
 ) -> Protocol:
-    """As `vgg_dense`, whose fully convolutional form the paper adopts, at its own scales (ResNet §3.4)."""
+    """As `vgg_dense`, whose fully convolutional form the paper adopts, at its own scales (ResNet
+    §3.4).
+    """
     return vgg_dense(scales, step, longest)
 
 
@@ -132,7 +172,9 @@ def _several(scales: int | tuple[int, ...]) -> tuple[int, ...]:
     return (scales,) if isinstance(scales, int) else scales
 
 
-def _whole(score: Any, scales: int | tuple[int, ...], step: int, longest: float, needs: str) -> Part:
+def _whole(
+    score: Any, scales: int | tuple[int, ...], step: int, longest: float, needs: str
+) -> Part:
     scales = _several(scales)
     if not scales or min(scales) < 1 or step < 1 or longest < 1:
         raise UserError(

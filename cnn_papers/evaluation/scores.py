@@ -1,7 +1,7 @@
 """What a network makes of one view: class probabilities, summed over the looks it takes at it.
 
-Each function takes a model, its variables and float images [n, h, w, c] of one shape; it gives float32 [n, classes]
-and how many looks went into each row's sum.
+Each function takes a model, its variables and float images [n, h, w, c] of one shape; it gives
+float32 [n, classes] and how many looks went into each row's sum.
 """
 
 from typing import Any
@@ -15,17 +15,22 @@ Scored = tuple[jax.Array, int]
 
 
 def softmax(model: Any, variables: Any, image: jax.Array) -> Scored:
-    """The softmax of the logits; of a view larger than the network's input they are averages of a map of scores."""
+    """The softmax of the logits; of a view larger than the network's input they are averages of a
+    map of scores.
+    """
     return jax.nn.softmax(model.apply(variables, image)[0]), 1
 
 
 def spatial_max(model: Any, variables: Any, image: jax.Array, *, fine: bool) -> Scored:
-    """For each class the greatest softmax output at any position of the map (OverFeat §3.3), which add up to over one.
+    """For each class the greatest softmax output at any position of the map (OverFeat §3.3), which
+    add up to over one.
 
     With `fine` the last pooling is applied at every offset.
     """
     logits, ends = model.clone(fine=fine).apply(variables, image)
-    scores = list(ends.values())[-1]  # the last layer's map [n, a, b, classes], whose mean the logits are
+    scores = list(ends.values())[
+        -1
+    ]  # the last layer's map [n, a, b, classes], whose mean the logits are
     assert scores.shape[-1] == logits.shape[-1] and scores.ndim == 4
     return jax.nn.softmax(scores.astype(jnp.float32)).max((1, 2)), 1
 

@@ -13,7 +13,9 @@ from cnn_papers.training.losses import errors
 Batch = dict[str, jax.Array]
 
 
-def make_step(predict: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+def make_step(
+    predict: Callable[[Any, jax.Array], jax.Array],
+) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """The pure function (variables, batch) -> masked sums over the batch, to be jitted once a run.
 
     `predict` takes variables and uint8 images [n, h, w, c] and gives logits [n, classes].
@@ -49,11 +51,15 @@ def evaluate(
             return None
         part = step(variables, batch)
         sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
-    assert sums is not None and int(sums["count"]) == total, f"evaluated {sums and sums['count']} of {total} examples"
+    assert sums is not None and int(sums["count"]) == total, (
+        f"evaluated {sums and sums['count']} of {total} examples"
+    )
     return {name: float(value) / total for name, value in sums.items() if name != "count"}
 
 
 def is_best(values: dict[str, float], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the error of an evaluation is finite and below all before it, those in `rows` of metrics.jsonl."""
+    """Whether the error of an evaluation is finite and below all before it, those in `rows` of
+    metrics.jsonl.
+    """
     earlier = [row["val/top1_error"] for row in rows if "val/loss" in row]  # finite ones
     return bool(np.isfinite(values["loss"]) and values["top1_error"] < min(earlier, default=np.inf))

@@ -24,13 +24,16 @@ def parse(text: str) -> dict[str, Protocol]:
     """The protocols of `config.eval.protocol`, each under its own text.
 
     Raises:
-      UserError: text that does not parse, an unknown protocol, arguments that make no sense, none or one twice.
+      UserError: text that does not parse, an unknown protocol, arguments that make no sense, none
+      or one twice.
     """
     parts = opstrings.split(text)
     ops = opstrings.parse(text, protocols, leading=0, key=KEY)
     if not parts or len(set(parts)) < len(parts):
         known = ", ".join(opstrings.functions(protocols))
-        raise UserError(f"config.{KEY}='{text}' must name one or more different protocols, joined by '|', of: {known}")
+        raise UserError(
+            f"config.{KEY}='{text}' must name one or more different protocols, joined by '|', of: {known}"
+        )
     return {part: op() for part, op in zip(parts, ops, strict=True)}
 
 
@@ -52,29 +55,44 @@ def supported(
       shape: (h, w, c) that evaluation during training gives `normalise`.
 
     Raises:
-      UserError: a protocol that the network cannot serve, or batch statistics that it does not have.
+      UserError: a protocol that the network cannot serve, or batch statistics that it does not
+      have.
     """
     protocols = parse(text)
     if not mirror:
         protocols = {
-            name: tuple(part._replace(mirrored=False) for part in protocol) for name, protocol in protocols.items()
+            name: tuple(part._replace(mirrored=False) for part in protocol)
+            for name, protocol in protocols.items()
         }
     for name, protocol in protocols.items():
         check(name, protocol, model, variables, normalise, shape)
     if precise_bn and not variables.get("batch_stats"):
-        raise UserError("config.eval.precise_bn: this network has no batch normalisation; set it to 0")
+        raise UserError(
+            "config.eval.precise_bn: this network has no batch normalisation; set it to 0"
+        )
     return protocols
 
 
-def check(name: str, protocol: Protocol, model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> None:
-    """Raises UserError, which says what can be done, unless the network can take all views of a protocol.
+def check(
+    name: str,
+    protocol: Protocol,
+    model: Any,
+    variables: Any,
+    normalise: Any,
+    shape: tuple[int, ...],
+) -> None:
+    """Raises UserError, which says what can be done, unless the network can take all views of a
+    protocol.
 
-    `normalise` makes float images of uint8 ones, and `shape` (h, w, c) is what evaluation during training gives it.
+    `normalise` makes float images of uint8 ones, and `shape` (h, w, c) is what evaluation during
+    training gives it.
     """
     for part in protocol:
         if not _can(part.needs, model, variables, normalise, shape):
             served = ", ".join(_served(model, variables, normalise, shape))
-            raise UserError(f"config.{KEY}: {name} needs {NEEDS[part.needs]}; this one can serve: {served}")
+            raise UserError(
+                f"config.{KEY}: {name} needs {NEEDS[part.needs]}; this one can serve: {served}"
+            )
         for height, width in part.sizes:
             size = f"{height}×{width}"
             try:
@@ -86,9 +104,13 @@ def check(name: str, protocol: Protocol, model: Any, variables: Any, normalise: 
                     f"alone, as a mean image does; subtract_mean and standardize take any size ({error})"
                 ) from error
             try:
-                jax.eval_shape(lambda v, x, score=part.score: score(model, v, x)[0], variables, image)
+                jax.eval_shape(
+                    lambda v, x, score=part.score: score(model, v, x)[0], variables, image
+                )
             except (TypeError, ValueError, FlaxError) as error:
-                raise UserError(f"config.{KEY}: {name} has views of {size}: {str(error).splitlines()[0]}") from error
+                raise UserError(
+                    f"config.{KEY}: {name} has views of {size}: {str(error).splitlines()[0]}"
+                ) from error
 
 
 def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:
@@ -105,12 +127,16 @@ def _can(needs: str, model: Any, variables: Any, normalise: Any, shape: tuple[in
     """Whether a network has what `Part.needs` asks for."""
     if needs == "slide":
         image = _viewed(normalise, shape)
-        larger = jax.ShapeDtypeStruct((1, 2 * image.shape[1], 2 * image.shape[2], image.shape[3]), jnp.float32)
+        larger = jax.ShapeDtypeStruct(
+            (1, 2 * image.shape[1], 2 * image.shape[2], image.shape[3]), jnp.float32
+        )
         try:
             jax.eval_shape(lambda v, x: model.apply(v, x)[0], variables, larger)
         except (TypeError, ValueError, FlaxError):
             return False
-    return (needs != "offsets" or hasattr(model, "fine")) and (needs != "windows" or bool(getattr(model, "levels", ())))
+    return (needs != "offsets" or hasattr(model, "fine")) and (
+        needs != "windows" or bool(getattr(model, "levels", ()))
+    )
 
 
 def _viewed(normalise: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

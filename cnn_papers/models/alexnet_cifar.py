@@ -1,14 +1,16 @@
 """AlexNet's four-layer network for CIFAR-10.
 
-Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS 2012, Figure 1
-(ReLU against tanh) and §3.3 (response normalisation). https://papers.nips.cc/paper/4824
+Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS
+2012, Figure 1 (ReLU against tanh) and §3.3 (response normalisation).
+https://papers.nips.cc/paper/4824
 
 Deviations:
-  - The paper does not describe the network ("due to space constraints") and refers to the code of cuda-convnet. This is
-    that code's network of three convolutions and one fully connected layer, as Caffe keeps it (BVLC/caffe,
-    examples/cifar10/cifar10_full_train_test.prototxt). The figures of §3.3 (13 % and 11 % error) come from another
-    definition there, two of whose layers are local.
-  - Response normalisation is the paper's, across channels; Caffe's file normalises within a channel.
+  - The paper does not describe the network ("due to space constraints") and refers to the code of
+    cuda-convnet. This is that code's network of three convolutions and one fully connected layer,
+    as Caffe keeps it (BVLC/caffe, examples/cifar10/cifar10_full_train_test.prototxt). The figures
+    of §3.3 (13 % and 11 % error) come from another definition there, two of whose layers are local.
+  - Response normalisation is the paper's, across channels; Caffe's file normalises within a
+    channel.
 """
 
 from typing import Any
@@ -34,14 +36,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "relu_lrn": {"lrn": True},
 }
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
-CHOICES = {"activation": tuple(ACTIVATIONS), "pool": ((3, 2), (2, 2)), "weight_init": ("paper", "he")}
+CHOICES = {
+    "activation": tuple(ACTIVATIONS),
+    "pool": ((3, 2), (2, 2)),
+    "weight_init": ("paper", "he"),
+}
 
 
 class AlexNetCifar(nn.Module):
     """Three 5×5 convolutions, each pooled, and a fully connected layer.
 
-    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the layers. Larger
-    images than the one initialised with give maps of scores, averaged over positions into the logits.
+    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
+    the layers. Larger images than the one initialised with give maps of scores, averaged over
+    positions into the logits.
     """
 
     num_classes: int = 10
@@ -54,7 +61,9 @@ class AlexNetCifar(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = image
         for name, (filters, std, pool, norm) in TABLE.items():
@@ -62,11 +71,17 @@ class AlexNetCifar(nn.Module):
             init = {"kernel_init": self._init(std), "dtype": self.dtype}
             x = nn.Conv(features, (5, 5), padding=layers.pad(2), **init, name=name)(x)
             x = ends[name] = ACTIVATIONS[self.activation](x)
-            x = pooling.max_pool(x, *self.pool, ceil_mode=True) if pool == "max" else average_pool(x, *self.pool)
+            x = (
+                pooling.max_pool(x, *self.pool, ceil_mode=True)
+                if pool == "max"
+                else average_pool(x, *self.pool)
+            )
             ends[name.replace("conv", "pool")] = x
             if norm and self.lrn:
                 x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
-        ends["fc10"] = layers.FullyConnected(self.num_classes, self._init(FC_STD), dtype=self.dtype, name="fc10")(x)
+        ends["fc10"] = layers.FullyConnected(
+            self.num_classes, self._init(FC_STD), dtype=self.dtype, name="fc10"
+        )(x)
         return ends["fc10"].mean((1, 2), dtype=jnp.float32), ends
 
     def _init(self, std: float) -> nn.initializers.Initializer:
@@ -74,8 +89,12 @@ class AlexNetCifar(nn.Module):
 
 
 def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Means over window×window at `stride`, the output size rounded up; pixels beyond the edge do not count."""
-    pads: Any = [(0, -(side - window) % stride) for side in x.shape[1:3]]  # the last window may hang over the edge
+    """Means over window×window at `stride`, the output size rounded up; pixels beyond the edge do
+    not count.
+    """
+    pads: Any = [
+        (0, -(side - window) % stride) for side in x.shape[1:3]
+    ]  # the last window may hang over the edge
     return nn.avg_pool(x, (window, window), (stride, stride), pads, count_include_pad=False)
 
 
@@ -95,4 +114,7 @@ _SHAPES = {
     "pool3": (4, 4, 64),
     "fc10": (1, 1, 10),
 }
-FACTS = {variant: Facts((32, 32, 3), 89_578, 12_298_240, _SHAPES, "counted from Caffe's file") for variant in VARIANTS}
+FACTS = {
+    variant: Facts((32, 32, 3), 89_578, 12_298_240, _SHAPES, "counted from Caffe's file")
+    for variant in VARIANTS
+}

@@ -1,17 +1,17 @@
 """CNN-F, CNN-M and CNN-S.
 
-Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details: Delving Deep into Convolutional Nets.
-BMVC 2014. arXiv:1405.3531
+Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details: Delving Deep into
+Convolutional Nets. BMVC 2014. arXiv:1405.3531
 
 Deviations:
-  - CNN-S pads its second convolution by one pixel, as Table 1 of the paper does; the networks released by the authors
-    do not. Neither the parameters nor the map of 6×6 that fc6 reads differ.
-  - CNN-S has response normalisation after the first convolution alone, as in Table 1; matconvnet's training code for it
-    normalises after the second one too.
+  - CNN-S pads its second convolution by one pixel, as Table 1 of the paper does; the networks
+    released by the authors do not. Neither the parameters nor the map of 6×6 that fc6 reads differ.
+  - CNN-S has response normalisation after the first convolution alone, as in Table 1; matconvnet's
+    training code for it normalises after the second one too.
   - Pooling rounds up, as in Caffe, which is what gives fc6 its 6×6 pixels.
   - Biases start at zero; the paper takes its training from AlexNet and does not speak of them.
-  - The `gray` variants read one channel. An image of several is averaged over them, so a gray image copied to three
-    channels and the one-channel image are the same input.
+  - The `gray` variants read one channel. An image of several is averaged over them, so a gray image
+    copied to three channels and the one-channel image are the same input.
 """
 
 from typing import Any
@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: kernels, size, stride, padding; whether responses are normalised; window and stride of the max pooling.
+# Table 1: kernels, size, stride, padding; whether responses are normalised; window and stride of
+# the max pooling.
 TABLE: dict[str, dict[str, tuple[int, int, int, int, bool, tuple[int, int] | None]]] = {
     "F": {
         "conv1": (64, 11, 4, 0, True, (3, 2)),
@@ -64,8 +65,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class CNN(nn.Module):
     """Five convolutions and three fully connected layers (Table 1): fast, medium or slow.
 
-    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the paper's layers.
-    Larger images than the one initialised with give maps of scores, averaged over positions into the logits.
+    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
+    the paper's layers. Larger images than the one initialised with give maps of scores, averaged
+    over positions into the logits.
     """
 
     net: str
@@ -81,7 +83,9 @@ class CNN(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = layers.initialisers(self.weight_init) | {"dtype": self.dtype}
         x = image.mean(-1, keepdims=True) if self.gray else image
@@ -157,7 +161,9 @@ def _facts(variant: str) -> Facts:
     fields = VARIANTS[variant]
     units = {"fc6": (1, 1, 4096), "fc7": (1, 1, fields.get("fc7_units", 4096)), "fc8": (1, 1, 1000)}
     channels = 1 if fields.get("gray") else 3
-    return Facts((224, 224, channels), *_COUNTS[variant], _SHAPES[fields["net"]] | units, "Table 1; counted")
+    return Facts(
+        (224, 224, channels), *_COUNTS[variant], _SHAPES[fields["net"]] | units, "Table 1; counted"
+    )
 
 
 FACTS = {variant: _facts(variant) for variant in _COUNTS}

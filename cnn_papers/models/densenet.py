@@ -1,13 +1,17 @@
 """DenseNet.
 
-Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks. CVPR 2017. arXiv:1608.06993
+Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks. CVPR 2017.
+arXiv:1608.06993
 
 Deviations:
-  - `memory_efficient` recomputes whole dense layers in the backward pass; the authors' version shares the storage of
-    concatenations and normalisations. Both keep memory linear in depth. (XLA's CPU backend saves nothing by it.)
-  - Initialisation is He et al.'s normal over the inputs of a unit; the authors' code counts the outputs.
-  - The small nets `B-40-12`, `C-40-12` and `BC-40-12` stand for curves of Figure 4, which come without a table. With
-    bottlenecks the first convolution has 2k channels, as in the authors' code; the text says so of BC alone.
+  - `memory_efficient` recomputes whole dense layers in the backward pass; the authors' version
+    shares the storage of concatenations and normalisations. Both keep memory linear in depth.
+    (XLA's CPU backend saves nothing by it.)
+  - Initialisation is He et al.'s normal over the inputs of a unit; the authors' code counts the
+    outputs.
+  - The small nets `B-40-12`, `C-40-12` and `BC-40-12` stand for curves of Figure 4, which come
+    without a table. With bottlenecks the first convolution has 2k channels, as in the authors'
+    code; the text says so of BC alone.
 """
 
 from typing import Any
@@ -28,14 +32,25 @@ IMAGENET = {
     "161": ((6, 12, 36, 24), 48),
 }
 # Table 2: B for 1×1 bottlenecks and C for compression by a half, depth, growth rate.
-CIFAR = ("40-12", "100-12", "100-24", "BC-100-12", "BC-250-24", "BC-190-40", "B-40-12", "C-40-12", "BC-40-12")
+CIFAR = (
+    "40-12",
+    "100-12",
+    "100-24",
+    "BC-100-12",
+    "BC-250-24",
+    "BC-190-40",
+    "B-40-12",
+    "C-40-12",
+    "BC-40-12",
+)
 
 
 def _cifar(variant: str) -> dict[str, Any]:
     letters, depth, growth = f"-{variant}".rsplit("-", 2)
     bottleneck = "B" in letters
     return {
-        "blocks": ((int(depth) - 4) // (6 if bottleneck else 3),) * 3,  # 4: first convolution, transitions, classifier
+        "blocks": ((int(depth) - 4) // (6 if bottleneck else 3),)
+        * 3,  # 4: first convolution, transitions, classifier
         "growth": int(growth),
         "bottleneck": bottleneck,
         "compression": 0.5 if "C" in letters else 1.0,
@@ -45,12 +60,16 @@ def _cifar(variant: str) -> dict[str, Any]:
     }
 
 
-VARIANTS = {name: {"blocks": n, "growth": k, "stem_features": 2 * k} for name, (n, k) in IMAGENET.items()}
+VARIANTS = {
+    name: {"blocks": n, "growth": k, "stem_features": 2 * k} for name, (n, k) in IMAGENET.items()
+}
 VARIANTS |= {name: _cifar(name) for name in CIFAR}
 
 
 class DenseLayer(nn.Module):
-    """H_l of §3 over everything before it: BN-ReLU-3×3, behind BN-ReLU-1×1 with 4k channels where `bottleneck`."""
+    """H_l of §3 over everything before it: BN-ReLU-3×3, behind BN-ReLU-1×1 with 4k channels where
+    `bottleneck`.
+    """
 
     growth: int
     bottleneck: bool
@@ -84,7 +103,9 @@ class DenseBlock(nn.Module):
         layer = nn.remat(DenseLayer) if self.memory_efficient else DenseLayer
         features = [x]
         for i in range(1, self.count + 1):
-            h = layer(self.growth, self.bottleneck, self.dropout, train, self.dtype, name=f"layer{i}")
+            h = layer(
+                self.growth, self.bottleneck, self.dropout, train, self.dtype, name=f"layer{i}"
+            )
             features.append(h(tuple(features)))
         return jnp.concatenate(features, -1)
 
@@ -105,19 +126,24 @@ class Transition(nn.Module):
 
 
 def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+    )
 
 
 def _conv(features: int, size: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
     shape = (size, size), (stride, stride), layers.pad(size // 2)
-    return nn.Conv(features, *shape, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=name)
+    return nn.Conv(
+        features, *shape, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=name
+    )
 
 
 class DenseNet(nn.Module):
     """Dense blocks joined by transitions.
 
-    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers:
-    `conv0`, `block1`, `transition1`, … and `norm`, the normalised output of the last block.
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
+    the paper's layers: `conv0`, `block1`, `transition1`, … and `norm`, the normalised output of the
+    last block.
     """
 
     blocks: tuple[int, ...]
@@ -127,16 +153,24 @@ class DenseNet(nn.Module):
     stem: str = "imagenet"  # or "cifar" (§3, implementation details)
     stem_features: int = 64
     num_classes: int = 1000
-    dropout: float = 0.0  # after every convolution but the first; 0.2 on data without augmentation (§4.2)
+    dropout: float = (
+        0.0  # after every convolution but the first; 0.2 on data without augmentation (§4.2)
+    )
     memory_efficient: bool = False
-    width: float = 1.0  # multiplies the growth rate and the first channels; 1 is the paper's network
+    width: float = (
+        1.0  # multiplies the growth rate and the first channels; 1 is the paper's network
+    )
     dtype: Any = None
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        growth, features = (max(1, round(channels * self.width)) for channels in (self.growth, self.stem_features))
+        growth, features = (
+            max(1, round(channels * self.width)) for channels in (self.growth, self.stem_features)
+        )
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = ends["conv0"] = _conv(features, size, self.dtype, "conv0", stride)(image)
         if self.stem == "imagenet":
@@ -147,7 +181,9 @@ class DenseNet(nn.Module):
             x = ends[f"block{i}"] = DenseBlock(count, *kind, name=f"block{i}")(x, train=train)
             if i < len(self.blocks):
                 transition = (int(x.shape[-1] * self.compression), self.dropout, self.dtype)
-                x = ends[f"transition{i}"] = Transition(*transition, name=f"transition{i}")(x, train=train)
+                x = ends[f"transition{i}"] = Transition(*transition, name=f"transition{i}")(
+                    x, train=train
+                )
         x = ends["norm"] = nn.relu(_norm(train, self.dtype, "norm")(x))
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
@@ -182,7 +218,9 @@ _COUNTS = {
 
 
 def _facts(variant: str) -> Facts:
-    """Shapes follow from Table 1: a block adds the growth rate per layer, a transition halves the map."""
+    """Shapes follow from Table 1: a block adds the growth rate per layer, a transition halves the
+    map.
+    """
     net = Model(variant)
     image, first, side = (32, 32, 32) if net.stem == "cifar" else (224, 112, 56)
     channels = net.stem_features
@@ -193,7 +231,13 @@ def _facts(variant: str) -> Facts:
         if i < len(net.blocks):
             side, channels = side // 2, int(channels * net.compression)
             shapes[f"transition{i}"] = (side, side, channels)
-    return Facts((image, image, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted", _STATED.get(variant, ""))
+    return Facts(
+        (image, image, 3),
+        *_COUNTS[variant],
+        shapes,
+        "Tables 1 and 2; counted",
+        _STATED.get(variant, ""),
+    )
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}

@@ -1,16 +1,20 @@
 """GoogLeNet.
 
-Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions.
-CVPR 2015. arXiv:1409.4842
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with
+Convolutions. CVPR 2015. arXiv:1409.4842
 
 Deviations:
   - Initialisation is He et al.'s normal; the paper does not state its own.
-  - On maps smaller than 5×5 (inputs below about 80 pixels) the auxiliary heads average the whole map.
-  - `separable_stem` is our reading of Table 1's first row: "2.7K parameters, 34M ops" are those of a depthwise 7×7 with
-    eight filters a channel and a 1×1, and so is the total of 1.5 billion. The text speaks of no such thing.
-  - `batch_norm` is not in the paper: normalisation over the batch for biases and response normalisation.
-  - `torchvision` is the net torchvision publishes weights for: `batch_norm` with 3×3 kernels where the paper has 5×5, a
-    2×2 fourth pooling, dropout 0.2, and auxiliary heads that average into 4×4 cells.
+  - On maps smaller than 5×5 (inputs below about 80 pixels) the auxiliary heads average the whole
+    map.
+  - `separable_stem` is our reading of Table 1's first row: "2.7K parameters, 34M ops" are those of
+    a depthwise 7×7 with eight filters a channel and a 1×1, and so is the total of 1.5 billion. The
+    text speaks of no such thing.
+  - `batch_norm` is not in the paper: normalisation over the batch for biases and response
+    normalisation.
+  - `torchvision` is the net torchvision publishes weights for: `batch_norm` with 3×3 kernels where
+    the paper has 5×5, a 2×2 fourth pooling, dropout 0.2, and auxiliary heads that average into 4×4
+    cells.
 """
 
 import functools
@@ -24,7 +28,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1. A row is an inception module (1×1 | 3×3 reduce, 3×3 | 5×5 reduce, 5×5 | pool proj) or a max pooling.
+# Table 1. A row is an inception module (1×1 | 3×3 reduce, 3×3 | 5×5 reduce, 5×5 | pool proj) or a
+# max pooling.
 TABLE = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
     "inception_3b": (128, 128, 192, 32, 96, 64),
@@ -46,18 +51,39 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {"reduce": False},  # Figure 2a
     "separable_stem": {"stem": "separable"},
     "batch_norm": _BATCH_NORM,
-    "torchvision": {**_BATCH_NORM, "large_kernel": 3, "pool4_window": 2, "dropout": 0.2, "aux_cells": 4},
+    "torchvision": {
+        **_BATCH_NORM,
+        "large_kernel": 3,
+        "pool4_window": 2,
+        "dropout": 0.2,
+        "aux_cells": 4,
+    },
 }
 for _name in ("paper", "batch_norm", "torchvision"):
     VARIANTS[f"{_name}_without_aux"] = {**VARIANTS[_name], "aux_heads": False}
 
 
 def _conv_relu(
-    x: jax.Array, features: int, size: int, name: str, stride: int = 1, *, batch_norm: bool, train: bool, dtype: Any
+    x: jax.Array,
+    features: int,
+    size: int,
+    name: str,
+    stride: int = 1,
+    *,
+    batch_norm: bool,
+    train: bool,
+    dtype: Any,
 ) -> jax.Array:
     """Convolution with bias, or without and normalised, then ReLU; 'same' padding for odd kernels."""
     shape = (size, size), (stride, stride), layers.pad(size // 2)
-    x = nn.Conv(features, *shape, use_bias=not batch_norm, kernel_init=layers.he_normal, dtype=dtype, name=name)(x)
+    x = nn.Conv(
+        features,
+        *shape,
+        use_bias=not batch_norm,
+        kernel_init=layers.he_normal,
+        dtype=dtype,
+        name=name,
+    )(x)
     if batch_norm:
         x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=dtype, name=f"{name}_bn")(x)
     return nn.relu(x)
@@ -88,7 +114,9 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """§5: average pooling 5×5/3 (or into `cells` a side), 1×1 convolution, fully connected layer, dropout, linear."""
+    """§5: average pooling 5×5/3 (or into `cells` a side), 1×1 convolution, fully connected layer,
+    dropout, linear.
+    """
 
     num_classes: int
     widths: tuple[int, int]
@@ -113,8 +141,9 @@ class AuxiliaryHead(nn.Module):
 class GoogLeNet(nn.Module):
     """The 22-layer network of Table 1.
 
-    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers.
-    With `train` the logits of the auxiliary heads are among them, as `aux_4a` and `aux_4d`.
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
+    the paper's layers. With `train` the logits of the auxiliary heads are among them, as `aux_4a`
+    and `aux_4d`.
     """
 
     num_classes: int = 1000
@@ -133,18 +162,31 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        conv = functools.partial(_conv_relu, batch_norm=self.batch_norm, train=train, dtype=self.dtype)
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        conv = functools.partial(
+            _conv_relu, batch_norm=self.batch_norm, train=train, dtype=self.dtype
+        )
         ends: dict[str, jax.Array] = {}
         x = self._stem(image, conv, ends)
         for name, row in TABLE.items():
             if row is None:
-                x = pooling.max_pool(x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True)
+                x = pooling.max_pool(
+                    x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True
+                )
             else:
-                x = Inception(tuple(map(self._scaled, row)), conv, self.reduce, self.large_kernel, name=name)(x)
+                x = Inception(
+                    tuple(map(self._scaled, row)), conv, self.reduce, self.large_kernel, name=name
+                )(x)
             ends[name] = x
             if self.aux_heads and train and name in AUXILIARY:
-                kind = (self.num_classes, (self._scaled(128), self._scaled(1024)), self.aux_dropout, self.aux_cells)
+                kind = (
+                    self.num_classes,
+                    (self._scaled(128), self._scaled(1024)),
+                    self.aux_dropout,
+                    self.aux_cells,
+                )
                 head = AuxiliaryHead(*kind, conv, self.dtype, name=AUXILIARY[name])
                 ends[AUXILIARY[name]] = head(x, train=train)
         x = ends["pool5"] = x.mean((1, 2), keepdims=True)
@@ -152,12 +194,16 @@ class GoogLeNet(nn.Module):
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
-    def _stem(self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]) -> jax.Array:
+    def _stem(
+        self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]
+    ) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
         size, stride = (1, 1) if self.stem == "separable" else (7, 2)
         if self.stem == "separable":
             shape = (x.shape[-1] * self._scaled(8), (7, 7), (2, 2), layers.pad(3), x.shape[-1])
-            depthwise = layers.ColumnConv(*shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise")
+            depthwise = layers.ColumnConv(
+                *shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise"
+            )
             x = ends["conv1_depthwise"] = depthwise(x)
         x = ends["conv1"] = conv(x, self._scaled(64), size, "conv1", stride)
         x = ends["pool1"] = pooling.max_pool(x, 3, 2, ceil_mode=True)
@@ -196,4 +242,6 @@ for _name, _counts in _COUNTS.items():
     _rows = zip(_LAYERS, _SIDES, _NAIVE if _name == "naive" else _CHANNELS, strict=True)
     _shapes = {layer: (side, side, channels) for layer, side, channels in _rows}
     _stated = "1.5G" if _name in ("paper", "separable_stem") else ""
-    FACTS[_name] = Facts((224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels", _stated)
+    FACTS[_name] = Facts(
+        (224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels", _stated
+    )

@@ -1,15 +1,19 @@
 """LeNet-5.
 
-LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition. Proceedings of the IEEE 86(11),
+LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition. Proceedings
+of the IEEE 86(11),
 1998. https://doi.org/10.1109/5.726791
 
 Deviations:
-  - The output layer is linear and trained. The paper's ten units measure the squared distance of F6 to fixed 7×12
-    drawings of the digits (Figure 3), of which we have no copy that we could check. Under a softmax the two are close:
-    the codes all have the same length, so a distance to a fixed code is a linear unit with fixed weights. Up to F6 the
-    network has the paper's 60,000 trainable parameters; the linear output adds 850.
-  - Biases start at zero; the paper draws the weights uniformly within ±2.4/fan-in and does not speak of biases.
-  - Variant `relu` is not in the paper: ReLU, max pooling and a fully connected C3, as later frameworks teach LeNet-5.
+  - The output layer is linear and trained. The paper's ten units measure the squared distance of F6
+    to fixed 7×12 drawings of the digits (Figure 3), of which we have no copy that we could check.
+    Under a softmax the two are close: the codes all have the same length, so a distance to a fixed
+    code is a linear unit with fixed weights. Up to F6 the network has the paper's 60,000 trainable
+    parameters; the linear output adds 850.
+  - Biases start at zero; the paper draws the weights uniformly within ±2.4/fan-in and does not
+    speak of biases.
+  - Variant `relu` is not in the paper: ReLU, max pooling and a fully connected C3, as later
+    frameworks teach LeNet-5.
 """
 
 import math
@@ -64,14 +68,18 @@ def squash(x: jax.Array) -> jax.Array:
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
-def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def uniform_by_fan_in(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
     """Uniform within ±2.4 / (inputs of one unit); `shape` is [..., outputs]."""
     bound = 2.4 / math.prod(shape[:-1])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Subsampling(nn.Module):
-    """S2 and S4: the sum over 2×2 pixels, times one coefficient of the map, plus one bias of the map."""
+    """S2 and S4: the sum over 2×2 pixels, times one coefficient of the map, plus one bias of the
+    map.
+    """
 
     dtype: Any = None
 
@@ -80,15 +88,24 @@ class Subsampling(nn.Module):
         coefficient = self.param("coefficient", _subsampling_init, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
-        return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient[None, None, None] + bias[None, None, None]
+        return (
+            4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient[None, None, None]
+            + bias[None, None, None]
+        )
 
 
-def _subsampling_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    return uniform_by_fan_in(key, (4, *shape), dtype)[0]  # a unit of a subsampling layer has four inputs
+def _subsampling_init(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+    return uniform_by_fan_in(key, (4, *shape), dtype)[
+        0
+    ]  # a unit of a subsampling layer has four inputs
 
 
 class TableConv(nn.Module):
-    """C3: 5×5 convolutions of which map i reads only the maps `sources[i]` of the layer below (Table I)."""
+    """C3: 5×5 convolutions of which map i reads only the maps `sources[i]` of the layer below
+    (Table I).
+    """
 
     sources: tuple[tuple[int, ...], ...]
     kernel_init: nn.initializers.Initializer
@@ -98,7 +115,14 @@ class TableConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         maps = []
         for i, source in enumerate(self.sources):
-            conv = nn.Conv(1, (5, 5), padding="VALID", kernel_init=self.kernel_init, dtype=self.dtype, name=f"map{i}")
+            conv = nn.Conv(
+                1,
+                (5, 5),
+                padding="VALID",
+                kernel_init=self.kernel_init,
+                dtype=self.dtype,
+                name=f"map{i}",
+            )
             maps.append(conv(x[..., jnp.array(source)]))
         return jnp.concatenate(maps, -1)
 
@@ -106,9 +130,9 @@ class TableConv(nn.Module):
 class LeNet(nn.Module):
     """Two convolutions with subsampling, C5, F6 and the output (Figure 2).
 
-    Called with `image` float [n, h, w, c], the paper's being 32×32×1; returns logits float32 [n, num_classes] and a
-    dict of the paper's layers. Larger images than the one initialised with give maps of scores, averaged over
-    positions into the logits.
+    Called with `image` float [n, h, w, c], the paper's being 32×32×1; returns logits float32 [n,
+    num_classes] and a dict of the paper's layers. Larger images than the one initialised with give
+    maps of scores, averaged over positions into the logits.
     """
 
     num_classes: int = 10
@@ -116,12 +140,16 @@ class LeNet(nn.Module):
     pooling: str = "subsample"
     connections: str = "table"
     weight_init: str = "paper"  # or "he"
-    width: float = 1.0  # multiplies every channel count (S2 keeps three maps); 1 is the paper's network
+    width: float = (
+        1.0  # multiplies every channel count (S2 keeps three maps); 1 is the paper's network
+    )
     dtype: Any = None
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = uniform_by_fan_in if self.weight_init == "paper" else layers.he_normal
         activate = squash if self.activation == "squash" else nn.relu
@@ -132,13 +160,19 @@ class LeNet(nn.Module):
         if self.connections == "table":
             x = TableConv(_scaled_connections(c1, c3), init, self.dtype, name="C3")(x)
         else:
-            x = nn.Conv(c3, (5, 5), padding="VALID", kernel_init=init, dtype=self.dtype, name="C3")(x)
+            x = nn.Conv(c3, (5, 5), padding="VALID", kernel_init=init, dtype=self.dtype, name="C3")(
+                x
+            )
         x = ends["C3"] = activate(x)
         x = ends["S4"] = self._pool(x, "S4")
         for name, units in UNITS.items():
-            layer = layers.FullyConnected(max(1, round(units * self.width)), init, dtype=self.dtype, name=name)
+            layer = layers.FullyConnected(
+                max(1, round(units * self.width)), init, dtype=self.dtype, name=name
+            )
             x = ends[name] = activate(layer(x))
-        ends["output"] = layers.FullyConnected(self.num_classes, init, dtype=self.dtype, name="output")(x)
+        ends["output"] = layers.FullyConnected(
+            self.num_classes, init, dtype=self.dtype, name="output"
+        )(x)
         return ends["output"].mean((1, 2), dtype=jnp.float32), ends
 
     def _pool(self, x: jax.Array, name: str) -> jax.Array:
@@ -148,10 +182,14 @@ class LeNet(nn.Module):
 
 
 def _scaled_connections(s2: int, c3: int) -> tuple[tuple[int, ...], ...]:
-    """Table I for other numbers of maps: a map connects as the table's map at the same relative place does."""
+    """Table I for other numbers of maps: a map connects as the table's map at the same relative
+    place does.
+    """
     rows, columns = MAPS.values()
     place = [i * rows // s2 for i in range(s2)]
-    return tuple(tuple(k for k in range(s2) if place[k] in CONNECTIONS[i * columns // c3]) for i in range(c3))
+    return tuple(
+        tuple(k for k in range(s2) if place[k] in CONNECTIONS[i * columns // c3]) for i in range(c3)
+    )
 
 
 def Model(variant: str = "original", **fields: Any) -> LeNet:
@@ -171,6 +209,8 @@ _SHAPES = {
     "output": (1, 1, 10),
 }
 FACTS = {
-    "original": Facts((32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B up to F6; 850 of the linear output", "60,000"),
+    "original": Facts(
+        (32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B up to F6; 850 of the linear output", "60,000"
+    ),
     "relu": Facts((32, 32, 1), 61_706, 416_520, _SHAPES, "counted: C3 reads every map"),
 }

@@ -3,11 +3,12 @@
 Goodfellow, Warde-Farley, Mirza, Courville, Bengio: Maxout Networks. ICML 2013. arXiv:1302.4389
 
 Deviations:
-  - The paper does not print its layer sizes; they are those of the authors' files (lisa-lab/pylearn2,
-    scripts/papers/maxout/*.yaml). For CIFAR-100 they published none: it is the CIFAR-10 network here.
-  - Dropout multiplies the kept units by 1/0.5 in training instead of halving the weights at test (§2), as the authors'
-    files do. These leave the input unscaled both in training, where a fifth of it is dropped, and at test; so do we
-    (field `rescale_input` corrects it).
+  - The paper does not print its layer sizes; they are those of the authors' files
+    (lisa-lab/pylearn2, scripts/papers/maxout/*.yaml). For CIFAR-100 they published none: it is the
+    CIFAR-10 network here.
+  - Dropout multiplies the kept units by 1/0.5 in training instead of halving the weights at test
+    (§2), as the authors' files do. These leave the input unscaled both in training, where a fifth
+    of it is dropped, and at test; so do we (field `rescale_input` corrects it).
   - The `_relu` twins are not the paper's baselines: see `Maxout`.
 """
 
@@ -24,7 +25,9 @@ from cnn_papers.models.shared import layers, pooling, variants
 
 
 class Conv(NamedTuple):
-    """A convolutional maxout layer: units × pieces filters, the maximum over pieces, then max pooling."""
+    """A convolutional maxout layer: units × pieces filters, the maximum over pieces, then max
+    pooling.
+    """
 
     units: int
     pieces: int
@@ -73,21 +76,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "svhn": {"table": "svhn"},
 }
 VARIANTS |= {f"{name}_relu": {**fields, "hidden": "relu"} for name, fields in VARIANTS.items()}
-# The norm that the incoming weights of one piece (and of one class, in `y`) may not exceed, by layer.
+# The norm that the incoming weights of one piece (and of one class, in `y`) may not exceed, by
+# layer.
 MAX_NORM = {
     variant: {name: row.max_norm for name, row in TABLES[fields["table"]].items()} | {"y": 1.9365}
     for variant, fields in VARIANTS.items()
 }
-CHOICES = {"table": tuple(TABLES), "hidden": ("maxout", "maxout_zero", "relu", "tanh"), "weight_init": ("paper", "he")}
+CHOICES = {
+    "table": tuple(TABLES),
+    "hidden": ("maxout", "maxout_zero", "relu", "tanh"),
+    "weight_init": ("paper", "he"),
+}
 
 
 def max_over_pieces(z: jax.Array, pieces: int) -> jax.Array:
-    """The maxout unit: [..., units · pieces] → [..., units], the pieces of a unit lying side by side (§3)."""
+    """The maxout unit: [..., units · pieces] → [..., units], the pieces of a unit lying side by
+    side (§3).
+    """
     return z.reshape(*z.shape[:-1], z.shape[-1] // pieces, pieces).max(-1)
 
 
 class BiasedConv(nn.Module):
-    """A convolution whose bias is one value a filter ("tied") or one a filter and position, as [h, w, features]."""
+    """A convolution whose bias is one value a filter ("tied") or one a filter and position, as [h,
+    w, features].
+    """
 
     features: int
     size: int
@@ -98,7 +110,9 @@ class BiasedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        kernel = self.param(
+            "kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features)
+        )
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         z = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), layers.pad(self.padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -111,13 +125,14 @@ class BiasedConv(nn.Module):
 class Maxout(nn.Module):
     """Maxout layers `h0`, `h1`, … and a softmax layer `y`, dropout before the weights of each (§5).
 
-    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the layers, named as
-    in the authors' files.
+    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
+    the layers, named as in the authors' files.
 
-    With `hidden="relu"`, or "tanh" (§7 compares with it), it is the twin of the same size: every layer keeps as many
-    weights, each now feeding a unit of its own. A layer of u units of k pieces thus becomes u·k units if it reads as
-    many inputs as before, and fewer in the proportion in which the twin's layer below is wider. With "maxout_zero" a
-    constant 0 is among the pieces of every unit (§8.2).
+    With `hidden="relu"`, or "tanh" (§7 compares with it), it is the twin of the same size: every
+    layer keeps as many weights, each now feeding a unit of its own. A layer of u units of k pieces
+    thus becomes u·k units if it reads as many inputs as before, and fewer in the proportion in
+    which the twin's layer below is wider. With "maxout_zero" a constant 0 is among the pieces of
+    every unit (§8.2).
     """
 
     num_classes: int = 10
@@ -134,9 +149,13 @@ class Maxout(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        uniform = functools.partial(jax.random.uniform, minval=-self.init_range, maxval=self.init_range)
+        uniform = functools.partial(
+            jax.random.uniform, minval=-self.init_range, maxval=self.init_range
+        )
         init = uniform if self.weight_init == "paper" else layers.he_normal
         x = nn.Dropout(self.input_dropout, deterministic=not train)(image)
         if train and not self.rescale_input:
@@ -189,7 +208,9 @@ FACTS = {
     "mnist_fc": Facts(_MNIST, 1_233_610, 1_231_200, _SHAPES["mnist_fc"], _SOURCE),
     "mnist_conv": Facts(_MNIST, 471_994, 30_746_736, _SHAPES["mnist_conv"], _SOURCE),
     "cifar10": Facts(_RGB, 16_247_830, 732_290_696, _SHAPES["cifar10"], _SOURCE),
-    "cifar100": Facts(_RGB, 16_292_920, 732_335_696, _SHAPES["cifar10"], "counted: the CIFAR-10 network"),
+    "cifar100": Facts(
+        _RGB, 16_292_920, 732_335_696, _SHAPES["cifar10"], "counted: the CIFAR-10 network"
+    ),
     "svhn": Facts(_RGB, 10_461_050, 303_466_400, _SHAPES["svhn"], _SOURCE),
     "mnist_fc_relu": Facts(_MNIST, 1_232_650, 1_231_200, _TWIN_SHAPES["mnist_fc"], _TWIN),
     "mnist_conv_relu": Facts(_MNIST, 474_586, 30_753_216, _TWIN_SHAPES["mnist_conv"], _TWIN),

@@ -3,12 +3,14 @@
 Lin, Chen, Yan: Network In Network. ICLR 2014. arXiv:1312.4400
 
 Deviations:
-  - The paper does not print its channel counts; they are those of the authors' layer files (mavenlin/cuda-convnet,
-    NIN/*_def), as are the initial standard deviations. They have no fully connected head: its weights start as most
-    others do, at 0.05.
-  - `imagenet_caffe` is not in the paper: it is the network that the first author published in Caffe's model zoo.
-  - The plain twin (§4.6) keeps this network's own convolutions without their 1×1 layers, the last giving one map a
-    class; the paper takes the conventional network of Hinton et al. (arXiv:1207.0580), whose third layer is local.
+  - The paper does not print its channel counts; they are those of the authors' layer files
+    (mavenlin/cuda-convnet, NIN/*_def), as are the initial standard deviations. They have no fully
+    connected head: its weights start as most others do, at 0.05.
+  - `imagenet_caffe` is not in the paper: it is the network that the first author published in
+    Caffe's model zoo.
+  - The plain twin (§4.6) keeps this network's own convolutions without their 1×1 layers, the last
+    giving one map a class; the paper takes the conventional network of Hinton et al.
+    (arXiv:1207.0580), whose third layer is local.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +24,9 @@ from cnn_papers.models.shared import layers, pooling, variants
 
 
 class MlpConv(NamedTuple):
-    """A convolution and the 1×1 layers above it; the last 1×1 layer of a network has one map a class instead."""
+    """A convolution and the 1×1 layers above it; the last 1×1 layer of a network has one map a
+    class instead.
+    """
 
     filters: int
     size: int
@@ -75,30 +79,42 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "svhn": {"table": "svhn"},
     "imagenet_caffe": {"table": "imagenet_caffe", "num_classes": 1000},
 }
-CHOICES = {"table": tuple(TABLES), "head": ("gap", "fc", "fc_dropout"), "weight_init": ("paper", "he")}
+CHOICES = {
+    "table": tuple(TABLES),
+    "head": ("gap", "fc", "fc_dropout"),
+    "weight_init": ("paper", "he"),
+}
 
 
 class NIN(nn.Module):
-    """Convolutions whose filters are small perceptrons (1×1 convolutions), and global average pooling (Figure 2).
+    """Convolutions whose filters are small perceptrons (1×1 convolutions), and global average
+    pooling (Figure 2).
 
-    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of the layers, named as
-    in the authors' files (`conv1`, `cccp1`, …, `poolg`). Every convolution is followed by ReLU, the last one too.
+    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
+    the layers, named as in the authors' files (`conv1`, `cccp1`, …, `poolg`). Every convolution is
+    followed by ReLU, the last one too.
     """
 
     num_classes: int = 10
     table: str = "cifar10"
-    head: str = "gap"  # or a fully connected layer instead of the average: "fc", "fc_dropout" (§4.6)
+    head: str = (
+        "gap"  # or a fully connected layer instead of the average: "fc", "fc_dropout" (§4.6)
+    )
     plain: bool = False  # without the 1×1 layers
     dropout: float = 0.5  # between the mlpconv layers
     head_dropout: float = 0.5  # before the fully connected layer of "fc_dropout"
     weight_init: str = "paper"  # or "he"
-    last_bias: float = 0.0  # what the biases of the last ReLU layer start at; above 0 no class starts out silent
+    last_bias: float = (
+        0.0  # what the biases of the last ReLU layer start at; above 0 no class starts out silent
+    )
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = image
         rows = TABLES[self.table]
@@ -117,8 +133,12 @@ class NIN(nn.Module):
         ends["fc"] = fc(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
-    def _mlpconv(self, x: jax.Array, i: int, row: MlpConv, last: bool, ends: dict[str, jax.Array]) -> jax.Array:
-        """Layer `i` of the table: conv<i>, then cccp<2i-1> and cccp<2i> ('cascaded cross channel pooling')."""
+    def _mlpconv(
+        self, x: jax.Array, i: int, row: MlpConv, last: bool, ends: dict[str, jax.Array]
+    ) -> jax.Array:
+        """Layer `i` of the table: conv<i>, then cccp<2i-1> and cccp<2i> ('cascaded cross channel
+        pooling').
+        """
         stack = [(f"conv{i}", row.filters, row.size)]
         if not self.plain:
             stack += [(f"cccp{2 * i - 1 + j}", units, 1) for j, units in enumerate(row.perceptron)]
@@ -155,8 +175,18 @@ def Model(variant: str = "cifar10", **fields: Any) -> NIN:
 _CIFAR_CONVS = {"conv1": (32, 32, 192), "conv2": (16, 16, 192), "conv3": (8, 8, 192)}
 _CIFAR_SHAPES = {**_CIFAR_CONVS, "pool1": (16, 16, 96), "pool2": (8, 8, 192), "cccp6": (8, 8, 10)}
 _PLAIN_SHAPES = {**_CIFAR_CONVS, "pool1": (16, 16, 192), "pool2": (8, 8, 192), "conv3": (8, 8, 10)}
-_MNIST_SHAPES = {"conv1": (28, 28, 96), "pool1": (14, 14, 48), "pool2": (7, 7, 48), "cccp6": (7, 7, 10)}
-_SVHN_SHAPES = {"conv1": (32, 32, 128), "pool1": (16, 16, 64), "pool2": (8, 8, 128), "cccp6": (8, 8, 10)}
+_MNIST_SHAPES = {
+    "conv1": (28, 28, 96),
+    "pool1": (14, 14, 48),
+    "pool2": (7, 7, 48),
+    "cccp6": (7, 7, 10),
+}
+_SVHN_SHAPES = {
+    "conv1": (32, 32, 128),
+    "pool1": (16, 16, 64),
+    "pool2": (8, 8, 128),
+    "cccp6": (8, 8, 10),
+}
 _IMAGENET_SHAPES = {
     "conv1": (54, 54, 96),
     "pool1": (27, 27, 96),

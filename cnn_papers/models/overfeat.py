@@ -1,15 +1,15 @@
 """OverFeat.
 
-Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun: OverFeat: Integrated Recognition, Localization and Detection using
-Convolutional Networks. ICLR 2014. arXiv:1312.6229
+Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun: OverFeat: Integrated Recognition, Localization and
+Detection using Convolutional Networks. ICLR 2014. arXiv:1312.6229
 
 Deviations:
   - Biases start at zero: the paper draws the weights from N(0, 0.01²) and does not speak of biases.
   - Padding is that of the released networks: one pixel in the 3×3 convolutions, none elsewhere.
-  - The offsets of the last pooling are 0, 1 and 2 in the paper, whose accurate network pools 3×3 there. The fast
-    network pools 2×2, so its offsets are 0 and 1: as many as the window has pixels.
-  - At image sizes other than the paper's six, some offsets see one position fewer than others. They are all kept, so
-    that every position of the classifier is scored exactly once.
+  - The offsets of the last pooling are 0, 1 and 2 in the paper, whose accurate network pools 3×3
+    there. The fast network pools 2×2, so its offsets are 0 and 1: as many as the window has pixels.
+  - At image sizes other than the paper's six, some offsets see one position fewer than others. They
+    are all kept, so that every position of the classifier is scored exactly once.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Tables 1 and 3. A convolution is (kernels, size, stride, padding), a pooling its side and stride, a fully connected
-# layer its units; the last one has the classes.
+# Tables 1 and 3. A convolution is (kernels, size, stride, padding), a pooling its side and stride,
+# a fully connected layer its units; the last one has the classes.
 TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fast": (
         {
@@ -55,14 +55,17 @@ VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
 
 
 class OverFeat(nn.Module):
-    """A classifier that slides: on images larger than the one it was initialised with it gives maps of scores.
+    """A classifier that slides: on images larger than the one it was initialised with it gives maps
+    of scores.
 
-    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes], the mean over the map, and a dict
-    of layers by the paper's numbers; the map is the last of them, `fc8` or `fc9`, [n, a, b, num_classes].
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes], the mean over
+    the map, and a dict of layers by the paper's numbers; the map is the last of them, `fc8` or
+    `fc9`, [n, a, b, num_classes].
 
-    With `fine`, evaluation applies the last pooling at every offset (Δy, Δx), the classifier to each result, and
-    interleaves the outputs (§3.3): positions 12 image pixels apart instead of 36 (accurate), 16 instead of 32 (fast).
-    The last pooling's endpoint is then [n, Δy, Δx, h, w, c]; where offsets see fewer positions it is filled with zeros.
+    With `fine`, evaluation applies the last pooling at every offset (Δy, Δx), the classifier to
+    each result, and interleaves the outputs (§3.3): positions 12 image pixels apart instead of 36
+    (accurate), 16 instead of 32 (fast). The last pooling's endpoint is then [n, Δy, Δx, h, w, c];
+    where offsets see fewer positions it is filled with zeros.
     """
 
     net: str
@@ -76,15 +79,23 @@ class OverFeat(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         convolutions, classifier = TABLE[self.net]
         x = image
         for name, row in convolutions.items():
-            x = ends[name] = nn.relu(self._conv(name, *row)(x)) if "conv" in name else pooling.max_pool(x, row, row)
+            x = ends[name] = (
+                nn.relu(self._conv(name, *row)(x))
+                if "conv" in name
+                else pooling.max_pool(x, row, row)
+            )
         (last, pool), *fully_connected = classifier.items()
         fine = self.fine and not train
-        missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels to where the last offset would end
+        missing = [
+            -(side + 1) % pool for side in x.shape[1:3]
+        ]  # pixels to where the last offset would end
         ends[last] = _pool_at_offsets(x, pool, missing) if fine else pooling.max_pool(x, pool, pool)
         x = ends[last].reshape(x.shape[0] * (pool**2 if fine else 1), *ends[last].shape[-3:])
         for name, units in fully_connected:
@@ -101,7 +112,9 @@ class OverFeat(nn.Module):
         if name == "conv1":
             stride = self.conv1_stride or stride
         shape = (size, size), (stride, stride)
-        return nn.Conv(self._scaled(kernels), *shape, layers.pad(padding), name=name, **self._initialisers())
+        return nn.Conv(
+            self._scaled(kernels), *shape, layers.pad(padding), name=name, **self._initialisers()
+        )
 
     def _initialisers(self) -> dict[str, Any]:
         return layers.initialisers(self.weight_init) | {"dtype": self.dtype}
@@ -120,12 +133,17 @@ def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
 
 
 def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
-    """[n·pool², a, b, c] to [n, pool·a, pool·b, c]: position (y, x) comes from the offsets (y, x) modulo `pool`.
+    """[n·pool², a, b, c] to [n, pool·a, pool·b, c]: position (y, x) comes from the offsets (y, x)
+    modulo `pool`.
 
     Positions that saw the fill of `_pool_at_offsets` are the last `missing` ones, and are dropped.
     """
     n, a, b, c = x.shape[0] // pool**2, *x.shape[1:]
-    x = x.reshape(n, pool, pool, a, b, c).transpose(0, 3, 1, 4, 2, 5).reshape(n, a * pool, b * pool, c)
+    x = (
+        x.reshape(n, pool, pool, a, b, c)
+        .transpose(0, 3, 1, 4, 2, 5)
+        .reshape(n, a * pool, b * pool, c)
+    )
     return x[:, : a * pool - missing[0], : b * pool - missing[1]]
 
 
@@ -136,8 +154,8 @@ def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
     return model
 
 
-# 145,920,872 and 144,656,488 are also the sizes of the released weight files. The paper's Table 1 prints 24×24 as the
-# fast network's input to layer 2, where it is that layer's output.
+# 145,920,872 and 144,656,488 are also the sizes of the released weight files. The paper's Table 1
+# prints 24×24 as the fast network's input to layer 2, where it is that layer's output.
 _FAST = {
     "conv1": (56, 56, 96),
     "pool1": (28, 28, 96),
@@ -161,8 +179,20 @@ _ACCURATE = {
     "fc9": (1, 1, 1000),
 }
 FACTS = {
-    "fast": Facts((231, 231, 3), 145_920_872, 2_801_403_904, _FAST, "Table 1, released weights", "145M, 2,810M"),
+    "fast": Facts(
+        (231, 231, 3),
+        145_920_872,
+        2_801_403_904,
+        _FAST,
+        "Table 1, released weights",
+        "145M, 2,810M",
+    ),
     "accurate": Facts(
-        (221, 221, 3), 144_656_488, 5_355_446_784, _ACCURATE, "Table 3, released weights", "144M, 5,369M"
+        (221, 221, 3),
+        144_656_488,
+        5_355_446_784,
+        _ACCURATE,
+        "Table 3, released weights",
+        "144M, 5,369M",
     ),
 }

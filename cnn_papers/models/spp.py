@@ -1,16 +1,20 @@
 """SPP-net.
 
-He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition. ECCV 2014 and TPAMI
+He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition.
+ECCV 2014 and TPAMI
 2015. arXiv:1406.4729
 
 Deviations:
-  - The paper adjusts padding to have its maps at 224 pixels and does not say how: TABLE's does. (The released ZF-5 pads
-    otherwise and has a map of 26 after conv2, where the paper has 27.)
-  - The windows of ⌈a/n⌉ cells at stride ⌊a/n⌋ that the paper pools with (§2.3) end with the map only where a mod n is 0
-    or 1, as on its maps of 13 and 18. On others, such as the 10×10 cells of 180 pixels, they leave cells out or make
-    more than n bins. We use the bins the paper gives arbitrary windows, which on maps of 13 and 18 are the same.
-  - Response normalisation is AlexNet's; the released ZF-5 normalises over 3×3 pixels of one channel instead.
-  - Biases start at one where they do in the released ZF-5, and at zero in Overfeat-7's last two convolutions.
+  - The paper adjusts padding to have its maps at 224 pixels and does not say how: TABLE's does.
+    (The released ZF-5 pads otherwise and has a map of 26 after conv2, where the paper has 27.)
+  - The windows of ⌈a/n⌉ cells at stride ⌊a/n⌋ that the paper pools with (§2.3) end with the map
+    only where a mod n is 0 or 1, as on its maps of 13 and 18. On others, such as the 10×10 cells of
+    180 pixels, they leave cells out or make more than n bins. We use the bins the paper gives
+    arbitrary windows, which on maps of 13 and 18 are the same.
+  - Response normalisation is AlexNet's; the released ZF-5 normalises over 3×3 pixels of one channel
+    instead.
+  - Biases start at one where they do in the released ZF-5, and at zero in Overfeat-7's last two
+    convolutions.
 """
 
 from functools import partial
@@ -23,7 +27,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: kernels, size, stride, padding; what follows, "norm" or the window and stride of a max pooling.
+# Table 1: kernels, size, stride, padding; what follows, "norm" or the window and stride of a max
+# pooling.
 OVERFEAT: dict[str, tuple[Any, ...]] = {
     "conv1": (96, 7, 2, 0, (3, 3), "norm"),
     "conv2": (256, 5, 1, 2, (2, 2)),
@@ -49,20 +54,30 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "overfeat5": OVERFEAT,
     "overfeat7": OVERFEAT | {"conv6": (512, 3, 1, 1), "conv7": (512, 3, 1, 1)},
 }
-LAST_POOL = {"zf5": (3, 2), "convnet5": (3, 2), "overfeat5": (3, 3), "overfeat7": (3, 3)}  # to 6×6, without a pyramid
+LAST_POOL = {
+    "zf5": (3, 2),
+    "convnet5": (3, 2),
+    "overfeat5": (3, 3),
+    "overfeat7": (3, 3),
+}  # to 6×6, without a pyramid
 BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
 VARIANTS |= {f"{net}-no-spp": {"net": net, "levels": ()} for net in TABLE}
-VARIANTS["zf5-30bins"] = {"net": "zf5", "levels": (4, 3, 2, 1)}  # §3.1.2: fewer parameters than without a pyramid
+VARIANTS["zf5-30bins"] = {
+    "net": "zf5",
+    "levels": (4, 3, 2, 1),
+}  # §3.1.2: fewer parameters than without a pyramid
 
 
 class SPPNet(nn.Module):
-    """Convolutions, spatial pyramid pooling, three fully connected layers; for images of any size (Table 1).
+    """Convolutions, spatial pyramid pooling, three fully connected layers; for images of any size
+    (Table 1).
 
-    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers.
-    With `windows` [n, k, 4] (left, top, right, bottom in image pixels) each window of the one feature map is pooled and
-    classified (§4.1): logits are [n, k, num_classes], and endpoints from `spp` on are [n·k, 1, 1, …].
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
+    the paper's layers. With `windows` [n, k, 4] (left, top, right, bottom in image pixels) each
+    window of the one feature map is pooled and classified (§4.1): logits are [n, k, num_classes],
+    and endpoints from `spp` on are [n·k, 1, 1, …].
     """
 
     net: str
@@ -85,17 +100,25 @@ class SPPNet(nn.Module):
         if windows is not None:
             self._check_windows(image, x)
             stride, offset = self.geometry()
-            pool = partial(pooling.window_features, levels=self.levels, stride=stride, offset=offset)
-            x = ends["spp"] = jax.vmap(pool)(x, windows).reshape(windows.shape[0] * windows.shape[1], 1, 1, -1)
+            pool = partial(
+                pooling.window_features, levels=self.levels, stride=stride, offset=offset
+            )
+            x = ends["spp"] = jax.vmap(pool)(x, windows).reshape(
+                windows.shape[0] * windows.shape[1], 1, 1, -1
+            )
         elif self.levels:
             x = ends["spp"] = pooling.pyramid_pool(x, self.levels)
         else:
             x = ends["pool"] = pooling.max_pool(x, *LAST_POOL[self.net])
         for name in ("fc6", "fc7"):
-            x = nn.relu(layers.FullyConnected(self._scaled(4096), name=name, **self._initialisers(name))(x))
+            x = nn.relu(
+                layers.FullyConnected(self._scaled(4096), name=name, **self._initialisers(name))(x)
+            )
             ends[name] = x
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["fc8"] = layers.FullyConnected(self.num_classes, name="fc8", **self._initialisers("fc8"))(x)
+        ends["fc8"] = layers.FullyConnected(
+            self.num_classes, name="fc8", **self._initialisers("fc8")
+        )(x)
         logits = ends["fc8"].mean((1, 2), dtype=jnp.float32)
         return logits if windows is None else logits.reshape(*windows.shape[:2], -1), ends
 
@@ -103,7 +126,9 @@ class SPPNet(nn.Module):
         x = image
         for name, (kernels, size, stride, padding, *after) in self._rows():
             shape = (size, size), (stride, stride), layers.pad(padding)
-            x = nn.relu(nn.Conv(self._scaled(kernels), *shape, name=name, **self._initialisers(name))(x))
+            x = nn.relu(
+                nn.Conv(self._scaled(kernels), *shape, name=name, **self._initialisers(name))(x)
+            )
             ends[name] = x
             for step in after:
                 if step != "norm":
@@ -116,10 +141,14 @@ class SPPNet(nn.Module):
         if not self.levels:
             raise ValueError("features of windows need a pyramid: this variant has no model.levels")
         if 0 in feature_map.shape:
-            raise ValueError(f"an image of {image.shape[1]}×{image.shape[2]} is too small: its feature map is empty")
+            raise ValueError(
+                f"an image of {image.shape[1]}×{image.shape[2]} is too small: its feature map is empty"
+            )
 
     def geometry(self) -> tuple[int, float]:
-        """Appendix A's S, the image pixels from one cell of the last map to the next, and the first cell's centre."""
+        """Appendix A's S, the image pixels from one cell of the last map to the next, and the first
+        cell's centre.
+        """
         distance, centre = 1, 0.0
         for _, (_, size, stride, padding, *after) in self._rows():
             pools = [(*step, 0) for step in after if step != "norm"]
@@ -148,19 +177,40 @@ def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
     model = variants.build(SPPNet, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     if min(model.levels, default=1) < 1:
-        raise ValueError(f"model.levels are bins per side and at least 1, not {tuple(model.levels)}")
+        raise ValueError(
+            f"model.levels are bins per side and at least 1, not {tuple(model.levels)}"
+        )
     return model
 
 
-_ZF5 = {"pool1": (55, 55, 96), "conv2": (27, 27, 256), "conv3": (13, 13, 384), "conv5": (13, 13, 256)}
-_CONVNET5 = {"conv1": (55, 55, 96), "pool2": (27, 27, 256), "pool3": (13, 13, 384), "conv5": (13, 13, 256)}
-_OVERFEAT = {"pool1": (36, 36, 96), "pool2": (18, 18, 256), "conv3": (18, 18, 512), "conv5": (18, 18, 512)}
+_ZF5 = {
+    "pool1": (55, 55, 96),
+    "conv2": (27, 27, 256),
+    "conv3": (13, 13, 384),
+    "conv5": (13, 13, 256),
+}
+_CONVNET5 = {
+    "conv1": (55, 55, 96),
+    "pool2": (27, 27, 256),
+    "pool3": (13, 13, 384),
+    "conv5": (13, 13, 256),
+}
+_OVERFEAT = {
+    "pool1": (36, 36, 96),
+    "pool2": (18, 18, 256),
+    "conv3": (18, 18, 512),
+    "conv5": (18, 18, 512),
+}
 # Table 1's maps; (parameters, multiply-adds) with a pyramid of 50 bins and without one.
 _COUNTS = {
     "zf5": (_ZF5, (77_037_672, 1_218_394_912), (62_357_608, 1_203_714_848)),
     "convnet5": (_CONVNET5, (77_058_408, 3_056_050_720), (62_378_344, 3_041_370_656)),
     "overfeat5": (_OVERFEAT, (132_268_648, 3_000_687_648), (102_908_520, 2_971_327_520)),
-    "overfeat7": (_OVERFEAT | {"conv7": (18, 18, 512)}, (136_988_264, 4_529_511_456), (107_628_136, 4_500_151_328)),
+    "overfeat7": (
+        _OVERFEAT | {"conv7": (18, 18, 512)},
+        (136_988_264, 4_529_511_456),
+        (107_628_136, 4_500_151_328),
+    ),
 }
 
 
@@ -168,8 +218,12 @@ def _facts() -> dict[str, Facts]:
     facts = {}
     for net, (maps, spp, no_spp) in _COUNTS.items():
         channels = maps["conv5"][-1]
-        facts[net] = Facts((224, 224, 3), *spp, maps | {"spp": (1, 1, 50 * channels)}, "Table 1; counted")
-        facts[f"{net}-no-spp"] = Facts((224, 224, 3), *no_spp, maps | {"pool": (6, 6, channels)}, "Table 1; counted")
+        facts[net] = Facts(
+            (224, 224, 3), *spp, maps | {"spp": (1, 1, 50 * channels)}, "Table 1; counted"
+        )
+        facts[f"{net}-no-spp"] = Facts(
+            (224, 224, 3), *no_spp, maps | {"pool": (6, 6, channels)}, "Table 1; counted"
+        )
     shapes = _ZF5 | {"spp": (1, 1, 30 * 256)}
     facts["zf5-30bins"] = Facts((224, 224, 3), 56_066_152, 1_197_423_392, shapes, "§3.1.2; counted")
     return facts

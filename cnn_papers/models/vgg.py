@@ -1,13 +1,16 @@
 """VGG.
 
-Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition. ICLR 2015. arXiv:1409.1556
+Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition. ICLR 2015.
+arXiv:1409.1556
 
 Deviations:
-  - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets from layers of a
-    trained net A, or, as it found later, from Glorot and Bengio's initialisation (`weight_init` "glorot").
-  - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 for each pair of 3×3.
-  - The variants `…-BN` are not in the paper: they are torchvision's, which normalise every convolution over the batch
-    and keep its bias.
+  - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets
+    from layers of a trained net A, or, as it found later, from Glorot and Bengio's initialisation
+    (`weight_init` "glorot").
+  - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 for each pair
+    of 3×3.
+  - The variants `…-BN` are not in the paper: they are torchvision's, which normalise every
+    convolution over the batch and keep its bias.
 """
 
 from typing import Any, ClassVar
@@ -44,9 +47,9 @@ INITIALISERS = {
 class VGG(nn.Module):
     """Stages of 3×3 convolutions, each with a 2×2 max pooling, and three fully connected layers.
 
-    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of the paper's layers,
-    `conv1_1` to `fc8`. Larger images than the one initialised with give maps of scores, averaged over positions into
-    the logits (§3.2).
+    Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
+    the paper's layers, `conv1_1` to `fc8`. Larger images than the one initialised with give maps of
+    scores, averaged over positions into the logits (§3.2).
     """
 
     stages: tuple[tuple[int, ...], ...]
@@ -62,22 +65,34 @@ class VGG(nn.Module):
 
     @nn.compact
     @variants.refuse_small_images
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         init = {"kernel_init": INITIALISERS[self.weight_init], "dtype": self.dtype}
         x = image
         for stage, (sizes, channels) in enumerate(zip(self.stages, CHANNELS, strict=True), 1):
             for i, size in enumerate(sizes, 1):
                 name, window = f"conv{stage}_{i}", (size, size)
-                x = nn.Conv(self._scaled(channels), window, padding=layers.pad(size // 2), **init, name=name)(x)
+                x = nn.Conv(
+                    self._scaled(channels), window, padding=layers.pad(size // 2), **init, name=name
+                )(x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
+                    x = nn.BatchNorm(
+                        not train,
+                        momentum=0.9,
+                        epsilon=1e-5,
+                        dtype=self.dtype,
+                        name=f"bn{stage}_{i}",
+                    )(x)
                 x = ends[name] = nn.relu(x)
             if self.lrn and stage == 1:
                 x = ends["norm1"] = layers.local_response_norm(x)
             x = ends[f"pool{stage}"] = pooling.max_pool(x, 2, 2)
         for name, features in FULLY_CONNECTED:
-            x = ends[name] = nn.relu(layers.FullyConnected(self._scaled(features), **init, name=name)(x))
+            x = ends[name] = nn.relu(
+                layers.FullyConnected(self._scaled(features), **init, name=name)(x)
+            )
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["fc8"] = layers.FullyConnected(self.num_classes, **init, name="fc8")(x)
         return ends["fc8"].mean((1, 2), dtype=jnp.float32), ends
@@ -93,7 +108,14 @@ def Model(variant: str = "D", **fields: Any) -> VGG:
     return model
 
 
-_STATED = {"A": "133M", "A-LRN": "133M", "B": "133M", "C": "134M", "D": "138M", "E": "144M"}  # parameters, Table 2
+_STATED = {
+    "A": "133M",
+    "A-LRN": "133M",
+    "B": "133M",
+    "C": "134M",
+    "D": "138M",
+    "E": "144M",
+}  # parameters, Table 2
 _COUNTS = {
     "A": (132_863_336, 7_609_090_048),
     "A-LRN": (132_863_336, 7_609_090_048),
@@ -111,12 +133,24 @@ _COUNTS = {
 
 def _facts(variant: str) -> Facts:
     """Shapes are those of Table 1: 224 pixels, halved by every pooling."""
-    shapes: dict[str, tuple[int, ...]] = {"fc6": (1, 1, 4096), "fc7": (1, 1, 4096), "fc8": (1, 1, 1000)}
-    for stage, (sizes, channels) in enumerate(zip(VARIANTS[variant]["stages"], CHANNELS, strict=True), 1):
+    shapes: dict[str, tuple[int, ...]] = {
+        "fc6": (1, 1, 4096),
+        "fc7": (1, 1, 4096),
+        "fc8": (1, 1, 1000),
+    }
+    for stage, (sizes, channels) in enumerate(
+        zip(VARIANTS[variant]["stages"], CHANNELS, strict=True), 1
+    ):
         side = 448 >> stage
         shapes |= {f"conv{stage}_{i}": (side, side, channels) for i in range(1, len(sizes) + 1)}
         shapes[f"pool{stage}"] = (side // 2, side // 2, channels)
-    return Facts((224, 224, 3), *_COUNTS[variant], shapes, "Tables 1 and 2; counted", _STATED.get(variant, ""))
+    return Facts(
+        (224, 224, 3),
+        *_COUNTS[variant],
+        shapes,
+        "Tables 1 and 2; counted",
+        _STATED.get(variant, ""),
+    )
 
 
 FACTS = {variant: _facts(variant) for variant in VARIANTS}

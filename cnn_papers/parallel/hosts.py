@@ -15,11 +15,15 @@ from cnn_papers.parallel import rendezvous
 
 AUTO = "auto"  # the coordinator of a TPU pod: JAX asks the pod
 LOOPBACK = "127.0.0.1"
-FIRST_PORT, PORTS = 61440, 4096  # of a SLURM job, by its number, so that jobs on one node do not meet
+FIRST_PORT, PORTS = (
+    61440,
+    4096,
+)  # of a SLURM job, by its number, so that jobs on one node do not meet
 
 
 class Place(NamedTuple):
-    """One process among `count`: its number `index`, and `coordinator`, the host:port that process 0 listens on.
+    """One process among `count`: its number `index`, and `coordinator`, the host:port that process
+    0 listens on.
 
     With the coordinator AUTO the other two are not known here.
     """
@@ -30,11 +34,16 @@ class Place(NamedTuple):
 
 
 def find_place(
-    coordinator: str, num_processes: int | None, process_id: int | None, environment: Mapping[str, str]
+    coordinator: str,
+    num_processes: int | None,
+    process_id: int | None,
+    environment: Mapping[str, str],
 ) -> Place | None:
-    """The place that flags give, else $JAX_COORDINATOR_ADDRESS, $JAX_NUM_PROCESSES and $JAX_PROCESS_ID, SLURM or a TPU.
+    """The place that flags give, else $JAX_COORDINATOR_ADDRESS, $JAX_NUM_PROCESSES and
+    $JAX_PROCESS_ID, SLURM or a TPU.
 
-    None where one process runs alone. Raises a UserError for half a description and for one that makes no sense.
+    None where one process runs alone. Raises a UserError for half a description and for one that
+    makes no sense.
     """
     coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
     count = _number("JAX_NUM_PROCESSES", environment) if num_processes is None else num_processes
@@ -45,7 +54,11 @@ def find_place(
         if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
             return Place(AUTO, 0, 0)
         return _slurm_place(environment)
-    given = {"--coordinator=HOST:PORT": coordinator or None, "--num_processes": count, "--process_id": index}
+    given = {
+        "--coordinator=HOST:PORT": coordinator or None,
+        "--num_processes": count,
+        "--process_id": index,
+    }
     if missing := [flag for flag, value in given.items() if value is None]:
         raise UserError(f"a run over several processes needs {' and '.join(missing)} as well")
     assert count is not None and index is not None
@@ -55,27 +68,36 @@ def find_place(
     if count < 1:
         raise UserError(f"--num_processes={count} must be positive")
     if not 0 <= index < count:
-        raise UserError(f"--process_id={index} must be from 0 to {count - 1}: there are --num_processes={count}")
+        raise UserError(
+            f"--process_id={index} must be from 0 to {count - 1}: there are --num_processes={count}"
+        )
     return Place(coordinator, count, index) if count > 1 else None
 
 
 def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
-    """Meets the other processes, before anything touches a device; from then on only process 0 writes to stdout.
+    """Meets the other processes, before anything touches a device; from then on only process 0
+    writes to stdout.
 
     A process that is not heard of for `heartbeat_timeout_s` ends all the others.
 
     Raises:
-      UserError: they did not all come within `timeout_s`, or do not agree on how many they are and who is who.
+      UserError: they did not all come within `timeout_s`, or do not agree on how many they are and
+      who is who.
     """
     import jax
 
-    # JAX's own handler of SIGTERM would take the place of ours, which knows other signals too (`training.stop`).
+    # JAX's own handler of SIGTERM would take the place of ours, which knows other signals too
+    # (`training.stop`).
     jax.config.update("jax_enable_preemption_service", False)
     if place.coordinator == AUTO:
         try:
-            jax.distributed.initialize(initialization_timeout=timeout_s, heartbeat_timeout_seconds=heartbeat_timeout_s)
+            jax.distributed.initialize(
+                initialization_timeout=timeout_s, heartbeat_timeout_seconds=heartbeat_timeout_s
+            )
         except (ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"--coordinator=auto finds no TPU pod here: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"--coordinator=auto finds no TPU pod here: {str(error).splitlines()[0]}"
+            ) from error
     else:
         bind = rendezvous.meet(place.coordinator, place.count, place.index, timeout_s=timeout_s)
         if _is_loopback(place.coordinator):
@@ -84,7 +106,8 @@ def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
             place.coordinator,
             place.count,
             place.index,
-            cluster_detection_method="deactivate",  # it would leave each process of a SLURM job only one GPU
+            # it would leave each process of a SLURM job only one GPU
+            cluster_detection_method="deactivate",
             initialization_timeout=timeout_s,
             heartbeat_timeout_seconds=heartbeat_timeout_s,
             coordinator_bind_address=bind,
@@ -95,7 +118,13 @@ def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
 
 def _slurm_place(environment: Mapping[str, str]) -> Place | None:
     """The place in the step that srun started; None outside one and in one of a single task."""
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_NODES")
+    names = (
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_PROCID",
+        "SLURM_STEP_NUM_NODES",
+    )
     if any(not environment.get(name, "").isdecimal() for name in names):
         return None
     job, step, count, index, nodes = (int(environment[name]) for name in names)
@@ -104,7 +133,9 @@ def _slurm_place(environment: Mapping[str, str]) -> Place | None:
     # node001 of "node001,other", "node[001-003,7],other" or "node[001,7]"
     match = re.match(r"([^,\[]+)(?:\[([^],-]+))?", environment.get("SLURM_STEP_NODELIST", ""))
     if not match:
-        raise UserError("SLURM says nothing in $SLURM_STEP_NODELIST; give --coordinator, --num_processes, --process_id")
+        raise UserError(
+            "SLURM says nothing in $SLURM_STEP_NODELIST; give --coordinator, --num_processes, --process_id"
+        )
     host = LOOPBACK if nodes == 1 else match[1] + (match[2] or "")
     return Place(f"{host}:{FIRST_PORT + (job + step) % PORTS}", count, index)
 
@@ -127,7 +158,8 @@ def _is_loopback(coordinator: str) -> bool:
 def _stay_on_loopback() -> None:
     """Collectives of CPUs and of GPUs listen on loopback alone.
 
-    On CPUs they listen on the address that the machine's name stands for, and JAX has no option for another.
+    On CPUs they listen on the address that the machine's name stands for, and JAX has no option for
+    another.
     """
     from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 

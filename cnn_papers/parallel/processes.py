@@ -1,6 +1,8 @@
-"""What the processes of one run agree on. Every process calls these in the same order; a process alone, as plain calls.
+"""What the processes of one run agree on. Every process calls these in the same order; a process
+alone, as plain calls.
 
-Process 0 decides and writes; a mistake found by one process is raised by all, so that none waits for it.
+Process 0 decides and writes; a mistake found by one process is raised by all, so that none waits
+for it.
 """
 
 import functools
@@ -16,7 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnn_papers.errors import UserError
 
 MESSAGE = 8000  # bytes that a process can tell the others at once
-GONE = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE")  # how such errors begin
+GONE = (
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL",
+    "UNAVAILABLE",
+)  # how such errors begin
 T = TypeVar("T")
 
 
@@ -26,17 +34,23 @@ def is_first() -> bool:
 
 
 def is_loss(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, is that another process is gone, as JAX and gloo put it."""
+    """Whether `error`, or what it came from, is that another process is gone, as JAX and gloo put
+    it.
+    """
     while error is not None and jax.process_count() > 1:
         text = str(error)
-        if isinstance(error, jax.errors.JaxRuntimeError) and (text.startswith(GONE) or "Gloo" in text):
+        if isinstance(error, jax.errors.JaxRuntimeError) and (
+            text.startswith(GONE) or "Gloo" in text
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What `make` gives on process 0, which alone calls it: something that JSON can hold, in under MESSAGE bytes."""
+    """What `make` gives on process 0, which alone calls it: something that JSON can hold, in under
+    MESSAGE bytes.
+    """
     if jax.process_count() == 1:
         return make()
     message = ""
@@ -80,12 +94,15 @@ def arrays_from_first(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def largest(number: int) -> jax.Array:
-    """The largest `number` of any process, on its way: reading it waits for them, starting it does not."""
+    """The largest `number` of any process, on its way: reading it waits for them, starting it does
+    not.
+    """
     return _maximum()(_one_each(number))
 
 
 def put(tree: Any, sharding: Any) -> Any:
-    """Arrays that every process has whole, as arrays with a sharding, or a tree of shardings, over all devices.
+    """Arrays that every process has whole, as arrays with a sharding, or a tree of shardings, over
+    all devices.
 
     `jax.device_put` makes unusable ones (jax 0.10.2) where every process has one device.
     """
@@ -115,14 +132,20 @@ def _all_devices() -> Mesh:
 
 @functools.cache
 def _maximum() -> Any:
-    return jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(_all_devices(), PartitionSpec()))
+    return jax.jit(
+        lambda numbers: numbers.max(), out_shardings=NamedSharding(_all_devices(), PartitionSpec())
+    )
 
 
 @functools.lru_cache(maxsize=4)
 def _one_each(number: int) -> jax.Array:
-    """`number` on each of this process's devices, theirs on those of the others; kept, since it is 0 in every step."""
+    """`number` on each of this process's devices, theirs on those of the others; kept, since it is
+    0 in every step.
+    """
     sharding = NamedSharding(_all_devices(), PartitionSpec("all"))
-    return jax.make_array_from_callback((jax.device_count(),), sharding, lambda _: np.full(1, number, np.int32))
+    return jax.make_array_from_callback(
+        (jax.device_count(),), sharding, lambda _: np.full(1, number, np.int32)
+    )
 
 
 def _exchange(text: str) -> list[str]:

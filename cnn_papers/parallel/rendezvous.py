@@ -1,6 +1,8 @@
-"""Several processes meet at a port before JAX does: JAX would end with a stack trace where one does not come.
+"""Several processes meet at a port before JAX does: JAX would end with a stack trace where one does
+not come.
 
-Process 0 listens. The others say which process they are and of how many, and hear `ok` or what is wrong.
+Process 0 listens. The others say which process they are and of how many, and hear `ok` or what is
+wrong.
 """
 
 import contextlib
@@ -16,10 +18,12 @@ RETRY_S = 0.2
 
 
 def meet(coordinator: str, count: int, index: int, *, timeout_s: float) -> str:
-    """Waits until all `count` processes have met at `coordinator` (host:port); gives the address to listen on.
+    """Waits until all `count` processes have met at `coordinator` (host:port); gives the address to
+    listen on.
 
     Raises:
-      UserError: not all came within `timeout_s`, one came twice, or they count differently; said by every process.
+      UserError: not all came within `timeout_s`, one came twice, or they count differently; said by
+      every process.
     """
     host, _, port = coordinator.rpartition(":")
     if index:
@@ -39,7 +43,9 @@ def meet(coordinator: str, count: int, index: int, *, timeout_s: float) -> str:
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A listening socket at `host`, or at all addresses where its name stands for none of this machine."""
+    """A listening socket at `host`, or at all addresses where its name stands for none of this
+    machine.
+    """
     for address in (host, "0.0.0.0"):
         try:
             return socket.create_server((address, port)), address
@@ -51,9 +57,15 @@ def _listen(host: str, port: int) -> tuple[socket.socket, str]:
 
 
 def _take(
-    listener: socket.socket, callers: contextlib.ExitStack, count: int, timeout_s: float, answers: list[socket.socket]
+    listener: socket.socket,
+    callers: contextlib.ExitStack,
+    count: int,
+    timeout_s: float,
+    answers: list[socket.socket],
 ) -> str:
-    """Takes the calls of all others and keeps their sockets in `answers`; what is wrong, or nothing."""
+    """Takes the calls of all others and keeps their sockets in `answers`; what is wrong, or
+    nothing.
+    """
     deadline, here = time.monotonic() + timeout_s, {0}
     while len(here) < count:
         listener.settimeout(max(0.01, deadline - time.monotonic()))
@@ -79,14 +91,17 @@ def _take(
     return ""
 
 
-def _call(coordinator: str, address: tuple[str, int], message: dict[str, int], timeout_s: float) -> None:
+def _call(
+    coordinator: str, address: tuple[str, int], message: dict[str, int], timeout_s: float
+) -> None:
     """Calls process 0 until it answers."""
     deadline, reason = time.monotonic() + timeout_s, "it does not answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection(address, timeout=left) as caller:
                 caller.sendall(json.dumps(message).encode() + b"\n")
-                # Process 0 may wait as long for the others, and says so itself when they do not come.
+                # Process 0 may wait as long for the others, and says so itself when they do not
+                # come.
                 caller.settimeout(left + 10 * RETRY_S)
                 answer = _line(caller)
         except OSError as error:
@@ -96,7 +111,9 @@ def _call(coordinator: str, address: tuple[str, int], message: dict[str, int], t
         if answer.isprintable() and len(answer) > len(OK):
             raise UserError(answer)
         time.sleep(RETRY_S)
-    raise UserError(f"process 0 cannot be reached at --coordinator={coordinator} within {timeout_s:g} s: {reason}")
+    raise UserError(
+        f"process 0 cannot be reached at --coordinator={coordinator} within {timeout_s:g} s: {reason}"
+    )
 
 
 def _line(caller: socket.socket) -> str:

@@ -1,8 +1,9 @@
 """The figures of a report as numbers: those that the runs there are can be drawn as.
 
-Which figure belongs to a claim follows from the metric it is judged by: errors over the images seen for what is claimed
-of training, the parts of an analysis for what is claimed of the inside of a network. What else runs were analysed by is
-drawn once a paper. Where the run's network itself is needed, `portraits` opens it.
+Which figure belongs to a claim follows from the metric it is judged by: errors over the images seen
+for what is claimed of training, the parts of an analysis for what is claimed of the inside of a
+network. What else runs were analysed by is drawn once a paper. Where the run's network itself is
+needed, `portraits` opens it.
 """
 
 import importlib
@@ -30,8 +31,12 @@ Figure = dict[str, Any]
 Runs = Mapping[str, Mapping[str, Finished]]  # by arm and id, in the order of seeds
 
 
-def of_claims(scales: Mapping[str, str | None], seeds: Sequence[int], folder: pathlib.Path) -> list[Figure]:
-    """The figures of the claims asked in the sweep of `folder`, whose scale is None where they were not."""
+def of_claims(
+    scales: Mapping[str, str | None], seeds: Sequence[int], folder: pathlib.Path
+) -> list[Figure]:
+    """The figures of the claims asked in the sweep of `folder`, whose scale is None where they were
+    not.
+    """
     found: list[Figure] = []
     for file, known in catalogue.claims_of().items():
         ran = {
@@ -39,7 +44,9 @@ def of_claims(scales: Mapping[str, str | None], seeds: Sequence[int], folder: pa
             for name, claim in known.items()
             if (scale := scales[name]) not in (None, plan.EXACT)
         }
-        found += _of_file(file, {name: pair for name, pair in ran.items() if all(pair[1].values())}, folder)
+        found += _of_file(
+            file, {name: pair for name, pair in ran.items() if all(pair[1].values())}, folder
+        )
     return found
 
 
@@ -53,9 +60,14 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
         panels = []
         for kind in ("loss", "top1_error"):
             series = [
-                _band(SIDES[side], [rows], f"{side}/{kind}", about["config"]["batch_size"]) for side in ("train", "val")
+                _band(SIDES[side], [rows], f"{side}/{kind}", about["config"]["batch_size"])
+                for side in ("train", "val")
             ]
-            panels += [_lines(NAMES[kind], NAMES[kind], [line for line in series if line])] if any(series) else []
+            panels += (
+                [_lines(NAMES[kind], NAMES[kind], [line for line in series if line])]
+                if any(series)
+                else []
+            )
         title = f"{run.resolve().name}: configs/{about['config']['name']}.py:{about['config']['recipe']}"
         found += [_figure(title, "Loss and error over the images seen.", panels)] if panels else []
         found += network_figures.filters(f"{title}: filters of the first layer", run)
@@ -63,8 +75,12 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
 
 
 def title_of(file: str) -> str:
-    """The paper of a file of claims: as the config file of that name says it, else as its own first line does."""
-    known = importlib.util.find_spec(f"configs.{file}") or importlib.util.find_spec(f"configs.claims.{file}")
+    """The paper of a file of claims: as the config file of that name says it, else as its own first
+    line does.
+    """
+    known = importlib.util.find_spec(f"configs.{file}") or importlib.util.find_spec(
+        f"configs.claims.{file}"
+    )
     text = importlib.import_module(known.name).__doc__ if known else None
     return (text or file).partition("\n")[0].rstrip(".")
 
@@ -74,8 +90,12 @@ def label_of(file: str, name: str) -> str:
     return name.removeprefix(f"{file}_").replace("_", " ")
 
 
-def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path) -> list[Figure]:
-    """The figures of one paper: its curves together, then a figure for each analysis, then the networks' own."""
+def _of_file(
+    file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path
+) -> list[Figure]:
+    """The figures of one paper: its curves together, then a figure for each analysis, then the
+    networks' own.
+    """
     paper = title_of(file).partition(" (")[0]
     curves, others, words, drawn = [], [], [], set[str]()
     for name, (claim, runs) in ran.items():
@@ -83,10 +103,14 @@ def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.P
         title = label_of(file, name)
         if panel := _curve(title, op, runs):
             curves.append(panel)
-            words.append(f"{title.capitalize()}: {claim.statement} ({claim.source}){_cut_short(runs)}")
+            words.append(
+                f"{title.capitalize()}: {claim.statement} ({claim.source}){_cut_short(runs)}"
+            )
         if op.name in ("analysis", "drift"):
             kind = op.args[0].partition("/")[0]
-            others += _inside(f"{paper}: {title}", f"{claim.statement} ({claim.source})", kind, runs)
+            others += _inside(
+                f"{paper}: {title}", f"{claim.statement} ({claim.source})", kind, runs
+            )
             drawn.add(kind)
     for claim, runs in ran.values():
         for kind in sorted(_analysed(runs) - drawn):
@@ -95,7 +119,9 @@ def _of_file(file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.P
             drawn.add(kind)
     text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(words)
     found = [_figure(paper, text, curves)] if curves else []
-    every = {each: run for _, runs in ran.values() for of in runs.values() for each, run in of.items()}
+    every = {
+        each: run for _, runs in ran.values() for of in runs.values() for each, run in of.items()
+    }
     return found + others + network_figures.of_paper(paper, every, folder)
 
 
@@ -124,12 +150,19 @@ def _figure(title: str, text: str, panels: Sequence[Panel]) -> Figure:
     return {"title": title, "text": text, "panels": list(panels)}
 
 
-# --- curves ----------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 def _curve(title: str, op: Op, runs: Runs) -> Panel | None:
     """The curve that a claim of training is read off; None where it is of something else."""
-    name = next((value for value in op.args if isinstance(value, str) and value.startswith(("train/", "val/"))), "")
+    name = next(
+        (
+            value
+            for value in op.args
+            if isinstance(value, str) and value.startswith(("train/", "val/"))
+        ),
+        "",
+    )
     if not name or not (op.name == "images_to" or name.startswith("train/") or len(runs) >= SERIES):
         return None
     series = []
@@ -150,13 +183,27 @@ def _cut_short(runs: Runs) -> str:
     return text if diverged else ""
 
 
-def _lines(title: str, label: str, series: Sequence[Panel], level: float | None = None, log: bool = False) -> Panel:
+def _lines(
+    title: str, label: str, series: Sequence[Panel], level: float | None = None, log: bool = False
+) -> Panel:
     x = "training images seen"
-    return {"kind": "lines", "title": title, "x": x, "y": label, "series": list(series), "level": level, "log": log}
+    return {
+        "kind": "lines",
+        "title": title,
+        "x": x,
+        "y": label,
+        "series": list(series),
+        "level": level,
+        "log": log,
+    }
 
 
-def _band(arm: str, seeds: Sequence[Sequence[Mapping[str, Any]]], name: str, batch_size: int) -> Panel | None:
-    """Mean, lowest and highest of `name` over seeds at each step that one of them has; thinned to POINTS."""
+def _band(
+    arm: str, seeds: Sequence[Sequence[Mapping[str, Any]]], name: str, batch_size: int
+) -> Panel | None:
+    """Mean, lowest and highest of `name` over seeds at each step that one of them has; thinned to
+    POINTS.
+    """
     values: dict[int, list[float]] = {}
     for rows in seeds:
         for row in rows:
@@ -166,20 +213,32 @@ def _band(arm: str, seeds: Sequence[Sequence[Mapping[str, Any]]], name: str, bat
         return None
     steps = sorted(values)
     last = len(steps) - 1
-    kept = [steps[round(i * last / max(1, min(POINTS, len(steps)) - 1))] for i in range(min(POINTS, len(steps)))]
+    kept = [
+        steps[round(i * last / max(1, min(POINTS, len(steps)) - 1))]
+        for i in range(min(POINTS, len(steps)))
+    ]
     band = {"mean": [sum(values[step]) / len(values[step]) for step in kept]}
-    band |= {"low": [min(values[step]) for step in kept], "high": [max(values[step]) for step in kept]}
+    band |= {
+        "low": [min(values[step]) for step in kept],
+        "high": [max(values[step]) for step in kept],
+    }
     return {"name": arm, "x": [step * batch_size for step in kept], **band}
 
 
-# --- analyses --------------------------------------------------------------------------------------------------------
+# --- analyses -------------------------------------------------------------------------------------
 
 
 def _parts(run: Finished, kind: str) -> dict[str, float]:
-    """The parts of the last analysis `kind` of a run by layer, those of like names in the order of their numbers."""
+    """The parts of the last analysis `kind` of a run by layer, those of like names in the order of
+    their numbers.
+    """
     start = f"analysis/{kind}/"
     row = next((row for row in reversed(run.rows) if any(key.startswith(start) for key in row)), {})
-    return {key.removeprefix(start): row[key] for key in sorted(row, key=_in_order) if key.startswith(start)}
+    return {
+        key.removeprefix(start): row[key]
+        for key in sorted(row, key=_in_order)
+        if key.startswith(start)
+    }
 
 
 def _in_order(name: str) -> list[Any]:
@@ -188,7 +247,9 @@ def _in_order(name: str) -> list[Any]:
 
 
 def _by_layer(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """One figure of every layer, at the end of training; what was not finite is of the seeds that have it."""
+    """One figure of every layer, at the end of training; what was not finite is of the seeds that
+    have it.
+    """
     series = []
     for arm, of in runs.items():
         seeds = [_parts(run, kind) for run in of.values()]
@@ -213,25 +274,53 @@ def _percentiles(title: str, kind: str, runs: Runs) -> list[Panel]:
     for arm, of in runs.items():
         run = next(iter(of.values()))
         size = run.config["batch_size"]
-        series = [_band(f"{p}th percentile", [run.rows], f"analysis/{kind}/p{p}", size) for p in (85, 50, 15)]
-        panels += [_lines(arm, "input of a nonlinearity", [line for line in series if line])] if any(series) else []
+        series = [
+            _band(f"{p}th percentile", [run.rows], f"analysis/{kind}/p{p}", size)
+            for p in (85, 50, 15)
+        ]
+        panels += (
+            [_lines(arm, "input of a nonlinearity", [line for line in series if line])]
+            if any(series)
+            else []
+        )
     return panels
 
 
 def _reuse(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """How much each layer (column) of a dense block reads of each before it (row), averaged over seeds."""
+    """How much each layer (column) of a dense block reads of each before it (row), averaged over
+    seeds.
+    """
     seeds = [_parts(run, kind) for run in [*runs.values()][-1].values()]
-    keys = [key.split("/") for key in sorted({key for seed in seeds for key in seed}, key=_in_order)]
+    keys = [
+        key.split("/") for key in sorted({key for seed in seeds for key in seed}, key=_in_order)
+    ]
     panels = []
     for block in dict.fromkeys(key[0] for key in keys):
-        readers = sorted({key[1] for key in keys if key[0] == block}, key=lambda name: (name == "out", _in_order(name)))
+        readers = sorted(
+            {key[1] for key in keys if key[0] == block},
+            key=lambda name: (name == "out", _in_order(name)),
+        )
         sources = sorted({key[2] for key in keys if key[0] == block}, key=_in_order)
         values = [
-            [_mean([seed.get(f"{block}/{reader}/{source}") for seed in seeds]) for reader in readers]
+            [
+                _mean([seed.get(f"{block}/{reader}/{source}") for seed in seeds])
+                for reader in readers
+            ]
             for source in sources
         ]
-        axes = {"x": "reading layer (the last: behind the block)", "y": "source (1: the block's input)"}
-        panels.append({"kind": "heat", "title": block, **axes, "label": "mean absolute weight", "values": values})
+        axes = {
+            "x": "reading layer (the last: behind the block)",
+            "y": "source (1: the block's input)",
+        }
+        panels.append(
+            {
+                "kind": "heat",
+                "title": block,
+                **axes,
+                "label": "mean absolute weight",
+                "values": values,
+            }
+        )
     return panels
 
 

@@ -9,7 +9,8 @@ SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
 
 
 def markdown(found: Mapping[str, Any], base: str | None = None) -> str:
-    """The results that `cnn_papers.reporting.results` gathered, as a Markdown table with a few lines below it.
+    """The results that `cnn_papers.reporting.results` gathered, as a Markdown table with a few
+    lines below it.
 
     `base` is the relative address of the folder of their runs; without it there are no links.
     """
@@ -31,8 +32,15 @@ def _of_claims(found: Mapping[str, Any], base: str | None) -> str:
         for claim in found["claims"]
         if claim["word"] != wording.NOT_RUN
     ]
-    lines = [wording.verdicts(found), *wording.chance(found), *wording.legend(found, arms=False), *_about_runs(found)]
-    if left := [f"`{claim['name']}`" for claim in found["claims"] if claim["word"] == wording.NOT_RUN]:
+    lines = [
+        wording.verdicts(found),
+        *wording.chance(found),
+        *wording.legend(found, arms=False),
+        *_about_runs(found),
+    ]
+    if left := [
+        f"`{claim['name']}`" for claim in found["claims"] if claim["word"] == wording.NOT_RUN
+    ]:
         lines.append(f"Not run: {first_names(left)}.")
     header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
     header += () if base is None else ("runs by seed",)
@@ -62,7 +70,10 @@ def _of_runs(found: Mapping[str, Any], base: str | None) -> str:
 def _about_runs(found: Mapping[str, Any]) -> list[str]:
     """How many runs there are, which of them are not finished, and what all were made with."""
     lines = [wording.runs(found)] if found["outcomes"] else []
-    lines += [f"Not finished ({why}): {first_names(names)}." for why, names in wording.unfinished(found).items()]
+    lines += [
+        f"Not finished ({why}): {first_names(names)}."
+        for why, names in wording.unfinished(found).items()
+    ]
     return lines + [f"Made with {text}." for text in wording.made_with(found)]
 
 
@@ -76,8 +87,12 @@ def _links(claim: Mapping[str, Any], outcomes: Mapping[str, str], base: str) -> 
     """The runs of a claim by arm, each by its seed, with links to those that were started."""
     arms = []
     for arm, runs in claim["runs"].items():
-        there = {run: None if outcomes.get(run, wording.NEW) == wording.NEW else base for run in runs}
-        arms.append(f"{arm}: {' '.join(_link(seed, there[run], run) for run, seed in runs.items())}")
+        there = {
+            run: None if outcomes.get(run, wording.NEW) == wording.NEW else base for run in runs
+        }
+        arms.append(
+            f"{arm}: {' '.join(_link(seed, there[run], run) for run, seed in runs.items())}"
+        )
     return "; ".join(arms)
 
 
@@ -91,4 +106,6 @@ def _lines(items: list[str]) -> str:
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -22,11 +22,15 @@ COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "t
 
 
 def html(found: Results, base: str | None) -> str:
-    """The page of `found`; `base` is the relative address of the folder of its runs, None where they are not there."""
+    """The page of `found`; `base` is the relative address of the folder of its runs, None where
+    they are not there.
+    """
     title = TITLES[found["kind"]]
     body = _sweep(found, base) if found["kind"] == "sweep" else _runs(found, base)
     drawn = [_figure(each) for each in found["figures"] if each["panels"]]
-    left_out = [f"{each['title']}: {each['text']}" for each in found["figures"] if not each["panels"]]
+    left_out = [
+        f"{each['title']}: {each['text']}" for each in found["figures"] if not each["panels"]
+    ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return "\n".join(
         [
@@ -44,14 +48,17 @@ def html(found: Results, base: str | None) -> str:
     )
 
 
-# --- claims ----------------------------------------------------------------------------------------------------------
+# --- claims ---------------------------------------------------------------------------------------
 
 
 def _sweep(found: Results, base: str | None) -> list[str]:
     asked = [claim for claim in found["claims"] if claim["word"] in SIGNS]
     others = [claim for claim in found["claims"] if claim["word"] not in SIGNS]
     about = [*wording.chance(found), wording.runs(found)]
-    parts = [f'<p class="lead">{_text(wording.verdicts(found))}</p>', *(f"<p>{_text(line)}</p>" for line in about)]
+    parts = [
+        f'<p class="lead">{_text(wording.verdicts(found))}</p>',
+        *(f"<p>{_text(line)}</p>" for line in about),
+    ]
     parts += _unfinished(found, base)
     if asked:
         rows = [
@@ -62,14 +69,26 @@ def _sweep(found: Results, base: str | None) -> list[str]:
         parts += ["<h2>Claims</h2>", _table(COLUMNS, rows, caption)]
     if found["others"]:
         rows = [
-            _row((_link(run["id"], base, run["id"]), _text(wording.overrides(run)), *map(_text, wording.errors(run))))
+            _row(
+                (
+                    _link(run["id"], base, run["id"]),
+                    _text(wording.overrides(run)),
+                    *map(_text, wording.errors(run)),
+                )
+            )
             for run in found["others"]
         ]
-        parts += ["<h2>Other runs</h2>", _table(("run", "overrides", "last top-1 error", "best"), rows)]
+        parts += [
+            "<h2>Other runs</h2>",
+            _table(("run", "overrides", "last top-1 error", "best"), rows),
+        ]
     if others:
         rows = [
             _row(
-                (f"<code>{_text(claim['name'])}</code>", *map(_text, (claim["statement"], claim["source"], _at(claim))))
+                (
+                    f"<code>{_text(claim['name'])}</code>",
+                    *map(_text, (claim["statement"], claim["source"], _at(claim))),
+                )
             )
             for claim in others
         ]
@@ -82,7 +101,9 @@ def _unfinished(found: Results, base: str | None) -> list[str]:
     end = ".log" if found["kind"] == "sweep" else ""
     parts = []
     for why, names in wording.unfinished(found).items():
-        links = (_link(name, base, None if why == wording.NEW else f"{name}{end}") for name in names)
+        links = (
+            _link(name, base, None if why == wording.NEW else f"{name}{end}") for name in names
+        )
         parts.append(f'<p class="warning">Not finished ({_text(why)}): {", ".join(links)}.</p>')
     return parts
 
@@ -93,7 +114,11 @@ def _group(title: str) -> str:
 
 
 def _at(claim: Results) -> str:
-    return f"asked at {claim['scale']}, no run finished" if claim["scale"] else ", ".join(claim["scales"])
+    return (
+        f"asked at {claim['scale']}, no run finished"
+        if claim["scale"]
+        else ", ".join(claim["scales"])
+    )
 
 
 def _claim(claim: Results, found: Results, base: str | None) -> str:
@@ -122,7 +147,9 @@ def _claim(claim: Results, found: Results, base: str | None) -> str:
 
 
 def _arm(name: str, arm: Results, claim: Results, base: str | None) -> str:
-    """An arm's mean, and what each of its runs gave; apart from them those of seeds that another arm lacks."""
+    """An arm's mean, and what each of its runs gave; apart from them those of seeds that another
+    arm lacks.
+    """
     ids = {str(seed): run for run, seed in claim["runs"].get(name, {}).items()}
     values = {
         seed: _link(_bound(each["value"], each["censored"]), base, ids.get(seed))
@@ -132,7 +159,11 @@ def _arm(name: str, arm: Results, claim: Results, base: str | None) -> str:
     common = set.intersection(*(set(each["readings"]) for each in claim["arms"].values()))
     counted = [text for seed, text in values.items() if seed in common]
     others = [text for seed, text in values.items() if seed not in common]
-    mean = "" if arm["mean"] is None or len(counted) < 2 else f" {_bound(arm['mean'], arm['censored'])}"
+    mean = (
+        ""
+        if arm["mean"] is None or len(counted) < 2
+        else f" {_bound(arm['mean'], arm['censored'])}"
+    )
     listed = [", ".join(counted), f"not in every arm: {', '.join(others)}" if others else ""]
     return f"{_text(name)}<b>{mean}</b> ({'; '.join(filter(None, listed))})"
 
@@ -143,7 +174,9 @@ def _bound(value: float, censored: int) -> str:
 
 
 def _interval(claim: Results) -> str:
-    """Estimate, interval, bounds of equivalence, the paper's figure and where nothing would differ, as a small SVG."""
+    """Estimate, interval, bounds of equivalence, the paper's figure and where nothing would differ,
+    as a small SVG.
+    """
     low, high = wording.bounds(claim)
     if claim["estimate"] is None:
         return ""
@@ -163,12 +196,20 @@ def _interval(claim: Results) -> str:
     parts = []
     if claim["expect"] == "same":
         left, right = x(marks[-2]), x(marks[-1])
-        parts.append(f'<rect class="band" x="{left}" y="1" width="{right - left:.1f}" height="{2 * MIDDLE - 2}"/>')
+        parts.append(
+            f'<rect class="band" x="{left}" y="1" width="{right - left:.1f}" height="{2 * MIDDLE - 2}"/>'
+        )
     if neutral is not None:
-        parts.append(f'<line class="neutral" x1="{x(neutral)}" x2="{x(neutral)}" y1="0" y2="{2 * MIDDLE}"/>')
+        parts.append(
+            f'<line class="neutral" x1="{x(neutral)}" x2="{x(neutral)}" y1="0" y2="{2 * MIDDLE}"/>'
+        )
     extent = " open" if None in (low, high) else ""
-    parts.append(f'<line class="{claim["word"]}{extent}" x1="{ends[0]}" x2="{ends[1]}" y1="{MIDDLE}" y2="{MIDDLE}"/>')
-    parts.append(f'<circle class="{claim["word"]}" cx="{x(claim["estimate"])}" cy="{MIDDLE}" r="3.5"/>')
+    parts.append(
+        f'<line class="{claim["word"]}{extent}" x1="{ends[0]}" x2="{ends[1]}" y1="{MIDDLE}" y2="{MIDDLE}"/>'
+    )
+    parts.append(
+        f'<circle class="{claim["word"]}" cx="{x(claim["estimate"])}" cy="{MIDDLE}" r="3.5"/>'
+    )
     if claim["paper_delta"] is not None and (claim["paper_delta"] > 0 or not claim["ratio"]):
         at = x(claim["paper_delta"])
         parts.append(f'<path class="paper" d="M{at} {MIDDLE - 5}l5 5l-5 5l-5 -5z"/>')
@@ -177,23 +218,28 @@ def _interval(claim: Results) -> str:
     return f'<svg role="img" aria-label="{_text(label)}" {size}>{"".join(parts)}</svg>'
 
 
-# --- single runs -----------------------------------------------------------------------------------------------------
+# --- single runs ----------------------------------------------------------------------------------
 
 
 def _runs(found: Results, base: str | None) -> list[str]:
     parts = [f"<p>{_text(wording.runs(found))}</p>", *_unfinished(found, base)]
     for run in found["singles"]:
-        parts += [f"<h2>{_link(run['name'], base, run['id'])}</h2>", f"<p>{_text(wording.single(run))}</p>"]
+        parts += [
+            f"<h2>{_link(run['name'], base, run['id'])}</h2>",
+            f"<p>{_text(wording.single(run))}</p>",
+        ]
         if run["tests"]:
             rows = [_row(map(_text, wording.tested(test))) for test in run["tests"]]
-            parts.append(_table(("protocol", "split", "top-1 error", "top-5 error"), rows, "The final test."))
+            parts.append(
+                _table(("protocol", "split", "top-1 error", "top-5 error"), rows, "The final test.")
+            )
         if run["reported"]:
             rows = [_row(map(_text, wording.against_paper(result))) for result in run["reported"]]
             parts.append(_table(wording.AGAINST_PAPER, rows, wording.comparison(run)))
     return parts
 
 
-# --- figures and pieces ----------------------------------------------------------------------------------------------
+# --- figures and pieces ---------------------------------------------------------------------------
 
 
 def _figure(figure: Results) -> str:
@@ -220,11 +266,17 @@ def _table(header: Sequence[str], rows: Iterable[str], caption: str = "") -> str
 
 def _row(cells: Iterable[str]) -> str:
     first, *others = cells
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>\n'
+    return (
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>\n'
+    )
 
 
 def _list(label: str, items: Sequence[str]) -> str:
-    return f'<ul aria-label="{label}">{"".join(f"<li>{_text(item)}</li>" for item in items)}</ul>' if items else ""
+    return (
+        f'<ul aria-label="{label}">{"".join(f"<li>{_text(item)}</li>" for item in items)}</ul>'
+        if items
+        else ""
+    )
 
 
 def _link(text: str, base: str | None, place: str | None) -> str:

@@ -1,4 +1,6 @@
-"""What came of a sweep, or of single runs: everything that a report shows, small enough to commit, as JSON."""
+"""What came of a sweep, or of single runs: everything that a report shows, small enough to commit,
+as JSON.
+"""
 
 import json
 import math
@@ -18,11 +20,25 @@ from cnn_papers.reporting import figure_data, single_runs, wording
 from cnn_papers.runs import workdir
 
 FORMAT = 2  # of the file
-KINDS = {"sweep": ("claims", "others", "outcomes", "seconds"), "runs": ("outcomes", "singles")}  # and what each has
+KINDS = {
+    "sweep": ("claims", "others", "outcomes", "seconds"),
+    "runs": ("outcomes", "singles"),
+}  # and what each has
 ELEMENTS = {  # and what each element of its lists has
     "claims": {*Claim._fields, "name", "scale", "title", "label", "runs", "seconds", "word"},
     "others": {"id", "overrides"},
-    "singles": {"id", "name", "config", "data", "steps", "total_steps", "same", "changed", "reported", "tests"},
+    "singles": {
+        "id",
+        "name",
+        "config",
+        "data",
+        "steps",
+        "total_steps",
+        "same",
+        "changed",
+        "reported",
+        "tests",
+    },
     "figures": {"title", "text", "panels"},
 }
 DIGITS = 12  # of a digest
@@ -30,17 +46,24 @@ Results = dict[str, Any]
 
 
 def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
-    """The results of `folder`: of a sweep, of one run, or of a folder of runs; `out` is where they will be written.
+    """The results of `folder`: of a sweep, of one run, or of a folder of runs; `out` is where they
+    will be written.
 
     Raises:
       UserError: nothing of the kind is there, or a file is damaged.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give that of a sweep or of a run, or a results.json")
+        raise UserError(
+            f"there is no folder {folder}: give that of a sweep or of a run, or a results.json"
+        )
     if (folder / SWEEP).is_file():
         found = _of_sweep(folder)
     else:
-        runs = [folder] if (folder / workdir.RUN).is_file() else sorted(p.parent for p in folder.glob("*/run.json"))
+        runs = (
+            [folder]
+            if (folder / workdir.RUN).is_file()
+            else sorted(p.parent for p in folder.glob("*/run.json"))
+        )
         if not runs:
             raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
         found = single_runs.of_runs(folder, runs)
@@ -52,8 +75,13 @@ def read(path: pathlib.Path) -> Results:
     try:
         found = json.loads(path.read_text())
         if found["format"] != FORMAT:
-            raise UserError(f"{path} is of format {found['format']}, this version reads {FORMAT}: run the report again")
-        if gone := {"runs", "figures", "machines", "versions", *KINDS[found["kind"]]} - found.keys():
+            raise UserError(
+                f"{path} is of format {found['format']}, this version reads {FORMAT}: run the report again"
+            )
+        if (
+            gone := {"runs", "figures", "machines", "versions", *KINDS[found["kind"]]}
+            - found.keys()
+        ):
             raise KeyError(min(gone))
         for key in ELEMENTS.keys() & found.keys():
             for element in found[key]:
@@ -66,18 +94,22 @@ def read(path: pathlib.Path) -> Results:
 
 
 def text(found: Results) -> str:
-    """The results as JSON: an element of a list a line, so that a change shows and the file stays small."""
+    """The results as JSON: an element of a list a line, so that a change shows and the file stays
+    small.
+    """
     lines = []
     for key, value in found.items():
         if isinstance(value, list):
             elements = ",\n ".join(json.dumps(each, ensure_ascii=False) for each in value)
-            lines.append(f"{json.dumps(key)}: [\n {elements}\n]" if value else f"{json.dumps(key)}: []")
+            lines.append(
+                f"{json.dumps(key)}: [\n {elements}\n]" if value else f"{json.dumps(key)}: []"
+            )
         else:
             lines.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-# --- a sweep ---------------------------------------------------------------------------------------------------------
+# --- a sweep --------------------------------------------------------------------------------------
 
 
 def _of_sweep(folder: pathlib.Path) -> Results:
@@ -87,22 +119,33 @@ def _of_sweep(folder: pathlib.Path) -> Results:
         scales = {name: asked["claims"].get(name) for name in catalogue.all_claims()}
         jobs = {each["id"]: each for each in asked["jobs"]}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / SWEEP} is damaged: {error!r}; remove it and start the sweep again") from error
+        raise UserError(
+            f"{folder / SWEEP} is damaged: {error!r}; remove it and start the sweep again"
+        ) from error
     if unknown := asked["claims"].keys() - scales.keys():
-        raise UserError(f"{folder} holds a sweep of a claim that there is no longer: {min(unknown)}")
+        raise UserError(
+            f"{folder} holds a sweep of a claim that there is no longer: {min(unknown)}"
+        )
     records = _records(folder, jobs)
     outcomes = {name: _outcome(records.get(name)) for name in jobs}
     rows = []
     for file, known in catalogue.claims_of().items():
-        rows += [_claim(file, name, claim, scales[name], seeds, folder, records) for name, claim in known.items()]
+        rows += [
+            _claim(file, name, claim, scales[name], seeds, folder, records)
+            for name, claim in known.items()
+        ]
     of_claims = {run for row in rows for runs in row["runs"].values() for run in runs}
     done = [name for name, outcome in outcomes.items() if outcome in FINISHED]
-    here = [workdir.versions()] if plan.EXACT in scales.values() else []  # such claims are computed by this process
+    here = (
+        [workdir.versions()] if plan.EXACT in scales.values() else []
+    )  # such claims are computed by this process
     return {
         "kind": "sweep",
         **single_runs.made_with(folder, done, *here),
         "code": _code(records[name] for name in done),
-        "started": min((record["started"] for record in records.values() if record.get("started")), default=""),
+        "started": min(
+            (record["started"] for record in records.values() if record.get("started")), default=""
+        ),
         "seconds": sum(record.get("seconds", 0.0) for record in records.values()),
         "outcomes": outcomes,
         "claims": rows,
@@ -126,10 +169,15 @@ def _claim(
         about["paper_delta"] = delta
     about |= {"title": figure_data.title_of(file), "label": figure_data.label_of(file, name)}
     del about["arms"]
-    planned: dict[str, list[Job]] = plan.jobs(claim, scale, seeds) if scale and scale != plan.EXACT else {}
+    planned: dict[str, list[Job]] = (
+        plan.jobs(claim, scale, seeds) if scale and scale != plan.EXACT else {}
+    )
     ran = {job.id for jobs in planned.values() for job in jobs}
     about |= {
-        "runs": {arm: {job.id: dict(job.overrides)["seed"] for job in jobs} for arm, jobs in planned.items()},
+        "runs": {
+            arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
+            for arm, jobs in planned.items()
+        },
         "seconds": sum(records[each].get("seconds", 0.0) for each in ran if each in records),
         "word": wording.NOT_RUN,
         "arms": {},
@@ -141,14 +189,22 @@ def _claim(
     if not any(readings.values()):
         return about
     verdict = verdicts.judge(claim, readings, exact=scale == plan.EXACT)
-    values = {arm: {seed: each._asdict() for seed, each in of.items()} for arm, of in readings.items()}
-    arms = {arm: figures._asdict() | {"readings": values[arm]} for arm, figures in verdict.arms.items()}
+    values = {
+        arm: {seed: each._asdict() for seed, each in of.items()} for arm, of in readings.items()
+    }
+    arms = {
+        arm: figures._asdict() | {"readings": values[arm]} for arm, figures in verdict.arms.items()
+    }
     return about | verdict._asdict() | {"arms": arms}
 
 
 def _records(folder: pathlib.Path, jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The records of the runs that were started; not those of finished ones whose folder was removed since."""
-    found = {name: _json(folder / f"{name}.json") for name in jobs if (folder / f"{name}.json").is_file()}
+    """The records of the runs that were started; not those of finished ones whose folder was
+    removed since.
+    """
+    found = {
+        name: _json(folder / f"{name}.json") for name in jobs if (folder / f"{name}.json").is_file()
+    }
     return {
         name: record
         for name, record in found.items()
@@ -178,7 +234,7 @@ def _code(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return Counter(record.get("source", "")[:DIGITS] for record in records)
 
 
-# --- pieces -----------------------------------------------------------------------------------------------------------
+# --- pieces ---------------------------------------------------------------------------------------
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -192,7 +248,9 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON has it: whole numbers whole, others in six significant digits, None where one is not finite."""
+    """`value` as JSON has it: whole numbers whole, others in six significant digits, None where one
+    is not finite.
+    """
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

@@ -12,8 +12,14 @@ from cnn_papers.reporting import figure_data, wording
 from cnn_papers.runs import config_files, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 
-# What a run may change and still be its recipe: where and how it computes, how often it looks, its final test.
-FREE_KEYS = (*(key for key in workdir.FREE_KEYS if not key.startswith("total_")), "data.max_skips", "eval", "seed")
+# What a run may change and still be its recipe: where and how it computes, how often it looks, its
+# final test.
+FREE_KEYS = (
+    *(key for key in workdir.FREE_KEYS if not key.startswith("total_")),
+    "data.max_skips",
+    "eval",
+    "seed",
+)
 
 
 def of_runs(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> dict[str, Any]:
@@ -31,7 +37,10 @@ def of_runs(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> dict[str, Any
 def errors(run: pathlib.Path) -> dict[str, Any]:
     """The last evaluation of a run, its best, and its final tests."""
     rows = read_rows(run / METRICS)
-    shown = [{key: value for key, value in row.items() if not key.startswith("analysis/")} for row in rows]
+    shown = [
+        {key: value for key, value in row.items() if not key.startswith("analysis/")}
+        for row in rows
+    ]
     evaluations = [row for row in shown if "val/top1_error" in row]
     tests = [row for row in shown if "test/protocol" in row]
     if not evaluations:
@@ -40,7 +49,9 @@ def errors(run: pathlib.Path) -> dict[str, Any]:
     return {"last": evaluations[-1], "best": best, "tests": tests}
 
 
-def made_with(folder: pathlib.Path, runs: Iterable[str], *others: Mapping[str, str]) -> dict[str, Any]:
+def made_with(
+    folder: pathlib.Path, runs: Iterable[str], *others: Mapping[str, str]
+) -> dict[str, Any]:
     """Machines and versions of `runs`, and `others`, each once."""
     found = [_read(folder / run) for run in runs]
     texts = (
@@ -81,16 +92,22 @@ def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
 
 
 def _outcome(run: Mapping[str, Any]) -> str:
-    """Whether a run came to its end, which is evaluated; runs of older versions may not say how long they are."""
+    """Whether a run came to its end, which is evaluated; runs of older versions may not say how
+    long they are.
+    """
     if run["total_steps"] is None:
         return wording.UNSAID
-    return "done" if run.get("last", {"step": 0})["step"] >= run["total_steps"] else wording.UNFINISHED
+    return (
+        "done" if run.get("last", {"step": 0})["step"] >= run["total_steps"] else wording.UNFINISHED
+    )
 
 
 def _changed(config: Mapping[str, Any]) -> list[str]:
     """The keys in which a run differs from its recipe as it stands, other than in FREE_KEYS."""
     recipe = config_files.read(_recipe(config)).to_dict()
-    return [key for key in workdir.differences(recipe, dict(config)) if not key.startswith(FREE_KEYS)]
+    return [
+        key for key in workdir.differences(recipe, dict(config)) if not key.startswith(FREE_KEYS)
+    ]
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
@@ -98,7 +115,9 @@ def _recipe(config: Mapping[str, Any]) -> str:
 
 
 def _reported(name: str) -> Sequence[Any]:
-    """What the paper of the config file `name` reports; nothing of a config file that lies elsewhere."""
+    """What the paper of the config file `name` reports; nothing of a config file that lies
+    elsewhere.
+    """
     known = importlib.util.find_spec(f"configs.{name}")
     return importlib.import_module(known.name).REPORTED if known else ()
 

@@ -1,4 +1,6 @@
-"""Draws the figures of a report with matplotlib: from their numbers, as `results` keeps them, to SVG."""
+"""Draws the figures of a report with matplotlib: from their numbers, as `results` keeps them, to
+SVG.
+"""
 
 import base64
 import io
@@ -8,7 +10,8 @@ from typing import Any
 
 Panel = dict[str, Any]
 
-# Okabe and Ito's palette, which people see apart whatever their colour vision; lines differ in style as well.
+# Okabe and Ito's palette, which people see apart whatever their colour vision; lines differ in
+# style as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MUTED = "#595959"
@@ -35,8 +38,9 @@ WIDTH, HEIGHT, IN_A_ROW = 3.7, 2.8, 3  # inches of a panel; panels side by side
 def draw(panels: Sequence[Panel]) -> str:
     """The panels side by side as one SVG element, which reads the same whenever it is drawn.
 
-    A panel is `{"kind": "lines", "title", "x", "y", "series": [{"name", "x", "mean", "low", "high"}], "level", "log"}`
-    or `{"kind": "heat", "title", "x", "y", "label", "values"}`, whose `values` hold None where there is nothing.
+    A panel is `{"kind": "lines", "title", "x", "y", "series": [{"name", "x", "mean", "low",
+    "high"}], "level", "log"}` or `{"kind": "heat", "title", "x", "y", "label", "values"}`, whose
+    `values` hold None where there is nothing.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -54,7 +58,9 @@ def draw(panels: Sequence[Panel]) -> str:
             else:
                 {"lines": _lines, "heat": _heat}[panel["kind"]](panel, axes)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
@@ -67,19 +73,27 @@ def data_uri(image: str | bytes) -> str:
 def describe(panel: Panel) -> str:
     """What a panel shows, for those who do not see it."""
     if panel["kind"] == "heat":
-        filled = [(value, i, j) for i, row in enumerate(panel["values"]) for j, value in enumerate(row) if value]
+        filled = [
+            (value, i, j)
+            for i, row in enumerate(panel["values"])
+            for j, value in enumerate(row)
+            if value
+        ]
         high, i, j = max(filled)
         rows, columns = len(panel["values"]), len(panel["values"][0])
         where = f"{panel['y']} {i + 1}, {panel['x']} {j + 1}"
         return f"{panel['title']}: {panel['label']}, {rows} by {columns}, greatest at {where} ({high:.{DRAWN}f})."
     lines = [
-        f"{line['name']} from {line['mean'][0]:,.{DRAWN}f} to {line['mean'][-1]:,.{DRAWN}f}" for line in panel["series"]
+        f"{line['name']} from {line['mean'][0]:,.{DRAWN}f} to {line['mean'][-1]:,.{DRAWN}f}"
+        for line in panel["series"]
     ]
     return f"{panel['title']}: {panel['y']} against {panel['x']}. {'; '.join(lines)}."
 
 
 def look(i: int) -> tuple[str, Any]:
-    """Colour and style of line `i`; of all the lines that share a colour or a style, no two share both."""
+    """Colour and style of line `i`; of all the lines that share a colour or a style, no two share
+    both.
+    """
     return COLOURS[i % len(COLOURS)], STYLES[(i + i // len(COLOURS)) % len(STYLES)]
 
 
@@ -91,10 +105,18 @@ def _lines(panel: Panel, axes: Any) -> None:
         colour, style = look(i)
         marker = "o" if len(line["x"]) < 12 else ""
         axes.plot(
-            line["x"], line["mean"], color=colour, linestyle=style, marker=marker, markersize=3, label=line["name"]
+            line["x"],
+            line["mean"],
+            color=colour,
+            linestyle=style,
+            marker=marker,
+            markersize=3,
+            label=line["name"],
         )
         if line["low"] != line["high"]:
-            axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(
+                line["x"], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0
+            )
     if panel.get("level") is not None:
         axes.axhline(panel["level"], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     if panel.get("log"):
@@ -122,8 +144,12 @@ def _heat(panel: Panel, axes: Any) -> None:
     """A matrix in the shades of cividis, which reads the same with any colour vision and in grey."""
     import numpy as np
 
-    values = np.array([[np.nan if value is None else value for value in row] for row in panel["values"]])
-    image = axes.imshow(np.ma.masked_invalid(values), cmap="cividis", vmin=0, aspect="auto", interpolation="nearest")
+    values = np.array(
+        [[np.nan if value is None else value for value in row] for row in panel["values"]]
+    )
+    image = axes.imshow(
+        np.ma.masked_invalid(values), cmap="cividis", vmin=0, aspect="auto", interpolation="nearest"
+    )
     axes.figure.colorbar(image, ax=axes, label=panel["label"])
     axes.set(title=panel["title"], xlabel=panel["x"], ylabel=panel["y"])
     axes.set_xticks(_ticks(values.shape[1]), [str(i + 1) for i in _ticks(values.shape[1])])

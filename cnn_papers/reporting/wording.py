@@ -13,7 +13,10 @@ Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting
 
 WORDS = (AGREES, DISAGREES, UNDECIDED)
 NOT_RUN = "not run"
-VALUES = ("at_most", "at_least")  # what is expected of one arm by itself, or of the difference of two
+VALUES = (
+    "at_most",
+    "at_least",
+)  # what is expected of one arm by itself, or of the difference of two
 NEW, UNDER_WAY = "not started", "under way or killed"  # of a sweep's runs
 UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of runs by themselves
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
@@ -34,14 +37,20 @@ def number(value: float, *, signed: bool = False, stated: bool = False) -> str:
 
 
 def figure(claim: Claim, value: float, *, stated: bool = False) -> str:
-    """`value` as the claim compares: ×2.10 of a ratio, +1.20 of a difference, 12.0 of an arm by itself."""
+    """`value` as the claim compares: ×2.10 of a ratio, +1.20 of a difference, 12.0 of an arm by
+    itself.
+    """
     if claim["ratio"]:
         return f"×{number(value, stated=stated)}"
-    return number(value, signed=not _is_alone(claim) or claim["metric"].startswith(CHANGES), stated=stated)
+    return number(
+        value, signed=not _is_alone(claim) or claim["metric"].startswith(CHANGES), stated=stated
+    )
 
 
 def unit(claim: Claim) -> str:
-    """What a figure of the claim is counted in, with a space before it; "" of a ratio and of bare numbers."""
+    """What a figure of the claim is counted in, with a space before it; "" of a ratio and of bare
+    numbers.
+    """
     metric = claim["metric"]
     if claim["ratio"]:
         found = ""
@@ -65,14 +74,19 @@ def ours(claim: Claim) -> str:
 
 
 def interval(claim: Claim) -> str:
-    """The interval around our estimate, with its level where that is not LEVEL; "" where nothing is left to chance."""
+    """The interval around our estimate, with its level where that is not LEVEL; "" where nothing is
+    left to chance.
+    """
     if claim["estimate"] is None or claim["scale"] == EXACT:
         return ""
     if claim["n"] < 2:
         return "(one seed)"
     low, high = bounds(claim)
     least = "×0" if claim["ratio"] else "−∞"
-    ends = (least if low is None else figure(claim, low), "∞" if high is None else figure(claim, high))
+    ends = (
+        least if low is None else figure(claim, low),
+        "∞" if high is None else figure(claim, high),
+    )
     level = "" if claim["level"] == LEVEL else f" ({100 * claim['level']:.0f} %)"
     return f"[{ends[0]}, {ends[1]}]{level}"
 
@@ -85,7 +99,11 @@ def bounds(claim: Claim) -> tuple[float | None, float | None]:
 
 def paper(claim: Claim) -> str:
     """The paper's difference as we count it and its own words."""
-    delta = "" if claim["paper_delta"] is None else figure(claim, claim["paper_delta"], stated=True) + unit(claim)
+    delta = (
+        ""
+        if claim["paper_delta"] is None
+        else figure(claim, claim["paper_delta"], stated=True) + unit(claim)
+    )
     return "; ".join(filter(None, (delta, claim["paper"])))
 
 
@@ -99,7 +117,9 @@ def expected(claim: Claim) -> str:
     text = {
         "lower": f"lower {where}",
         "higher": f"higher {where}",
-        "same": f"the same within a factor of {bound}" if claim["ratio"] else f"the same within ±{bound}",
+        "same": f"the same within a factor of {bound}"
+        if claim["ratio"]
+        else f"the same within ±{bound}",
         "at_most": f"{of}at most {times}{bound}",
         "at_least": f"{of}at least {times}{bound}",
     }
@@ -107,14 +127,22 @@ def expected(claim: Claim) -> str:
 
 
 def legend(results: Mapping[str, Any], *, arms: bool) -> list[str]:
-    """What the signs of censored figures mean, those there are: of estimates and, if `arms` are shown, of theirs."""
+    """What the signs of censored figures mean, those there are: of estimates and, if `arms` are
+    shown, of theirs.
+    """
     ran = [claim for claim in results["claims"] if claim["word"] in WORDS]
     there = {claim["relation"] for claim in ran}
-    readings = [each for claim in ran for arm in claim["arms"].values() for each in arm["readings"].values()]
+    readings = [
+        each for claim in ran for arm in claim["arms"].values() for each in arm["readings"].values()
+    ]
     if arms and any(each["censored"] for each in readings):
         there.add("≥")
     signs = [f"{meaning} ({sign})" for sign, meaning in MARKS.items() if sign in there]
-    return [f"Some runs never reached what is asked; the true figure is {', '.join(signs)}."] if signs else []
+    return (
+        [f"Some runs never reached what is asked; the true figure is {', '.join(signs)}."]
+        if signs
+        else []
+    )
 
 
 def duration(seconds: float) -> str:
@@ -127,7 +155,8 @@ def verdicts(results: Mapping[str, Any]) -> str:
     count = Counter(claim["word"] for claim in results["claims"])
     asked = sum(count[word] for word in WORDS)
     listed = ", ".join(
-        f"{count[word]} {verb}" for word, verb in zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
+        f"{count[word]} {verb}"
+        for word, verb in zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
     )
     return f"{_count(asked, 'claim')} run: {listed}. {count[NOT_RUN]} not run."
 
@@ -144,11 +173,17 @@ def chance(results: Mapping[str, Any]) -> list[str]:
 
 
 def runs(results: Mapping[str, Any]) -> str:
-    """How many runs there are, how they ended, how long they took, one after the other, and since when."""
+    """How many runs there are, how they ended, how long they took, one after the other, and since
+    when.
+    """
     count = Counter(results["outcomes"].values())
     listed = ", ".join(f"{count[name]} {name}" for name in sorted(count))
     took, since = duration(results.get("seconds", 0.0)), results.get("started")
-    found = [listed or "none", *([f"{took} in all"] if took else []), *([f"from {since} on"] if since else [])]
+    found = [
+        listed or "none",
+        *([f"{took} in all"] if took else []),
+        *([f"from {since} on"] if since else []),
+    ]
     return f"{_count(len(results['outcomes']), 'run')}: {'; '.join(found)}."
 
 
@@ -179,7 +214,10 @@ def _code(runs: Mapping[str, int]) -> list[str]:
         return []
     if len(runs) == 1:
         return [f"code {next(iter(runs))}"]
-    return ["code " + "; ".join(f"{digest or 'not noted'}, of {_count(n, 'run')}" for digest, n in runs.items())]
+    return [
+        "code "
+        + "; ".join(f"{digest or 'not noted'}, of {_count(n, 'run')}" for digest, n in runs.items())
+    ]
 
 
 def top1(row: Mapping[str, Any] | None) -> str:
@@ -207,7 +245,11 @@ def single(run: Mapping[str, Any]) -> str:
 
 def tested(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of the final test: protocol, split, top-1 and top-5 error."""
-    return row["test/protocol"], row["test/split"], *(f"{row[f'test/top{k}_error']:.2f} %" for k in (1, 5))
+    return (
+        row["test/protocol"],
+        row["test/split"],
+        *(f"{row[f'test/top{k}_error']:.2f} %" for k in (1, 5)),
+    )
 
 
 def comparison(run: Mapping[str, Any]) -> str:
@@ -224,7 +266,11 @@ def comparison(run: Mapping[str, Any]) -> str:
 def against_paper(result: Mapping[str, Any]) -> tuple[str, ...]:
     """A result of the paper beside ours, as AGAINST_PAPER names the columns."""
     ours = result["ours"]
-    own = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - result['value']:+.2f}".replace("-", "−"))
+    own = (
+        ("–", "–")
+        if ours is None
+        else (f"{ours:.2f}", f"{ours - result['value']:+.2f}".replace("-", "−"))
+    )
     return result["metric"], result["protocol"], f"{result['value']:g}", *own, result["source"]
 
 

@@ -1,9 +1,12 @@
-"""Checkpoints by orbax, with a digest of every file: what was damaged is refused, the newest good step is used.
+"""Checkpoints by orbax, with a digest of every file: what was damaged is refused, the newest good
+step is used.
 
-orbax renames a step into place once it is whole, but restores a flipped bit without a word; so each step folder also
-gets `digests.json`. A step without it was cut off between the two and does not count.
+orbax renames a step into place once it is whole, but restores a flipped bit without a word; so each
+step folder also gets `digests.json`. A step without it was cut off between the two and does not
+count.
 
-Several processes all save and restore, each its part of the arrays; the first one writes and reads the digests.
+Several processes all save and restore, each its part of the arrays; the first one writes and reads
+the digests.
 """
 
 import hashlib
@@ -24,7 +27,11 @@ from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 
 DIGESTS = "digests.json"
-MODEL_FIELDS = ("params", "batch_stats", "ema")  # kept apart, so that they can be read without the optimiser
+MODEL_FIELDS = (
+    "params",
+    "batch_stats",
+    "ema",
+)  # kept apart, so that they can be read without the optimiser
 FOREVER_S = 10**9  # orbax reads the wall clock: one set right in the midst of a save would end that
 
 
@@ -32,7 +39,8 @@ class Checkpoints:
     """The steps kept in one folder. Saving runs in the background, one save at a time.
 
     Args:
-      folder: made if missing; half-written steps of an earlier process are removed. Its owner must hold the run's lock.
+      folder: made if missing; half-written steps of an earlier process are removed. Its owner must
+      hold the run's lock.
       keep: how many of the latest steps stay.
       read_only: for readers beside a running training.
     """
@@ -48,7 +56,8 @@ class Checkpoints:
             read_only=read_only,
             async_options=ocp.AsyncOptions(timeout_secs=FOREVER_S),
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                barrier_sync_key_prefix=self.folder.name  # `best` is saved while `checkpoints` still may be
+                # `best` is saved while `checkpoints` still may be
+                barrier_sync_key_prefix=self.folder.name
             ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -57,11 +66,15 @@ class Checkpoints:
         self._failed = False
 
     def save(self, step: int, state: State) -> None:
-        """Saves `state` as `step` in the background; raises UserError if that, or the save before, fails."""
+        """Saves `state` as `step` in the background; raises UserError if that, or the save before,
+        fails.
+        """
         self.finish()
         values = state._asdict()
         model = {name: values.pop(name) for name in MODEL_FIELDS}
-        arguments = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(values))
+        arguments = ocp.args.Composite(
+            model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(values)
+        )
         try:
             saved = self._manager.save(step, args=arguments)
         except Exception as error:
@@ -100,7 +113,8 @@ class Checkpoints:
                 self._manager.close()
 
     def newest_good(self) -> int | None:
-        """The newest step whose files are all as they were written; None where there is no step at all.
+        """The newest step whose files are all as they were written; None where there is no step at
+        all.
 
         Raises:
           UserError: steps are there, and every one is damaged.
@@ -114,17 +128,25 @@ class Checkpoints:
             problem = _problem(self._path(step))
             if problem is None:
                 return step
-            logging.getLogger(__name__).warning("checkpoint %s refused: %s", self._path(step), problem)
-        if len(steps) > 1 or any((self._path(step) / DIGESTS).exists() for step in steps):  # not a first save cut off
+            logging.getLogger(__name__).warning(
+                "checkpoint %s refused: %s", self._path(step), problem
+            )
+        if len(steps) > 1 or any(
+            (self._path(step) / DIGESTS).exists() for step in steps
+        ):  # not a first save cut off
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged; restore the folder or start in another workdir"
             )
         return None
 
     def remove_after(self, step: int) -> None:
-        """Removes the steps beyond `step`: damaged ones, and those of a future that will be computed again."""
+        """Removes the steps beyond `step`: damaged ones, and those of a future that will be
+        computed again.
+        """
         self._manager.reload()
-        for later in processes.broadcast(lambda: [other for other in self._manager.all_steps() if other > step]):
+        for later in processes.broadcast(
+            lambda: [other for other in self._manager.all_steps() if other > step]
+        ):
             self._manager.delete(later)
 
     def restore(self, step: int, state: State) -> State:
@@ -138,17 +160,23 @@ class Checkpoints:
         """Items of `step`, each in the shapes and shardings of the tree given for it."""
         try:
             for name, tree in items.items():
-                metadata: Any = ocp.PyTreeCheckpointer().metadata(self._path(step) / name).item_metadata
+                metadata: Any = (
+                    ocp.PyTreeCheckpointer().metadata(self._path(step) / name).item_metadata
+                )
                 self._check_shapes(step, _shapes(metadata.tree), _shapes(tree))
             arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
             return self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except Exception as error:  # whatever orbax meets in files made to harm, whose digests fit
             if isinstance(error, UserError) or processes.is_loss(error):
                 raise
-            raise UserError(f"checkpoint {self._path(step)} cannot be restored: {_reason(error)}") from error
+            raise UserError(
+                f"checkpoint {self._path(step)} cannot be restored: {_reason(error)}"
+            ) from error
 
     def _check_shapes(self, step: int, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-        if different := sorted(key for key in stored | wanted if stored.get(key) != wanted.get(key)):
+        if different := sorted(
+            key for key in stored | wanted if stored.get(key) != wanted.get(key)
+        ):
             there, now = (shapes.get(different[0], "missing") for shapes in (stored, wanted))
             raise UserError(
                 f"checkpoint {self._path(step)} is of another network than the config's "
@@ -174,7 +202,8 @@ class Checkpoints:
 
 
 def read_model(folder: pathlib.Path, state: State) -> tuple[int, dict[str, Any]]:
-    """The newest good step in `folder` and its variables to evaluate with, in the shapes and shardings of `state`.
+    """The newest good step in `folder` and its variables to evaluate with, in the shapes and
+    shardings of `state`.
 
     Reads beside a running training.
     """
@@ -196,7 +225,10 @@ def evaluated(params: Any, batch_stats: Any, ema: Any) -> dict[str, Any]:
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
 
 def _reason(error: Exception) -> str:
@@ -205,7 +237,9 @@ def _reason(error: Exception) -> str:
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(DIGESTS))
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(DIGESTS)
+    )
     return {str(path.relative_to(folder)): _sha256(path) for path in files}
 
 
@@ -216,7 +250,11 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _problem(folder: pathlib.Path) -> str | None:
     """What is wrong with the step in `folder`, or None."""
-    if odd := [path for path in folder.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir())]:
+    if odd := [
+        path
+        for path in folder.rglob("*")
+        if path.is_symlink() or not (path.is_file() or path.is_dir())
+    ]:
         return f"{min(odd).relative_to(folder)} is neither a file nor a folder"
     try:
         expected = json.loads((folder / DIGESTS).read_text())
@@ -229,6 +267,12 @@ def _problem(folder: pathlib.Path) -> str | None:
         return f"{DIGESTS} cannot be read: {error}"
     for name in sorted(set(expected) | set(found)):
         if expected.get(name) != found.get(name):
-            state = "is missing" if name not in found else "was added" if name not in expected else "was changed"
+            state = (
+                "is missing"
+                if name not in found
+                else "was added"
+                if name not in expected
+                else "was changed"
+            )
             return f"file {name} {state}"
     return None

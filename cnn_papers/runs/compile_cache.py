@@ -12,7 +12,9 @@ COMPILE_CACHE_BYTES = 2 * 2**30
 
 
 def use_compile_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, bounded; JAX_COMPILATION_CACHE_DIR names another, "" none."""
+    """Keeps compiled programs in the user's cache folder, bounded; JAX_COMPILATION_CACHE_DIR names
+    another, "" none.
+    """
     import jax
 
     from cnn_papers.data.statistics import cache_folder
@@ -27,14 +29,19 @@ def use_compile_cache() -> None:
 
 
 def _mend_compile_cache(folder: pathlib.Path) -> None:
-    """From now on the first of JAX's warnings about the cache is one line; an entry that it cannot read is removed.
+    """From now on the first of JAX's warnings about the cache is one line; an entry that it cannot
+    read is removed.
 
-    JAX would compile the program at every start and never replace the entry, which a kill while it is written leaves.
+    JAX would compile the program at every start and never replace the entry, which a kill while it
+    is written leaves.
     """
     show, told = warnings.showwarning, []
 
     def mend(message: Any, *others: Any) -> None:
-        trouble = re.match(r"Error (read|writ)ing persistent compilation cache entry for '(.*?)': (.*)", str(message))
+        trouble = re.match(
+            r"Error (read|writ)ing persistent compilation cache entry for '(.*?)': (.*)",
+            str(message),
+        )
         if not trouble:
             return show(message, *others)
         action, program, reason = trouble.groups()

@@ -22,7 +22,9 @@ def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
         parent, last = _parent_of(found, key)
         kind = parent.get_type(last)
         if type(value) is not kind and (type(value), kind) != (int, float):
-            raise UserError(f"config.{key}={value!r} is {type(value).__name__}, not {kind.__name__}")
+            raise UserError(
+                f"config.{key}={value!r} is {type(value).__name__}, not {kind.__name__}"
+            )
         parent[last] = value
     return found
 
@@ -34,7 +36,8 @@ def type_of(config: Any, key: str) -> type:
 
 
 def changes(config: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `overrides` that say something else than the recipe itself; whole numbers for a float become one.
+    """Those of `overrides` that say something else than the recipe itself; whole numbers for a
+    float become one.
 
     Raises:
       UserError: no such config file or recipe, an unknown key.
@@ -56,13 +59,17 @@ def _parent_of(config: Any, key: str) -> tuple[Any, str]:
         if part not in keys:
             near = difflib.get_close_matches(part, keys, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(sorted(keys))}"
-            raise UserError(f"there is no config key config.{key}; {hint if keys else 'it goes on below a value'}")
+            raise UserError(
+                f"there is no config key config.{key}; {hint if keys else 'it goes on below a value'}"
+            )
         parent, node = node, node[part]
     return parent, key.rpartition(".")[2]
 
 
 def place_of(config: str) -> tuple[str, str]:
-    """The absolute path of a config file, which lies here or, away from the repository, beside the package; recipe."""
+    """The absolute path of a config file, which lies here or, away from the repository, beside the
+    package; recipe.
+    """
     file, _, recipe = config.partition(":")
     path = file if os.path.isfile(file) else str(pathlib.Path(__file__).parents[2] / file)
     if not os.path.isfile(path):

@@ -23,10 +23,11 @@ from cnn_papers.parallel import processes
 
 
 class Data(NamedTuple):
-    """Both splits of a run on its mesh, with what their device operations need to know of the training images.
+    """Both splits of a run on its mesh, with what their device operations need to know of the
+    training images.
 
-    `augment` and `normalise` take (uint8 images [n, h, w, c], key) to the float32 images of training and of evaluation;
-    `statistics` is None where neither asks for any.
+    `augment` and `normalise` take (uint8 images [n, h, w, c], key) to the float32 images of
+    training and of evaluation; `statistics` is None where neither asks for any.
     """
 
     train: Pipeline
@@ -49,9 +50,13 @@ class Length(NamedTuple):
 
 
 def open_data(config: Any, mesh: Mesh) -> Data:
-    """Opens both splits of `config.data` for batches over `mesh`, checked against the head and the batch size."""
+    """Opens both splits of `config.data` for batches over `mesh`, checked against the head and the
+    batch size.
+    """
     data, classes = config.data, config.model.num_classes
-    train, held_out = (open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split))
+    train, held_out = (
+        open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split)
+    )
     if len(train.class_names) > classes:
         raise UserError(
             f"{train.name} has {len(train.class_names)} classes, the network's head {classes}: "
@@ -88,16 +93,23 @@ def open_pipeline(
 
 
 def open_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
-    """The figures of the training images as evaluation sees them that device operations ask for, if any does.
+    """The figures of the training images as evaluation sees them that device operations ask for, if
+    any does.
 
     Process 0 finds them for all, so that all compile the same program.
     """
     data = config.data
-    if not any(needs_statistics(data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")):
+    if not any(
+        needs_statistics(data[ops], key=f"data.{ops}") for ops in ("train_device", "eval_device")
+    ):
         return None
     found: list[Statistics] = []
-    mark = processes.broadcast(lambda: found.append(_find_statistics(train, config, mesh)) or found[0].fingerprint)
-    arrays = processes.arrays_from_first(jax.tree.leaves(found[0]._replace(fingerprint=None)) if found else [])
+    mark = processes.broadcast(
+        lambda: found.append(_find_statistics(train, config, mesh)) or found[0].fingerprint
+    )
+    arrays = processes.arrays_from_first(
+        jax.tree.leaves(found[0]._replace(fingerprint=None)) if found else []
+    )
     whitening = Whitening(*arrays[5:]) if arrays[5:] else None
     return Statistics(*arrays[:5], whitening=whitening, fingerprint=mark)
 
@@ -105,7 +117,9 @@ def open_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics | None:
 def _find_statistics(train: Split, config: Any, mesh: Mesh) -> Statistics:
     """The kept figures, or those of a pass over the images."""
     data = config.data
-    pipeline = open_pipeline(train, config, "eval_host", mesh, max_skips=data.max_skips, resident="never")
+    pipeline = open_pipeline(
+        train, config, "eval_host", mesh, max_skips=data.max_skips, resident="never"
+    )
     statistics = load_or_compute(train, data.eval_host, pipeline.images)
     before = before_whitening(data.eval_device, data.train_device)
     if before is None:
@@ -126,14 +140,17 @@ def run_length(config: Any, examples: int) -> Length:
 
 
 def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_size: int) -> None:
-    """Traces what the first step and the first evaluation do with images; UserError for what they would trip over.
+    """Traces what the first step and the first evaluation do with images; UserError for what they
+    would trip over.
 
     `evaluate` takes the shapes of an evaluation batch.
     """
     first, *others = data.train.image_shapes
     label, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (np.int32, np.bool_))
     for shape in (first, *others):
-        jax.eval_shape(data.augment, jax.ShapeDtypeStruct((batch_size, *shape), np.uint8), jax.random.key(0))
+        jax.eval_shape(
+            data.augment, jax.ShapeDtypeStruct((batch_size, *shape), np.uint8), jax.random.key(0)
+        )
     places = dict.fromkeys(others, "train_host") | {data.held_out.image_shape: "eval_host"}
     for shape, key in places.items():
         try:
@@ -149,7 +166,8 @@ def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_si
 def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
     """The (h, w, c) that `config.data[host]` feeds the network, without opening its data.
 
-    Where the host operations leave images as large as they come, it is the input the paper's figures hold for.
+    Where the host operations leave images as large as they come, it is the input the paper's
+    figures hold for.
     """
     ops = parse(config["data"][host], host_ops, leading=1, key=f"data.{host}")
     shapes = set()

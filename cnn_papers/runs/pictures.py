@@ -11,13 +11,21 @@ from cnn_papers.runs.rows import METRICS, read_rows
 
 
 def first_kernels(params: Any, channels: int, columns: int = 1) -> list[np.ndarray]:
-    """The kernels [h, w, c, n] of the convolution that reads an image of so many channels, by column; none of none."""
-    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels]
-    return np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
+    """The kernels [h, w, c, n] of the convolution that reads an image of so many channels, by
+    column; none of none.
+    """
+    kernels = [
+        leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels
+    ]
+    return (
+        np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
+    )
 
 
 def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:
-    """Kernels [h, w, c, n] up to `columns` side by side as uint8 RGB; each is stretched to its own full range."""
+    """Kernels [h, w, c, n] up to `columns` side by side as uint8 RGB; each is stretched to its own
+    full range.
+    """
     h, w, c, n = kernel.shape
     low, high = kernel.min((0, 1, 2)), kernel.max((0, 1, 2))
     scaled = (255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
@@ -43,7 +51,9 @@ def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
         figure.subplots(1, 2), ("loss", "top1_error"), ("loss", "top-1 error (%)"), strict=True
     ):
         for side, text, style in (("train", "training", "-"), ("val", "evaluation", "o-")):
-            points = [(row["step"], row[f"{side}/{name}"]) for row in rows if f"{side}/{name}" in row]
+            points = [
+                (row["step"], row[f"{side}/{name}"]) for row in rows if f"{side}/{name}" in row
+            ]
             if points:
                 axes.plot(*zip(*points, strict=True), style, label=text, markersize=3)
         axes.set(xlabel="step", ylabel=label)

@@ -1,4 +1,6 @@
-"""What a recipe's network gets to see: the figures of its training images, and its first images as a picture."""
+"""What a recipe's network gets to see: the figures of its training images, and its first images as
+a picture.
+"""
 
 import pathlib
 from typing import Any
@@ -19,14 +21,22 @@ IMAGES = 40  # in the picture, where a batch has as many
 
 
 def compute_statistics(config: Any) -> None:
-    """Computes the figures that `config` (a ConfigDict) asks for, keeps them for its runs, and prints them."""
+    """Computes the figures that `config` (a ConfigDict) asks for, keeps them for its runs, and
+    prints them.
+    """
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
     figures = inputs.open_statistics(split, config, meshes.make_mesh(1))
     if figures is None:
-        print("no operation of config.data.train_device or config.data.eval_device needs statistics")
+        print(
+            "no operation of config.data.train_device or config.data.eval_device needs statistics"
+        )
         return
     files = [folder / f"{figures.fingerprint}.npz" for folder in statistics.places(split)]
-    lines = {"mean": figures.mean, "deviation": figures.std, "colour eigenvalues": figures.eigenvalues}
+    lines = {
+        "mean": figures.mean,
+        "deviation": figures.std,
+        "colour eigenvalues": figures.eigenvalues,
+    }
     if figures.whitening is not None:
         lines["whitening eigenvalues"] = figures.whitening.eigenvalues[[0, -1]]
     for name, values in lines.items():
@@ -37,24 +47,34 @@ def compute_statistics(config: Any) -> None:
 
 
 def draw_first_step(config: Any, path: pathlib.Path) -> None:
-    """Writes a PNG of the images that the first step of a run of `config` (a ConfigDict) trains on, with their classes.
+    """Writes a PNG of the images that the first step of a run of `config` (a ConfigDict) trains on,
+    with their classes.
 
-    They are augmented and normalised as in the run, and mapped to colours by `contact_sheet.displayable`.
+    They are augmented and normalised as in the run, and mapped to colours by
+    `contact_sheet.displayable`.
     """
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the picture is a PNG")
     data, mesh = config.data, meshes.make_mesh(1)
     split = open_split(data.name, data.train_split, data.data_dir)
     figures = inputs.open_statistics(split, config, mesh)
-    pipeline = inputs.open_pipeline(split, config, "train_host", mesh, max_skips=data.max_skips, resident="never")
+    pipeline = inputs.open_pipeline(
+        split, config, "train_host", mesh, max_skips=data.max_skips, resident="never"
+    )
     augment = compose(data.train_device, figures, key="data.train_device", train=True)
     normalise = compose(data.eval_device, figures, key="data.eval_device", train=False)
     batch = next(pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(1)))
-    key, _ = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))  # as the train step derives it
+    key, _ = jax.random.split(
+        jax.random.fold_in(jax.random.key(config.seed), 0)
+    )  # as the train step derives it
     seen = np.asarray(jax.jit(augment)(batch["image"], key))[:IMAGES]
     pixels = np.asarray(batch["image"])[:IMAGES]
     colours = contact_sheet.displayable(seen, np.asarray(jax.jit(normalise)(pixels, key)), pixels)
-    sheet = contact_sheet.draw(colours, [split.class_names[label] for label in np.asarray(batch["label"])[:IMAGES]])
+    sheet = contact_sheet.draw(
+        colours, [split.class_names[label] for label in np.asarray(batch["label"])[:IMAGES]]
+    )
     with whole(path) as file:
         file.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
-    print(f"{len(seen)} images of {split.name} at {'×'.join(map(str, seen.shape[1:]))} are in {path}")
+    print(
+        f"{len(seen)} images of {split.name} at {'×'.join(map(str, seen.shape[1:]))} are in {path}"
+    )

@@ -47,14 +47,19 @@ def check_ranges(config: Any) -> None:
         if not math.isfinite(value):
             raise UserError(f"config.{key}={value} must be finite")
         if key in POSITIVE + NOT_NEGATIVE and (value < 0 or (value == 0 and key in POSITIVE)):
-            raise UserError(f"config.{key}={value} must be {'positive' if key in POSITIVE else 'zero or more'}")
+            raise UserError(
+                f"config.{key}={value} must be {'positive' if key in POSITIVE else 'zero or more'}"
+            )
         if key in BELOW_ONE and value >= 1:
             raise UserError(f"config.{key}={value} must be below 1")
         if key.endswith("dropout") and not 0 <= value < 1:
             raise UserError(f"config.{key}={value} must be in [0, 1)")
     if config.seed >= 2**32:
         raise UserError(f"config.seed={config.seed} must be below 2**32")
-    if config.optim.bn_group and config.batch_size // config.optim.accumulate % config.optim.bn_group:
+    if (
+        config.optim.bn_group
+        and config.batch_size // config.optim.accumulate % config.optim.bn_group
+    ):
         raise UserError(
             f"config.optim.bn_group={config.optim.bn_group} does not divide the batch of {config.batch_size}"
         )

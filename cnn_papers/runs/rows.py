@@ -14,18 +14,24 @@ Row = dict[str, Any]
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a .jsonl file; a last line cut off by a crash is left out. Raises UserError on a damaged one."""
+    """The rows of a .jsonl file; a last line cut off by a crash is left out. Raises UserError on a
+    damaged one.
+    """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
     try:
         return [json.loads(line) for line in lines[:-1] if line]
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); restore it, or start in another workdir") from error
+        raise UserError(
+            f"{path} is damaged ({error}); restore it, or start in another workdir"
+        ) from error
 
 
 def cut_back(path: pathlib.Path, last_step: int, pending: bool) -> None:
-    """Keeps the rows of a .jsonl file up to `last_step`, without its evaluation where that is `pending`."""
+    """Keeps the rows of a .jsonl file up to `last_step`, without its evaluation where that is
+    `pending`.
+    """
     rows = [row for row in read_rows(path) if row["step"] <= last_step]
     if pending:
         rows = [row for row in rows if row["step"] < last_step or "val/top1_error" not in row]

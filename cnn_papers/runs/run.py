@@ -20,7 +20,9 @@ from cnn_papers.training.step import DeviceTransform, StepSettings, make_predict
 
 
 class Run(NamedTuple):
-    """The pieces of a run that stay the same from its first step to its last; `eval_step` is jitted."""
+    """The pieces of a run that stay the same from its first step to its last; `eval_step` is
+    jitted.
+    """
 
     config: Any
     folder: pathlib.Path
@@ -37,13 +39,19 @@ class Run(NamedTuple):
 
 
 def assemble(config: Any, folder: pathlib.Path) -> Run:
-    """Puts everything together that `config` names, checks it and prints the start-up summary; writes nothing."""
+    """Puts everything together that `config` names, checks it and prints the start-up summary;
+    writes nothing.
+    """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     model = zoo.build_model(config.model_name, **config.model)
     data = inputs.open_data(config, mesh)
     length = inputs.run_length(config, len(data.train))
-    training = configured_training(config, model, data.train.image_shape, data.augment, mesh, length)
-    variables = evaluated(training.abstract.params, training.abstract.batch_stats, training.abstract.ema)
+    training = configured_training(
+        config, model, data.train.image_shape, data.augment, mesh, length
+    )
+    variables = evaluated(
+        training.abstract.params, training.abstract.batch_stats, training.abstract.ema
+    )
     eval_step = jax.jit(
         single_view.make_step(make_predict_step(training.net, data.normalise)),
         in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
@@ -54,7 +62,9 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     tests = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
     support.supported(config.eval.protocol, *seen, **tests)
     run_analyses.check(config.eval.analyses, *seen)
-    summary.show(config, counting.count(model, data.train.image_shape), data, length.total, mesh, folder)
+    summary.show(
+        config, counting.count(model, data.train.image_shape), data, length.total, mesh, folder
+    )
     return Run(config, folder, model, data, length, training, eval_step)
 
 
@@ -66,7 +76,9 @@ def configured_training(
     mesh: jax.sharding.Mesh,
     length: inputs.Length,
 ) -> placement.Training:
-    """The train step of `config` for images of `image_shape` (h, w, c), as `placement.make_training` makes it."""
+    """The train step of `config` for images of `image_shape` (h, w, c), as
+    `placement.make_training` makes it.
+    """
     return placement.make_training(
         model,
         image_shape,
@@ -82,12 +94,15 @@ def configured_training(
 
 
 def keep(run: Run) -> None:
-    """Writes `run.json` and the statistics, so that predicting from the run does not need its data set.
+    """Writes `run.json` and the statistics, so that predicting from the run does not need its data
+    set.
 
     Raises:
       UserError: the disk has no room for the checkpoints of the run.
     """
-    workdir.check_space(run.folder, summary.tree_bytes(run.training.abstract), run.config.checkpoint.keep)
+    workdir.check_space(
+        run.folder, summary.tree_bytes(run.training.abstract), run.config.checkpoint.keep
+    )
     train, held_out = run.data.train, run.data.held_out
     facts = {
         "class_names": train.split.class_names,
@@ -103,12 +118,15 @@ def keep(run: Run) -> None:
 
 def is_finished(run: Run, step: int) -> bool:
     """Tells whether the last step has been taken, and evaluated too."""
-    evaluations = [row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row]
+    evaluations = [
+        row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row
+    ]
     return step >= run.length.total and (step in evaluations or not run.length.evaluates(step))
 
 
 def compile_steps(run: Run, key: jax.Array) -> None:
-    """Compiles the train and evaluation steps ahead, while a signal may still end the process at once.
+    """Compiles the train and evaluation steps ahead, while a signal may still end the process at
+    once.
 
     Analyses are small and are compiled when they first run.
     """
@@ -116,4 +134,6 @@ def compile_steps(run: Run, key: jax.Array) -> None:
     for batch in data.train.batch_shapes(run.config.batch_size):
         run.training.step.lower(abstract, batch, key).compile()
     (batch,) = data.held_out.batch_shapes(run.eval_batch_size, mask=True)
-    run.eval_step.lower(evaluated(abstract.params, abstract.batch_stats, abstract.ema), batch).compile()
+    run.eval_step.lower(
+        evaluated(abstract.params, abstract.batch_stats, abstract.ema), batch
+    ).compile()

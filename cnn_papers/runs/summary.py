@@ -23,7 +23,9 @@ def errors(values: dict[str, float]) -> str:
     return f"top-1 error {values['top1_error']:.2f}%, top-5 error {values['top5_error']:.2f}%"
 
 
-def show(config: Any, network: Network, data: inputs.Data, steps: int, mesh: Mesh, folder: pathlib.Path) -> None:
+def show(
+    config: Any, network: Network, data: inputs.Data, steps: int, mesh: Mesh, folder: pathlib.Path
+) -> None:
     """Prints recipe, data, model against the paper's figures, devices and length."""
     facts = zoo.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out
@@ -54,12 +56,19 @@ def show_result(config: Any, rows: list[dict[str, Any]]) -> None:
     """Prints the last and the best evaluation, and what the paper reports for its own recipe."""
     evaluations = [row for row in rows if "val/top1_error" in row]
     finite = [row for row in evaluations if "val/loss" in row] or evaluations
-    for name, row in (("last", evaluations[-1]), ("best", min(finite, key=lambda row: row["val/top1_error"]))):
+    for name, row in (
+        ("last", evaluations[-1]),
+        ("best", min(finite, key=lambda row: row["val/top1_error"])),
+    ):
         values = {key.removeprefix("val/"): value for key, value in row.items()}
         print(f"{name:>14}  step {row['step']}: {errors(values)}")
-    known = importlib.util.find_spec(f"configs.{config.name}")  # not of a config file that lies elsewhere
+    known = importlib.util.find_spec(
+        f"configs.{config.name}"
+    )  # not of a config file that lies elsewhere
     for result in importlib.import_module(known.name).REPORTED if known else ():
         mine = (config.recipe, config.data.name, config.model.variant)
         if (result.recipe, result.recipe, result.variant) == mine:  # no comparison on other data
             metric = result.metric.removeprefix("val/")
-            print(f"{'paper':>14}  {metric} {result.value}% ({result.variant}, {result.protocol}, {result.source})")
+            print(
+                f"{'paper':>14}  {metric} {result.value}% ({result.variant}, {result.protocol}, {result.source})"
+            )

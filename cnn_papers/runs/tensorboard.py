@@ -12,9 +12,11 @@ from cnn_papers.runs import rows
 
 
 class Events:
-    """TensorBoard events, written without TensorFlow. Best effort: the first failure is logged and ends it.
+    """TensorBoard events, written without TensorFlow. Best effort: the first failure is logged and
+    ends it.
 
-    Written at once: TensorBoard's own thread loses minutes of them to a kill and ends in a traceback on a full disk.
+    Written at once: TensorBoard's own thread loses minutes of them to a kill and ends in a
+    traceback on a full disk.
     """
 
     def __init__(self, folder: pathlib.Path, start_step: int):
@@ -24,19 +26,29 @@ class Events:
         self._event: Any = event_pb2  # generated at import: type checkers cannot look inside
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(exist_ok=True)
-        numbers = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.[0-9]*.*")]
-        number = max(int(time.time()), *numbers, 0) + 1  # files are read in this order, whatever the clock did since
+        numbers = [
+            int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.[0-9]*.*")
+        ]
+        number = (
+            max(int(time.time()), *numbers, 0) + 1
+        )  # files are read in this order, whatever the clock did since
         name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}"
         self._file = (folder / name).open("wb", buffering=0)
         self._writer, self._broken = RecordWriter(self._file), False
         self._add(self._event.Event(wall_time=time.time(), file_version="brain.Event:2"))
         # Tells TensorBoard to drop what an interrupted process wrote from that step on.
         session = self._event.SessionLog(status=self._event.SessionLog.START)
-        self._add(self._event.Event(session_log=session, step=start_step + 1, wall_time=time.time()))
+        self._add(
+            self._event.Event(session_log=session, step=start_step + 1, wall_time=time.time())
+        )
 
     def scalars(self, step: int, values: rows.Row) -> None:
-        items = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._add(self._event.Event(step=step, wall_time=time.time(), summary=self._summary(value=items)))
+        items = [
+            self._summary.Value(tag=name, simple_value=value) for name, value in values.items()
+        ]
+        self._add(
+            self._event.Event(step=step, wall_time=time.time(), summary=self._summary(value=items))
+        )
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """`image` is uint8 RGB [h, w, 3]."""
@@ -66,6 +78,7 @@ class Events:
 
 
 def open_events(workdir: pathlib.Path, start_step: int) -> Events | None:
+    """Opens the events of a run that starts at `start_step`; None, with a warning, where it fails."""
     try:
         return Events(workdir / "tensorboard", start_step)
     except (ImportError, OSError, ValueError) as error:

@@ -24,19 +24,29 @@ from cnn_papers.parallel import processes
 
 RUN = "run.json"
 SEEN_WITHIN_S = 30.0  # by all hosts
-# What may differ when a run is taken up again: where things lie, how long and how loudly it runs, its final test.
+# What may differ when a run is taken up again: where things lie, how long and how loudly it runs,
+# its final test.
 FREE_KEYS = (
-    *("checkpoint", "data.data_dir", "data.resident", "eval.mirror", "eval.precise_bn", "eval.protocol"),
+    *(
+        "checkpoint",
+        "data.data_dir",
+        "data.resident",
+        "eval.mirror",
+        "eval.precise_bn",
+        "eval.protocol",
+    ),
     *("log_every_steps", "mesh", "total_epochs", "total_steps"),
 )
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds `workdir` for the run, of all its processes; folders made for a run that never came about go again.
+    """Holds `workdir` for the run, of all its processes; folders made for a run that never came
+    about go again.
 
     Raises:
-      UserError: another run holds it, it cannot be written to, or not every process sees the same folder.
+      UserError: another run holds it, it cannot be written to, or not every process sees the same
+      folder.
     """
     with contextlib.ExitStack() as stack:
         processes.broadcast(lambda: stack.enter_context(_hold_here(workdir)))
@@ -47,7 +57,9 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold_here(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds `workdir` (made if missing) for this process, and removes what it made if it then holds nothing."""
+    """Holds `workdir` (made if missing) for this process, and removes what it made if it then holds
+    nothing.
+    """
     new = [path for path in (workdir, *workdir.parents) if not path.exists()]
     with locked(workdir):
         try:
@@ -61,7 +73,9 @@ def _hold_here(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _check_shared(workdir: pathlib.Path, owner: str) -> None:
-    """Raises UserError unless the lock that process 0 wrote is seen here; network file systems take their time."""
+    """Raises UserError unless the lock that process 0 wrote is seen here; network file systems take
+    their time.
+    """
     deadline = time.monotonic() + SEEN_WITHIN_S
     while not (workdir / LOCK).is_file() or (workdir / LOCK).read_text() != owner:
         if time.monotonic() > deadline:
@@ -73,7 +87,9 @@ def _check_shared(workdir: pathlib.Path, owner: str) -> None:
 
 
 def write_run(workdir: pathlib.Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class names, …)."""
+    """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class
+    names, …).
+    """
     with files.whole(workdir / RUN) as part:
         part.write_text(json.dumps({**facts, "versions": versions(), "config": config}, indent=1))
 
@@ -82,13 +98,17 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that decide what this process computes."""
     found = {"python": sys.version.split()[0]}
     for package in ("cnn_papers", "jax", "flax", "optax", "orbax-checkpoint", "numpy"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed, only on the path
+        with contextlib.suppress(
+            importlib.metadata.PackageNotFoundError
+        ):  # not installed, only on the path
             found[package] = importlib.metadata.version(package)
     return found
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `write_run` wrote, its configuration with tuples as before JSON made them lists; None where no run is."""
+    """What `write_run` wrote, its configuration with tuples as before JSON made them lists; None
+    where no run is.
+    """
     try:
         run = json.loads((workdir / RUN).read_text())
         return {**run, "config": _tuples(run["config"])}
@@ -99,11 +119,14 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-    """Raises UserError if `workdir` holds a run of another configuration, with the differences that matter.
+    """Raises UserError if `workdir` holds a run of another configuration, with the differences that
+    matter.
 
     Also if the processes of this run have different ones.
     """
-    processes.on_same(hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations")
+    processes.on_same(
+        hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations"
+    )
     run = read_run(workdir)
     if run is None:
         if any((workdir / "checkpoints").glob("[0-9]*")):
@@ -125,16 +148,23 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two configurations differ, sorted, with both values, 'unset' where there is none."""
+    """The dotted keys in which two configurations differ, sorted, with both values, 'unset' where
+    there is none.
+    """
     old, new = _flat(one), _flat(other)
-    pairs = {key: (old.get(key, "unset"), new.get(key, "unset")) for key in sorted(old.keys() | new.keys())}
+    pairs = {
+        key: (old.get(key, "unset"), new.get(key, "unset"))
+        for key in sorted(old.keys() | new.keys())
+    }
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def check_space(workdir: pathlib.Path, state_bytes: int, keep: int) -> None:
-    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of `workdir`.
+    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of
+    `workdir`.
 
-    Of the latest and of the best at least two are kept and one is under way; those that lie there already count.
+    Of the latest and of the best at least two are kept and one is under way; those that lie there
+    already count.
     """
     there = sum(path.stat().st_size for path in workdir.glob("*/*/**/*") if path.is_file())
     need, free = state_bytes * (max(2, keep) + 1 + 3) - there, shutil.disk_usage(workdir).free
@@ -169,4 +199,6 @@ def describe_machine() -> str:
     named = re.search(r"model name\s*: (.+)", CPUINFO.read_text()) if CPUINFO.is_file() else None
     text = f"{named[1].strip() if named else platform.machine()}, {os.cpu_count()} cores"
     device = jax.devices()[0]
-    return text if device.platform == "cpu" else f"{text}, {jax.device_count()} × {device.device_kind}"
+    return (
+        text if device.platform == "cpu" else f"{text}, {jax.device_count()} × {device.device_kind}"
+    )

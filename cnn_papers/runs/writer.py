@@ -1,7 +1,8 @@
-"""What a run reports: metrics.jsonl (the truth), timing.jsonl, TensorBoard events, and lines or a bar on the terminal.
+"""What a run reports: metrics.jsonl (the truth), timing.jsonl, TensorBoard events, and lines or a
+bar on the terminal.
 
-Rows of metrics.jsonl depend on the run alone, so that a run killed and taken up again writes the same file; whatever
-the clock says goes to timing.jsonl.
+Rows of metrics.jsonl depend on the run alone, so that a run killed and taken up again writes the
+same file; whatever the clock says goes to timing.jsonl.
 """
 
 import json
@@ -20,11 +21,12 @@ from cnn_papers.runs import pictures, rows, tensorboard
 
 
 class Writer:
-    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are removed first.
+    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are
+    removed first.
 
     So is the evaluation at `start_step` where it is `pending`, about to be made again.
-    A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on a full disk.
-    Of several processes the first alone writes.
+    A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on
+    a full disk. Of several processes the first alone writes.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Writer:
         self._since, self._step = time.monotonic(), start_step
 
     def resume_clock(self, step: int) -> None:
-        """Leaves out what happened since the last report (compiling, evaluating, saving) from the speed."""
+        """Leaves out what happened since the last report (compiling, evaluating, saving) from the
+        speed.
+        """
         self._since, self._step = time.monotonic(), step
 
     def train(self, step: int, values: rows.Row, batch_size: int) -> None:
@@ -65,21 +69,35 @@ class Writer:
             self.say(f"step {step}/{self.total_steps}  {text}{eta}")
         self.resume_clock(step)
 
-    def evaluation(self, step: int, values: rows.Row, note: str = "", looked_at: rows.Row | None = None) -> None:
-        """Reports the errors on the evaluation split at `step`, and what analyses found inside the network."""
+    def evaluation(
+        self, step: int, values: rows.Row, note: str = "", looked_at: rows.Row | None = None
+    ) -> None:
+        """Reports the errors on the evaluation split at `step`, and what analyses found inside the
+        network.
+        """
         row = {f"val/{name}": value for name, value in values.items()}
-        self._write(rows.METRICS, step, row | {f"analysis/{name}": value for name, value in (looked_at or {}).items()})
+        self._write(
+            rows.METRICS,
+            step,
+            row | {f"analysis/{name}": value for name, value in (looked_at or {}).items()},
+        )
         errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
-        self.say(f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}")
+        self.say(
+            f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}"
+        )
 
     def filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
-        """Draws the first layer's kernels, those that read an image of so many channels, for TensorBoard.
+        """Draws the first layer's kernels, those that read an image of so many channels, for
+        TensorBoard.
 
-        Each of a network's `columns` is a picture of its own, since they learn different things (AlexNet §6.1).
+        Each of a network's `columns` is a picture of its own, since they learn different things
+        (AlexNet §6.1).
         """
         for i, part in enumerate(pictures.first_kernels(params, channels, columns), 1):
             if self._events:
-                self._events.image(step, f"conv1_column{i}" if columns > 1 else "conv1", pictures.filter_grid(part))
+                self._events.image(
+                    step, f"conv1_column{i}" if columns > 1 else "conv1", pictures.filter_grid(part)
+                )
 
     def say(self, text: str) -> None:
         """One line on the terminal, above the bar if there is one."""
@@ -106,7 +124,9 @@ class Writer:
             with (self.workdir / name).open("a") as file:
                 file.write(json.dumps({"step": step, **row}) + "\n")
         except OSError as error:
-            raise UserError(f"{self.workdir / name} cannot be written to: {error.strerror}") from error
+            raise UserError(
+                f"{self.workdir / name} cannot be written to: {error.strerror}"
+            ) from error
         if self._events:
             self._events.scalars(step, row)
 

@@ -1,4 +1,6 @@
-"""What decides the figures of a run, as a digest: the source it computes with and its configuration."""
+"""What decides the figures of a run, as a digest: the source it computes with and its
+configuration.
+"""
 
 import ast
 import hashlib
@@ -17,8 +19,12 @@ ROOMS = ("data", "evaluation", "models", "training")
 
 
 def sources() -> list[pathlib.Path]:
-    """The files of the package that a run may import: `main`, the rooms it finds by name, and whatever those name."""
-    return _with_imports([ROOT / "main.py", *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))], ROOT)
+    """The files of the package that a run may import: `main`, the rooms it finds by name, and
+    whatever those name.
+    """
+    return _with_imports(
+        [ROOT / "main.py", *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))], ROOT
+    )
 
 
 def config_files(jobs: Iterable[Job]) -> list[pathlib.Path]:
@@ -31,7 +37,10 @@ def source_digest(paths: Iterable[pathlib.Path]) -> str:
     """Of those files as they are now."""
     whole = hashlib.sha256()
     for path in paths:
-        whole.update(f"{os.path.relpath(path, ROOT)}\n".encode() + (path.read_bytes() if path.exists() else b"gone"))
+        whole.update(
+            f"{os.path.relpath(path, ROOT)}\n".encode()
+            + (path.read_bytes() if path.exists() else b"gone")
+        )
     return whole.hexdigest()
 
 

@@ -15,13 +15,18 @@ from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.terminal import say
 
 POLL_S = 0.05
-SECOND_THOUGHT_S = 1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
+SECOND_THOUGHT_S = (
+    1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
+)
 Signal = tuple[int, float]  # its number, and when it came
-PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGTERM}  # a process that is still starting would not know Ctrl-C
+PASSED_ON: dict[int, int] = {
+    signal.SIGINT: signal.SIGTERM
+}  # a process that is still starting would not know Ctrl-C
 
 
 def places(jobs: int) -> list[Place]:
-    """The parts of this machine for `jobs` runs at once; UserError if there are not enough cores or GPUs.
+    """The parts of this machine for `jobs` runs at once; UserError if there are not enough cores or
+    GPUs.
 
     Where several share a GPU, each takes its part of the memory.
     """
@@ -45,9 +50,11 @@ def run_all(
     tick: Callable[[Sequence[Running], Sequence[Job]], None],
     grace_s: float,
 ) -> int:
-    """Runs `jobs`, one in each of `places` at a time; returns the signal that stopped them, 0 if they all ran.
+    """Runs `jobs`, one in each of `places` at a time; returns the signal that stopped them, 0 if
+    they all ran.
 
-    A signal is passed on once; runs that are still there `grace_s` later are killed, at once on a second Ctrl-C.
+    A signal is passed on once; runs that are still there `grace_s` later are killed, at once on a
+    second Ctrl-C.
 
     Args:
       begin: starts a run.
@@ -74,7 +81,9 @@ def run_all(
                 elif told and (time.monotonic() > since + grace_s or _meant(signals)):
                     _send(running, signal.SIGKILL)
         except BaseException:
-            _send(running, signal.SIGTERM)  # they save; the sweep does not wait for what it cannot record
+            _send(
+                running, signal.SIGTERM
+            )  # they save; the sweep does not wait for what it cannot record
             raise
     return signals[0][0] if signals else 0
 
@@ -87,7 +96,10 @@ def _signals() -> Iterator[list[Signal]]:
     def receive(number: int, _: object) -> None:
         came.append((number, time.monotonic()))
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {
+        number: signal.signal(number, receive)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    }
     try:
         yield came
     finally:
@@ -97,7 +109,9 @@ def _signals() -> Iterator[list[Signal]]:
 
 def _meant(signals: Sequence[Signal]) -> bool:
     """Whether Ctrl-C came again."""
-    return any(number == signal.SIGINT and at > signals[0][1] + SECOND_THOUGHT_S for number, at in signals)
+    return any(
+        number == signal.SIGINT and at > signals[0][1] + SECOND_THOUGHT_S for number, at in signals
+    )
 
 
 def _send(running: Sequence[Running], number: int) -> None:
@@ -123,7 +137,10 @@ def _environment(gpus: Sequence[str], index: int, jobs: int) -> tuple[tuple[str,
     if len(gpus) >= jobs:
         return (("CUDA_VISIBLE_DEVICES", ",".join(_part(gpus, index, jobs))),)
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")) * len(gpus) / jobs
-    return ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]), ("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.3f}")
+    return ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]), (
+        "XLA_PYTHON_CLIENT_MEM_FRACTION",
+        f"{share:.3f}",
+    )
 
 
 def _part(things: Sequence, index: int, parts: int) -> tuple:

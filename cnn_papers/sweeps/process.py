@@ -1,7 +1,8 @@
 """One run of a sweep: its command, its process, and the record of how it went.
 
-Beside the run's own folder ID lie ID.log, what it wrote to the terminal, and ID.json, its record. Its
-process holds a lock on the log, so that nobody else starts it, even where the sweep itself has been killed.
+Beside the run's own folder ID lie ID.log, what it wrote to the terminal, and ID.json, its record.
+Its process holds a lock on the log, so that nobody else starts it, even where the sweep itself has
+been killed.
 """
 
 import contextlib
@@ -27,7 +28,9 @@ from cnn_papers.errors import UserError
 
 NEW, RUNNING, STOPPED, FAILED = "new", "running", "stopped", "failed"
 # Asked to stop, or killed: nothing is wrong with the run itself.
-STOPS = [128 + n for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)]
+STOPS = [
+    128 + n for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
+]
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 TAIL = 4096  # bytes of a log that its last line is looked for in
 
@@ -73,7 +76,13 @@ class Running(NamedTuple):
 
 def command(folder: pathlib.Path, job: Job) -> list[str]:
     """The command line of `job` in the sweep's `folder`."""
-    return [sys.executable, "-m", "cnn_papers.main", *plan.flags_of(job), f"--workdir={folder / job.id}"]
+    return [
+        sys.executable,
+        "-m",
+        "cnn_papers.main",
+        *plan.flags_of(job),
+        f"--workdir={folder / job.id}",
+    ]
 
 
 def read(folder: pathlib.Path, job: Job) -> Record:
@@ -85,9 +94,13 @@ def read(folder: pathlib.Path, job: Job) -> Record:
     except FileNotFoundError:
         return Record()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; remove it and {job.id} to run that again") from error
+        raise UserError(
+            f"{path} cannot be read: {error}; remove it and {job.id} to run that again"
+        ) from error
     if record.outcome == RUNNING and not is_taken(folder, job):  # whoever ran it was killed
-        return record._replace(outcome=STOPPED, seconds=round(record.seconds + _lasted(folder, job, record), 1))
+        return record._replace(
+            outcome=STOPPED, seconds=round(record.seconds + _lasted(folder, job, record), 1)
+        )
     if record.outcome in FINISHED and not (folder / job.id / "run.json").exists():
         return Record()  # its folder was removed
     return record
@@ -170,7 +183,9 @@ def _lasted(folder: pathlib.Path, job: Job, record: Record) -> float:
     log = folder / f"{job.id}.log"
     if not record.started or not log.exists():
         return 0.0
-    return max(0.0, log.stat().st_mtime - datetime.datetime.fromisoformat(record.started).timestamp())
+    return max(
+        0.0, log.stat().st_mtime - datetime.datetime.fromisoformat(record.started).timestamp()
+    )
 
 
 def _lock(log: IO[str]) -> bool:
@@ -192,11 +207,15 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"runs {folder} cannot be written to: {error.strerror}; the same command goes on") from error
+        raise UserError(
+            f"runs {folder} cannot be written to: {error.strerror}; the same command goes on"
+        ) from error
 
 
 def _prepare(cores: Sequence[int]) -> Callable[[], None] | None:
-    """What the new process does before it becomes the run, where Linux has it: keep to `cores`, die with this one."""
+    """What the new process does before it becomes the run, where Linux has it: keep to `cores`, die
+    with this one.
+    """
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()

@@ -1,4 +1,6 @@
-"""How far a sweep is: a line for each run that ends and, on a terminal, one that changes; with the time left."""
+"""How far a sweep is: a line for each run that ends and, on a terminal, one that changes; with the
+time left.
+"""
 
 import collections
 import os
@@ -28,12 +30,18 @@ class Progress:
     """
 
     def __init__(
-        self, folder: pathlib.Path, records: dict[str, Record], configs: Mapping[str, str], places: int
+        self,
+        folder: pathlib.Path,
+        records: dict[str, Record],
+        configs: Mapping[str, str],
+        places: int,
     ) -> None:
         self.folder, self.records, self.configs, self.places = folder, records, configs, places
         self._drawn = 0.0
 
-    def ended(self, job: Job, record: Record, running: Sequence[Running], waiting: Sequence[Job]) -> None:
+    def ended(
+        self, job: Job, record: Record, running: Sequence[Running], waiting: Sequence[Job]
+    ) -> None:
         """Says how the run of `job` ended."""
         self.records[job.id] = record
         count = sum(record.outcome in FINISHED for record in self.records.values())
@@ -41,7 +49,9 @@ class Progress:
         if record.outcome in (FAILED, STOPPED):
             line += f" (exit code {record.exit_code}): {process.last_line(self.folder, job)}"
         clear = "\r\033[K" if sys.stdout.isatty() else ""
-        say(clear + (f"{line}; {self._time_left(running, waiting)}" if running or waiting else line))
+        say(
+            clear + (f"{line}; {self._time_left(running, waiting)}" if running or waiting else line)
+        )
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         """Draws the line that changes."""
@@ -80,5 +90,7 @@ def summary(folder: pathlib.Path, jobs: Sequence[Job], records: Mapping[str, Rec
     for job in jobs:
         if records[job.id].outcome == FAILED:
             log = os.path.join(folder, f"{job.id}.log")
-            lines.append(f"failed: {log} (exit code {records[job.id].exit_code}): {process.last_line(folder, job)}")
+            lines.append(
+                f"failed: {log} (exit code {records[job.id].exit_code}): {process.last_line(folder, job)}"
+            )
     return lines

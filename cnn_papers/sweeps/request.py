@@ -1,4 +1,6 @@
-"""What a sweep is asked for: the runs of claims, or a grid over a recipe; and whether its folder was asked the same."""
+"""What a sweep is asked for: the runs of claims, or a grid over a recipe; and whether its folder
+was asked the same.
+"""
 
 import ast
 import itertools
@@ -31,7 +33,8 @@ class Request(NamedTuple):
 
 
 def jobs_of(asked: Request) -> list[Job]:
-    """The runs it takes, each once; all of one seed before the next, so that pairs of arms are whole early.
+    """The runs it takes, each once; all of one seed before the next, so that pairs of arms are
+    whole early.
 
     Claims at scale `exact` take none.
     """
@@ -42,27 +45,38 @@ def jobs_of(asked: Request) -> list[Job]:
                 found += [job for (job,) in plan.jobs(catalogue.find(name), scale, [seed]).values()]
         if asked.config:
             for values in itertools.product(*asked.grid.values()):
-                found.append(plan.make_job(asked.config, dict(zip(asked.grid, values, strict=True)) | {"seed": seed}))
+                found.append(
+                    plan.make_job(
+                        asked.config, dict(zip(asked.grid, values, strict=True)) | {"seed": seed}
+                    )
+                )
     return list({job.id: job for job in found}.values())
 
 
-# --- claims ----------------------------------------------------------------------------------------------------------
+# --- claims ---------------------------------------------------------------------------------------
 
 
 def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
-    """The scale at which each claim is asked: `scale`, or the one whose runs are of `config`, if that is given.
+    """The scale at which each claim is asked: `scale`, or the one whose runs are of `config`, if
+    that is given.
 
-    A claim that needs no training is asked at `exact`, whatever the scale. Raises a UserError for a claim that there is
-    not, and for one that cannot be asked so.
+    A claim that needs no training is asked at `exact`, whatever the scale. Raises a UserError for a
+    claim that there is not, and for one that cannot be asked so.
     """
     found = {}
     for name in names:
         claim = catalogue.find(name)
         configs = {at: _configs(name, at) for at in claim.scales if at != EXACT}
-        fits = [at for at in configs if config.removesuffix(":desk") in configs[at]] if config else [scale]
+        fits = (
+            [at for at in configs if config.removesuffix(":desk") in configs[at]]
+            if config
+            else [scale]
+        )
         if scale in fits:
             fits = [scale]
-        fits = [at for at in fits if at in claim.scales] or [at for at in claim.scales if at == EXACT]
+        fits = [at for at in fits if at in claim.scales] or [
+            at for at in claim.scales if at == EXACT
+        ]
         if not fits:
             known = "; ".join(f"--scale={at} ({', '.join(sorted(configs[at]))})" for at in configs)
             asked = f"of {config}" if config else f"at --scale={scale}"
@@ -73,27 +87,34 @@ def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
 
 def askable(scale: str) -> list[str]:
     """The claims that can be asked at `scale`, or that need no training."""
-    return [name for name, claim in catalogue.all_claims().items() if {scale, EXACT} & claim.scales.keys()]
+    return [
+        name
+        for name, claim in catalogue.all_claims().items()
+        if {scale, EXACT} & claim.scales.keys()
+    ]
 
 
 def _configs(name: str, scale: str) -> set[str]:
     return {job.config for (job,) in plan.jobs(catalogue.find(name), scale, [0]).values()}
 
 
-# --- grids -----------------------------------------------------------------------------------------------------------
+# --- grids ----------------------------------------------------------------------------------------
 
 
 def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
-    """The values by key of axes such as "optim.lr=0.01,0.02", each of the type that the key has in `config`.
+    """The values by key of axes such as "optim.lr=0.01,0.02", each of the type that the key has in
+    `config`.
 
-    Values are separated by semicolons where there are any, else by commas outside brackets and quotes. Raises a
-    UserError for an unknown key and for a value of another type.
+    Values are separated by semicolons where there are any, else by commas outside brackets and
+    quotes. Raises a UserError for an unknown key and for a value of another type.
     """
     grid: dict[str, list[Any]] = {}
     for axis in axes:
         key, equals, text = axis.partition("=")
         if not equals:
-            raise UserError(f"--grid={axis} must be --grid=KEY=VALUE,VALUE or --grid=KEY=VALUE;VALUE")
+            raise UserError(
+                f"--grid={axis} must be --grid=KEY=VALUE,VALUE or --grid=KEY=VALUE;VALUE"
+            )
         if key == "seed":
             raise UserError(f"--grid={axis}: seeds are given by --seeds=N")
         if key in grid:
@@ -126,7 +147,13 @@ def _value(key: str, text: str, kind: type) -> Any:
         return text
     try:
         value = ast.literal_eval(text.strip().capitalize() if kind is bool else text.strip())
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that literal_eval may raise
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ):  # all that literal_eval may raise
         value = None
     if kind is float and type(value) is int:
         return float(value)
@@ -135,7 +162,7 @@ def _value(key: str, text: str, kind: type) -> Any:
     return value
 
 
-# --- the folder ------------------------------------------------------------------------------------------------------
+# --- the folder -----------------------------------------------------------------------------------
 
 
 def check_same(folder: pathlib.Path, asked: Request) -> None:
@@ -194,7 +221,9 @@ def _read(folder: pathlib.Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / SWEEP} cannot be read: {error}; remove it, and the same command goes on") from error
+        raise UserError(
+            f"{folder / SWEEP} cannot be read: {error}; remove it, and the same command goes on"
+        ) from error
 
 
 def _tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:

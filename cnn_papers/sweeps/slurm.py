@@ -34,7 +34,10 @@ def commands(
         found.append(
             [
                 *("sbatch", "--parsable", "--job-name=sweep", "--nodes=1", "--ntasks-per-node=1"),
-                *(f"--array=0-{len(part) - 1}{limit}", f"--output={folder.absolute()}/slurm-%A_%a.out"),
+                *(
+                    f"--array=0-{len(part) - 1}{limit}",
+                    f"--output={folder.absolute()}/slurm-%A_%a.out",
+                ),
                 *shlex.split(options),
                 *(str(SCRIPT), f"--runs={folder.absolute()}", *flags),
                 f"--task={','.join(job.id for job in part)}",
@@ -65,11 +68,17 @@ def queued(folder: pathlib.Path) -> set[str]:
         return set()
     tasks = _output(["squeue", "--me", "--noheader", "--array", "--format=%i"]).split()
     places = [task.partition("_")[::2] for task in tasks]
-    return {arrays[number][int(index)] for number, index in places if number in arrays and index.isdigit()}
+    return {
+        arrays[number][int(index)]
+        for number, index in places
+        if number in arrays and index.isdigit()
+    }
 
 
 def task_of(ids: Sequence[str]) -> str:
-    """Which of `ids` this process is to run: the one of its place in the array, the only one outside of any."""
+    """Which of `ids` this process is to run: the one of its place in the array, the only one
+    outside of any.
+    """
     place = os.environ.get("SLURM_ARRAY_TASK_ID", "0" if len(ids) == 1 else "none")
     if not place.isdigit() or int(place) >= len(ids):
         raise UserError(f"--task names {len(ids)} runs; task {place} of an array runs none of them")
@@ -82,13 +91,19 @@ def _submitted(folder: pathlib.Path) -> dict[str, list[str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder / SUBMITTED} cannot be read: {error}; remove it once no job of it is left") from error
+        raise UserError(
+            f"{folder / SUBMITTED} cannot be read: {error}; remove it once no job of it is left"
+        ) from error
 
 
 def _output(command: list[str]) -> str:
     if shutil.which(command[0]) is None:
         raise UserError(f"--executor=slurm needs {command[0]}, which is not here")
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True
+    )
     if done.returncode:
-        raise UserError(f"{command[0]} failed: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        raise UserError(
+            f"{command[0]} failed: {done.stderr.strip() or f'exit code {done.returncode}'}"
+        )
     return done.stdout

@@ -13,7 +13,9 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
 def classification(
     logits: jax.Array, endpoints: dict[str, jax.Array], label: jax.Array, *, aux_weight: float
 ) -> jax.Array:
-    """Cross-entropy, plus `aux_weight` times that of every endpoint named `aux_…` (GoogLeNet §5: 0.3 each)."""
+    """Cross-entropy, plus `aux_weight` times that of every endpoint named `aux_…` (GoogLeNet §5:
+    0.3 each).
+    """
     loss = cross_entropy(logits, label)
     for name, aux_logits in endpoints.items():
         if name.startswith("aux_"):
@@ -22,7 +24,8 @@ def classification(
 
 
 def errors(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
-    """1.0 where the label is not among the `k` highest logits (all, if there are fewer), float32 [n].
+    """1.0 where the label is not among the `k` highest logits (all, if there are fewer), float32
+    [n].
 
     Logits that are not finite count as wrong: a network that diverged has no opinion.
     """

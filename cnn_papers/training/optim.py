@@ -1,4 +1,6 @@
-"""Gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path multipliers."""
+"""Gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path
+multipliers.
+"""
 
 import inspect
 import re
@@ -20,15 +22,19 @@ class OptimizerSettings(NamedTuple):
     """SGD with momentum as the papers write it; the keys of `config.optim`.
 
     Attributes:
-      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with the batch size in proportion.
-      momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v (AlexNet §5, Caffe);
-        "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ once the rate changes.
+      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with the batch size in
+      proportion.
+      momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v
+        (AlexNet §5, Caffe); "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ
+        once the rate changes.
       weight_decay: L2, added to the gradient before momentum.
       schedule: an op string of `training.schedules`.
       warmup_epochs: the rate rises linearly from 0 over these.
-      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as `fc8/bias` holds.
-      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis) of a matching
-        kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman 2005).
+      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as
+      `fc8/bias` holds.
+      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis)
+        of a matching kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman
+        2005).
     """
 
     lr: float
@@ -59,10 +65,11 @@ class LearningRate(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """`init(params)`, `update(grads, state, params) -> (updates, state)`, and what a run asks besides.
+    """`init(params)`, `update(grads, state, params) -> (updates, state)`, and what a run asks
+    besides.
 
-    `learning_rate(state)` is the rate of the next update; `observe(state, error)` tells a plateau schedule of an
-    evaluation and changes nothing for the others.
+    `learning_rate(state)` is the rate of the next update; `observe(state, error)` tells a plateau
+    schedule of an evaluation and changes nothing for the others.
     """
 
     init: Any
@@ -72,7 +79,12 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(
-    params: Any, settings: OptimizerSettings, *, batch_size: int, steps_per_epoch: float, total_steps: int
+    params: Any,
+    settings: OptimizerSettings,
+    *,
+    batch_size: int,
+    steps_per_epoch: float,
+    total_steps: int,
 ) -> Optimizer:
     """SGD with momentum for the parameters `params` (arrays or shapes).
 
@@ -94,16 +106,29 @@ def make_optimizer(
     scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
     order = {"caffe": (scale, trace), "torch": (trace, scale)}
     if settings.momentum_form not in order:
-        raise UserError(f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'")
-    decay = _add_decay(settings.weight_decay, multipliers(params, settings.wd_mults, "optim.wd_mults"))
-    limit = _limit_norms(multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf))
+        raise UserError(
+            f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
+        )
+    decay = _add_decay(
+        settings.weight_decay, multipliers(params, settings.wd_mults, "optim.wd_mults")
+    )
+    limit = _limit_norms(
+        multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
+    )
     project = [limit] if settings.max_norms else []
     transform = optax.chain(decay, *order[settings.momentum_form], optax.scale(-1.0), *project)
-    return Optimizer(transform.init, transform.update, lambda state: rate(_rate_state(state)), _observer(parsed[0]))
+    return Optimizer(
+        transform.init,
+        transform.update,
+        lambda state: rate(_rate_state(state)),
+        _observer(parsed[0]),
+    )
 
 
 def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1.0) -> Any:
-    """A tree like `params` with the factor of the first pattern that matches each path, `default` where none does."""
+    """A tree like `params` with the factor of the first pattern that matches each path, `default`
+    where none does.
+    """
     _check_patterns(patterns, key)
     used = set()
 
@@ -117,7 +142,10 @@ def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1
 
     tree = jax.tree_util.tree_map_with_path(factor, params)
     if unused := [pattern for pattern, _ in patterns if pattern not in used]:
-        names = ["/".join(str(part.key) for part in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        names = [
+            "/".join(str(part.key) for part in path)
+            for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        ]
         raise UserError(
             f"config.{key}: '{unused[0]}' matches no parameter left to it; they are named like {', '.join(names[:4])}"
         )
@@ -126,12 +154,19 @@ def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1
 
 def _check_patterns(patterns: Any, key: str) -> None:
     for pair in patterns:
-        if not (isinstance(pair, tuple | list) and [type(part) for part in pair] in ([str, float], [str, int])):
-            raise UserError(f"config.{key}={patterns!r} takes ((regex, factor), …), such as (('fc8/.*', 10.0),)")
+        if not (
+            isinstance(pair, tuple | list)
+            and [type(part) for part in pair] in ([str, float], [str, int])
+        ):
+            raise UserError(
+                f"config.{key}={patterns!r} takes ((regex, factor), …), such as (('fc8/.*', 10.0),)"
+            )
         try:
             re.compile(pair[0])
         except re.error as error:
-            raise UserError(f"config.{key}: '{pair[0]}' is not a regular expression: {error}") from error
+            raise UserError(
+                f"config.{key}: '{pair[0]}' is not a regular expression: {error}"
+            ) from error
 
 
 def _add_decay(weight_decay: float, mults: Any) -> optax.GradientTransformation:
@@ -160,7 +195,9 @@ def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         now = rate(state)
-        return jax.tree.map(lambda g, mult: now * mult * g, updates, mults), state._replace(count=state.count + 1)
+        return jax.tree.map(lambda g, mult: now * mult * g, updates, mults), state._replace(
+            count=state.count + 1
+        )
 
     return optax.GradientTransformation(init, update)
 
@@ -174,7 +211,9 @@ def _rate_state(state: Any) -> LearningRate:
 
 
 def _observer(schedule: Op) -> Any:
-    """Drops the factor after `patience` evaluations in a row without a lower error, when the schedule is `plateau`."""
+    """Drops the factor after `patience` evaluations in a row without a lower error, when the
+    schedule is `plateau`.
+    """
     if schedule.name != "plateau":
         return lambda state, error: state
     settings = inspect.signature(schedules.plateau).bind(None, *schedule.args, **schedule.kwargs)
@@ -192,6 +231,8 @@ def _observer(schedule: Op) -> Any:
         )
 
     def observe(state: Any, error: float) -> Any:
-        return jax.tree.map(lambda node: seen(node, error) if _is_rate(node) else node, state, is_leaf=_is_rate)
+        return jax.tree.map(
+            lambda node: seen(node, error) if _is_rate(node) else node, state, is_leaf=_is_rate
+        )
 
     return observe

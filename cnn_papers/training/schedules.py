@@ -1,4 +1,5 @@
-"""Learning-rate schedules, named in `config.optim.schedule`: each gives the factor on the base learning rate.
+"""Learning-rate schedules, named in `config.optim.schedule`: each gives the factor on the base
+learning rate.
 
 The first argument is where training stands, a `Progress`; the others come from the config string.
 """
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 
 
 class Progress(NamedTuple):
-    """Where training stands: `step` from 0 (a traced scalar), and what a step is in epochs and of the whole."""
+    """Where training stands: `step` from 0 (a traced scalar), and what a step is in epochs and of
+    the whole.
+    """
 
     step: jax.Array
     steps_per_epoch: float
@@ -33,7 +36,9 @@ def step_epochs(progress: Progress, *boundaries: float, factor: float = 0.1) -> 
 
 
 def step_fractions(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
-    """Multiplied by `factor` at each of the given fractions of the whole training (DenseNet §4.2: 0.5, 0.75)."""
+    """Multiplied by `factor` at each of the given fractions of the whole training (DenseNet §4.2:
+    0.5, 0.75).
+    """
     return _staircase(progress.step / progress.total_steps, boundaries, factor)
 
 
@@ -44,7 +49,9 @@ def exponential(progress: Progress, factor: float, every_epochs: float = 1.0) ->
 
 
 def linear(progress: Progress, last: float, epochs: float) -> jax.Array:
-    """Falls in a straight line to `last` of the base rate over so many epochs and stays there (Maxout's authors)."""
+    """Falls in a straight line to `last` of the base rate over so many epochs and stays there
+    (Maxout's authors).
+    """
     done = jnp.minimum(progress.step / (progress.steps_per_epoch * epochs), 1.0)
     return 1 - (1 - last) * done
 
@@ -60,9 +67,11 @@ def cosine(progress: Progress) -> jax.Array:
 
 
 def plateau(progress: Progress, factor: float = 0.1, patience: int = 3) -> jax.Array:
-    """Multiplied by `factor` whenever the validation error has not fallen for `patience` evaluations (AlexNet §5).
+    """Multiplied by `factor` whenever the validation error has not fallen for `patience`
+    evaluations (AlexNet §5).
 
-    The drops follow evaluations, not steps: `optim.observe` makes them, and this leaves the step out.
+    The drops follow evaluations, not steps: `optim.observe` makes them, and this leaves the step
+    out.
     """
     return jnp.ones_like(progress.step, jnp.float32)
 

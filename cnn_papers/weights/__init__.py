@@ -1,1 +1,3 @@
-"""Networks with weights: weight files, other libraries' names, what a run starts from, predictions and features."""
+"""Networks with weights: weight files, other libraries' names, what a run starts from, predictions
+and features.
+"""

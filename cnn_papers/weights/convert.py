@@ -1,7 +1,7 @@
 """Weights in files: torch's layout, as torchvision and timm publish it, to our variables and back.
 
-A file is `.safetensors`, or one that `torch.save` wrote (`.pth`, `.pt`, `.bin`), of which tensors alone are read:
-nothing in it is ever executed.
+A file is `.safetensors`, or one that `torch.save` wrote (`.pth`, `.pt`, `.bin`), of which tensors
+alone are read: nothing in it is ever executed.
 """
 
 import math
@@ -18,7 +18,9 @@ from cnn_papers.errors import UserError
 from cnn_papers.models import resnet
 from cnn_papers.weights import torch_names
 
-LINEAR = re.compile(r"(.*/)?fc\d*")  # layers that are linear in torch and convolutions of a whole map here
+LINEAR = re.compile(
+    r"(.*/)?fc\d*"
+)  # layers that are linear in torch and convolutions of a whole map here
 
 AUXILIARY = re.compile(r"(^|/)aux(1\.|2\.|_)")  # heads that a network may do without
 
@@ -49,8 +51,12 @@ class Source(NamedTuple):
     homeless: tuple[str, ...] = ()
 
 
-def to_torch(variables: Mapping[str, Any], model_name: str, model: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict of `variables`: convolutions [out, in, h, w], fully connected layers [out, c·h·w]."""
+def to_torch(
+    variables: Mapping[str, Any], model_name: str, model: nn.Module
+) -> dict[str, np.ndarray]:
+    """The state dict of `variables`: convolutions [out, in, h, w], fully connected layers [out,
+    c·h·w].
+    """
     published = torch_names.published(model_name, model)
     state = {}
     for path, leaf in flatten(variables, model).items():
@@ -66,11 +72,17 @@ def to_torch(variables: Mapping[str, Any], model_name: str, model: nn.Module) ->
 
 
 def from_torch(
-    state: Mapping[str, np.ndarray], model_name: str, model: nn.Module, image_shape: tuple[int, ...], *, place: str
+    state: Mapping[str, np.ndarray],
+    model_name: str,
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    *,
+    place: str,
 ) -> Source:
     """The tensors of a state dict, in the layout of `model` for images of `image_shape` (h, w, c).
 
-    Whether their names are torchvision's or our own, which `write` uses where nothing is published, shows.
+    Whether their names are torchvision's or our own, which `write` uses where nothing is published,
+    shows.
     """
     like = abstract(model, image_shape)
     published = torch_names.published(model_name, model)
@@ -88,18 +100,27 @@ def from_torch(
 def from_variables(variables: Mapping[str, Any], model: nn.Module, *, place: str) -> Source:
     """The arrays of another network of ours."""
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables, model).items()}
-    return Source(place, {path: Tensor(array, path, array.shape) for path, array in flat.items()}, {})
+    return Source(
+        place, {path: Tensor(array, path, array.shape) for path, array in flat.items()}, {}
+    )
 
 
 def select(
-    source: Source, model: nn.Module, image_shape: tuple[int, ...], *, layers: str = "", other_head: bool = False
+    source: Source,
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    *,
+    layers: str = "",
+    other_head: bool = False,
 ) -> tuple[Flat, list[str]]:
-    """The arrays of `source` that `model` starts from, by path, and the layers that keep their fresh start.
+    """The arrays of `source` that `model` starts from, by path, and the layers that keep their
+    fresh start.
 
     Args:
-      layers: a regular expression for whole names of layers (`conv1_1|fc.*`): those are taken; all where it is empty,
-        auxiliary heads where both sides have them.
-      other_head: with all layers, those that give the classes may be of another number of classes; they stay fresh.
+      layers: a regular expression for whole names of layers (`conv1_1|fc.*`): those are taken; all
+        where it is empty, auxiliary heads where both sides have them.
+      other_head: with all layers, those that give the classes may be of another number of classes;
+        they stay fresh.
 
     Raises:
       UserError: arrays missing, of another shape, or without a place in the network.
@@ -108,15 +129,25 @@ def select(
     try:
         wanted = [path for path in like if re.fullmatch(layers or ".*", layer_of(path))]
     except re.error as error:
-        raise UserError(f"config.init_layers: '{layers}' is no regular expression: {error}") from error
+        raise UserError(
+            f"config.init_layers: '{layers}' is no regular expression: {error}"
+        ) from error
     if not wanted:
         names = ", ".join(dict.fromkeys(map(layer_of, like)))
         raise UserError(f"config.init_layers: no layer is called '{layers}'; there are: {names}")
     fresh = {layer_of(path) for path in like} - {layer_of(path) for path in wanted}
     if other_head and not layers:
-        fresh = {layer_of(path) for path in wanted if _is_other_head(source, path, like[path].shape, model)}
+        fresh = {
+            layer_of(path)
+            for path in wanted
+            if _is_other_head(source, path, like[path].shape, model)
+        }
         wanted = [path for path in wanted if layer_of(path) not in fresh]
-    absent = {layer_of(path) for path in wanted if path not in source.tensors and AUXILIARY.search(layer_of(path))}
+    absent = {
+        layer_of(path)
+        for path in wanted
+        if path not in source.tensors and AUXILIARY.search(layer_of(path))
+    }
     fresh |= absent  # evaluation does without them, and published files often are
     wanted = [path for path in wanted if layer_of(path) not in absent]
     problems = [problem for path in wanted if (problem := _problem(source, path, like[path].shape))]
@@ -126,8 +157,14 @@ def select(
         problems += [f"{name} has no place in this network" for name in left]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        hint = "; name the layers to take with --config.init_layers" if other_head and not layers else ""
-        raise UserError(f"weights {source.place} are of another network: {'; '.join(problems[:3])}{more}{hint}")
+        hint = (
+            "; name the layers to take with --config.init_layers"
+            if other_head and not layers
+            else ""
+        )
+        raise UserError(
+            f"weights {source.place} are of another network: {'; '.join(problems[:3])}{more}{hint}"
+        )
     return {path: source.tensors[path].array for path in wanted}, sorted(fresh)
 
 
@@ -135,13 +172,22 @@ def put(variables: Mapping[str, Any], arrays: Flat, model: nn.Module) -> dict[st
     """`variables` of `model` with `arrays` (by path, as `select` gives them) in their places."""
     tree = {"params": {}, "batch_stats": {}}
     tree |= flax.traverse_util.unflatten_dict(flatten(variables, model) | arrays, sep="/")
-    return {name: resnet.convert_blocks(part, model.blocks) for name, part in tree.items()} if _scans(model) else tree
+    return (
+        {name: resnet.convert_blocks(part, model.blocks) for name, part in tree.items()}
+        if _scans(model)
+        else tree
+    )
 
 
 def flatten(variables: Mapping[str, Any], model: nn.Module) -> Flat:
-    """{"params/conv1/kernel": leaf}; blocks that `model` runs as one loop are taken apart, as files have them."""
+    """{"params/conv1/kernel": leaf}; blocks that `model` runs as one loop are taken apart, as files
+    have them.
+    """
     if _scans(model):
-        variables = {name: resnet.convert_blocks(dict(tree), model.blocks) for name, tree in variables.items()}
+        variables = {
+            name: resnet.convert_blocks(dict(tree), model.blocks)
+            for name, tree in variables.items()
+        }
     return flax.traverse_util.flatten_dict(dict(variables), sep="/")
 
 
@@ -166,7 +212,9 @@ def _torch_name(path: str, published: Mapping[str, str]) -> str:
 
 
 def _to_ours(array: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
-    """A torch array in our layout: [out, in, h, w] to [h, w, in, out], [out, c·h·w] to the convolution of that map."""
+    """A torch array in our layout: [out, in, h, w] to [h, w, in, out], [out, c·h·w] to the
+    convolution of that map.
+    """
     if len(like) == 4 and array.ndim == 2 and array.shape[1] == math.prod(like[:3]):
         array = array.reshape(len(array), like[2], like[0], like[1])
     if len(like) == 4 and array.ndim == 4:

@@ -1,4 +1,6 @@
-"""A layer's outputs in an .npz file: `features` float32 [n, …] with the labels of a split or the paths of images."""
+"""A layer's outputs in an .npz file: `features` float32 [n, …] with the labels of a split or the
+paths of images.
+"""
 
 import pathlib
 import zipfile
@@ -16,7 +18,8 @@ from cnn_papers.weights.trained import Trained
 
 
 def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:
-    """Writes `features` and `label` [n] of a split of the network's data set, batch by batch, in its order.
+    """Writes `features` and `label` [n] of a split of the network's data set, batch by batch, in
+    its order.
 
     Raises:
       UserError: no such layer or split, data that is not there, an image that cannot be decoded.
@@ -45,7 +48,9 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     print(f"{path}: {layer} of {opened.name}, {'×'.join(map(str, shape))}")
 
 
-def of_images(layer: str, rows: Sequence[tuple[pathlib.Path, np.ndarray]], path: pathlib.Path) -> None:
+def of_images(
+    layer: str, rows: Sequence[tuple[pathlib.Path, np.ndarray]], path: pathlib.Path
+) -> None:
     """Writes `features` and `path` [n] of images that have been through the network."""
     if not rows:
         raise UserError("none of the images could be read: there are no features to write")
@@ -60,13 +65,16 @@ def _write(
     chunks: Iterable[np.ndarray],
     others: Iterable[tuple[str, np.ndarray]],
 ) -> None:
-    """An .npz with `features` of `shape`, which arrive in chunks, and then `others`; the file appears when it is whole.
+    """An .npz with `features` of `shape`, which arrive in chunks, and then `others`; the file
+    appears when it is whole.
 
     NumPy's own savez wants every array in memory.
     """
     with files.whole(path) as part, zipfile.ZipFile(part, "w") as archive:
         with archive.open("features.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            )
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
         for name, array in others:

@@ -14,7 +14,8 @@ from cnn_papers.weights import convert, trained, weight_files
 
 
 def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert.Flat:
-    """The arrays by path that a run of `config` starts from: those of `config.init_from`, none where it is empty.
+    """The arrays by path that a run of `config` starts from: those of `config.init_from`, none
+    where it is empty.
 
     Prints what is taken and what stays fresh.
 
@@ -30,17 +31,27 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
     else:
-        source = convert.from_torch(weight_files.read(place), config.model_name, model, image_shape, place=str(place))
-    arrays, fresh = convert.select(source, model, image_shape, layers=config.init_layers, other_head=True)
+        source = convert.from_torch(
+            weight_files.read(place), config.model_name, model, image_shape, place=str(place)
+        )
+    arrays, fresh = convert.select(
+        source, model, image_shape, layers=config.init_layers, other_head=True
+    )
     taken = len({convert.layer_of(path) for path in arrays})
-    print(f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    print(
+        f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    )
     return arrays
 
 
 def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:
-    """Returns a fresh `state` of `model` with `arrays` of `read` in their places; unchanged if there are none."""
+    """Returns a fresh `state` of `model` with `arrays` of `read` in their places; unchanged if
+    there are none.
+    """
     if not arrays:
         return state
-    variables = convert.put({"params": state.params, "batch_stats": state.batch_stats}, arrays, model)
+    variables = convert.put(
+        {"params": state.params, "batch_stats": state.batch_stats}, arrays, model
+    )
     new = state._replace(**variables, ema=state.ema and variables["params"])
     return processes.put(new, jax.tree.map(lambda old: old.sharding, state))

@@ -49,8 +49,8 @@ class Predictor(NamedTuple):
       description: network, data set and checkpoint in words.
       class_names: one for every output.
       prepare: encoded bytes to uint8 [h, w, c]; ValueError for what is no image.
-      outputs: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes], the probabilities, or to
-        float32 [n, …], the outputs of the layer asked for.
+      outputs: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes], the
+        probabilities, or to float32 [n, …], the outputs of the layer asked for.
       batch_size: how many images the run evaluated at once.
     """
 
@@ -62,7 +62,9 @@ class Predictor(NamedTuple):
 
 
 def make_predictor(network: Trained, layer: str = "") -> Predictor:
-    """Makes `network` ready to give probabilities, or the outputs of `layer`; UserError for a layer it lacks."""
+    """Makes `network` ready to give probabilities, or the outputs of `layer`; UserError for a layer
+    it lacks.
+    """
     apply = make_apply(network, layer)
 
     def outputs(images: np.ndarray) -> np.ndarray:
@@ -98,7 +100,9 @@ def predict_images(
 ) -> Iterator[tuple[pathlib.Path, np.ndarray | str]]:
     """Every image file in order with its outputs, or with what is wrong with it."""
     devices = jax.device_count()
-    batch_size = -(-min(predictor.batch_size, len(paths)) // devices) * devices  # one program serves all batches
+    batch_size = (
+        -(-min(predictor.batch_size, len(paths)) // devices) * devices
+    )  # one program serves all batches
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]

@@ -1,13 +1,20 @@
-"""Which torch module holds the parameters of which of our layers, for the families that torchvision and timm publish.
+"""Which torch module holds the parameters of which of our layers, for the families that torchvision
+and timm publish.
 
-A family's function takes a network and returns {our layer: torch module}, paths joined by "/" and "."; the leaves of
-both are LEAVES.
+A family's function takes a network and returns {our layer: torch module}, paths joined by "/" and
+"."; the leaves of both are LEAVES.
 """
 
 import re
 from typing import Any
 
-LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+LEAVES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 
 
 def _alexnet(model: Any) -> dict[str, str]:
@@ -36,18 +43,32 @@ def _resnet(model: Any) -> dict[str, str]:
         for i in range(count):
             ours, theirs = f"conv{stage + 1}_{i + 1}", f"layer{stage}.{i}"
             for j in (1, 2, 3) if model.bottleneck else (1, 2):
-                names |= {f"{ours}/conv{j}": f"{theirs}.conv{j}", f"{ours}/bn{j}": f"{theirs}.bn{j}"}
-            names |= {f"{ours}/conv_proj": f"{theirs}.downsample.0", f"{ours}/bn_proj": f"{theirs}.downsample.1"}
+                names |= {
+                    f"{ours}/conv{j}": f"{theirs}.conv{j}",
+                    f"{ours}/bn{j}": f"{theirs}.bn{j}",
+                }
+            names |= {
+                f"{ours}/conv_proj": f"{theirs}.downsample.0",
+                f"{ours}/bn_proj": f"{theirs}.downsample.1",
+            }
     return names
 
 
 def _densenet(model: Any) -> dict[str, str]:
-    names = {"conv0": "features.conv0", "bn0": "features.norm0", "norm": "features.norm5", "fc": "classifier"}
+    names = {
+        "conv0": "features.conv0",
+        "bn0": "features.norm0",
+        "norm": "features.norm5",
+        "fc": "classifier",
+    }
     for i, count in enumerate(model.blocks, 1):
         for j in range(1, count + 1):
             ours, theirs = f"block{i}/layer{j}", f"features.denseblock{i}.denselayer{j}"
             for k in (1, 2):
-                names |= {f"{ours}/bn{k}": f"{theirs}.norm{k}", f"{ours}/conv{k}": f"{theirs}.conv{k}"}
+                names |= {
+                    f"{ours}/bn{k}": f"{theirs}.norm{k}",
+                    f"{ours}/conv{k}": f"{theirs}.conv{k}",
+                }
         if i < len(model.blocks):
             names[f"transition{i}/bn"] = f"features.transition{i}.norm"
             names[f"transition{i}/conv"] = f"features.transition{i}.conv"
@@ -66,7 +87,8 @@ def _googlenet(model: Any) -> dict[str, str]:
     convolutions = {"conv1": "conv1", "conv2_reduce": "conv2", "conv2": "conv3"}
     for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
         convolutions |= {
-            f"inception_{module}/{ours}": f"inception{module}.{theirs}" for ours, theirs in branches.items()
+            f"inception_{module}/{ours}": f"inception{module}.{theirs}"
+            for ours, theirs in branches.items()
         }
     names = {"fc": "fc"}
     for ours, theirs in {"aux_4a": "aux1", "aux_4d": "aux2"}.items() if model.aux_heads else ():
@@ -77,8 +99,18 @@ def _googlenet(model: Any) -> dict[str, str]:
     return names
 
 
-FAMILIES = {"alexnet": _alexnet, "vgg": _vgg, "resnet": _resnet, "densenet": _densenet, "googlenet": _googlenet}
-TIMM = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}  # its VGG
+FAMILIES = {
+    "alexnet": _alexnet,
+    "vgg": _vgg,
+    "resnet": _resnet,
+    "densenet": _densenet,
+    "googlenet": _googlenet,
+}
+TIMM = {
+    "pre_logits.fc1": "classifier.0",
+    "pre_logits.fc2": "classifier.3",
+    "head.fc": "classifier.6",
+}  # its VGG
 
 
 def published(model_name: str, model: Any) -> dict[str, str]:
@@ -87,7 +119,9 @@ def published(model_name: str, model: Any) -> dict[str, str]:
 
 
 def as_torchvision(key: str) -> str:
-    """The name that torchvision uses today for what a wrapper, timm, or its own older files call `key`."""
+    """The name that torchvision uses today for what a wrapper, timm, or its own older files call
+    `key`.
+    """
     key = key.removeprefix("module.")  # torch.nn.DataParallel's
     key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key)
     module, _, leaf = key.rpartition(".")

@@ -48,7 +48,8 @@ class Trained(NamedTuple):
 
 
 def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> Trained:
-    """The network of the run in `folder` at its best checkpoint, at its last where it has not been evaluated yet.
+    """The network of the run in `folder` at its best checkpoint, at its last where it has not been
+    evaluated yet.
 
     `overrides` change the run's config, by dotted key.
 
@@ -59,10 +60,16 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     trained_on = run["config"]["data"]["name"]
     for key, value in (overrides or {}).items():
         *parents, last = key.split(".")
-        functools.reduce(lambda node, name: node.setdefault(name, {}), parents, run["config"])[last] = value
+        functools.reduce(lambda node, name: node.setdefault(name, {}), parents, run["config"])[
+            last
+        ] = value
     config, data = run["config"], run["config"]["data"]
     model = zoo.build_model(config["model_name"], **config["model"])
-    figures = statistics.load(folder / statistics.FILE) if augment.needs_statistics(data["eval_device"]) else None
+    figures = (
+        statistics.load(folder / statistics.FILE)
+        if augment.needs_statistics(data["eval_device"])
+        else None
+    )
     normalise = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
     place, step, variables = read_variables(folder, run, model, mesh)
     network = f"{config['model_name']} '{config['model']['variant']}'"
@@ -83,8 +90,8 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
     """The network of `config` (a ConfigDict) with the weights in a file.
 
     Raises:
-      UserError: a file that cannot be read or is of another network; device operations that need figures of a training
-        set, which come with no file.
+      UserError: a file that cannot be read or is of another network; device operations that need
+        figures of a training set, which come with no file.
     """
     data = config.data
     if augment.needs_statistics(data.eval_device, key="data.eval_device"):
@@ -95,7 +102,9 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
     shape = inputs.configured_input(config, "train_host")
-    source = convert.from_torch(weight_files.read(path), config.model_name, model, shape, place=str(path))
+    source = convert.from_torch(
+        weight_files.read(path), config.model_name, model, shape, place=str(path)
+    )
     arrays, _ = convert.select(source, model, shape)
     return Trained(
         f"{config.model_name} '{config.model.variant}' with the weights of {path}",
@@ -110,11 +119,16 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
 
 
 def open_run(folder: pathlib.Path) -> dict[str, Any]:
+    """What `run.json` in `folder` holds; UserError where there is no run, or one of an older
+    version.
+    """
     run = read_run(folder)
     if run is None:
         raise UserError(f"there is no run in {folder}: give the folder of a training")
     if not run.keys() >= {"class_names", "train_image", "eval_image"}:
-        raise UserError(f"{folder}/run.json is of an older version: run the training command again, which rewrites it")
+        raise UserError(
+            f"{folder}/run.json is of an older version: run the training command again, which rewrites it"
+        )
     return run
 
 
@@ -123,15 +137,21 @@ def read_variables(
 ) -> tuple[pathlib.Path, int, dict[str, Any]]:
     """Which checkpoints, the step, and its variables over `mesh`."""
     place = folder / ("best" if any((folder / "best").glob("[0-9]*")) else "checkpoints")
-    step, variables = read_model(place, _abstract_state(model, run["config"], run["train_image"], mesh))
+    step, variables = read_model(
+        place, _abstract_state(model, run["config"], run["train_image"], mesh)
+    )
     return place, step, variables
 
 
-def _abstract_state(model: nn.Module, config: dict[str, Any], image_shape: Sequence[int], mesh: Any) -> State:
+def _abstract_state(
+    model: nn.Module, config: dict[str, Any], image_shape: Sequence[int], mesh: Any
+) -> State:
     """The shapes of what a run of `config` trains, without its optimiser, replicated over `mesh`."""
     no_optimizer = Optimizer(lambda params: None, None, None, None)
     ema = config["optim"]["ema_decay"] > 0
-    init = functools.partial(init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema)
+    init = functools.partial(
+        init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema
+    )
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
     return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(init))
 
@@ -145,7 +165,9 @@ def _class_names(name: str, data_dir: str) -> Sequence[str]:
 
 
 def _names_of_head(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """The data set's names if they are of as many classes: a file does not say what its outputs mean."""
+    """The data set's names if they are of as many classes: a file does not say what its outputs
+    mean.
+    """
     return tuple(names) if len(names) == outputs else tuple(f"output {i}" for i in range(outputs))
 
 

@@ -33,16 +33,21 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The float32 tensors of a weights file by their torch names of today.
 
     Raises:
-      UserError: no such file, a damaged one, one that holds anything else than tensors of finite real numbers by name.
+      UserError: no such file, a damaged one, one that holds anything else than tensors of finite
+      real numbers by name.
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
-        raise UserError(f"weights {path}: one whole file is read, named .safetensors, .pth, .pt or .bin")
+        raise UserError(
+            f"weights {path}: one whole file is read, named .safetensors, .pth, .pt or .bin"
+        )
     try:
         with path.open("rb"):
             tensors = _read_safetensors(path) if suffix == ".safetensors" else _read_torch(path)
     except OSError as error:
-        raise UserError(f"there is no weights file {path} to read: {error.strerror or error}") from error
+        raise UserError(
+            f"there is no weights file {path} to read: {error.strerror or error}"
+        ) from error
     found: dict[str, np.ndarray] = {}
     for key, value in tensors.items():
         name = torch_names.as_torchvision(key)
@@ -56,9 +61,15 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        loaded = {key: value for key, value in safetensors.load_file(path).items() if not key.endswith(COUNTERS)}
+        loaded = {
+            key: value
+            for key, value in safetensors.load_file(path).items()
+            if not key.endswith(COUNTERS)
+        }
         with np.errstate(over="ignore"):  # what becomes infinite is refused
-            return {key: value.astype(np.float32, casting="same_kind") for key, value in loaded.items()}
+            return {
+                key: value.astype(np.float32, casting="same_kind") for key, value in loaded.items()
+            }
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"weights {path} are damaged or no safetensors of float32, float16 or bfloat16: {error}"
@@ -91,16 +102,30 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"weights {path} are no state dict: a dictionary of tensors by name")
     loaded = {key: value for key, value in loaded.items() if not key.endswith(COUNTERS)}
     for key, value in loaded.items():
-        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        dense = (
+            isinstance(value, torch.Tensor)
+            and value.layout == torch.strided
+            and value.device.type == "cpu"
+        )
         if not dense or not value.dtype.is_floating_point:
-            raise UserError(f"weights {path} are no state dict: {key} is no dense tensor of real numbers")
+            raise UserError(
+                f"weights {path} are no state dict: {key} is no dense tensor of real numbers"
+            )
     declared = sum(value.numel() * value.element_size() for value in loaded.values())
-    if declared > path.stat().st_size:  # one number can be declared to stand everywhere in an array of any size
-        raise UserError(f"weights {path} are damaged: its tensors declare {declared:,} bytes, more than it has")
+    if (
+        declared > path.stat().st_size
+    ):  # one number can be declared to stand everywhere in an array of any size
+        raise UserError(
+            f"weights {path} are damaged: its tensors declare {declared:,} bytes, more than it has"
+        )
     return {key: value.detach().float().numpy() for key, value in loaded.items()}
 
 
-def write(path: pathlib.Path, variables: Mapping[str, Any], model_name: str, model: nn.Module) -> None:
-    """Writes `variables` as `.safetensors` in torch's layout and, for published families, under torchvision's names."""
+def write(
+    path: pathlib.Path, variables: Mapping[str, Any], model_name: str, model: nn.Module
+) -> None:
+    """Writes `variables` as `.safetensors` in torch's layout and, for published families, under
+    torchvision's names.
+    """
     with files.whole(path) as part:
         part.write_bytes(safetensors.save(convert.to_torch(variables, model_name, model)))

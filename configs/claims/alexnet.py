@@ -5,7 +5,8 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; eighty passes of 1,024 images, which overfit.
+# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; eighty passes of 1,024
+# images, which overfit.
 _FOUR_LAYERS: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/alexnet.py:cifar10",
@@ -38,7 +39,12 @@ _FOUR_LAYERS_GPU = _FOUR_LAYERS | {
 }
 _FOUR = {"desk": Scale(_FOUR_LAYERS), "gpu": Scale(_FOUR_LAYERS_GPU)}
 # No regularisation, no schedule.
-_FIGURE_1 = {"optim.schedule": "constant", "optim.weight_decay": 0.0, "log_every_steps": 16, "eval.every_epochs": 60.0}
+_FIGURE_1 = {
+    "optim.schedule": "constant",
+    "optim.weight_decay": 0.0,
+    "log_every_steps": 16,
+    "eval.every_epochs": 60.0,
+}
 
 _PAPER = Scale(common.ALEXNET_PAPER | {"config": "configs/alexnet.py:imagenet2012"})
 _FIVE = {
@@ -46,10 +52,15 @@ _FIVE = {
     "gpu": Scale(common.ALEXNET_GPU | {"config": "configs/alexnet.py"}),
     "paper": _PAPER,
 }
-_DROPOUT: dict[str, dict[str, Any]] = {"without": {"model.dropout": 0.0}, "with": {"model.dropout": 0.5}}
+_DROPOUT: dict[str, dict[str, Any]] = {
+    "without": {"model.dropout": 0.0},
+    "with": {"model.dropout": 0.5},
+}
 
 
-def _lower_error(statement: str, source: str, arms: Any, paper: str, scales: Any, delta: float | None = None) -> Claim:
+def _lower_error(
+    statement: str, source: str, arms: Any, paper: str, scales: Any, delta: float | None = None
+) -> Claim:
     """That the second arm has the lower error on held-out images."""
     return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, scales, delta)
 
@@ -58,7 +69,10 @@ def _windows(setting: dict[str, Any], side: int, size: int) -> Scale:
     """Windows of `size` pixels, and their mirror images, of images of `side` pixels."""
     hosts = {"train_host": f"random_crop({size})", "eval_host": f"center_crop({size})"}
     hosts = {f"data.{key}": f"decode|resize({side})|{crop}" for key, crop in hosts.items()}
-    hosts |= {"eval.protocol": f"single_view|ten_crop({size}, {side})", "data.train_device": "flip|subtract_mean_image"}
+    hosts |= {
+        "eval.protocol": f"single_view|ten_crop({size}, {side})",
+        "data.train_device": "flip|subtract_mean_image",
+    }
     return Scale(setting | hosts)
 
 
@@ -83,7 +97,8 @@ CLAIMS = {
     "relu_sooner": Claim(
         "A net of rectified units reaches 25 % training error several times sooner than one of tanh units.",
         "AlexNet §3.1, Figure 1",
-        # Each at the rate that brings it there soonest of those that differ by factors of two (desk, seed 100).
+        # Each at the rate that brings it there soonest of those that differ by factors of two
+        # (desk, seed 100).
         {
             "tanh": {"model.activation": "tanh", "optim.lr": 0.2},
             "relu": {"model.activation": "relu", "optim.lr": 0.006},
@@ -91,7 +106,10 @@ CLAIMS = {
         "images_to('train/top1_error', 25.0)",
         "lower",
         "six times sooner",
-        {"desk": Scale(_FOUR_LAYERS | _FIGURE_1 | {"total_epochs": 120.0}), "gpu": Scale(_FOUR_LAYERS_GPU | _FIGURE_1)},
+        {
+            "desk": Scale(_FOUR_LAYERS | _FIGURE_1 | {"total_epochs": 120.0}),
+            "gpu": Scale(_FOUR_LAYERS_GPU | _FIGURE_1),
+        },
         paper_delta=1 / 6,
         ratio=True,
     ),
@@ -175,7 +193,11 @@ CLAIMS = {
         "tested_change('single_view', 'ten_crop', 'top1_error')",
         "lower",
         "39.0 % with one view, 37.5 % with ten",
-        {"desk": _windows(_FOUR_LAYERS, 18, 16), "gpu": _windows(_FOUR_LAYERS_GPU, 32, 28), "paper": _PAPER},
+        {
+            "desk": _windows(_FOUR_LAYERS, 18, 16),
+            "gpu": _windows(_FOUR_LAYERS_GPU, 32, 28),
+            "paper": _PAPER,
+        },
         paper_delta=-1.5,
     ),
     "weight_decay_helps_training": Claim(
@@ -194,7 +216,9 @@ CLAIMS = {
         "images_to('train/top1_error', 60.0)",
         "lower",
         "no figure for this network",
-        {scale: _FIVE[scale] for scale in ("gpu", "paper")},  # an eighth as wide, N(0, 0.01²) is far too little
+        {
+            scale: _FIVE[scale] for scale in ("gpu", "paper")
+        },  # an eighth as wide, N(0, 0.01²) is far too little
         ratio=True,
     ),
 }

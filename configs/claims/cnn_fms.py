@@ -5,14 +5,16 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-_SMALL: dict[str, Any] = {  # CIFAR-10 enlarged to where the papers' strides leave the deeper layers something
+_SMALL: dict[
+    str, Any
+] = {  # CIFAR-10 enlarged to where the papers' strides leave the deeper layers something
     "config": "configs/cnn_fms.py",
     "model.variant": "F",
     "data.train_host": "decode|resize(64)",
     "data.eval_host": "decode|resize(64)",
 }
-# Smaller: a quarter as wide at 64 pixels, 1,024 images of CIFAR-10 so that they can be seen thirty times. Response
-# normalisation would take a CPU longer than the convolutions.
+# Smaller: a quarter as wide at 64 pixels, 1,024 images of CIFAR-10 so that they can be seen thirty
+# times. Response normalisation would take a CPU longer than the convolutions.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_SMALL,
@@ -40,7 +42,10 @@ _AUGMENTED = {
     "crop and flip": {"data.train_device": "standardize|pad_crop(8)|flip"},
 }
 # A quarter of 128 units learns nothing behind dropout.
-_TO_128 = {"1024": {"model.variant": "M"}, "128": {"model.variant": "M-128", "model.fc7_units": 512}}
+_TO_128 = {
+    "1024": {"model.variant": "M"},
+    "128": {"model.variant": "M-128", "model.fc7_units": 512},
+}
 _CENTRE = "decode|resize_short(256)|center_crop(224)"
 _AUGMENTED_ON_IMAGENET = {
     "none": {"data.train_host": _CENTRE, "data.train_device": "subtract_mean_image"},

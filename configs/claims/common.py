@@ -19,7 +19,12 @@ SMALL_CIFAR10 = CIFAR10 | {
 }
 
 # AlexNet with every switch that claims turn, so that a run is the same whichever claim asks for it.
-_ALEXNET = {"model.variant": "paper", "model.activation": "relu", "model.dropout": 0.5, "optim.weight_decay": 5e-4}
+_ALEXNET = {
+    "model.variant": "paper",
+    "model.activation": "relu",
+    "model.dropout": 0.5,
+    "optim.weight_decay": 5e-4,
+}
 # Smaller: an eighth as wide, 2,048 images of CIFAR-10 enlarged to 67 pixels, twenty passes.
 ALEXNET_DESK = {
     **SMALL_CIFAR10,

@@ -6,7 +6,8 @@ from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
 _PAPER: dict[str, Any] = {"config": "configs/googlenet.py:imagenet2012"}
-# Smaller: a quarter as wide on the embedded digits, eight passes: without batch normalisation it needs easy images.
+# Smaller: a quarter as wide on the embedded digits, eight passes: without batch normalisation it
+# needs easy images.
 _DESK: dict[str, Any] = {
     "config": "configs/googlenet.py",
     "model.width": 0.25,
@@ -14,8 +15,11 @@ _DESK: dict[str, Any] = {
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
 }
-_GRADIENT: dict[str, Any] = {"eval.analyses": "gradient_norm(aux_weight=0.3)"}  # of the loss that training lowers
-# Whole but for the first layers' strides, with batch normalisation, on CIFAR-10 enlarged to 64 pixels, thirty passes.
+_GRADIENT: dict[str, Any] = {
+    "eval.analyses": "gradient_norm(aux_weight=0.3)"
+}  # of the loss that training lowers
+# Whole but for the first layers' strides, with batch normalisation, on CIFAR-10 enlarged to 64
+# pixels, thirty passes.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     "config": "configs/googlenet.py",

@@ -4,7 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the permutation-invariant MNIST network half as wide, 10,000 digits, twenty passes; all start by He et al.
+# Smaller: the permutation-invariant MNIST network half as wide, 10,000 digits, twenty passes; all
+# start by He et al.
 _DESK: dict[str, Any] = {
     "config": "configs/maxout.py:mnist",
     "data.train_split": "train[:10000]",
@@ -35,7 +36,8 @@ _CIFAR_TWINS = {  # by He et al., since ±0.005 lets rectifiers start from nothi
     "maxout": {"model.variant": "cifar10", "model.weight_init": "he"},
 }
 _SIZES = {"relu": {"model.variant": "cifar10_relu"}, "maxout": {"model.variant": "cifar10"}}
-_AVERAGED = {  # what the input loses in training is made up for, so that the whole net is the mean of its inputs
+# what the input loses in training is made up for, so that the whole net is the mean of its inputs
+_AVERAGED = {
     "tanh": {"model.variant": "mnist_fc_relu", "model.hidden": "tanh", "model.rescale_input": True},
     "maxout": {"model.variant": "mnist_fc", "model.rescale_input": True},
 }

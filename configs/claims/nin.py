@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the MNIST network a quarter as wide at 14 pixels; 1,000 digits, so few that regularisation has something to
-# do, eighty passes.
+# Smaller: the MNIST network a quarter as wide at 14 pixels; 1,000 digits, so few that
+# regularisation has something to do, eighty passes.
 _DESK: dict[str, Any] = {
     "config": "configs/nin.py",
     "data.name": "mnist",
@@ -40,7 +40,8 @@ _PLAIN: dict[str, Any] = {
     "optim.lr_mults": (("conv3/kernel", 0.1), ("conv3/bias", 0.2), (".*/bias", 2.0)),
 }
 _GAP = {"model.head": "gap"}
-# `last_bias` keeps classes from starting out silent where they are averaged; in front of a layer it saturates that.
+# `last_bias` keeps classes from starting out silent where they are averaged; in front of a layer it
+# saturates that.
 _FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0}
 _FC_DROPOUT: dict[str, Any] = {"model.head": "fc_dropout", "model.last_bias": 0.0}
 

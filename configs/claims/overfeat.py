@@ -7,7 +7,8 @@ from configs.claims import common
 
 _SEVERAL = "overfeat_dense(((72, 72), (80, 80), (112, 112), (136, 136)))"
 _AT_72 = f"overfeat_dense(((72, 72),), fine=False)|overfeat_dense(((72, 72),))|{_SEVERAL}"
-# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network one window either way.
+# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network one
+# window either way.
 _AT_281 = "overfeat_dense(((281, 317),), fine=False)|overfeat_dense(((281, 317),))|overfeat_dense"
 _CROPS = {  # CIFAR-10 enlarged as the paper has its images to its crops, 256 to 231
     "data.train_host": "decode|resize(72, method='bicubic')|random_crop(64)",
@@ -15,8 +16,8 @@ _CROPS = {  # CIFAR-10 enlarged as the paper has its images to its crops, 256 to
     "data.eval_host": "decode|resize(72, method='bicubic')|center_crop(64)",
     "eval.protocol": _AT_72,
 }
-# Smaller: the fast network an eighth as wide at 64 pixels, 5,120 images of CIFAR-10, five passes; four scales
-# up to 136.
+# Smaller: the fast network an eighth as wide at 64 pixels, 5,120 images of CIFAR-10, five passes;
+# four scales up to 136.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_CROPS,
@@ -40,7 +41,10 @@ _GPU: dict[str, Any] = {
 }
 _PAPER: dict[str, Any] = {"config": "configs/overfeat.py:imagenet2012", "eval.protocol": _AT_281}
 _TESTS = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
-_ACCURATE = {"model.variant": "accurate", "data.eval_host": "decode|resize_short(256)|center_crop(221)"}
+_ACCURATE = {
+    "model.variant": "accurate",
+    "data.eval_host": "decode|resize_short(256)|center_crop(221)",
+}
 _ONE_RUN: dict[str, dict[str, Any]] = {"one network": {}}  # the protocols test the same weights
 
 CLAIMS = {

@@ -20,7 +20,10 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 2.0,
     "eval.analyses": _ANALYSES,
 }
-_GPU: dict[str, Any] = {"config": "configs/resnet.py:cifar10", "eval.analyses": _ANALYSES}  # §4.2 in full
+_GPU: dict[str, Any] = {
+    "config": "configs/resnet.py:cifar10",
+    "eval.analyses": _ANALYSES,
+}  # §4.2 in full
 _PAPER: dict[str, Any] = {"config": "configs/resnet.py:imagenet2012"}
 
 
@@ -39,14 +42,18 @@ def _small(*kinds: str, shortcut: str = "") -> dict[str, dict[str, Any]]:
 
 
 def _scales(
-    desk: dict[str, Any], gpu: dict[str, Any], paper: dict[str, Any] | None = None, delta: float | None = None
+    desk: dict[str, Any],
+    gpu: dict[str, Any],
+    paper: dict[str, Any] | None = None,
+    delta: float | None = None,
 ) -> dict[str, Scale]:
     """`delta` is the paper's on ImageNet, where that is not the claim's own."""
     at = {"desk": Scale(_DESK, desk), "gpu": Scale(_GPU, gpu)}
     return at | ({"paper": Scale(_PAPER, paper, delta)} if paper else {})
 
 
-# The paper starts its 110 layers at a tenth of the rate until the training error is below 80 %, some 400 steps.
+# The paper starts its 110 layers at a tenth of the rate until the training error is below 80 %,
+# some 400 steps.
 _WARMED_UP = {"110": {"model.variant": "cifar-110", "optim.warmup_epochs": 1.0}}
 _PLAIN, _RESIDUAL = _small("plain 8", "plain 26"), _small("A 8", "A 26")
 
@@ -58,7 +65,9 @@ CLAIMS = {
         metric="mean_last('train/top1_error', 3)",
         expect="higher",
         paper="curves; on ImageNet 27.94 % validation error with 18 layers, 28.54 % with 34",
-        scales=_scales(_PLAIN, _nets("cifar-plain-20", "cifar-plain-56"), _nets("plain-18", "plain-34")),
+        scales=_scales(
+            _PLAIN, _nets("cifar-plain-20", "cifar-plain-56"), _nets("plain-18", "plain-34")
+        ),
     ),
     "resnet_residual_gains": Claim(
         statement="A residual network with more layers has a lower error.",
@@ -68,7 +77,9 @@ CLAIMS = {
         expect="lower",
         paper="CIFAR-10: 8.75 % with 20 layers, 6.97 % with 56; ImageNet: 27.88 % with 18, 25.03 % with 34",
         paper_delta=-1.78,
-        scales=_scales(_RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A"), 25.03 - 27.88),
+        scales=_scales(
+            _RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A"), 25.03 - 27.88
+        ),
     ),
     "resnet_residual_trains": Claim(
         statement="A residual network with more layers has a lower training error.",
@@ -87,7 +98,11 @@ CLAIMS = {
         expect="lower",
         paper="ImageNet, 34 layers: 28.54 % top-1 error plain, 25.03 % with shortcuts A",
         paper_delta=-3.51,
-        scales=_scales(_small("plain 26", "A 26"), _nets("cifar-plain-56", "cifar-56"), _nets("plain-34", "34-A")),
+        scales=_scales(
+            _small("plain 26", "A 26"),
+            _nets("cifar-plain-56", "cifar-56"),
+            _nets("plain-34", "34-A"),
+        ),
     ),
     "resnet_shortcuts": Claim(
         statement="From shortcuts A to B to C, with more and more projections, the error falls a little.",
@@ -98,7 +113,9 @@ CLAIMS = {
         paper="ImageNet, 34 layers: 25.03 (A), 24.52 (B), 24.19 % (C), -0.42 a step",
         paper_delta=-0.42,
         scales=_scales(
-            _small("A 26", "B 26", "C 26"), _nets("cifar-56", "cifar-56-B", "cifar-56-C"), _nets("34-A", "34", "34-C")
+            _small("A 26", "B 26", "C 26"),
+            _nets("cifar-56", "cifar-56-B", "cifar-56-C"),
+            _nets("34-A", "34", "34-C"),
         ),
     ),
     "resnet_plain_gradients": Claim(

@@ -5,7 +5,8 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-_CROPS = {  # CIFAR-10 enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13
+# CIFAR-10 enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13
+_CROPS = {
     "data.train_host": "decode|resize(64, method='bicubic')|corner_crop(56)",
     "data.train_device": "standardize|flip",
     "data.eval_host": "decode|resize(64, method='bicubic')|center_crop(56)",
@@ -13,8 +14,8 @@ _CROPS = {  # CIFAR-10 enlarged so that ZF-5's last map has 5×5 cells; the pape
     "eval.mirror": False,  # as in Table 3: the whole image, not its mirror image too
     "model.conv1_stride": 1,
 }
-# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels; 2,048 images of CIFAR-10, eight
-# passes, in batches small enough for a thousand steps.
+# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels; 2,048 images of
+# CIFAR-10, eight passes, in batches small enough for a thousand steps.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_CROPS,
@@ -48,13 +49,22 @@ _ZF5: dict[str, Any] = {"config": "configs/spp.py:imagenet2012"}
 _PAPER = _ZF5 | {"eval.protocol": "single_view|spp_full", "eval.mirror": False}
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
 
-_ONE_LEVEL: dict[str, Any] = {"model.levels": (), "eval.protocol": "single_view"}  # as fine as the last map
+_ONE_LEVEL: dict[str, Any] = {
+    "model.levels": (),
+    "eval.protocol": "single_view",
+}  # as fine as the last map
 _SINGLE = {"one level": _ONE_LEVEL, "pyramid": {}}
-_SINGLE_ON_IMAGENET = {"one level": {"model.variant": "zf5-no-spp", "eval.protocol": "single_view"}, "pyramid": {}}
+_SINGLE_ON_IMAGENET = {
+    "one level": {"model.variant": "zf5-no-spp", "eval.protocol": "single_view"},
+    "pyramid": {},
+}
 _TURNS = "decode|resize(64, method='bicubic')|corner_crop(56)|resize_by_epoch(56, 44)"
 _SIZES = {"one size": {}, "two sizes": {"data.train_host": _TURNS}}
 _SIZES_ON_IMAGENET = {"one size": _ZF5, "two sizes": {"config": "configs/spp.py:multi_size"}}
-_FEWER = {"one level": {"model.variant": "zf5-no-spp"}, "pyramid of 30 bins": {"model.variant": "zf5-30bins"}}
+_FEWER = {
+    "one level": {"model.variant": "zf5-no-spp"},
+    "pyramid of 30 bins": {"model.variant": "zf5-30bins"},
+}
 _FIVE_BINS = {
     "one level": {"model.levels": (3,), "eval.protocol": "single_view"},
     "pyramid": {"model.levels": (2, 1)},
@@ -103,7 +113,8 @@ CLAIMS = {
         expect="lower",
         paper="ZF-5, 10 views: 34.98 % top-1 error trained at 224 pixels, 34.60 % at 224 and 180",
         paper_delta=-0.38,
-        scales=_ALL | {"paper": Scale({"eval.protocol": "single_view|spp_full"}, _SIZES_ON_IMAGENET)},
+        scales=_ALL
+        | {"paper": Scale({"eval.protocol": "single_view|spp_full"}, _SIZES_ON_IMAGENET)},
     ),
     "spp_full_image": Claim(
         statement="The whole image gives a lower error than its central crop, with the same weights.",

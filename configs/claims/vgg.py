@@ -5,8 +5,9 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# Smaller: an eighth as wide at 32 pixels; 4,000 digits of MNIST, ten passes, since without batch normalisation the
-# deeper nets need easy images to start learning within minutes. He et al.'s initialisation, the paper's learning rate.
+# Smaller: an eighth as wide at 32 pixels; 4,000 digits of MNIST, ten passes, since without batch
+# normalisation the deeper nets need easy images to start learning within minutes. He et al.'s
+# initialisation, the paper's learning rate.
 _DESK: dict[str, Any] = {
     "config": "configs/vgg.py",
     "data.name": "mnist",
@@ -23,7 +24,8 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 5.0,
     "checkpoint.every_steps": 1000,
 }
-# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four passes as in the paper; He et al.'s initialisation.
+# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four passes as in the paper; He et al.'s
+# initialisation.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     "config": "configs/vgg.py",
@@ -63,7 +65,9 @@ _AT_384: dict[str, Any] = _PAPER | {
     "model.variant": "D",
     "eval.protocol": "vgg_dense(384)|vgg_dense((256, 384, 512))|vgg_both",
 }
-_JITTERED_ON_IMAGENET: dict[str, Any] = {"data.train_host": "decode|resize_short_between(256, 512)|random_crop(224)"}
+_JITTERED_ON_IMAGENET: dict[str, Any] = {
+    "data.train_host": "decode|resize_short_between(256, 512)|random_crop(224)"
+}
 _JITTER_ON_IMAGENET = {
     "one scale": {"data.train_host": "decode|resize_short(384)|random_crop(224)"},
     "jitter": _JITTERED_ON_IMAGENET,
@@ -160,6 +164,8 @@ CLAIMS = {
         expect="at_most",
         bound=1e-5,
         paper="says so without a figure; 1e-5 of the largest output is our bound for rounding in float32",
-        scales={"exact": Scale({"config": "configs/vgg.py", "data.eval_host": "decode|resize(64)"})},
+        scales={
+            "exact": Scale({"config": "configs/vgg.py", "data.eval_host": "decode|resize(64)"})
+        },
     ),
 }

@@ -1,7 +1,9 @@
-"""A network of two columns over the mesh axis `column`: each device holds one, and they meet where they are linked.
+"""A network of two columns over the mesh axis `column`: each device holds one, and they meet where
+they are linked.
 
-The paper's Figure 2, written out: every device runs the network with half of its kernels (`inside=True`) under
-`jax.shard_map`, and a layer that reads both columns gathers its input first. Nothing else is sent in the forward pass.
+The paper's Figure 2, written out: every device runs the network with half of its kernels
+(`inside=True`) under `jax.shard_map`, and a layer that reads both columns gathers its input first.
+Nothing else is sent in the forward pass.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +17,11 @@ DATA, COLUMN = "data", "column"
 
 
 class OverColumns(NamedTuple):
-    """A network of two columns on a mesh with the axes `data` and `column`; `apply` is a Flax module's.
+    """A network of two columns on a mesh with the axes `data` and `column`; `apply` is a Flax
+    module's.
 
-    The variables are the network's own, whole; each kernel, bias and statistic is split along its last axis.
+    The variables are the network's own, whole; each kernel, bias and statistic is split along its
+    last axis.
     """
 
     model: Any
@@ -34,7 +38,8 @@ class OverColumns(NamedTuple):
     ) -> Any:
         """What `model.apply` gives, its logits [n, classes] and endpoints split over both axes.
 
-        Dropout draws what the network on one device draws. Raises a ValueError for an image too small for the network.
+        Dropout draws what the network on one device draws. Raises a ValueError for an image too
+        small for the network.
         """
         plain = {"train": train, "rngs": rngs, "mutable": mutable}
         shapes = jax.eval_shape(lambda v, x: self.model.apply(v, x, **plain), variables, image)
@@ -49,7 +54,10 @@ class OverColumns(NamedTuple):
         if mutable:
             outputs = (outputs, jax.tree.map(lambda leaf: last_axis(leaf.ndim), updates))
         over = jax.shard_map(
-            column, mesh=self.mesh, in_specs=(split, PartitionSpec(DATA), PartitionSpec()), out_specs=outputs
+            column,
+            mesh=self.mesh,
+            in_specs=(split, PartitionSpec(DATA), PartitionSpec()),
+            out_specs=outputs,
         )
         return over(variables, image, rngs)
 
@@ -65,7 +73,9 @@ def over(model: Any, mesh: Mesh) -> Any:
     if mesh.shape[COLUMN] != model.columns:
         raise ValueError(f"the network has {model.columns} columns")
     if model.num_classes % model.columns:
-        raise ValueError(f"model.num_classes={model.num_classes} does not divide into {model.columns} columns")
+        raise ValueError(
+            f"model.num_classes={model.num_classes} does not divide into {model.columns} columns"
+        )
     return OverColumns(model, mesh)
 
 
@@ -85,7 +95,9 @@ def link(x: jax.Array) -> jax.Array:
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout`; with `inside`, each device takes its part of the mask that one device would have drawn."""
+    """`nn.Dropout`; with `inside`, each device takes its part of the mask that one device would
+    have drawn.
+    """
 
     rate: float
     inside: bool = False

@@ -10,7 +10,10 @@ import jax
 
 
 def build(
-    module: Callable[..., nn.Module], variants: Mapping[str, Mapping[str, Any]], variant: str, fields: Mapping[str, Any]
+    module: Callable[..., nn.Module],
+    variants: Mapping[str, Mapping[str, Any]],
+    variant: str,
+    fields: Mapping[str, Any],
 ) -> Any:
     """Makes `module` as `variants[variant]` says, with `fields` that are not None on top.
 
@@ -22,23 +25,31 @@ def build(
     given = {name: value for name, value in fields.items() if value is not None}
     known = set(inspect.signature(module).parameters) - {"parent", "name"}
     if unknown := sorted(set(given) - known):
-        raise ValueError(f"unknown model field '{unknown[0]}'; there are: variant, {', '.join(sorted(known))}")
+        raise ValueError(
+            f"unknown model field '{unknown[0]}'; there are: variant, {', '.join(sorted(known))}"
+        )
     return module(**{**variants[variant], **given})
 
 
 def check_choices(model: Any, choices: Mapping[str, Sequence[Any]]) -> None:
-    """Raises a ValueError, with the list, where a field of `model` is none of the values `choices` has for it."""
+    """Raises a ValueError, with the list, where a field of `model` is none of the values `choices`
+    has for it.
+    """
     for field, values in choices.items():
         if (value := getattr(model, field)) not in values:
-            raise ValueError(f"unknown model.{field} '{value}'; there are: {', '.join(map(str, values))}")
+            raise ValueError(
+                f"unknown model.{field} '{value}'; there are: {', '.join(map(str, values))}"
+            )
 
 
 def refuse_small_images(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a network's `__call__` (under `nn.compact`): an image too small for it is a ValueError.
+    """Decorates a network's `__call__` (under `nn.compact`): an image too small for it is a
+    ValueError.
 
-    Too small means that an endpoint has no pixels left. The message names the first such layer and the smallest square
-    image that works, found by tracing the network at other sizes; all of it happens before anything is computed when
-    the call is jitted. `probing` returns what there is instead, empty maps included.
+    Too small means that an endpoint has no pixels left. The message names the first such layer and
+    the smallest square image that works, found by tracing the network at other sizes; all of it
+    happens before anything is computed when the call is jitted. `probing` returns what there is
+    instead, empty maps included.
     """
 
     @functools.wraps(call)
@@ -63,18 +74,26 @@ def refuse_small_images(call: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _has_pixels_everywhere(model: nn.Module, image: jax.Array, options: Mapping[str, Any], side: int) -> bool:
-    """Whether `model` (bound to its parameters, or being initialised) has no empty endpoint at side×side pixels."""
+def _has_pixels_everywhere(
+    model: nn.Module, image: jax.Array, options: Mapping[str, Any], side: int
+) -> bool:
+    """Whether `model` (bound to its parameters, or being initialised) has no empty endpoint at
+    side×side pixels.
+    """
     variables = {} if model.is_initializing() else model.variables
     rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
 
     def endpoints(variables: Any, image: jax.Array) -> dict[str, jax.Array]:
         net = model.clone(parent=None)
         if variables:
-            (_, ends), _ = net.apply(variables, image, rngs=rngs, mutable=True, probing=True, **options)
+            (_, ends), _ = net.apply(
+                variables, image, rngs=rngs, mutable=True, probing=True, **options
+            )
         else:
             (_, ends), _ = net.init_with_output(rngs, image, probing=True, **options)
         return ends
 
     probe = jax.ShapeDtypeStruct((1, side, side, image.shape[-1]), image.dtype)
-    return not any(0 in end.shape[1:3] for end in jax.eval_shape(endpoints, variables, probe).values())
+    return not any(
+        0 in end.shape[1:3] for end in jax.eval_shape(endpoints, variables, probe).values()
+    )
