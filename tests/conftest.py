@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import jax
 import pytest
-from compiling import hasty_compiler
+from support.compiling import hasty_compiler
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -63,7 +63,10 @@ def slurm(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
     """The environment of a SLURM of this machine alone; skips with the reason where there can be
     none.
     """
-    script, folder = pathlib.Path(__file__).with_name("slurm_here.sh"), tmp_path / "slurm"
+    script, folder = (
+        pathlib.Path(__file__).with_name("support") / "slurm_here.sh",
+        tmp_path / "slurm",
+    )
     begun = subprocess.run([script, "start", folder], capture_output=True, text=True)
     if begun.returncode == 77:
         pytest.skip(begun.stdout.strip())

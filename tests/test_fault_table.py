@@ -1,19 +1,19 @@
 """The table of faults is what the tests say, and no row of it stands there unproved."""
 
-import fault_table
 import pytest
+from support import fault_table
 
 
 def test_the_page_is_the_one_that_is_generated():
     page = fault_table.TESTS.parent / "docs" / "faults.md"
     assert page.read_text() == fault_table.table(), (
-        "run python tests/fault_table.py > docs/faults.md"
+        "run python tests/support/fault_table.py > docs/faults.md"
     )
 
 
 def test_every_row_has_tests_that_run_by_default():
     found = [
-        proof for file in fault_table.TESTS.glob("test_*.py") for proof in fault_table.proofs(file)
+        proof for file in fault_table.TESTS.rglob("test_*.py") for proof in fault_table.proofs(file)
     ]
     assert {proof.row for proof in found if "(slow)" not in proof.test} == fault_table.ROWS.keys()
 

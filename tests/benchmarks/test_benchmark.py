@@ -1,0 +1,527 @@
+"""The benchmark: what it measures is what it says, in turns, and with a network alone it needs four
+packages.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from support.commands import exit_code
+from support.compiling import hasty_compiler
+
+from cnn_papers import benchmark, zoo
+from cnn_papers.benchmarks import timing, torchvision, wording, workload
+from cnn_papers.errors import UserError
+from cnn_papers.training.optim import OptimizerSettings
+from cnn_papers.training.step import StepSettings
+from configs import alexnet, googlenet
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Everything of our dependencies but JAX, Flax, Optax, NumPy and what these bring.
+ABSENT = [
+    *(
+        "ml_collections",
+        "tensorflow_datasets",
+        "grain",
+        "orbax",
+        "cv2",
+        "clu",
+        "array_record",
+        "sklearn",
+        "matplotlib",
+    ),
+    *("tensorboard", "tensorflow", "importlib_resources", "torch", "torchvision", "PIL", "configs"),
+]
+BARE = f"""
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+TINY = {"variant": "cifar-8", "blocks": (1,), "widths": (4,), "num_classes": 10, "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def compile_hastily(monkeypatch) -> Iterator[None]:
+    """In this process and those it starts: what is measured here need not be fast."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    with hasty_compiler():
+        yield
+
+
+def tiny(**changes: Any) -> workload.Workload:
+    """A step that compiles in seconds, on the eight devices of the tests."""
+    work = workload.from_paper("resnet", "cifar-8", batch_size=8, image_size=8, dtype="float32")
+    return work._replace(model=TINY, **changes)
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+class Machine:
+    """A clock that only work moves; a contender takes `seconds[name][i]` for a batch in its i-th
+    call.
+    """
+
+    def __init__(self, seconds: dict[str, list[float]]):
+        self.now, self.calls, self.seconds = 0.0, [], seconds
+
+    def contender(self, name: str) -> timing.Contender:
+        def run(batches: int) -> None:
+            earlier = sum(called == name for called, _ in self.calls)
+            self.calls.append((name, batches))
+            self.now += batches * self.seconds[name][earlier]
+
+        return run
+
+
+def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
+    machine = Machine({"ours": [99, 0.5, 0.5, 1, 0.25, 4, 0.5], "theirs": [99, 2, 2, 2, 2, 2, 2]})
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
+    speeds = timing.measure(
+        {name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40
+    )
+    assert speeds["ours"] == (
+        6.0,
+        [6.0, 3.0, 12.0, 0.75, 6.0],
+    )  # the first call compiles, the second tells how many
+    assert speeds["theirs"] == (1.5, [1.5] * 5)
+    assert machine.calls[:4] == [("ours", 2), ("ours", 2), ("theirs", 2), ("theirs", 2)]
+    assert machine.calls[4:] == [("ours", 16), ("theirs", 4)] * 5  # a fifth of the 40 seconds each
+
+
+def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
+    machine = Machine({"slow": [100.0] * 7})
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
+    assert timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (
+        0.5,
+        [0.5] * 5,
+    )
+    assert machine.calls[2:] == [("slow", 1)] * 5
+
+
+def test_peak_memory_is_the_devices_where_they_count_it(monkeypatch):
+    peaks = [
+        {"peak_bytes_in_use": 5, "bytes_in_use": 1},
+        {"peak_bytes_in_use": 7, "bytes_in_use": 2},
+    ]
+    devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in peaks]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert timing.peak_memory() == (7, "of the fullest device")
+    devices[0].memory_stats = lambda: None
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert timing.peak_memory() == (kibibytes * 1024, "of the whole process, compiling included")
+
+
+# --- the workload ---------------------------------------------------------------------------------
+
+
+def test_a_workload_survives_the_way_to_another_process():
+    for work in (tiny(), workload.from_config(googlenet.get_config("imagenet2012"), (224, 224, 3))):
+        assert workload.from_text(work.as_text()) == work
+
+
+def test_a_config_gives_its_own_step():
+    config = googlenet.get_config("imagenet2012")
+    work = workload.from_config(config, (224, 224, 3))
+    assert (work.model_name, work.model["variant"], work.model["dtype"]) == (
+        "googlenet",
+        "paper",
+        "bfloat16",
+    )
+    assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
+    assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
+    assert (work.devices, work.optim.lr) == (-1, 0.01)
+    assert workload.network(work).macs == zoo.model_module("googlenet").FACTS["paper"].macs
+
+
+def test_a_network_alone_is_the_papers():
+    work = workload.from_paper("resnet", None, batch_size=64, image_size=None, dtype="bfloat16")
+    assert (work.model, work.image_shape) == ({"variant": "50", "dtype": "bfloat16"}, (224, 224, 3))
+    assert workload.network(work).params == 25_557_032
+    assert workload.from_paper("lenet", None, 1, 40, "float32").image_shape == (40, 40, 1)
+    with pytest.raises(UserError, match="resnet has no variant '49'; there are: 18, "):
+        workload.from_paper("resnet", "49", 64, None, "float32")
+    with pytest.raises(UserError, match="'resnt'; there are: alexnet, "):
+        workload.from_paper("resnt", None, 64, None, "float32")
+
+
+def test_the_batch_is_what_the_network_takes():
+    batch = workload.synthetic_batch(tiny())
+    assert (batch["image"].shape, batch["image"].dtype) == ((8, 8, 8, 3), np.uint8)
+    assert (batch["label"].shape, batch["label"].dtype) == ((8,), np.int32)
+    assert batch["image"].std() > 60 and set(batch["label"]) <= set(range(10))
+
+
+def test_every_part_of_a_step_runs():
+    """Operations that take statistics and keys, a running average, accumulation: all that a recipe
+    may ask for.
+    """
+    operations = alexnet.get_config("imagenet2012").data.train_device
+    assert operations == "flip|pca_light(0.1)|subtract_mean_image"
+    operations += "|gcn|zca|lcn|photometric"
+    train = workload.make_trainer(
+        tiny(train_device=operations, step=StepSettings(ema_decay=0.9, accumulate=2), batch_size=16)
+    )
+    train(1)
+    train(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 9}, "config.batch_size=9 does not divide into 1 × 8 parts"),
+        ({"train_device": "flop"}, "config.data.train_device: there is no 'flop'"),
+        ({"devices": 9}, "config.mesh.data=9, but there are 8 devices"),
+    ],
+)
+def test_a_step_that_cannot_be(changes, message):
+    with pytest.raises(UserError) as caught:
+        workload.make_trainer(tiny(**changes))
+    assert message in str(caught.value)
+
+
+def test_time_to_the_first_step_is_taken_in_fresh_processes(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    seconds = timing.first_step_seconds(tiny())
+    assert list(seconds) == ["cold", "warm"] and all(
+        0.1 < value < 600 for value in seconds.values()
+    )
+    with pytest.raises(
+        UserError, match=r"the process that takes one step failed: .*there is no 'flop'"
+    ):
+        timing.first_step_seconds(tiny(train_device="flop"))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[Any, str, str]:
+        return exit_code(benchmark.cli, *arguments), *capfd.readouterr()
+
+    return run
+
+
+RESNET = ("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(4,)")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
+def test_a_config_with_its_data(tiny_run, command):
+    code, out, err = command(
+        *RESNET,
+        f"--config.data.data_dir={tiny_run.parent / 'data'}",
+        "--measure=step,input",
+        "--seconds=0.1",
+        "--json",
+    )
+    assert code in (0, None), err
+    results = json.loads(out)
+    assert results["network"]["input"] == [32, 32, 3] and results["network"]["variant"] == "cifar-8"
+    assert results["batch_size"] == 64 and results["devices"]["count"] == 8
+    step, pipeline = results["train_step"], results["input_pipeline"]
+    assert len(step["windows"]) == len(pipeline["windows"]) == 5
+    assert step["images_per_second"] == sorted(step["windows"])[2] > 0
+    assert (
+        step["model_flops_per_second"]
+        == 6 * results["network"]["multiply_adds"] * step["images_per_second"]
+    )
+    assert pipeline["from"] == "a split on the devices" and pipeline["images_per_second"] > 0
+    assert results["peak_memory"]["bytes"] > 1e8 and results["load_average"] >= 0
+    assert "first_step_seconds" not in results and "torchvision" not in results
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_config_without_its_data_says_why(tmp_path, command):
+    code, out, _ = command(
+        "--config=configs/resnet.py:imagenet2012",
+        f"--config.data.data_dir={tmp_path}",
+        "--measure=input",
+    )
+    assert code in (0, None)
+    lines = {line[:14].strip(): line[16:] for line in out.splitlines()}
+    assert lines["network"] == "resnet '50' at 224×224×3, bfloat16"
+    assert lines["input pipeline"].startswith("not measured: imagenet2012 is not prepared in ")
+    assert (
+        f"run python -m cnn_papers.prepare imagenet2012 --data_dir={tmp_path}"
+        in lines["input pipeline"]
+    )
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "write --config=configs/x.py, or --model=NAME"),
+        ([*RESNET, "--model=resnet"], "write --config=configs/x.py, or --model=NAME"),
+        (
+            [*RESNET, "--batch_size=8"],
+            "--batch_size goes with --model; a config is changed with --config.key=value",
+        ),
+        ([*RESNET, "--config.batch_size=-1"], "config.batch_size=-1 must be positive"),
+        (
+            ["--config=configs/resnet.py:mnist"],
+            "configs/resnet.py has no recipe 'mnist'; there are: desk, ",
+        ),
+        (["--model=resnt"], "unknown config.model_name 'resnt'; there are: alexnet, "),
+        (
+            ["--model=resnet", "--dtype=int8"],
+            "flag --dtype=int8: value should be one of <float32|bfloat16>",
+        ),
+        (
+            ["--model=resnet", "--measure=speed"],
+            "--measure=speed: there are start, step, input, saving",
+        ),
+        (
+            ["--model=resnet", "--versus=torchvision"],
+            "torchvision has no network equal to resnet '50'; both have: ",
+        ),
+        (["--model=resnet", "50"], "unexpected argument '50'"),
+    ],
+)
+def test_mistakes_are_one_line(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def bare(code: str, *arguments: str, cwd: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a process that has JAX, Flax, Optax and NumPy, no more."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}
+    command = [sys.executable, "-c", BARE + code, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
+    code = "from cnn_papers.benchmark import cli; cli()"
+    options = ("--batch_size=2", "--image_size=8", "--measure=step,input", "--seconds=0.1")
+    done = bare(code, "--model=resnet", "--variant=cifar-8", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line[:14].strip(): line[16:] for line in done.stdout.splitlines()}
+    lines.pop("warning", None)  # of a busy machine
+    names = ["network", "batch", "train step", "model FLOP/s", "peak memory", "input pipeline"]
+    assert list(lines) == names and lines["network"] == "resnet 'cifar-8' at 8×8×3, float32"
+    assert (
+        lines["input pipeline"]
+        == "not measured: a network alone has no data; name a recipe with --config"
+    )
+
+
+def test_what_the_benchmark_stands_on_imports_there(tmp_path):
+    models = "".join(f"import cnn_papers.models.{name}\n" for name in zoo.model_names())
+    training = "from cnn_papers.training import losses, optim, placement, schedules, step\n"
+    training += "from cnn_papers.parallel import mesh\nfrom cnn_papers import doors\n"
+    refused = "from cnn_papers import benchmark\nsys.argv = ['x', '--config=configs/resnet.py']\nbenchmark.cli()\n"
+    done = bare(models + training + "print('all there', flush=True)\n" + refused, cwd=tmp_path)
+    expected = "error: --config needs ml_collections, which is not installed; name a network with --model\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "all there\n", expected)
+
+
+# --- torchvision ----------------------------------------------------------------------------------
+
+PUBLISHED = {  # parameters, as torchvision's documentation states them
+    **{
+        "alexnet": 61_100_840,
+        "resnet18": 11_689_512,
+        "resnet34": 21_797_672,
+        "resnet50": 25_557_032,
+    },
+    **{
+        "resnet101": 44_549_160,
+        "resnet152": 60_192_808,
+        "densenet121": 7_978_856,
+        "densenet161": 28_681_000,
+    },
+    **{
+        "densenet169": 14_149_480,
+        "densenet201": 20_013_928,
+        "vgg11": 132_863_336,
+        "vgg13": 133_047_848,
+    },
+    **{
+        "vgg16": 138_357_544,
+        "vgg19": 143_667_240,
+        "vgg11_bn": 132_868_840,
+        "vgg13_bn": 133_053_736,
+    },
+    **{"vgg16_bn": 138_365_992, "vgg19_bn": 143_678_248},
+    "googlenet": 13_004_888,  # with its auxiliary heads, which the documentation leaves out
+}
+
+
+def test_what_is_compared_is_the_same_network():
+    ours = {
+        theirs: zoo.model_module(model).FACTS[variant].params
+        for model, variants in torchvision.TORCHVISION.items()
+        for variant, theirs in variants.items()
+    }
+    assert ours == PUBLISHED
+
+
+def test_torchvision_that_is_not_there(monkeypatch):
+    there = {"torch"}
+    monkeypatch.setattr(
+        torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
+    )
+    with pytest.raises(
+        UserError, match="torch is installed, torchvision not; pip install torch torchvision"
+    ):
+        torchvision.torch_name("resnet", "18")
+    there.clear()
+    with pytest.raises(UserError, match="torch is not installed; pip install torch torchvision"):
+        torchvision.torch_name("resnet", "18")
+    there |= {"torch", "torchvision"}
+    assert torchvision.torch_name("resnet", "50-v1.5") == "resnet50"
+
+
+@pytest.fixture
+def torch_networks(monkeypatch) -> Any:
+    """torch, with a torchvision that knows one network: `tiny`, which keeps what it was made with
+    and called on.
+    """
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    networks = []
+
+    class Tiny(torch.nn.Module):
+        def __init__(self, num_classes: int):
+            super().__init__()
+            self.head, self.seen = torch.nn.Linear(3, num_classes), []
+            networks.append(self)
+
+        def forward(self, image: Any) -> Any:
+            self.seen.append((image.shape, image.is_contiguous(memory_format=torch.channels_last)))
+            return self.head(image.mean((2, 3)))
+
+    models = types.SimpleNamespace(tiny=Tiny)
+    monkeypatch.setitem(
+        sys.modules, "torchvision", types.SimpleNamespace(models=models, __version__="0.0")
+    )
+    return networks
+
+
+def torch_trainer(**changes: Any) -> timing.Contender:
+    settings = OptimizerSettings(lr=0.1, lr_batch=4)
+    batch = {"image": np.full((4, 6, 5, 3), 128, np.uint8), "label": np.full(4, 2, np.int32)}
+    options = {
+        "num_classes": 7,
+        "parameters": 28,
+        "aux_weight": 0.5,
+        "bfloat16": False,
+        "platform": "cpu",
+        "threads": 2,
+    }
+    return torchvision.make_trainer("tiny", **batch, settings=settings, **(options | changes))
+
+
+def test_torch_takes_the_steps(torch_networks):
+    import torch
+
+    train = torch_trainer()
+    train(3)
+    network = torch_networks[0]
+    assert network.seen == [((4, 3, 6, 5), True)] * 3 and torch.get_num_threads() == 2
+    logits = network.head(torch.ones(3)).detach().numpy()
+    train(40)
+    after = network.head(torch.ones(3)).detach().numpy()
+    assert after[2] - after.mean() > logits[2] - logits.mean() + 1  # the label's
+    assert torchvision.description("tiny", bfloat16=True) == (
+        f"torchvision 0.0 tiny, torch {torch.__version__}, eager, bfloat16 autocast, channels_last, SGD"
+    )
+
+
+def test_torch_computes_in_bfloat16_where_we_do(torch_networks):
+    import torch
+
+    dtypes = []
+    train = torch_trainer(bfloat16=True)
+    torch_networks[0].head.register_forward_hook(
+        lambda module, given, result: dtypes.append(result.dtype)
+    )
+    train(1)
+    assert dtypes == [torch.bfloat16]
+
+
+def test_torch_adds_the_losses_of_auxiliary_heads(torch_networks):
+    """Only the second output, an auxiliary one, depends on parameters: they move by its weight."""
+    import torch
+
+    moves = []
+    for aux_weight in (0.25, 1.0):
+        train = torch_trainer(aux_weight=aux_weight)
+        head = torch_networks[-1].head
+        for parameter in head.parameters():
+            torch.nn.init.zeros_(parameter)
+        torch_networks[-1].forward = lambda image, head=head: (
+            torch.zeros(4, 7),
+            head(image.mean((2, 3))),
+        )
+        train(1)
+        moves.append(head.bias.detach().numpy())
+    np.testing.assert_allclose(
+        moves[1], [0.1 * (label == 2) - 0.1 / 7 for label in range(7)], rtol=1e-5
+    )
+    np.testing.assert_allclose(moves[0], 0.25 * moves[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": 29}, "torchvision's tiny has 28 parameters, ours 29"),
+        ({"platform": "tpu"}, "JAX runs on tpu, torch .* cannot"),
+    ],
+)
+def test_torch_that_cannot_be_compared(torch_networks, changes, message):
+    with pytest.raises(UserError, match=message):
+        torch_trainer(**changes)
+
+
+def test_the_ratio_is_ours_to_theirs(torch_networks, monkeypatch):
+    """Both really train; the torch network is a stand-in, so its count is set to ours."""
+    work = tiny(devices=1)
+    network = workload.network(work)._replace(params=40)
+    monkeypatch.setattr(workload, "network", lambda work: network)
+    results = benchmark.step_results(work, "tiny", seconds=0.1)
+    theirs, ours = results["torchvision"], results["train_step"]
+    assert theirs["ratio"] == ours["images_per_second"] / theirs["images_per_second"]
+    assert len(theirs["windows"]) == 5 and "torchvision 0.0 tiny" in theirs["what"]
+    text = wording.as_text(FACTS | results)
+    assert text.splitlines()[-1] == f"         ratio  {theirs['ratio']:.2f} (ours / torchvision)"
+
+
+FACTS = {
+    "network": {"model": "resnet", "variant": "50", "input": (8, 8, 3), "dtype": "float32"},
+    "batch_size": 8,
+    "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
+    "jax": "0.10.2",
+    "load_average": 0.4,
+}
+
+
+def test_a_busy_machine_is_told():
+    """Threads that wait for each other lose far more than their share to other processes, torch's
+    above all.
+    """
+    assert "warning" not in wording.as_text(FACTS)
+    busy = wording.as_text(FACTS | {"load_average": 1.25})
+    assert (
+        "       warning  others use this machine (load 1.2): expect no fair comparison"
+        in busy.splitlines()
+    )

@@ -1,0 +1,200 @@
+"""Every recipe of every config file, found by discovery: complete, consistent, and nothing in it
+derived at load.
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+import types
+import typing
+from typing import Any
+
+import pytest
+from support.config_values import flat
+
+import configs
+from cnn_papers import counting, zoo
+from cnn_papers.data import host_ops
+from cnn_papers.data.augment import compose
+from cnn_papers.errors import UserError
+from cnn_papers.facts import Reported
+from cnn_papers.opstrings import parse
+from cnn_papers.runs import inputs, ranges
+from cnn_papers.training import optim
+from configs import common
+
+FOLDER = pathlib.Path(configs.__path__[0])
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common"))
+NOT_THE_USERS = {"parent", "name", "inside"}  # model fields that Flax or the run sets
+
+
+def config_file(name: str) -> Any:
+    return importlib.import_module(f"configs.{name}")
+
+
+def recipes(name: str) -> list[str]:
+    """The recipes of a config file, as it lists them to somebody who names one that is not there."""
+    with pytest.raises(UserError) as caught:
+        config_file(name).get_config("no such recipe")
+    return str(caught.value).partition("there are: ")[2].split(", ")
+
+
+RECIPES = [(name, recipe) for name in NAMES for recipe in recipes(name)]
+each_file = pytest.mark.parametrize("name", NAMES)
+each_recipe = pytest.mark.parametrize(("name", "recipe"), RECIPES)
+
+
+@functools.cache
+def abstract_params(name: str, recipe: str) -> tuple[Any, Any]:
+    """The shapes of the recipe's parameters, and of its logits for one image."""
+    config = config_file(name).get_config(recipe)
+    model = zoo.build_model(config.model_name, **config.model)
+    network = counting.count(model, inputs.configured_input(config))
+    return counting.abstract_variables(model, network.input)["params"], network.layers
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@each_file
+def test_no_recipe_is_desk_on_the_embedded_data(name):
+    config = config_file(name).get_config()
+    assert (config.name, config.recipe) == (name, "desk")
+    assert config.data.name.split("/")[0] == "digits"
+    assert flat(config) == flat(config_file(name).get_config("desk"))
+
+
+@each_file
+def test_an_unknown_recipe_is_refused_with_the_list(name):
+    with pytest.raises(
+        UserError, match=f"^configs/{name}.py has no recipe 'dekst'; there are: desk, "
+    ):
+        config_file(name).get_config("dekst")
+
+
+@each_file
+def test_reported_results_name_recipes_and_where_they_are_printed(name):
+    reported = config_file(name).REPORTED
+    assert reported and all(isinstance(result, Reported) for result in reported)
+    paper = config_file(name).get_config().paper_recipe
+    assert any(result.recipe == paper for result in reported)
+    for result in reported:
+        assert result.recipe in recipes(name)
+        assert result.metric.startswith("val/") and result.protocol and result.source
+        assert 0 < result.value < 100
+
+
+@each_file
+def test_the_docstring_gives_the_command_of_every_recipe(name):
+    text = config_file(name).__doc__
+    assert f"python -m cnn_papers.main --config=configs/{name}.py " in text
+    for recipe in recipes(name)[1:]:
+        assert f"configs/{name}.py:{recipe}" in text
+
+
+@each_file
+def test_no_value_is_computed_from_another(name):
+    """An override would leave it behind: the learning rate scales in `optim`, not in a config file."""
+    for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text())):
+        if isinstance(node, ast.BinOp | ast.JoinedStr | ast.IfExp | ast.Compare):
+            read = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+            assert "config" not in read, f"line {node.lineno} computes with config"
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+@each_recipe
+def test_a_recipe_says_what_it_is(name, recipe):
+    config = config_file(name).get_config(recipe)
+    assert (config.name, config.recipe) == (name, recipe)
+    assert config.paper_recipe in recipes(name)
+    assert config.model.variant in zoo.model_module(config.model_name).VARIANTS
+
+
+@each_recipe
+def test_a_recipe_has_every_key_and_no_others(name, recipe):
+    config = config_file(name).get_config(recipe)
+    expected = common.choose({"desk": lambda: common.base("", "", 1, {})}, "", name="", paper="")
+    assert {key for key in flat(config) if not key.startswith("model.")} == {
+        key for key in flat(expected) if not key.startswith("model.")
+    }
+
+
+@each_recipe
+def test_a_recipe_can_be_locked_and_kept_as_json(name, recipe):
+    config = config_file(name).get_config(recipe).lock()
+    for node in (config, config.model, config.optim, config.data):
+        with pytest.raises(AttributeError):
+            node.no_such_key = 1
+    for key, value in flat(config).items():
+        assert isinstance(value, int | float | str | tuple | None), key
+    assert json.loads(json.dumps(config.to_dict()))["model"]["variant"] == config.model.variant
+
+
+@each_recipe
+def test_every_field_of_the_network_is_a_key_and_every_key_a_field(name, recipe):
+    config = config_file(name).get_config(recipe)
+    network = type(zoo.build_model(config.model_name, **config.model))
+    fields = {
+        field.name: field
+        for field in dataclasses.fields(network)
+        if field.name not in NOT_THE_USERS
+    }
+    assert set(config.model) == {*fields, "variant"}
+    for key, hint in typing.get_type_hints(network).items():
+        kind = next(
+            (part for part in typing.get_args(hint) if isinstance(hint, types.UnionType)), hint
+        )  # of x | None
+        kind = typing.get_origin(kind) or kind
+        if (
+            key in set(fields) - {"dtype"} and kind is not Any
+        ):  # overrides are checked against the key's type
+            assert config.model.get_type(key) is kind, f"model.{key} is a {kind} in {network}"
+
+
+@each_recipe
+def test_the_network_takes_the_images_and_has_a_head_for_the_classes(name, recipe):
+    config = config_file(name).get_config(recipe)
+    _, layers = abstract_params(name, recipe)
+    heads = [
+        layer for layer in layers if layer.shape and layer.shape[-1] == config.model.num_classes
+    ]
+    assert heads, f"no layer of {config.model.num_classes} classes"
+
+
+@each_recipe
+def test_operations_schedule_and_numbers_make_sense(name, recipe):
+    config = config_file(name).get_config(recipe)
+    ranges.check_ranges(config)
+    for key in ("train_host", "eval_host"):
+        ops = parse(config.data[key], host_ops, leading=1, key=f"data.{key}")
+        assert ops[0].name == "decode"
+        assert key == "train_host" or not any(op.needs("rng") for op in ops)
+    compose(config.data.train_device, None, key="data.train_device", train=True)
+    compose(config.data.eval_device, None, key="data.eval_device", train=False)
+    params, _ = abstract_params(name, recipe)
+    settings = optim.OptimizerSettings.from_config(config)
+    optimizer = optim.make_optimizer(
+        params, settings, batch_size=config.batch_size, steps_per_epoch=100.0, total_steps=1000
+    )
+    assert callable(optimizer.update)
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    "key", ["batch_size", "total_epochs", "total_steps", "optim.lr", "model.num_classes", "seed"]
+)
+def test_an_override_changes_nothing_else(name, recipe, key):
+    config = config_file(name).get_config(recipe).lock()
+    before = flat(config)
+    config.update_from_flattened_dict({key: before[key] + 1})
+    assert flat(config) == {**before, key: before[key] + 1}
+
+
+def test_every_network_of_the_zoo_that_has_a_config_is_named_by_it():
+    used = {config_file(name).get_config(recipe).model_name for name, recipe in RECIPES}
+    assert used <= set(zoo.model_names())

@@ -1,0 +1,123 @@
+"""Layer tables and the zoo table, as users see them."""
+
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from support.commands import exit_code
+
+from cnn_papers import describe, zoo
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # ml_collections reads configs so
+ZOO = pathlib.Path(__file__).parents[2] / "docs" / "zoo.md"
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs `describe` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[Any, str, str]:
+        return exit_code(describe.cli, *arguments), *capsys.readouterr()
+
+    return run
+
+
+def test_the_zoo_page_is_what_the_command_prints(command):
+    """After a change: python -m cnn_papers.describe --zoo > the table of docs/zoo.md."""
+    code, out, _ = command("--zoo")
+    text = ZOO.read_text()
+    assert code is None and text[text.index("| variant") :] == out
+    for name in zoo.model_names():
+        for variant in zoo.model_module(name).VARIANTS:
+            assert f"| {name} `{variant}` |" in out
+
+
+def test_a_row_of_the_zoo_page(command):
+    rows = {line.split("|")[1].strip(): line for line in command("--zoo")[1].splitlines()}
+    assert rows["vgg `D`"] == (
+        "| vgg `D` | 224×224×3 | 138,357,544 | 15,470,264,320 | 138M | "
+        "top1 27.0, top5 8.8 (imagenet2012, S = Q = 256, dense, Table 3); "
+        "top1 24.8, top5 7.5 (imagenet2012, S in [256, 512], Q = 256, 384, 512, dense, Table 4) |"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.model_names() if name != "alexnet_cifar"])
+def test_every_network_is_described_from_its_config(name, command):
+    """The last variant of its file, at the size the paper's figures hold for."""
+    variant, facts = list(zoo.model_module(name).FACTS.items())[-1]
+    size = ",".join(map(str, facts.input))
+    code, out, err = command(
+        f"--config=configs/{name}.py", f"--config.model.variant={variant}", f"--input={size}"
+    )
+    assert (code, err) == (None, "")
+    assert out.splitlines()[-1].startswith("total") and "multiply-adds" in out.splitlines()[0]
+
+
+def test_alexnets_figure_2_as_a_table(command):
+    """In a process of its own: it makes as many devices as the mesh takes."""
+    arguments = ["--config=configs/alexnet.py", "--mesh=data:4,column:2"]
+    run = subprocess.run(
+        [sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    table, sent, memory = run.stdout.rsplit("\n", 3)[:3]
+    rows = {line.split("  ")[0]: re.split(" {2,}", line.rstrip()) for line in table.splitlines()}
+    for layer in ("conv3", "fc6", "fc7", "fc8"):
+        _, whole, here, forward, backward, _ = rows[layer]
+        assert int(here.replace(",", "")) * 2 == int(whole.replace(",", ""))
+        assert forward.startswith("all-gather ")
+        gradient = f"all-reduce {4 * int(here.replace(',', '')):,} B"
+        assert backward == f"{forward.replace('all-gather', 'reduce-scatter')}, {gradient}"
+    # 16 images a device, the 3×3 maps of both columns before conv3: 64 channels of float32, there
+    # and back
+    assert rows["conv3"][3] == f"all-gather {16 * 3 * 3 * 64 * 4:,} B"
+    assert rows["conv3"][5] == f"{2 * 16 * 3 * 3 * 64 * 4 + 4 * 27_696:,} B"
+    for layer in ("conv1", "conv2", "conv4", "conv5"):
+        _, _, here, backward, bound = rows[layer]
+        assert (
+            backward == f"all-reduce {bound}" == f"all-reduce {4 * int(here.replace(',', '')):,} B"
+        )
+    assert re.fullmatch(r"sent    [\d,]+ B a device and step, 1\.00\d times the least", sent)
+    assert memory.startswith("memory  ")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ("data:4,colum:2", "--mesh=data:4,colum:2: write data:4 or data:4,column:2"),
+        ("data:4,data:2", "--mesh=data:4,data:2: write data:4 or data:4,column:2"),
+        ("data:999999", "--mesh=data:999999: write data:4 or data:4,column:2"),
+        ("data:0", "--mesh=data:0: write data:4 or data:4,column:2"),
+        (
+            "data:1,column:2",
+            "config.mesh.column=2: this network has no columns; 1 disables column parallelism",
+        ),
+        ("data:5", "config.batch_size=64 does not divide into 1 × 5 parts"),
+    ],
+)
+def test_meshes_that_cannot_be(mesh, message):
+    arguments = ["--config=configs/resnet.py", f"--mesh={mesh}"]
+    run = subprocess.run(
+        [sys.executable, "-m", "cnn_papers.describe", *arguments], capture_output=True, text=True
+    )
+    assert (
+        run.returncode == 2
+        and run.stderr.startswith(f"error: {message}")
+        and run.stderr.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize("size", ["0,0,3", "64,64,0", "3", "a,b,c"])
+def test_inputs_that_are_none(command, size):
+    code, out, err = command("--config=configs/alexnet.py", f"--input={size}")
+    assert (code, out) == (2, "") and "it takes height,width,channels" in err
+
+
+def test_a_format_that_a_table_has_not(command):
+    code, _, err = command("--zoo", "--format=json")
+    assert code == 2 and "--zoo is Markdown" in err

@@ -1,0 +1,443 @@
+"""Host operations: exact windows and sizes, and every kind of image file that people have."""
+
+import collections
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+from support import faults
+
+from cnn_papers.data import host_ops
+from cnn_papers.errors import UserError
+
+
+def coded(height, width, channels=3):
+    """An image whose pixels say where they are: (row, column, 7) or, grey, 16·row + column."""
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    if channels == 1:
+        return (16 * rows + columns)[..., None]
+    return np.dstack([rows, columns, np.full_like(rows, 7)])
+
+
+def corner(window):
+    """Where a window of a coded image begins; fails unless it is a window of one."""
+    top, left = map(int, window[0, 0, :2])
+    height, width = window.shape[:2]
+    np.testing.assert_array_equal(window, coded(top + height, left + width)[top:, left:])
+    return top, left
+
+
+def generators(count):
+    return (np.random.default_rng((3, i)) for i in range(count))
+
+
+# --- geometry -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (375, 500, 256, (256, 341)),  # 341.3
+        (500, 375, 256, (341, 256)),
+        (300, 300, 256, (256, 256)),
+        (100, 350, 256, (256, 896)),  # enlarged
+        (1, 999, 2, (2, 1998)),
+        (257, 256, 255, (256, 255)),
+    ],
+)
+def test_resize_short_keeps_the_aspect(height, width, size, expected):
+    image = np.zeros((height, width, 3), np.uint8)
+    assert host_ops.resize_short(image, size).shape == (*expected, 3)
+
+
+def test_shrinking_averages_the_area_each_pixel_covers():
+    image = np.random.default_rng(0).integers(0, 64, (24, 40, 3), np.uint8) * 4
+    blocks = image.reshape(12, 2, 20, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(host_ops.resize_short(image, 12), blocks, atol=0.5)
+    np.testing.assert_allclose(host_ops.resize(image, 12, 20), blocks, atol=0.5)
+
+
+def test_resize_gives_a_square_unless_told_otherwise_and_leaves_what_fits():
+    image = coded(10, 16)
+    assert host_ops.resize(image, 5).shape == (5, 5, 3)
+    assert host_ops.resize(image, 5, 8, "bicubic").shape == (5, 8, 3)
+    assert host_ops.resize(image, 10, 16) is image
+    np.testing.assert_array_equal(
+        host_ops.resize(image, 20, 32, "nearest"), image.repeat(2, 0).repeat(2, 1)
+    )
+
+
+def test_area_enlarges_bilinearly_also_where_only_one_side_grows():
+    image = coded(8, 64)
+    np.testing.assert_array_equal(host_ops.resize(image, 16), cv2.resize(image, (16, 16)))
+    np.testing.assert_array_equal(
+        host_ops.resize(image, 16), host_ops.resize(image, 16, method="bilinear")
+    )
+
+
+def test_an_unknown_method_is_refused_with_the_list():
+    with pytest.raises(UserError, match="'lanczos'; there are: area, bilinear, bicubic, nearest"):
+        host_ops.resize(coded(4, 4), 2, method="lanczos")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [(10, 10, 10, (0, 0)), (12, 10, 8, (2, 1)), (11, 20, 4, (3, 8)), (256, 197, 128, (64, 34))],
+)
+def test_center_crop_is_the_central_window(height, width, size, expected):
+    window = host_ops.center_crop(coded(height, width), size)
+    assert window.shape == (size, size, 3)
+    assert corner(window) == expected
+
+
+def test_random_crop_takes_every_window_equally_often():
+    counts = collections.Counter(
+        corner(host_ops.random_crop(coded(6, 5), 4, rng=rng)) for rng in generators(1200)
+    )  # 3 × 2 places, 200 expected of each, standard deviation 13
+    assert set(counts) == {(top, left) for top in range(3) for left in range(2)}
+    assert all(140 < count < 260 for count in counts.values()), counts
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_crops_scale_a_smaller_image_up_until_it_holds_them(shape):
+    image = coded(*shape)
+    whole = host_ops.resize_short(image, 12, "bilinear")
+    assert sorted(whole.shape[:2]) == [12, 18]
+    middle = (slice(None), slice(3, 15)) if shape[0] < shape[1] else (slice(3, 15), slice(None))
+    np.testing.assert_array_equal(host_ops.center_crop(image, 12), whole[middle])
+    for rng in generators(20):
+        window = host_ops.random_crop(image, 12, rng=rng)
+        places = [(i, 0) for i in range(7)] + [(0, i) for i in range(7)]
+        assert any(
+            np.array_equal(window, whole[t : t + 12, left : left + 12]) for t, left in places
+        )
+
+
+def test_scale_jitter_reaches_both_ends_and_nothing_beyond():
+    sizes = {
+        host_ops.resize_short_between(coded(40, 60), 16, 20, rng=rng).shape[0]
+        for rng in generators(100)
+    }
+    assert sizes == {16, 17, 18, 19, 20}
+
+
+def test_resize_short_among_draws_each_size_equally_often():
+    image = coded(40, 60)
+    sizes = collections.Counter(
+        host_ops.resize_short_among(image, (16, 20, 40), rng=rng).shape[:2]
+        for rng in generators(600)
+    )
+    assert set(sizes) == {(16, 24), (20, 30), (40, 60)}
+    assert all(150 < count < 250 for count in sizes.values()), (
+        sizes
+    )  # 200 expected, standard deviation 12
+
+
+def test_resize_by_epoch_takes_the_sizes_in_turns():
+    image = coded(40, 40)
+    shapes = [
+        host_ops.resize_by_epoch(image, 24, 18, 30, epoch=epoch).shape[:2] for epoch in range(7)
+    ]
+    assert shapes == [(24, 24), (18, 18), (30, 30), (24, 24), (18, 18), (30, 30), (24, 24)]
+    np.testing.assert_array_equal(
+        host_ops.resize_by_epoch(image, 24, 18, epoch=1),
+        host_ops.resize(image, 18, method="bilinear"),
+    )
+
+
+def test_corner_crop_takes_the_corners_and_the_centre_equally_often():
+    places = collections.Counter(
+        corner(host_ops.corner_crop(coded(9, 12), 4, rng=rng)) for rng in generators(1000)
+    )
+    assert set(places) == {(0, 0), (0, 8), (5, 0), (5, 8), (2, 4)}
+    assert all(140 < count < 260 for count in places.values()), (
+        places
+    )  # 200 expected, standard deviation 13
+
+
+def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatch):
+    monkeypatch.setattr(host_ops, "resize", lambda window, size, method: (window, size, method))
+    height, width = 120, 200
+    drawn = [
+        host_ops.area_aspect_crop(coded(height, width), 64, rng=rng) for rng in generators(1000)
+    ]
+    areas, aspects, tops, lefts = [], [], [], []
+    for window, size, _ in drawn:
+        assert size == 64
+        top, left = corner(window)  # and so inside the image
+        h, w = window.shape[:2]
+        # Sides are rounded: by up to half a pixel each.
+        assert (h - 0.5) * (w - 0.5) <= 1.0 * height * width and (h + 0.5) * (
+            w + 0.5
+        ) >= 0.08 * height * width
+        assert (w + 0.5) / (h - 0.5) >= 3 / 4 and (w - 0.5) / (h + 0.5) <= 4 / 3
+        areas.append(h * w / (height * width))
+        aspects.append(w / h)
+        tops.append(top / max(1, height - h))
+        lefts.append(left / max(1, width - w))
+    # A window of the whole height is at most 4/3 as wide: 0.89 of this image.
+    assert min(areas) < 0.1 and 0.75 < max(areas) < 0.9
+    assert min(aspects) < 0.77 and max(aspects) > 1.3
+    small = [
+        aspect for area, aspect in zip(areas, aspects, strict=True) if area < 0.4
+    ]  # those fit at every aspect
+    assert (
+        abs(np.mean(np.log(small))) < 0.03
+    )  # uniform in the logarithm, ±0.288: standard error 0.007
+    for places in (tops, lefts):
+        assert min(places) < 0.01 and max(places) > 0.99 and 0.45 < np.mean(places) < 0.55
+    assert collections.Counter(method for _, _, method in drawn).keys() == set(host_ops.METHODS)
+
+
+def test_area_aspect_crop_takes_the_ranges_it_is_given(monkeypatch):
+    monkeypatch.setattr(host_ops, "resize", lambda window, size, method: window)
+    for rng in generators(200):
+        h, w = host_ops.area_aspect_crop(
+            coded(100, 100), 32, (0.25, 0.25), (4.0, 4.0), rng=rng
+        ).shape[:2]
+        assert (h, w) == (25, 100)
+
+
+def test_area_aspect_crop_of_an_image_that_no_window_fits_is_its_central_square(monkeypatch):
+    image = coded(10, 200)
+    for rng in generators(20):
+        window = host_ops.area_aspect_crop(
+            image, 10, rng=rng
+        )  # 8 % of it is wider than 10 at any aspect
+        assert corner(window) == (0, 95)
+
+
+def test_area_aspect_crop_comes_out_at_the_size_asked_for():
+    for rng in generators(50):
+        window = host_ops.area_aspect_crop(coded(60, 80), 32, rng=rng)
+        assert window.shape == (32, 32, 3) and window.dtype == np.uint8
+        assert window[..., 0].max() < 60 and window[..., 1].max() < 80
+        assert (window[..., 2] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda image, rng: host_ops.random_crop(image, 7, rng=rng),
+        lambda image, rng: host_ops.resize_short_between(image, 8, 16, rng=rng),
+        lambda image, rng: host_ops.area_aspect_crop(image, 9, rng=rng),
+        lambda image, rng: host_ops.resize_short_among(image, tuple(range(8, 16)), rng=rng),
+    ],
+)
+def test_a_result_depends_on_image_and_generator_alone(op):
+    image = np.random.default_rng(1).integers(0, 256, (24, 32, 3), np.uint8)
+    before = image.copy()
+    first, again = ([op(image, rng) for rng in generators(20)] for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len({a.tobytes() for a in first}) > 5
+    np.testing.assert_array_equal(image, before)
+
+
+def test_grey_images_keep_their_channel_axis():
+    image, rng = coded(10, 14, channels=1), np.random.default_rng(0)
+    assert host_ops.resize(image, 5).shape == (5, 5, 1)
+    assert host_ops.resize_short(image, 5).shape == (5, 7, 1)
+    assert host_ops.center_crop(image, 12).shape == (12, 12, 1)
+    assert host_ops.random_crop(image, 12, rng=rng).shape == (12, 12, 1)
+    assert host_ops.corner_crop(image, 12, rng=rng).shape == (12, 12, 1)
+    assert host_ops.area_aspect_crop(image, 6, rng=rng).shape == (6, 6, 1)
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def encode(image, form="PNG", **options):
+    """`image`, an array or a Pillow image, as the bytes of a file."""
+    file = io.BytesIO()
+    (PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+        file, form, **options
+    )
+    return file.getvalue()
+
+
+@pytest.fixture
+def pixels():
+    """Random RGB pixels, uint8 [12, 17, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
+
+
+@pytest.fixture
+def photo():
+    """Two smooth colours and a white corner, which JPEG keeps to within 3 levels away from the
+    edges.
+    """
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, :24], image[:, 24:], image[:16, :16] = (200, 30, 90), (10, 150, 220), 255
+    return image
+
+
+def on_white(image, alpha):
+    return np.rint(image * alpha + 255 * (1 - alpha))
+
+
+def test_png_colour_is_rgb_to_the_bit(pixels):
+    decoded = host_ops.decode(encode(pixels))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_grey_is_replicated_or_kept_as_one_channel(pixels):
+    grey = pixels[..., 0]
+    for data in (encode(grey), encode(grey > 127)):
+        three, one = host_ops.decode(data), host_ops.decode(data, channels=1)
+        assert one.shape == (12, 17, 1)
+        np.testing.assert_array_equal(three, one.repeat(3, -1))
+    np.testing.assert_array_equal(host_ops.decode(encode(grey), 1)[..., 0], grey)
+    np.testing.assert_array_equal(
+        host_ops.decode(encode(grey > 127), 1)[..., 0], np.where(grey > 127, 255, 0)
+    )
+
+
+def test_colour_becomes_grey_by_luma(pixels):
+    for data, tolerance in (
+        (encode(pixels), 1),
+        (encode(pixels, "JPEG", quality=100, subsampling=0), 5),
+    ):
+        grey = host_ops.decode(data, channels=1)
+        assert grey.shape == (12, 17, 1)
+        np.testing.assert_allclose(grey[..., 0], pixels @ [0.299, 0.587, 0.114], atol=tolerance)
+
+
+def test_transparency_is_laid_on_white(pixels):
+    alpha = np.random.default_rng(1).integers(0, 256, (12, 17, 1), np.uint8)
+    np.testing.assert_allclose(
+        host_ops.decode(encode(np.dstack([pixels, alpha]))), on_white(pixels, alpha / 255), atol=1
+    )
+    grey = pixels[..., :1]
+    for channels in (1, 3):
+        decoded = host_ops.decode(encode(np.dstack([grey, alpha])), channels)
+        np.testing.assert_allclose(
+            decoded, on_white(grey, alpha / 255).repeat(channels, -1), atol=1
+        )
+
+
+def test_palettes_are_looked_up_and_their_transparent_entry_is_white(pixels):
+    image = PIL.Image.fromarray(pixels).quantize(8)
+    colours = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(host_ops.decode(encode(image)), colours)
+    see_through = np.where(np.asarray(image)[..., None] == 3, 255, colours)
+    np.testing.assert_array_equal(host_ops.decode(encode(image, transparency=3)), see_through)
+
+
+def test_sixteen_bits_become_eight_over_the_whole_range():
+    deep = np.linspace(0, 65535, 256 * 16).round().astype(np.uint16).reshape(64, 64)
+    decoded = host_ops.decode(encode(deep), 1)
+    assert (decoded.min(), decoded.max()) == (0, 255)
+    np.testing.assert_allclose(decoded[..., 0], deep / 257, atol=1)
+    colour = np.dstack([deep, deep[::-1], deep.T])
+    data = cv2.imencode(".png", colour[..., ::-1])[1].tobytes()
+    np.testing.assert_allclose(host_ops.decode(data), colour / 257, atol=1)
+
+
+def test_cmyk_jpegs_become_the_colours_they_show(photo):
+    data = encode(PIL.Image.fromarray(photo).convert("CMYK"), "JPEG", quality=100)
+    assert PIL.Image.open(io.BytesIO(data)).mode == "CMYK"
+    np.testing.assert_allclose(host_ops.decode(data)[20:, :20], photo[20:, :20], atol=3)
+    np.testing.assert_allclose(host_ops.decode(data)[:, 30:], photo[:, 30:], atol=3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(photo, form, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(
+        photo, form, exif=exif, **({"quality": 100, "subsampling": 0} if form == "JPEG" else {})
+    )
+    upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))))
+    assert upright.shape[:2] == ((32, 48) if orientation < 5 else (48, 32))
+    np.testing.assert_allclose(host_ops.decode(data), upright, atol=1)
+    assert host_ops.decode(data, 1).shape == (*upright.shape[:2], 1)
+
+
+def test_a_png_called_jpeg_is_no_matter(tmp_path, pixels):
+    (tmp_path / "image.jpeg").write_bytes(encode(pixels))
+    np.testing.assert_array_equal(host_ops.decode((tmp_path / "image.jpeg").read_bytes()), pixels)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("empty", "there are no bytes"),
+        ("text", "neither a JPEG nor a PNG"),
+        ("zeros", "neither a JPEG nor a PNG"),
+        ("half a JPEG", "a JPEG that is cut off or damaged"),
+        ("half a progressive JPEG", "a JPEG that is cut off or damaged"),
+        ("a JPEG without its last byte", "a JPEG that is cut off or damaged"),
+        ("a JPEG's head", "a JPEG that is cut off or damaged"),
+        ("half a PNG", "a PNG that is cut off or damaged"),
+    ],
+)
+def test_bytes_that_are_no_whole_image_are_a_value_error(pixels, damage, reason, capfd):
+    jpeg, png = encode(pixels.repeat(9, 0).repeat(9, 1), "JPEG"), encode(pixels)
+    progressive = encode(pixels.repeat(9, 0).repeat(9, 1), "JPEG", progressive=True)
+    data = {
+        "empty": b"",
+        "half a progressive JPEG": progressive[: len(progressive) // 2],
+        "a JPEG without its last byte": jpeg[:-1],
+        "text": b"<html>404 not found</html>",
+        "half a JPEG": jpeg[: len(jpeg) // 2],
+        "a JPEG's head": jpeg[:20],
+        "half a PNG": png[: len(png) // 2],
+        "zeros": bytes(1000),
+    }[damage]
+    with pytest.raises(ValueError, match=f"^cannot be decoded: {reason}$"):
+        host_ops.decode(data)
+
+
+def test_an_image_decodes_to_one_or_three_channels(pixels):
+    with pytest.raises(UserError, match="1 or 3 channels, not 4"):
+        host_ops.decode(encode(pixels), channels=4)
+
+
+# --- made to harm ---------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(
+    "hostile: an image of few bytes that declares more pixels than memory holds",
+    "refused undecoded",
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "JPEG after noise"])
+def test_an_image_that_would_fill_the_memory_is_refused(pixels, kind, monkeypatch):
+    monkeypatch.setattr(host_ops.cv2, "imdecode", None)
+    if kind == "PNG":
+        bomb = faults.png_of(20_000, 20_000)
+        assert len(bomb) < 500_000  # to 400 MB in grey
+    else:
+        bomb = faults.jpeg_declaring(encode(pixels, "JPEG"), 20_000, 20_000)
+        bomb = bomb.replace(b"\xff\xc0", b"\x00noise\xff\xff\xff\xc0") if "noise" in kind else bomb
+    with pytest.raises(
+        ValueError, match=r"^cannot be decoded: 20,000×20,000 pixels are more than 134,217,728$"
+    ):
+        host_ops.decode(bomb)
+
+
+def test_the_size_that_is_checked_is_the_one_that_is_decoded(pixels):
+    for form, options in (
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": b"Exif" * 99}),
+    ):
+        assert host_ops._declared_size(encode(pixels, form, **options)) == pixels.shape[:2]
+    for head in (b"\xff\xd8\xff", host_ops.PNG, b"\xff\xd8\xff\xe0\x00\x00" * 5):
+        assert host_ops._declared_size(head) == (0, 0)
+
+
+@pytest.mark.fault(
+    "hostile: an image of another kind than JPEG and PNG",
+    "refused; OpenCV's other decoders never run",
+)
+@pytest.mark.parametrize("form", ["bmp", "webp", "tiff", "gif"])
+def test_other_kinds_of_images_are_refused(pixels, form):
+    with pytest.raises(ValueError, match=r"^cannot be decoded: neither a JPEG nor a PNG$"):
+        host_ops.decode(encode(pixels, form))

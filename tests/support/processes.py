@@ -1,0 +1,97 @@
+"""Runs in processes of their own: started, listened to, and compared with another to the bit."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from cnn_papers.runs.rows import METRICS
+
+ROOT = pathlib.Path(__file__).parents[2]
+NETWORK = {"blocks": (1,), "widths": (8,)}  # one stage of one block compiles in seconds
+TINY = [
+    "--config=configs/resnet.py",
+    *(f"--config.model.{field}={value}" for field, value in NETWORK.items()),
+    "--config.batch_size=32",
+]
+MAIN = ("-m", "cnn_papers.main")
+
+
+def start(
+    home: pathlib.Path,
+    workdir: pathlib.Path,
+    *flags: str,
+    quick: bool = True,
+    devices: int = 1,
+    program: tuple[str, ...] = MAIN,
+    cache: pathlib.Path | None = None,
+    log: pathlib.Path | None = None,
+) -> subprocess.Popen:
+    """Starts the command line with the data and caches of `home`; what it says can be read from
+    pipes.
+
+    Args:
+      quick: compile without optimising, which halves the time of a fresh program.
+      program: what Python is to run instead of the command itself.
+      cache: where compiled programs are kept instead.
+      log: a file to add to what it says, in place of the pipes.
+    """
+    command = [sys.executable, *program, f"--workdir={workdir}", *flags]
+    env = {**os.environ, "TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
+    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(quick)), "JAX_PLATFORMS": "cpu"}
+    env |= {"JAX_NUM_CPU_DEVICES": str(devices)}
+    env |= {"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}
+    if log:
+        with log.open("a") as file:
+            return subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(home: pathlib.Path, workdir: pathlib.Path, *flags: str, **options) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command line."""
+    child = start(home, workdir, *flags, **options)
+    out, err = child.communicate()
+    return child.returncode, out, err
+
+
+def wait_for(child: subprocess.Popen, beginning: str) -> None:
+    """Reads the lines of `child` up to one that begins so."""
+    assert child.stdout
+    for line in child.stdout:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"no line '{beginning}…'; stderr: {child.stderr and child.stderr.read()}")
+
+
+def arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every array of every checkpoint in `folder`, by step, item and path."""
+    found = {}
+    for item in sorted(folder.glob("*/model")) + sorted(folder.glob("*/training")):
+        reader = ocp.PyTreeCheckpointer()
+        as_numpy = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+            reader.metadata(item).item_metadata.tree,
+        )
+        tree = reader.restore(item, restore_args=as_numpy)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found[f"{item.relative_to(folder)}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    return found
+
+
+def assert_same_run(ours: pathlib.Path, golden: pathlib.Path) -> None:
+    """Metrics byte for byte, checkpoints bit for bit."""
+    assert (ours / METRICS).read_bytes() == (golden / METRICS).read_bytes()
+    for kind in ("checkpoints", "best"):
+        a, b = arrays(ours / kind), arrays(golden / kind)
+        newest = max(name[:8] for name in b)
+        a, b = (
+            {name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b)
+        )
+        assert a.keys() == b.keys() and len(a) > 20
+        for name, value in a.items():
+            assert value.dtype == b[name].dtype and value.tobytes() == b[name].tobytes(), name

@@ -1,0 +1,205 @@
+"""A run's weights put to use: to start another run from, and for other programs."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from support.commands import exit_code
+from support.compiling import hasty_compiler
+
+from cnn_papers import evaluate, export, train
+from cnn_papers.data import statistics
+from cnn_papers.data.sources import open_split
+from cnn_papers.errors import UserError
+from cnn_papers.runs.checkpoint import read_model
+from cnn_papers.runs.rows import read_rows
+from cnn_papers.runs.run import assemble
+from cnn_papers.weights import convert, initial, trained, weight_files
+from cnn_papers.weights.predictor import make_predictor
+from configs import resnet
+
+
+def config_like(tiny_run: pathlib.Path, **model: Any) -> Any:
+    """The config of the tiny run, on its data, for two steps."""
+    config = resnet.get_config()
+    config.total_steps = 2
+    config.data.data_dir = str(tiny_run.parent / "data")
+    config.model.update({"blocks": (1,), "widths": (8,), **model})
+    config.init_from = str(tiny_run)
+    return config
+
+
+def params_of(folder: pathlib.Path) -> convert.Flat:
+    network = trained.from_run(folder)
+    return convert.flatten({"params": network.variables["params"]}, network.model)
+
+
+def started(config: Any, folder: pathlib.Path) -> tuple[Any, convert.Flat]:
+    """The state a run of `config` starts from, and its parameters by path."""
+    run = assemble(config, folder)
+    arrays = initial.read(config, run.model, run.data.train.image_shape)
+    state = initial.insert(run.training.init(jax.random.key(config.seed)), arrays, run.model)
+    return state, convert.flatten({"params": state.params}, run.model)
+
+
+@pytest.fixture(autouse=True)
+def hasty():
+    with hasty_compiler():
+        yield
+
+
+def test_a_run_starts_from_anothers_weights(tiny_run, tmp_path, capsys):
+    config = config_like(tiny_run)
+    state, found = started(config, tmp_path)
+    expected = params_of(tiny_run)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+    best = trained.from_run(tiny_run).variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, best)
+    assert int(state.step) == 0
+    assert f"starts from 7 layers of {tiny_run}\n" in capsys.readouterr().out
+
+
+def test_a_head_of_other_classes_stays_fresh_and_the_run_trains(tiny_run, tmp_path, capsys):
+    config = config_like(tiny_run, num_classes=12)
+    config.optim.ema_decay = 0.5
+    config.seed = 7
+    state, found = started(config, tmp_path / "a")
+    config.init_from = ""
+    _, fresh = started(config, tmp_path / "a")
+    config.init_from = str(tiny_run)
+    expected = params_of(tiny_run)
+    for path in found:
+        like = fresh if path.startswith("params/fc/") else expected
+        np.testing.assert_array_equal(found[path], like[path], err_msg=path)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, state.params)
+    assert f"starts from 6 layers of {tiny_run}; fresh: fc\n" in capsys.readouterr().out
+    assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
+    moved = params_of(tmp_path / "run")["params/conv1/kernel"]
+    assert 0 < np.abs(moved - expected["params/conv1/kernel"]).max() < 0.5
+
+
+@pytest.mark.fault("config: the weights it began from are gone", "goes on")
+def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
+    config = config_like(tiny_run)
+    source = tmp_path / "net.safetensors"
+    network = trained.from_run(tiny_run)
+    weight_files.write(source, network.variables, "resnet", network.model)
+    config.init_from = str(source)
+    assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
+    source.unlink()
+    config.total_steps = 3
+    assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
+    run = assemble(config, tmp_path / "run")
+    assert read_model(tmp_path / "run" / "checkpoints", run.training.abstract)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init_from": "nowhere.pth"}, "there is no weights file nowhere.pth"),
+        (
+            {"model.widths": (16,)},
+            r"another network: .*\[8\], \[16\] expected.*--config.init_layers",
+        ),
+        ({"model.blocks": (2,)}, r"another network: .*conv2_2/.* is missing"),
+        ({"init_layers": "conv7"}, "no layer is called 'conv7'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(tiny_run, tmp_path, change, message):
+    config = config_like(tiny_run)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_deeper_network_takes_the_layers_that_are_named(tiny_run, tmp_path):
+    config = config_like(tiny_run, blocks=(2,))
+    config.init_layers = "conv1|bn1|conv2_1/.*|fc"
+    _, found = started(config, tmp_path)
+    for path, value in params_of(tiny_run).items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+    assert any(path.startswith("params/conv2_2/") for path in found)
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `export` in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+    def run(*arguments: str) -> tuple[Any, str, str]:
+        return exit_code(export.cli, *arguments), *capsys.readouterr()
+
+    return run
+
+
+def test_the_exported_program_predicts_as_the_run_does_at_any_batch_size(
+    tiny_run, tmp_path, command
+):
+    path = tmp_path / "net.stablehlo"
+    code, out, err = command(f"--workdir={tiny_run}", f"--out={path}")
+    assert (code, err) == (None, "") and out.startswith(
+        f"{path}: resnet 'cifar-8' trained on digits, step 3 in"
+    )
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    predictor = make_predictor(trained.from_run(tiny_run))
+    examples = open_split("digits", "test", str(tiny_run.parent / "data")).examples[:8]
+    images = np.stack([predictor.prepare(example["image"]) for example in examples])
+    expected = predictor.outputs(images)
+    np.testing.assert_allclose(program.call(images), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(program.call(images[2:3]), expected[2:3], rtol=1e-5, atol=1e-7)
+
+
+def test_exported_weights_start_a_run(tiny_run, tmp_path, command):
+    path = tmp_path / "net.safetensors"
+    assert command(f"--workdir={tiny_run}", f"--out={path}")[0] is None
+    config = config_like(tiny_run)
+    config.init_from = str(path)
+    _, found = started(config, tmp_path)
+    for name, value in params_of(tiny_run).items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
+    network = trained.from_run(tiny_run)
+    weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
+    config = config_like(tiny_run)
+    figures = statistics.load(tiny_run / "statistics.npz")
+    mean, std = (tuple(map(float, values)) for values in (figures.mean, figures.std))
+    config.data.eval_device = f"normalize({mean}, {std})"
+    (found,) = evaluate.evaluate_weights(tmp_path / "net.safetensors", config)
+    rows = [row for row in read_rows(tiny_run / "metrics.jsonl") if "val/top1_error" in row]
+    best = min(rows, key=lambda row: row["val/top1_error"])
+    assert (found.images, found.top1_error) == (360, pytest.approx(best["val/top1_error"], abs=0.3))
+    assert f"with the weights of {tmp_path / 'net.safetensors'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo",
+        ),
+        (["--workdir=nowhere", "--out=a.safetensors"], "there is no run in nowhere"),
+        (
+            ["--workdir=run", "--out=a.onnx"],
+            "--out=a.onnx: the name ends in .safetensors or .stablehlo",
+        ),
+        (["--workdir={run}", "--out=/proc/a/b.safetensors"], "cannot write /proc/a/b.safetensors"),
+        (["--workdir={run}", "--out=/proc/b.safetensors"], "cannot write /proc/b.safetensors"),
+        (["--workdir={run}", "--out=/proc/b.stablehlo"], "cannot write /proc/b.stablehlo"),
+    ],
+)
+def test_mistakes_are_one_line(tiny_run, command, arguments, message):
+    code, out, err = command(*(argument.replace("{run}", str(tiny_run)) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
