@@ -3,7 +3,6 @@ code 2.
 """
 
 import contextlib
-import difflib
 import errno
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, did_you_mean
 from cnn_papers.parallel import hosts
 
 NO_CONFIG = "--config is missing; for example --config=configs/googlenet.py. "
@@ -241,14 +240,9 @@ def _unknown_key(argv: list[str], path: str) -> UserError | None:
         for part in match[1].split(".") if match else []:
             parent, keys = ".".join(parents), list(node.keys()) if hasattr(node, "keys") else []
             if not keys:
-                return UserError(f"{parent} has no keys: write --{parent}=value")
+                return UserError(f"{parent} is a value, not a group: write --{parent}=value")
             if part not in keys:
-                near = difflib.get_close_matches(part, keys, 1)
-                hint = (
-                    f"did you mean {parent}.{near[0]}?"
-                    if near
-                    else f"{parent} has: {', '.join(sorted(keys))}"
-                )
+                hint = did_you_mean(part, keys) or f"{parent} has: {', '.join(sorted(keys))}"
                 return UserError(f"there is no config key {parent}.{part}; {hint}")
             node = node[part]
             parents.append(part)

@@ -1,6 +1,7 @@
 """The one exception that is the user's to fix: shown as a single line, exit code 2."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -14,3 +15,9 @@ class UserError(Exception):
     def __init__(self, message: str, choices: Sequence[str] = ()):
         super().__init__(message)
         self.choices = choices
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns "did you mean 'x'?" with the name of `known` that is nearest to `name`; "" if none is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean '{near[0]}'?" if near else ""

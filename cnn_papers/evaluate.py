@@ -72,9 +72,9 @@ def evaluate_runs(
       that is not there.
     """
     networks = [trained.from_run(folder, overrides) for folder in folders]
-    if all(network.config["model_name"] != config.model_name for network in networks):
+    if all(network.config.model_name != config.model_name for network in networks):
         raise UserError(
-            f"{folders[0]} holds a run of {networks[0].config['model_name']}, and --config names {config.model_name}"
+            f"{folders[0]} holds a run of {networks[0].config.model_name}, and --config names {config.model_name}"
         )
     return evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
 
@@ -96,7 +96,7 @@ def evaluate(
         _member(network, mesh, folder) for network, folder in zip(networks, folders, strict=True)
     ]
     for member in members:
-        batches = member.network.config["eval"].get("precise_bn", 0)
+        batches = member.network.config.eval.get("precise_bn", 0)
         how = f", batch statistics recomputed over {batches} training batches" if batches else ""
         print(member.network.description + how)
     counts = {len(member.protocols) for member in members}
@@ -137,9 +137,9 @@ def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | No
     network = network._replace(variables=processes.put(network.variables, everywhere), mesh=mesh)
     source = _source(network.config, mesh)
     shape = source.prepared.image_shape
-    settings = network.config["eval"]
+    settings = network.config.eval
     protocols = support.supported(
-        settings["protocol"],
+        settings.protocol,
         network.model,
         network.variables,
         network.normalise,
@@ -147,7 +147,7 @@ def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | No
         mirror=settings.get("mirror", True),
         precise_bn=settings.get("precise_bn", 0),
     )
-    if batches := network.config["eval"].get("precise_bn", 0):
+    if batches := network.config.eval.get("precise_bn", 0):
         network = network._replace(
             variables=processes.put(_precise(network, folder, batches), everywhere)
         )
@@ -155,23 +155,24 @@ def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | No
     return Member(network, folder, source, protocols, programs)
 
 
-def _source(config: dict[str, Any], mesh: jax.sharding.Mesh) -> passes.Source:
+def _source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
     """The evaluation split of `config`, before and after its images get their size."""
-    data = config["data"]
-    split = open_split(data["name"], data["eval_split"], data["data_dir"])
-    ops = opstrings.parse(data["eval_host"], host_ops, leading=1, key="data.eval_host")
+    data = config.data
+    split = open_split(data.name, data.eval_split, data.data_dir)
+    ops = opstrings.parse(data.eval_host, host_ops, leading=1, key="data.eval_host")
     before = list(
         itertools.takewhile(lambda op: not ("resize" in op.name or "crop" in op.name), ops)
     )
-    text = "|".join(opstrings.split(data["eval_host"])[: len(before)])
-    raw = {**config, "data": {**data, "eval_host": text}}
+    text = "|".join(opstrings.split(data.eval_host)[: len(before)])
+    raw = config.copy_and_resolve_references()
+    raw.data.eval_host = text
     prepared = inputs.open_pipeline(split, config, "eval_host", mesh, resident="never")
     height, width = prepared.image_shape[:2]
     return passes.Source(
         inputs.open_pipeline(split, raw, "eval_host", mesh, resident="never"),
         prepared,
         _resize_method(ops),
-        (config["eval"]["batch_size"] or config["batch_size"]) * height * width,
+        (config.eval.batch_size or config.batch_size) * height * width,
     )
 
 
@@ -188,25 +189,25 @@ def _resize_method(ops: Sequence[opstrings.Op]) -> str:
 
 def _precise(network: Trained, folder: pathlib.Path | None, count: int) -> dict[str, Any]:
     """The network's variables with batch statistics of `count` training batches."""
-    config, data = network.config, network.config["data"]
-    split = open_split(data["name"], data["train_split"], data["data_dir"])
+    config, data = network.config, network.config.data
+    split = open_split(data.name, data.train_split, data.data_dir)
     figures = None
-    if augment.needs_statistics(data["train_device"], key="data.train_device"):
+    if augment.needs_statistics(data.train_device, key="data.train_device"):
         if folder is None:
             raise UserError(
                 "config.eval.precise_bn: data.train_device needs figures that come with a run alone"
             )
         figures = statistics.load(folder / statistics.FILE)
     pipeline = inputs.open_pipeline(
-        split, config, "train_host", network.mesh, max_skips=data["max_skips"]
+        split, config, "train_host", network.mesh, max_skips=data.max_skips
     )
-    size = config["batch_size"] // config["optim"]["accumulate"]
+    size = config.batch_size // config.optim.accumulate
     return precise_bn.recompute(
         network.model,
         network.variables,
-        augment.compose(data["train_device"], figures, key="data.train_device", train=True),
-        pipeline.train_batches(size, seed=config["seed"], steps=range(count)),
-        config["seed"],
+        augment.compose(data.train_device, figures, key="data.train_device", train=True),
+        pipeline.train_batches(size, seed=config.seed, steps=range(count)),
+        config.seed,
     )
 
 
@@ -248,7 +249,7 @@ def _report(
         "test/protocol": result.protocol,
         "test/split": member.source.raw.split.name,
     }
-    settings = member.network.config["eval"]
+    settings = member.network.config.eval
     what |= {f"test/{key}": settings[key] for key in ("mirror", "precise_bn") if key in settings}
     if ensemble:
         what["test/ensemble"] = list(ensemble)

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
     network = trained.from_run(pathlib.Path(wanted.workdir))
     if path.suffix.lower() == ".safetensors":
-        weight_files.write(path, network.variables, network.config["model_name"], network.model)
+        weight_files.write(path, network.variables, network.config.model_name, network.model)
     else:
         write_program(path, network)
     print(f"{path}: {network.description}, {path.stat().st_size:,} bytes")

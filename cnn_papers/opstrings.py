@@ -6,7 +6,6 @@ is evaluated.
 """
 
 import ast
-import difflib
 import inspect
 import types
 import typing
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, did_you_mean
 
 CONTEXT = (
     "rng",
@@ -110,8 +109,8 @@ def _parse_one(part: str, module: ModuleType, leading: int, key: str) -> Op:
         ) from error
     known = functions(module)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        hint = did_you_mean(name, known)
+        hint = f" ({hint})" if hint else ""
         raise UserError(f"config.{key}: there is no '{name}'{hint}; there are: {', '.join(known)}")
     op = Op(name, known[name], args, kwargs, _context(known[name]))
     try:

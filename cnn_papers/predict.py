@@ -16,7 +16,6 @@ A file that is missing or cannot be decoded is named in one line on stderr; the 
 all the same, and the exit code is then 2.
 """
 
-import contextlib
 import json
 import pathlib
 import sys
@@ -128,10 +127,7 @@ def _show(
 
 def cli() -> None:
     """The command line."""
-    with contextlib.suppress(
-        ImportError
-    ):  # a run takes no config, so its machine need not have ml_collections
-        doors.config_flag()
+    doors.config_flag()
     flags.DEFINE_string("workdir", "", "folder of the run to predict with")
     flags.DEFINE_string(
         "weights", "", "instead: a file of published weights, for the network of --config"

@@ -57,7 +57,7 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
     check_ranges(config)
     # 2. Lock the folder, which must hold this run or none.
     with workdir.hold(folder), stop_on_signal() as stop:
-        processes.raise_on_all(lambda: workdir.check_same_run(folder, config.to_dict()))
+        processes.raise_on_all(lambda: workdir.check_same_run(folder, config))
         # 3. Assemble data, network and steps. Nothing is written before all of them, and weights to
         # start from, fit.
         run = assemble(config, folder)

@@ -1,12 +1,11 @@
 """Finds the claims of `configs/claims`."""
 
-import difflib
 import functools
 import importlib
 import pkgutil
 
 import configs.claims
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, did_you_mean
 from cnn_papers.facts import Claim
 
 SHARED = "common"  # the file of settings that claims share
@@ -41,8 +40,8 @@ def find(name: str) -> Claim:
     """The claim `name`; a UserError with the name and statement of each claim there is."""
     known = all_claims()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(name, known)
+        hint = f"{hint} " if hint else ""
         width = max(map(len, known), default=0)
         choices = [f"{each:<{width}}  {claim.statement}" for each, claim in known.items()]
         raise UserError(f"there is no claim '{name}'; {hint}there are {len(known)}:", choices)

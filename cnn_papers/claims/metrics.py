@@ -19,7 +19,7 @@ class Finished(NamedTuple):
     "diverged".
     """
 
-    config: dict[str, Any]
+    config: Any
     rows: list[dict[str, Any]]
     outcome: str
 
@@ -41,7 +41,7 @@ def last(run: Finished, name: str) -> Reading:
 def mean_last(run: Finished, name: str, n: int) -> Reading:
     """The mean of the last `n` values of `name`."""
     if run.outcome == "diverged":
-        return Reading(_guessing(name, run.config["model"]["num_classes"]))
+        return Reading(_guessing(name, run.config.model.num_classes))
     found = _values(run, name, at_least=n)
     return Reading(sum(found[-n:]) / n)
 
@@ -70,7 +70,7 @@ def images_to(run: Finished, name: str, level: float) -> Reading:
 
     As fine as rows are written: `log_every_steps` for training, `eval.every_epochs` for evaluation.
     """
-    batch_size = run.config["batch_size"]
+    batch_size = run.config.batch_size
     for row in run.rows:
         if name in row and row[name] <= level:
             return Reading(float(row["step"] * batch_size))
@@ -88,7 +88,7 @@ def tested(run: Finished, protocol: str | int, name: str) -> Reading:
     `config.eval.protocol`, from 0.
     """
     if run.outcome == "diverged":
-        return Reading(_guessing(name, run.config["model"]["num_classes"]))
+        return Reading(_guessing(name, run.config.model.num_classes))
     rows = {
         row["test/protocol"]: row
         for row in run.rows
@@ -178,7 +178,7 @@ def sliding_difference(run: Finished, height: int, width: int) -> Reading:
     from cnn_papers.claims import sliding
 
     model, shape = _model_and_input(run)
-    return Reading(sliding.difference(model, shape, (height, width, shape[-1]), run.config["seed"]))
+    return Reading(sliding.difference(model, shape, (height, width, shape[-1]), run.config.seed))
 
 
 def _values(run: Finished, name: str, at_least: int = 1) -> list[float]:
@@ -219,6 +219,6 @@ def _model_and_input(run: Finished) -> tuple[Any, tuple[int, ...]]:
     from cnn_papers import zoo
     from cnn_papers.runs import inputs
 
-    return zoo.build_model(
-        run.config["model_name"], **run.config["model"]
-    ), inputs.configured_input(run.config)
+    return zoo.build_model(run.config.model_name, **run.config.model), inputs.configured_input(
+        run.config
+    )

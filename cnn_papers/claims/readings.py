@@ -50,7 +50,7 @@ def read_claim(
         found[arm] = {}
         for seed, job in zip(seeds, planned, strict=False):  # exact claims have one job
             if scale == plan.EXACT:
-                run: Finished | None = Finished(plan.load(job).to_dict(), [], "done")
+                run: Finished | None = Finished(plan.load(job), [], "done")
             else:
                 run = finished(folder, job) if folder else None
             if run is None:

@@ -167,7 +167,7 @@ def _curve(title: str, op: Op, runs: Runs) -> Panel | None:
         return None
     series = []
     for arm, of in runs.items():
-        batch_size = next(iter(of.values())).config["batch_size"]
+        batch_size = next(iter(of.values())).config.batch_size
         series.append(_band(arm, [run.rows for run in of.values()], name, batch_size))
     side, _, kind = name.partition("/")
     label = f"{SIDES[side]} {NAMES.get(kind, kind)}"
@@ -273,7 +273,7 @@ def _percentiles(title: str, kind: str, runs: Runs) -> list[Panel]:
     panels = []
     for arm, of in runs.items():
         run = next(iter(of.values()))
-        size = run.config["batch_size"]
+        size = run.config.batch_size
         series = [
             _band(f"{p}th percentile", [run.rows], f"analysis/{kind}/p{p}", size)
             for p in (85, 50, 15)

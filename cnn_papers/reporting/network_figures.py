@@ -37,7 +37,7 @@ def of_paper(paper: str, runs: Mapping[str, Finished], folder: pathlib.Path) -> 
     it.
     """
     models: dict[str, Any] = {
-        each: zoo.build_model(run.config["model_name"], **run.config["model"])
+        each: zoo.build_model(run.config.model_name, **run.config.model)
         for each, run in runs.items()
     }
     columns = next(
@@ -103,7 +103,7 @@ def _class_maps(network: Trained) -> tuple[str, list[Figure]]:
     """The maps that global average pooling averages, of each image's own class (NIN Figure 4)."""
     images, labels = _images(network, SHOWN)
     shapes = _ends(network, images)
-    classes = network.config["model"]["num_classes"]
+    classes = network.config.model.num_classes
     layer = max(name for name, shape in shapes.items() if shape[-1] == classes and shape[1] > 1)
     maps = _outputs(network, layer, images)
     own = np.stack([each[..., label] for each, label in zip(maps, labels, strict=True)])
@@ -163,8 +163,8 @@ def _activations(*networks: Trained) -> tuple[str, list[Figure]]:
 
 def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` test images, uint8 [n, h, w, c], and their labels."""
-    data = network.config["data"]
-    split = open_split(data["name"], data["eval_split"], data["data_dir"])
+    data = network.config.data
+    split = open_split(data.name, data.eval_split, data.data_dir)
     pipeline = inputs.open_pipeline(
         split, network.config, "eval_host", network.mesh, resident="never"
     )
@@ -194,17 +194,15 @@ def _ends(network: Trained, images: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 def _name(network: Trained) -> str:
     """A network by its variant and whatever fields its run gave it."""
-    model, data = network.config["model"], network.config["data"]
+    model, data = network.config.model, network.config.data
     known = ("variant", "num_classes", "dtype")
     fields = ", ".join(
         f"{field}={value}"
         for field, value in model.items()
         if field not in known and value is not None
     )
-    name = f"{network.config['model_name']} '{model['variant']}'" + (
-        f" ({fields})" if fields else ""
-    )
-    return f"{name} on {data['name']} after {network.step:,} steps"
+    name = f"{network.config.model_name} '{model.variant}'" + (f" ({fields})" if fields else "")
+    return f"{name} on {data.name} after {network.step:,} steps"
 
 
 def _row(images: np.ndarray) -> np.ndarray:

@@ -68,12 +68,12 @@ def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
     """A run against what its paper reports."""
     run = _read(path)
     config, found = run["config"], errors(path)
-    paper = config["paper_recipe"]
-    same = config["recipe"] == config["data"]["name"] == paper
+    paper = config.paper_recipe
+    same = config.recipe == config.data.name == paper
     reported = [
         result
-        for result in _reported(config["name"])
-        if result.recipe == paper and result.variant == config["model"]["variant"]
+        for result in _reported(config.name)
+        if result.recipe == paper and result.variant == config.model.variant
     ]
     changed = _changed(config) if same and reported else []
     ours = found.get("best", {}) if same and not changed else {}
@@ -81,9 +81,9 @@ def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
         "id": os.path.relpath(path, folder),
         "name": path.resolve().name,
         "config": _recipe(config),
-        "data": config["data"]["name"],
+        "data": config.data.name,
         "steps": max((row["step"] for row in read_rows(path / METRICS)), default=0),
-        "total_steps": run.get("total_steps") or config["total_steps"] or None,
+        "total_steps": run.get("total_steps") or config.total_steps or None,
         "same": same,
         "changed": changed,
         "reported": [result._asdict() | {"ours": ours.get(result.metric)} for result in reported],
@@ -102,16 +102,14 @@ def _outcome(run: Mapping[str, Any]) -> str:
     )
 
 
-def _changed(config: Mapping[str, Any]) -> list[str]:
+def _changed(config: Any) -> list[str]:
     """The keys in which a run differs from its recipe as it stands, other than in FREE_KEYS."""
-    recipe = config_files.read(_recipe(config)).to_dict()
-    return [
-        key for key in workdir.differences(recipe, dict(config)) if not key.startswith(FREE_KEYS)
-    ]
+    recipe = config_files.read(_recipe(config))
+    return [key for key in workdir.differences(recipe, config) if not key.startswith(FREE_KEYS)]
 
 
-def _recipe(config: Mapping[str, Any]) -> str:
-    return f"configs/{config['name']}.py:{config['recipe']}"
+def _recipe(config: Any) -> str:
+    return f"configs/{config.name}.py:{config.recipe}"
 
 
 def _reported(name: str) -> Sequence[Any]:

@@ -1,6 +1,5 @@
 """Config files read and overridden from Python, as strictly as flags do it on the command line."""
 
-import difflib
 import functools
 import os
 import pathlib
@@ -8,7 +7,7 @@ import runpy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, did_you_mean
 
 
 def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
@@ -54,14 +53,14 @@ def changes(config: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
 def _parent_of(config: Any, key: str) -> tuple[Any, str]:
     """The part of `config` that holds the dotted `key`, and the key's last name."""
     node = parent = config
-    for part in key.split("."):
+    for depth, part in enumerate(key.split(".")):
         keys = list(node.keys()) if hasattr(node, "keys") else []
         if part not in keys:
-            near = difflib.get_close_matches(part, keys, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(sorted(keys))}"
-            raise UserError(
-                f"there is no config key config.{key}; {hint if keys else 'it goes on below a value'}"
-            )
+            place = ".".join(["config", *key.split(".")[:depth]])
+            if not keys:
+                raise UserError(f"{place} is a value, not a group: it has no key '{part}'")
+            hint = did_you_mean(part, keys) or f"there are: {', '.join(sorted(keys))}"
+            raise UserError(f"there is no config key config.{key}; {hint}")
         parent, node = node, node[part]
     return parent, key.rpartition(".")[2]
 

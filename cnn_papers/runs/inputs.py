@@ -82,10 +82,10 @@ def open_pipeline(
     """The pipeline of `split` through the host operations `config.data[ops]`."""
     return Pipeline(
         split,
-        config["data"][ops],
+        config.data[ops],
         key=f"data.{ops}",
-        num_classes=config["model"]["num_classes"],
-        resident=resident or config["data"]["resident"],
+        num_classes=config.model.num_classes,
+        resident=resident or config.data.resident,
         max_skips=max_skips,
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
@@ -169,7 +169,7 @@ def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
     Where the host operations leave images as large as they come, it is the input the paper's
     figures hold for.
     """
-    ops = parse(config["data"][host], host_ops, leading=1, key=f"data.{host}")
+    ops = parse(config.data[host], host_ops, leading=1, key=f"data.{host}")
     shapes = set()
     for size in ((48, 64, 3), (600, 500, 3)):
         image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
@@ -178,4 +178,4 @@ def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
         shapes.add(image.shape)
     if len(shapes) == 1:
         return shapes.pop()
-    return zoo.model_module(config["model_name"]).FACTS[config["model"]["variant"]].input
+    return zoo.model_module(config.model_name).FACTS[config.model.variant].input

@@ -111,7 +111,7 @@ def keep(run: Run) -> None:
         "machine": workdir.describe_machine(),
         "total_steps": run.length.total,
     }
-    workdir.write_run(run.folder, run.config.to_dict(), facts)
+    workdir.write_run(run.folder, run.config, facts)
     if run.data.statistics is not None:
         statistics.save(run.folder / statistics.FILE, run.data.statistics)
 

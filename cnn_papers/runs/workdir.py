@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from cnn_papers import files
 from cnn_papers.errors import UserError
@@ -86,12 +87,13 @@ def _check_shared(workdir: pathlib.Path, owner: str) -> None:
         time.sleep(0.1)
 
 
-def write_run(workdir: pathlib.Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+def write_run(workdir: pathlib.Path, config: Any, facts: dict[str, Any]) -> None:
     """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class
     names, …).
     """
     with files.whole(workdir / RUN) as part:
-        part.write_text(json.dumps({**facts, "versions": versions(), "config": config}, indent=1))
+        run = {**facts, "versions": versions(), "config": config.to_dict()}
+        part.write_text(json.dumps(run, indent=1))
 
 
 def versions() -> dict[str, str]:
@@ -106,27 +108,24 @@ def versions() -> dict[str, str]:
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `write_run` wrote, its configuration with tuples as before JSON made them lists; None
-    where no run is.
-    """
+    """What `write_run` wrote, with the configuration as a locked ConfigDict; None where no run is."""
     try:
         run = json.loads((workdir / RUN).read_text())
-        return {**run, "config": _tuples(run["config"])}
+        return {**run, "config": ConfigDict(_tuples(run["config"])).lock()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir / RUN} cannot be read: {error}") from error
 
 
-def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+def check_same_run(workdir: pathlib.Path, config: Any) -> None:
     """Raises UserError if `workdir` holds a run of another configuration, with the differences that
     matter.
 
     Also if the processes of this run have different ones.
     """
-    processes.on_same(
-        hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(), "configurations"
-    )
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    processes.on_same(hashlib.sha256(text.encode()).hexdigest(), "configurations")
     run = read_run(workdir)
     if run is None:
         if any((workdir / "checkpoints").glob("[0-9]*")):
@@ -136,7 +135,7 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         return
     different = [
         f"{key}: {there} there, {now} now"
-        for key, (there, now) in differences(run["config"], _tuples(config)).items()
+        for key, (there, now) in differences(run["config"], config).items()
         if not key.startswith(FREE_KEYS)
     ]
     if different:
@@ -147,11 +146,11 @@ def check_same_run(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         )
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which two configurations differ, sorted, with both values, 'unset' where
     there is none.
     """
-    old, new = _flat(one), _flat(other)
+    old, new = (_flat(_tuples(config.to_dict())) for config in (one, other))
     pairs = {
         key: (old.get(key, "unset"), new.get(key, "unset"))
         for key in sorted(old.keys() | new.keys())

@@ -24,8 +24,8 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     Raises:
       UserError: no such layer or split, data that is not there, an image that cannot be decoded.
     """
-    config, data = network.config, network.config["data"]
-    opened = open_split(data["name"], split, data["data_dir"])
+    config, data = network.config, network.config.data
+    opened = open_split(data.name, split, data.data_dir)
     pipeline = inputs.open_pipeline(opened, config, "eval_host", network.mesh)
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
@@ -33,7 +33,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     labels: list[np.ndarray] = []
 
     def chunks() -> Iterator[np.ndarray]:
-        for batch in pipeline.eval_batches(config["eval"]["batch_size"] or config["batch_size"]):
+        for batch in pipeline.eval_batches(config.eval.batch_size or config.batch_size):
             real = np.asarray(batch["mask"])
             labels.append(np.asarray(batch["label"])[real])
             rows = np.asarray(apply(network.variables, batch["image"]))[real]

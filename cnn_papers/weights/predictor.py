@@ -75,9 +75,9 @@ def make_predictor(network: Trained, layer: str = "") -> Predictor:
     return Predictor(
         network.description,
         network.class_names,
-        _preparation(network.config["data"]["eval_host"], network.image_shape),
+        _preparation(network.config.data.eval_host, network.image_shape),
         outputs,
-        network.config["eval"]["batch_size"] or network.config["batch_size"],
+        network.config.eval.batch_size or network.config.batch_size,
     )
 
 

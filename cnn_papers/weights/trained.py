@@ -28,7 +28,7 @@ class Trained(NamedTuple):
 
     Attributes:
       description: network, data set and where the weights come from, in words.
-      config: the run's, as nested dictionaries.
+      config: the run's, a locked ConfigDict.
       model, variables: to apply; the variables are replicated over `mesh`.
       normalise: (uint8 images [n, h, w, c], key) to the float32 images of evaluation.
       image_shape: (h, w, c) of the images of evaluation.
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     """
 
     description: str
-    config: dict[str, Any]
+    config: Any
     model: nn.Module
     variables: dict[str, Any]
     mesh: jax.sharding.Mesh
@@ -57,22 +57,21 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
       UserError: no run, no checkpoint, a damaged one.
     """
     run, mesh = open_run(folder), meshes.make_mesh()
-    trained_on = run["config"]["data"]["name"]
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        functools.reduce(lambda node, name: node.setdefault(name, {}), parents, run["config"])[
-            last
-        ] = value
-    config, data = run["config"], run["config"]["data"]
-    model = zoo.build_model(config["model_name"], **config["model"])
+    trained_on = run["config"].data.name
+    config, data = run["config"], run["config"].data
+    with config.unlocked(), config.ignore_type():  # a run may be older than a key
+        for key, value in (overrides or {}).items():
+            *parents, last = key.split(".")
+            functools.reduce(lambda node, name: node[name], parents, config)[last] = value
+    model = zoo.build_model(config.model_name, **config.model)
     figures = (
         statistics.load(folder / statistics.FILE)
-        if augment.needs_statistics(data["eval_device"])
+        if augment.needs_statistics(data.eval_device)
         else None
     )
-    normalise = augment.compose(data["eval_device"], figures, key="data.eval_device", train=False)
+    normalise = augment.compose(data.eval_device, figures, key="data.eval_device", train=False)
     place, step, variables = read_variables(folder, run, model, mesh)
-    network = f"{config['model_name']} '{config['model']['variant']}'"
+    network = f"{config.model_name} '{config.model.variant}'"
     return Trained(
         f"{network} trained on {trained_on}, step {step} in {place}",
         config,
@@ -108,7 +107,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
     arrays, _ = convert.select(source, model, shape)
     return Trained(
         f"{config.model_name} '{config.model.variant}' with the weights of {path}",
-        config.to_dict(),
+        config,
         model,
         processes.put(convert.put({}, arrays, model), meshes.replicated(mesh)),
         mesh,
@@ -143,12 +142,10 @@ def read_variables(
     return place, step, variables
 
 
-def _abstract_state(
-    model: nn.Module, config: dict[str, Any], image_shape: Sequence[int], mesh: Any
-) -> State:
+def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], mesh: Any) -> State:
     """The shapes of what a run of `config` trains, without its optimiser, replicated over `mesh`."""
     no_optimizer = Optimizer(lambda params: None, None, None, None)
-    ema = config["optim"]["ema_decay"] > 0
+    ema = config.optim.ema_decay > 0
     init = functools.partial(
         init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema
     )
@@ -173,5 +170,5 @@ def _names_of_head(names: Sequence[str], outputs: int) -> tuple[str, ...]:
 
 def _padded(names: Sequence[str], config: Any) -> tuple[str, ...]:
     """A name for every output of the head."""
-    outputs = config["model"]["num_classes"]
+    outputs = config.model.num_classes
     return (*names[:outputs], *(f"output {i}" for i in range(len(names), outputs)))

@@ -212,7 +212,7 @@ def test_a_metric_finds_what_it_reads_in_every_arm(name, scale):
     claim = ALL[name]
     (op,) = opstrings.parse(claim.metric, metrics, leading=1, key="metric")
     for config in arms(name, scale).values():
-        assert math.isfinite(op(Finished(config.to_dict(), made_up_rows(config, op), "done")).value)
+        assert math.isfinite(op(Finished(config, made_up_rows(config, op), "done")).value)
 
 
 def made_up_rows(config: Any, op: opstrings.Op) -> list[dict[str, Any]]:
@@ -379,7 +379,7 @@ def test_a_scale_at_which_a_claim_is_not_asked():
     [
         ({"model.pol": (3, 2)}, "there is no config key config.model.pol; did you mean 'pool'?"),
         ({"zork": 1}, "there is no config key config.zork; there are: batch_size, "),
-        ({"optim.lr.x": 1}, "there is no config key config.optim.lr.x; it goes on below a value"),
+        ({"optim.lr.x": 1}, "config.optim.lr is a value, not a group: it has no key 'x'"),
         ({"optim.lr": "fast"}, "config.optim.lr='fast' is str, not float"),
         ({"model.pool": [3, 2]}, r"config.model.pool=\[3, 2\] is list, not tuple"),
         ({"model.lrn": 1}, "config.model.lrn=1 is int, not bool"),

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from ml_collections import ConfigDict
 
 from cnn_papers import opstrings
 from cnn_papers.claims import metrics
@@ -49,7 +50,7 @@ ROWS = [
         "test/ensemble": ["a", "b"],
     },
 ]
-CONFIG = {"batch_size": 64, "model": {"num_classes": 10}}
+CONFIG = ConfigDict({"batch_size": 64, "model": {"num_classes": 10}})
 
 
 def read(metric: str, rows: list[dict[str, Any]] = ROWS, outcome: str = "done") -> Reading:
@@ -153,7 +154,7 @@ def test_a_run_that_diverged_reaches_what_it_reached_before():
 
 @pytest.mark.parametrize("classes", [2, 5, 1000])
 def test_guessing_depends_on_the_classes(classes):
-    run = Finished({"model": {"num_classes": classes}}, [], "diverged")
+    run = Finished(ConfigDict({"model": {"num_classes": classes}}), [], "diverged")
     assert metrics.last(run, "val/top1_error").value == pytest.approx(100 * (classes - 1) / classes)
     assert metrics.last(run, "val/top5_error").value == pytest.approx(
         max(0.0, 100 * (classes - 5) / classes)
@@ -208,6 +209,6 @@ def test_figures_of_a_network_need_its_configuration_alone():
     from cnn_papers.models.alexnet import FACTS
     from configs import alexnet
 
-    run = Finished(alexnet.get_config("imagenet2012").to_dict(), [], "done")
+    run = Finished(alexnet.get_config("imagenet2012"), [], "done")
     assert metrics.parameters(run).value == FACTS["paper"].params == 60965224
     assert metrics.multiply_adds(run).value == FACTS["paper"].macs

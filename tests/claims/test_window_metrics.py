@@ -18,7 +18,7 @@ def configured(module, recipe="", **overrides):
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in overrides.items()}
     )
-    return Finished(config.to_dict(), [], "done")
+    return Finished(config, [], "done")
 
 
 @pytest.fixture(scope="module")

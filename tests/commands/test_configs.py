@@ -5,17 +5,15 @@ derived at load.
 import ast
 import dataclasses
 import functools
-import importlib
 import json
-import pathlib
 import types
 import typing
 from typing import Any
 
 import pytest
 from support.config_values import flat
+from support.recipes import FOLDER, NAMES, RECIPES, config_file, recipes
 
-import configs
 from cnn_papers import counting, zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose
@@ -26,23 +24,8 @@ from cnn_papers.runs import inputs, ranges
 from cnn_papers.training import optim
 from configs import common
 
-FOLDER = pathlib.Path(configs.__path__[0])
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common"))
 NOT_THE_USERS = {"parent", "name", "inside"}  # model fields that Flax or the run sets
 
-
-def config_file(name: str) -> Any:
-    return importlib.import_module(f"configs.{name}")
-
-
-def recipes(name: str) -> list[str]:
-    """The recipes of a config file, as it lists them to somebody who names one that is not there."""
-    with pytest.raises(UserError) as caught:
-        config_file(name).get_config("no such recipe")
-    return str(caught.value).partition("there are: ")[2].split(", ")
-
-
-RECIPES = [(name, recipe) for name in NAMES for recipe in recipes(name)]
 each_file = pytest.mark.parametrize("name", NAMES)
 each_recipe = pytest.mark.parametrize(("name", "recipe"), RECIPES)
 

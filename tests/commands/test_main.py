@@ -132,25 +132,28 @@ def assert_one_line(outcome: Outcome) -> str:
 KEYS = [
     (
         "--config.batchsize=3",
-        "there is no config key config.batchsize; did you mean config.batch_size?",
+        "there is no config key config.batchsize; did you mean 'batch_size'?",
     ),
     (
         "--config.optim.moment=3",
-        "there is no config key config.optim.moment; did you mean config.optim.momentum?",
+        "there is no config key config.optim.moment; did you mean 'momentum'?",
     ),
     (
         "--config.model.widht=3",
-        "there is no config key config.model.widht; did you mean config.model.width?",
+        "there is no config key config.model.widht; did you mean 'width'?",
     ),
-    ("--config.modle.width=3", "there is no config key config.modle; did you mean config.model?"),
+    ("--config.modle.width=3", "there is no config key config.modle; did you mean 'model'?"),
     (
         "--config.optim.xyz=3",
         "there is no config key config.optim.xyz; config.optim has: accumulate, bn_group, ema_decay,",
     ),
-    ("--config.optim.lr.x=3", "config.optim.lr has no keys: write --config.optim.lr=value"),
+    (
+        "--config.optim.lr.x=3",
+        "config.optim.lr is a value, not a group: write --config.optim.lr=value",
+    ),
     (
         "--noconfig.optim.nestrov",
-        "there is no config key config.optim.nestrov; did you mean config.optim.nesterov?",
+        "there is no config key config.optim.nestrov; did you mean 'nesterov'?",
     ),
     ("--confg=configs/resnet.py", "Unknown command line flag 'confg'. Did you mean: config"),
     ("--workdri=x", "Unknown command line flag 'workdri'. Did you mean: workdir"),
@@ -331,7 +334,7 @@ def test_a_recipe_that_is_not_there_is_refused_with_the_list(command):
 
 def test_config_may_stand_apart_from_its_value(command):
     line = assert_one_line(command("--config", "configs/resnet.py:cifar10", "--config.batchsize=3"))
-    assert "did you mean config.batch_size?" in line
+    assert "did you mean 'batch_size'?" in line
 
 
 def test_an_error_within_a_config_file_is_shown_without_its_traceback(command, tmp_path):
@@ -577,7 +580,7 @@ def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((RESNET, "--config.batchsize=3"), "did you mean config.batch_size?"),
+        ((RESNET, "--config.batchsize=3"), "did you mean 'batch_size'?"),
         (("--config=configs/resent.py",), "there is no config file 'configs/resent.py'"),
         (
             (RESNET, "--config.model.num_classes=3"),

@@ -301,7 +301,7 @@ def test_a_machine_with_the_run_alone(run_copy, tmp_path):
     """
     for name in ("jpeg", "png", "rgba_png"):
         (tmp_path / name).write_bytes(IMAGES[name][0])
-    absent = "('ml_collections', 'tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
+    absent = "('tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
     code = f"import sys; sys.modules |= dict.fromkeys({absent}); from cnn_papers.predict import cli; cli()"
     command = [
         sys.executable,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from support.compiling import hasty_compiler
-from test_configs import RECIPES
+from support.recipes import RECIPES
 
 from cnn_papers import counting, evaluate, train, zoo
 from cnn_papers.data.augment import compose

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support.random_variables import random_variables
 
 from cnn_papers import zoo
@@ -22,7 +23,7 @@ from configs import alexnet, maxout, nin
 
 
 def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
-    return Finished({"model": {"variant": variant}, "batch_size": 4}, lines, "done")
+    return Finished(ConfigDict({"model": {"variant": variant}, "batch_size": 4}), lines, "done")
 
 
 def test_feature_reuse_is_a_matrix_of_sources_by_readers():
@@ -123,9 +124,7 @@ def networks(tiny_run, monkeypatch):
         view = augment.compose(config.data.eval_device, None, key="data.eval_device", train=False)
         classes, mesh = tuple("0123456789"), meshes.make_mesh(1)
         variables = random_variables(model, shape)
-        found[name] = trained.Trained(
-            name, config.to_dict(), model, variables, mesh, view, shape, classes
-        )
+        found[name] = trained.Trained(name, config, model, variables, mesh, view, shape, classes)
     monkeypatch.setattr(trained, "from_run", lambda folder: found[folder.name])
     return {name: Finished(network.config, [], "done") for name, network in found.items()}
 

@@ -113,7 +113,7 @@ def write_job(
     (folder / f"{job.id}.json").write_text(json.dumps(about))
     (folder / job.id).mkdir()
     facts = {"machine": "a machine, 2 cores"}
-    workdir.write_run(folder / job.id, plan.load(job).to_dict(), facts)
+    workdir.write_run(folder / job.id, plan.load(job), facts)
     (folder / job.id / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
 
 

@@ -47,9 +47,10 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
 def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
     config = plan.load(
         plan.make_job("configs/nin.py:cifar10", {"seed": 7, "eval.every_epochs": 1.0})
-    ).to_dict()
+    )
     for name, recipe in (("papers", "cifar10"), ("other", "desk")):
-        write_run(tmp_path / name, config | {"recipe": recipe})
+        config.recipe = recipe
+        write_run(tmp_path / name, config)
     found = results.gather(tmp_path, tmp_path)
     other, papers = found["singles"]
     assert papers["same"] and not other["same"] and len(papers["reported"]) >= 1
@@ -67,7 +68,7 @@ def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
 
 def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_path):
     job = plan.make_job("configs/nin.py:cifar10", {"model.width": 0.1, "total_steps": 5, "seed": 7})
-    write_run(tmp_path / "run", plan.load(job).to_dict())
+    write_run(tmp_path / "run", plan.load(job))
     found = results.gather(tmp_path / "run", tmp_path)
     (run,) = found["singles"]
     assert (
@@ -82,12 +83,12 @@ def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_p
 
 
 def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
-    config = plan.load(plan.make_job("configs/resnet.py", {})).to_dict()
+    config = plan.load(plan.make_job("configs/resnet.py", {}))
     write_run(tmp_path / "done", config, {"total_steps": 1})
     write_run(tmp_path / "part", config, {"total_steps": 1200})
-    write_run(
-        tmp_path / "begun", config | {"total_steps": 5}
-    )  # of a version that noted it in the configuration alone
+    noted = config.copy_and_resolve_references()  # by versions that note it in the config only
+    noted.total_steps = 5
+    write_run(tmp_path / "begun", noted)
     (tmp_path / "begun/metrics.jsonl").unlink()
     write_run(tmp_path / "older", config)
     exit_code(report.cli, str(tmp_path))

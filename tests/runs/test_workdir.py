@@ -9,6 +9,7 @@ import types
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 from support import faults
 
 from cnn_papers.errors import UserError
@@ -98,21 +99,23 @@ def test_a_read_only_folder(tmp_path):
 
 # --- one configuration a folder -------------------------------------------------------------------
 
-CONFIG = {
-    "seed": 0,
-    "total_epochs": 2.0,
-    "total_steps": 0,
-    "log_every_steps": 50,
-    "model": {"variant": "paper", "width": None},
-    "data": {"data_dir": "", "name": "digits", "resident": "auto"},
-    "optim": {"lr": 0.1, "lr_mults": (("fc8/.*", 10.0),), "wd_mults": ()},
-    "checkpoint": {"every_steps": 50, "keep": 2},
-    "mesh": {"data": -1},
-}
+CONFIG = ConfigDict(
+    {
+        "seed": 0,
+        "total_epochs": 2.0,
+        "total_steps": 0,
+        "log_every_steps": 50,
+        "model": {"variant": "paper", "width": None},
+        "data": {"data_dir": "", "name": "digits", "resident": "auto"},
+        "optim": {"lr": 0.1, "lr_mults": (("fc8/.*", 10.0),), "wd_mults": ()},
+        "checkpoint": {"every_steps": 50, "keep": 2},
+        "mesh": {"data": -1},
+    }
+)
 
 
 def _changed(key: str, value):
-    config = json.loads(json.dumps(CONFIG))
+    config = ConfigDict(CONFIG.to_dict())
     *path, last = key.split(".")
     node = config
     for part in path:
@@ -125,9 +128,11 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
     workdir.check_same_run(tmp_path, CONFIG)
     workdir.write_run(tmp_path, CONFIG, {"class_names": ("a", "b")})
     workdir.check_same_run(tmp_path, CONFIG)
-    workdir.check_same_run(tmp_path, json.loads(json.dumps(CONFIG)))  # lists for tuples
+    workdir.check_same_run(
+        tmp_path, ConfigDict(json.loads(json.dumps(CONFIG.to_dict())))
+    )  # lists for tuples
     run = workdir.read_run(tmp_path)
-    assert run["config"] == CONFIG and run["class_names"] == ["a", "b"]
+    assert run["config"].to_dict() == CONFIG.to_dict() and run["class_names"] == ["a", "b"]
     assert (
         run["versions"]["jax"] == jax.__version__
         and run["versions"]["python"] == sys.version.split()[0]
@@ -185,12 +190,12 @@ def test_what_does_not_change_a_run_may_differ(tmp_path, key, value):
 
 def test_many_differences_are_counted(tmp_path):
     workdir.write_run(tmp_path, CONFIG, {})
-    other = {
-        **CONFIG,
+    changes = {
         "seed": 1,
         "optim": {"lr": 1.0, "momentum": 0.5, "decay": 1.0},
         "model": {"variant": "x", "width": 1},
     }
+    other = ConfigDict(CONFIG.to_dict() | changes)
     with pytest.raises(UserError, match=r"model.variant: .* and 4 more\)"):
         workdir.check_same_run(tmp_path, other)
 

@@ -66,7 +66,7 @@ def test_values_of_a_grid_have_the_type_of_their_key(axis, values):
         (["--grid=optim.lrr=1"], "there is no config key config.optim.lrr; did you mean 'lr'?"),
         (
             ["--grid=optim.lr.x=1"],
-            "there is no config key config.optim.lr.x; it goes on below a value",
+            "config.optim.lr is a value, not a group: it has no key 'x'",
         ),
         (
             ["--grid=optim.lr=0.1,fast"],
