@@ -2,20 +2,36 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import jax
 import pytest
 from support.compiling import hasty_compiler
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background job, which would hand that on
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+CACHE_FOLDER = pytest.StashKey[str]()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background job, which would hand that on to the processes of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The cache is for processes that tests start; tests themselves compile nothing twice.
+jax.config.update("jax_compilation_cache_dir", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the processes that tests start one compilation cache for the whole test run."""
+    if not hasattr(config, "workerinput"):  # the process that starts the workers
+        config.stash[CACHE_FOLDER] = os.environ[CACHE] = tempfile.mkdtemp(prefix="cnn_papers-xla-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the compilation cache of the test run."""
+    shutil.rmtree(config.stash.get(CACHE_FOLDER, ""), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +62,21 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Where data, statistics and compiled programs of a module's runs stand, in processes of their
-    own.
-    """
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A data_dir in which `digits` lies ready. Not to be written to."""
     from cnn_papers.data.tfds import make_digits  # here: most tests need none
 
+    folder = tmp_path_factory.mktemp("digits")
+    make_digits("digits", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, digits_folder: pathlib.Path) -> pathlib.Path:
+    """The folder for data, statistics and runs of a module's processes; `digits` is in `tfds`."""
     folder = tmp_path_factory.mktemp("home")
-    make_digits("digits", str(folder / "tfds"))
+    shutil.copytree(digits_folder, folder / "tfds")
     return folder
 
 
