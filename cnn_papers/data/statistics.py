@@ -8,7 +8,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,8 @@ from cnn_papers.errors import UserError
 
 FILE = "statistics.npz"  # a run keeps its own under this name
 WHITENING_VALUES = 64 * 64 * 3  # of an image; the covariance of larger ones takes gigabytes
-_WHITENING = "whitening_"  # begins the names of its arrays in a file
+PIXEL_ARRAYS = ("mean", "std", "mean_image", "eigenvalues", "eigenvectors")  # of `Statistics`
+_WHITENING = "whitening_"  # prefix of the names of its arrays in a file
 
 
 class Whitening(NamedTuple):
@@ -56,6 +57,23 @@ class Statistics(NamedTuple):
     eigenvectors: np.ndarray
     whitening: Whitening | None = None
     fingerprint: str = ""
+
+
+def to_arrays(statistics: Statistics) -> list[np.ndarray]:
+    """Returns all arrays of `statistics`, those of the whitening (if there is any) last."""
+    pixels = [getattr(statistics, name) for name in PIXEL_ARRAYS]
+    return [*pixels, *(statistics.whitening or ())]
+
+
+def from_arrays(arrays: Sequence[np.ndarray], fingerprint: str) -> Statistics:
+    """Returns the statistics that `to_arrays` took apart."""
+    count = len(PIXEL_ARRAYS)
+    pixels, whitening = arrays[:count], arrays[count:]
+    return Statistics(
+        *pixels,
+        whitening=Whitening(*whitening) if whitening else None,
+        fingerprint=fingerprint,
+    )
 
 
 def compute(batches: Iterable[np.ndarray]) -> Statistics:

@@ -18,6 +18,7 @@ import PIL.Image
 import pytest
 
 from cnn_papers.data import host_ops, pipeline
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
@@ -52,7 +53,8 @@ def open_pipeline(
 ) -> Pipeline:
     mesh = meshes.make_mesh(devices)
     shardings = {"sharding": meshes.data_sharding(mesh), "replicated": meshes.replicated(mesh)}
-    return Pipeline(split or make_split(), ops, key=key, num_classes=10, **shardings, **options)
+    host = parse_host(ops, key=key)
+    return Pipeline(split or make_split(), host, num_classes=10, **shardings, **options)
 
 
 def training(split=None, ops="decode", *, batch_size=8, seed=0, steps=range(5), **options):

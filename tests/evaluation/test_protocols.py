@@ -13,6 +13,7 @@ from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
 from cnn_papers.data import host_ops, progress
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
@@ -78,8 +79,7 @@ def pipeline(images=IMAGES, ops="decode", devices=1, spoil=None):
     mesh = make_mesh(devices)
     return Pipeline(
         Split("test", examples, tuple(map(str, range(CLASSES))), ""),
-        ops,
-        key="data.eval_host",
+        parse_host(ops, key="data.eval_host"),
         num_classes=CLASSES,
         resident="never",
         sharding=data_sharding(mesh),

@@ -129,7 +129,7 @@ def test_only_public_functions_of_the_module_itself_can_be_named(here):
         ("add(1, sizes=2)", "got an unexpected keyword argument 'sizes'"),
         (
             "draw(1, rng=2)",
-            "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): 'rng' is the",
+            "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): 'rng' is filled in",
         ),
     ],
 )
