@@ -347,7 +347,8 @@ def test_networks_need_not_know_of_them(name, fields, shape):
     [
         (
             "dead_unit",
-            r"config\.eval\.analyses: there is no 'dead_unit' \(did you mean 'dead_units'\?\); there are: ",
+            r"config\.eval\.analyses: there is no 'dead_unit' "
+            r"\(did you mean 'dead_units'\?\); there are: ",
         ),
         ("compute", "there is no 'compute'"),
         (
@@ -355,8 +356,8 @@ def test_networks_need_not_know_of_them(name, fields, shape):
             r"does not fit dropout_average\(masks: int = 32\): masks='many' is not int",
         ),
         ("input_percentiles('fc9')", r"there is no layer 'fc9'; there are: fc1"),
-        ("input_percentiles(unit=4)", "fc1 has 4 units, no 4"),
-        ("feature_reuse", "is of dense blocks, which this network has not"),
+        ("input_percentiles(unit=4)", "unit=4 is not one of the 4 units of fc1"),
+        ("feature_reuse", "needs dense blocks, and this network has none"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_computed(text, message):

@@ -328,18 +328,22 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
 # --- bad input ------------------------------------------------------------------------------------
 
 BAD = {
-    "nine_crop": "config.eval.protocol: there is no 'nine_crop' (did you mean 'ten_crop'?); there are: crops_144, ",
-    "": "config.eval.protocol='' must name one or more different protocols, joined by '|', of: crops_144, ",
+    "nine_crop": "config.eval.protocol: there is no 'nine_crop' (did you mean 'ten_crop'?); "
+    "there are: crops_144, ",
+    "": "config.eval.protocol='' must name one or more different protocols, "
+    "joined by '|', of: crops_144, ",
     "ten_crop|ten_crop": "must name one or more different protocols",
-    "ten_crop('a')": "'ten_crop('a')' does not fit ten_crop(size: int = 224, short: int = 256, whole: bool = False)",
-    "ten_crop(224, 200)": "a crop of 224 does not fit images of shorter side 200; give larger scales or a smaller crop",
+    "ten_crop('a')": "'ten_crop('a')' does not fit "
+    "ten_crop(size: int = 224, short: int = 256, whole: bool = False)",
+    "ten_crop(224, 200)": "a crop of 224 does not fit images of shorter side 200; "
+    "give larger scales or a smaller crop",
     "crops_144(224, (256, 220))": "a crop of 224 does not fit images of shorter side 220",
     "vgg_multi_crop((200, 300))": "a crop of 224 does not fit images of shorter side 200",
     "vgg_multi_crop(grid=0)": "grid=0 must be positive",
     "vgg_dense(())": "scales=(), step=32 and longest=2.0 must all be positive",
     "vgg_dense(256, step=0)": "scales=(256,), step=0 and longest=2.0 must all be positive",
     "spp_full(256, longest=0.5)": "longest=0.5 must all be positive, longest at least 1",
-    "overfeat_dense(())": "sizes=() are shorter and longer sides, at least one pair",
+    "overfeat_dense(())": "sizes=() must be pairs of shorter and longer side, at least one",
     "overfeat_dense(((245,),))": "does not fit overfeat_dense(",
     "spp_multi_view((200, 224))": "a crop of 224 does not fit images of shorter side 200",
 }
@@ -402,10 +406,8 @@ def test_a_network_that_cannot_slide_says_so():
 def test_views_smaller_than_the_networks_field_name_the_smallest_size():
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
     line = refusal("vgg_dense((64, 40))", net, 64)
-    assert (
-        "vgg_dense((64, 40)) has views of 40×40: an image of 40×40 is too small: fc6 has no pixels left"
-        in line
-    )
+    assert "vgg_dense((64, 40)) has views of 40×40: an image of 40×40 is too small: " in line
+    assert "too small: fc6 has no pixels left" in line
     assert line.endswith("the smallest square image this network takes is 64×64")
     assert "ten_crop(50, 60) has views of 50×50" in refusal("ten_crop(50, 60)", net, 64)
     over = overfeat.Model("accurate", width=0.02, num_classes=CLASSES)
@@ -422,7 +424,7 @@ def test_a_mean_image_fits_its_own_size_alone():
 
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
     line = refusal("ten_crop(32, 40)|vgg_dense(64)", net, 32, view)
-    assert (
-        "vgg_dense(64) has views of 64×64, but config.data.eval_device fits images of 32×32 alone"
-        in line
+    expected = (
+        "vgg_dense(64) has views of 64×64, but config.data.eval_device fits only images of 32×32"
     )
+    assert expected in line
