@@ -142,7 +142,7 @@ def _context(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def _check_arguments(op: Op, leading: int) -> None:
-    """Raises TypeError unless the arguments of `op` fit the function's signature and annotations."""
+    """Raises TypeError unless the arguments of `op` fit its function's signature."""
     if reserved := [name for name in op.kwargs if name in CONTEXT]:
         raise TypeError(f"'{reserved[0]}' is filled in by the pipeline")
     signature, hints = inspect.signature(op.function), typing.get_type_hints(op.function)

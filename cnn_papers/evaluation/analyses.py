@@ -208,7 +208,7 @@ def _train(model: nn.Module, variables: Any, image: jax.Array, key: jax.Array) -
 
 
 def _layers(variables: Any, seen: _Evaluation) -> dict[str, jax.Array]:
-    """Returns the endpoints with the name of a module with parameters: layers, not their pooling."""
+    """Returns the endpoints named as modules with parameters are: layers, not their pooling."""
     return {name: end for name, end in seen.ends.items() if name in variables["params"]}
 
 

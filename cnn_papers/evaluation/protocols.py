@@ -158,7 +158,7 @@ def spp_multi_view(
 def resnet_dense(
     scales: int | tuple[int, ...] = (224, 256, 384, 480, 640), step: int = 32, longest: float = 2.0
 ) -> Protocol:
-    """As `vgg_dense`, whose fully convolutional form the paper adopts, at its scales (ResNet §3.4)."""
+    """As `vgg_dense`, which the paper adopts, at its own scales (ResNet §3.4)."""
     return vgg_dense(scales, step, longest)
 
 

@@ -29,7 +29,7 @@ def is_first() -> bool:
 
 
 def is_loss(error: BaseException | None) -> bool:
-    """Tells whether `error` or its cause is that another process is lost, as JAX or Gloo says it."""
+    """Tells whether `error`, or one of its causes, is JAX's or Gloo's for a lost process."""
     while error is not None and jax.process_count() > 1:
         text = str(error)
         if isinstance(error, jax.errors.JaxRuntimeError) and (

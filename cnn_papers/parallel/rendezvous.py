@@ -116,7 +116,8 @@ def _call(
             raise UserError(answer)
         time.sleep(RETRY_S)
     raise UserError(
-        f"process 0 cannot be reached at --coordinator={coordinator} within {timeout_s:g} s: {reason}"
+        f"process 0 cannot be reached at --coordinator={coordinator} "
+        f"within {timeout_s:g} s: {reason}"
     )
 
 
