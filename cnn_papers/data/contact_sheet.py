@@ -47,7 +47,7 @@ def draw(images: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def _fitting(name: str, width: int) -> str:
-    """Returns as much of a name as fits into `width` pixels, in ASCII, which is all OpenCV draws."""
+    """Returns as much of a name as fits into `width` pixels; OpenCV draws only ASCII."""
     text = name.encode("ascii", "replace").decode()
     while len(text) > 1 and cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0] > width:
         text = text[:-1]

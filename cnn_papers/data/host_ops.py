@@ -51,8 +51,8 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
         raise ValueError(
             f"cannot be decoded: {width:,}×{height:,} pixels are more than {MAX_PIXELS:,}"
         )
-    # OpenCV either keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation; few PNGs have the
-    # latter.
+    # OpenCV either keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs
+    # have.
     unchanged = image.startswith(PNG) and b"eXIf" not in image
     try:
         flag = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR_RGB

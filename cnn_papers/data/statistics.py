@@ -209,7 +209,7 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 
 
 def places(split: Split) -> list[pathlib.Path]:
-    """Returns the folders where statistics of `split` may be kept: beside the data, in the cache."""
+    """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
     location = pathlib.Path(split.location)
     cache = cache_folder() / "statistics"
     if location.is_dir() and not location.stat().st_mode & 0o222:

@@ -1,6 +1,4 @@
-"""Device operations: exact values, the distributions the papers state, and a key of its own for
-every image.
-"""
+"""Device operations: exact values, the papers' distributions, and one key per image."""
 
 import collections
 import itertools
@@ -37,7 +35,7 @@ def random_images(n=6, h=5, w=4, c=3):
 
 @pytest.fixture
 def statistics():
-    """Figures of correlated colours: covariance far from diagonal, eigenvalues far apart."""
+    """Statistics of correlated colours: covariance far from diagonal, eigenvalues far apart."""
     mix = np.array([[40.0, 5, 0], [30, 20, 5], [10, 20, 15]])
     pixels = 128 + np.random.default_rng(0).uniform(-1, 1, (50, 4, 4, 3)) @ mix.T
     return compute([pixels.round().astype(np.uint8)])
@@ -61,9 +59,8 @@ def test_pad_crop_takes_every_window_of_the_padded_image():
         windows[cropped.tobytes()] for cropped in np.asarray(crop(keys(5000)))
     )
     assert set(places) == {(i, j) for i in range(5) for j in range(5)}
-    assert all(140 < count < 260 for count in places.values()), (
-        places
-    )  # 200 expected, standard deviation 14
+    # 200 are expected, with a standard deviation of 14.
+    assert all(140 < count < 260 for count in places.values()), places
 
 
 def test_pad_crop_by_nothing_is_the_image():
@@ -116,9 +113,8 @@ def test_pca_light_adds_colours_of_the_covariance_the_paper_states(statistics):
         jax.vmap(lambda key: device_ops.pca_light(image, std, key=key, statistics=statistics))
     )
     added = np.asarray(light(keys(count)), np.float64)
-    np.testing.assert_array_equal(
-        added, np.broadcast_to(added[:, :1, :1], added.shape)
-    )  # the same for every pixel
+    same_for_every_pixel = np.broadcast_to(added[:, :1, :1], added.shape)
+    np.testing.assert_array_equal(added, same_for_every_pixel)
     colours = added[:, 0, 0]
     p, eigenvalues = statistics.eigenvectors.astype(float), statistics.eigenvalues.astype(float)
     expected = p @ np.diag((eigenvalues / 255 * std) ** 2) @ p.T  # α_i λ_i p_i: λ squared, not λ
@@ -149,9 +145,8 @@ def test_pca_light_shifts_the_colours_of_real_images_a_little(test_data):
         )
     )
     shift = np.asarray(light(keys(10_000)))[:, 0, 0]
-    assert (
-        3 < np.sqrt((shift**2).sum(1).mean()) < 9
-    )  # 0.1 · 0.2175 · 255 = 5.5 with the figures commonly used
+    # 0.1 · 0.2175 · 255 = 5.5 with the values in common use.
+    assert 3 < np.sqrt((shift**2).sum(1).mean()) < 9
 
 
 def test_pca_light_adds_the_same_to_every_image_for_the_same_key(statistics):
@@ -235,9 +230,8 @@ def test_zca_whitens_what_comes_to_it():
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(24), atol=2e-3)
     matrix = np.linalg.lstsq(flat - flat.mean(0), white, rcond=None)[0]
-    np.testing.assert_allclose(
-        matrix, matrix.T, atol=1e-3
-    )  # zero-phase: of all that whiten, the symmetric one
+    # Zero-phase: of all whitening matrices, the symmetric one.
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-3)
 
 
 def test_zca_adds_its_bias_to_the_eigenvalues():
@@ -361,9 +355,8 @@ def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
     ],
 )
 def test_an_operation_that_fails_on_the_images_is_named(text, message, statistics):
-    statistics = statistics._replace(
-        whitening=compute_whitening([np.zeros((2, 4, 4, 3))])
-    )  # the mean image is 4×4
+    # The mean image and the whitening are of images of 4×4.
+    statistics = statistics._replace(whitening=compute_whitening([np.zeros((2, 4, 4, 3))]))
     transform = composed(text, statistics, train=True)
     with pytest.raises(UserError, match=f"^config.data.train_device: {message}") as caught:
         jax.eval_shape(transform, jnp.asarray(random_images()), jax.random.key(0))

@@ -1,6 +1,4 @@
-"""Test protocols against plain NumPy loops over their views; every image once, programs as
-reported, bad input.
-"""
+"""Test protocols against plain NumPy loops over their views, and bad input."""
 
 import cv2
 import flax.linen as nn

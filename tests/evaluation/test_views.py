@@ -1,6 +1,4 @@
-"""Where the protocols look, exactly, over sizes of images: counts, places, coverage, mirrored
-pairs.
-"""
+"""Views, exactly, over many sizes of images: number, places, coverage, mirrored pairs."""
 
 import cv2
 import numpy as np
@@ -39,7 +37,7 @@ def places(image, seen):
 
 
 def covered(image, seen):
-    """Which pixels of a coded image the windows show."""
+    """Returns a mask of the pixels of a coded image that the windows show."""
     mask = np.zeros(image.shape[:2], bool)
     for (top, left), view in zip(places(image, seen), seen, strict=True):
         mask[top : top + view.shape[0], left : left + view.shape[1]] = True
@@ -47,9 +45,7 @@ def covered(image, seen):
 
 
 def assert_mirrored_pairs(lefts, width, size):
-    """Windows lie as their mirror images do, the central one to within the pixel that an odd rest
-    leaves.
-    """
+    """Fails unless windows and their mirror images are at the same places, to one pixel."""
     mirrored = sorted(width - size - left for left in lefts)
     assert all(abs(a - b) <= 1 for a, b in zip(sorted(lefts), mirrored, strict=True))
 
@@ -138,9 +134,7 @@ def test_144_crops(size):
 
 
 def test_every_sixth_crop_shows_the_whole_square():
-    """In a coded image its corners are near those of the square, which no crop of 224 shows at
-    once.
-    """
+    """Its corners are near those of the square, which no crop of 224 shows at the same time."""
     image = coded(256, 256)
     seen = views.six_crops_of_squares(image, "bilinear", size=224, scales=(256,))
     corners = [(view[0, 0, :2].tolist(), view[-1, -1, :2].tolist()) for view in seen]

@@ -1,6 +1,4 @@
-"""The final test of runs: errors against NumPy, ensembles, what is kept, recomputed batch norms,
-every recipe's.
-"""
+"""The final test of runs: errors against NumPy, ensembles, rows, recomputed batch norms."""
 
 import importlib
 import json
@@ -51,7 +49,7 @@ test_folder.__test__ = False
 
 
 def logits_of(network):
-    """Of every image of the evaluation split, by the network's own view, with its labels."""
+    """Returns logits of every image of the evaluation split, in one view, and the labels."""
     data = network.config["data"]
     pipeline = inputs.open_pipeline(
         open_split(data["name"], data["eval_split"], data["data_dir"]),
@@ -135,9 +133,7 @@ def test_rows_are_kept_once_and_the_clock_elsewhere(run, capsys):
     kept = (run / METRICS).read_bytes()
     test_folder(run, eval__protocol=CROPS)
     assert (run / METRICS).read_bytes() == kept
-    assert "val/top1_error" in json.loads(
-        before.splitlines()[-1]
-    )  # training's own rows stay what they were
+    assert "val/top1_error" in json.loads(before.splitlines()[-1])  # rows of training stay
 
 
 def test_an_ensemble_averages_probabilities(tiny_run):
@@ -181,9 +177,8 @@ def test_an_override_changes_the_test_and_not_the_run(run):
 def test_batch_norms_are_recomputed_over_training_batches(run):
     (plain,) = test_folder(run)
     (precise,) = test_folder(run, eval__precise_bn=4)
-    assert (
-        precise.top1_error != plain.top1_error
-    )  # three steps of momentum 0.9 are far from any mean
+    # Three steps of momentum 0.9 are far from any mean.
+    assert precise.top1_error != plain.top1_error
     rows = read_rows(run / METRICS)[-2:]
     assert [row["test/precise_bn"] for row in rows] == [0, 4]
 

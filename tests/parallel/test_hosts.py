@@ -90,7 +90,7 @@ def test_half_a_description_is_refused(flags, environment, message):
 
 
 def meet(calls: list[tuple[int, int]], timeout_s: float = 20) -> list[str]:
-    """Returns what `rendezvous.meet` returns or raises for each process, given as (count, index)."""
+    """Returns the result or error of `rendezvous.meet` for each process, a (count, index)."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
 
