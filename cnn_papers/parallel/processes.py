@@ -1,8 +1,8 @@
 """Collective operations between the processes of a multi-host run: broadcast, barrier, all-gather.
 
-All processes call these functions in the same order, and each call is a barrier: it returns when
-every process has made it. In a run of one process they are plain calls. Process 0 decides and
-writes; an error of one process is raised on all, so that none waits for it.
+All processes make these calls in the same order. Each of them is a barrier, which waits until every
+process has made it, except `largest`. In a run of one process they are plain calls. Process 0
+decides and writes; an error of one process is raised on all, so that none waits for it.
 """
 
 import functools

@@ -271,7 +271,7 @@ def test_training_ends_with_the_tests_that_its_config_names(tiny_run, tmp_path, 
         ({"eval__protocol": "vgg_dense(32)", "data__eval_device": "subtract_mean_image"}, ""),
         (
             {"eval__protocol": "vgg_dense(40)", "data__eval_device": "subtract_mean_image"},
-            "fits images of 32×32 alone",
+            "fits only images of 32×32",
         ),
     ],
 )
