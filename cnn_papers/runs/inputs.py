@@ -10,13 +10,18 @@ from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from cnn_papers import zoo
-from cnn_papers.data import statistics as pixel_statistics
 from cnn_papers.data.augment import DeviceTransform, before_whitening, compose, needs_statistics
 from cnn_papers.data.operations import DataOps, parse_data, parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
-from cnn_papers.data.statistics import Statistics, load_or_compute, with_whitening
+from cnn_papers.data.statistics import (
+    Statistics,
+    from_arrays,
+    load_or_compute,
+    to_arrays,
+    with_whitening,
+)
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import mesh as meshes
@@ -118,8 +123,8 @@ def open_statistics(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Stat
         return statistics.fingerprint
 
     fingerprint = processes.broadcast(load)
-    arrays = [] if statistics is None else pixel_statistics.to_arrays(statistics)
-    return pixel_statistics.from_arrays(processes.arrays_from_first(arrays), fingerprint)
+    arrays = [] if statistics is None else to_arrays(statistics)
+    return from_arrays(processes.arrays_from_first(arrays), fingerprint)
 
 
 def _load_or_compute(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Statistics:
