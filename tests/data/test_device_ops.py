@@ -297,10 +297,10 @@ def test_no_operations_leave_the_values_as_float32():
 
 def test_operations_run_in_the_order_of_the_string(statistics):
     images, key = jnp.asarray(random_images(h=4)), jax.random.key(0)
-    one = composed("scale(0.5)|subtract_mean", statistics, train=False)(images, key)
-    other = composed("subtract_mean|scale(0.5)", statistics, train=False)(images, key)
-    np.testing.assert_allclose(one, images / 2 - statistics.mean[None, None, None])
-    np.testing.assert_allclose(other, (images - statistics.mean[None, None, None]) / 2)
+    scaled_first = composed("scale(0.5)|subtract_mean", statistics, train=False)(images, key)
+    scaled_last = composed("subtract_mean|scale(0.5)", statistics, train=False)(images, key)
+    np.testing.assert_allclose(scaled_first, images / 2 - statistics.mean[None, None, None])
+    np.testing.assert_allclose(scaled_last, (images - statistics.mean[None, None, None]) / 2)
 
 
 def test_every_image_of_a_batch_gets_its_own_key(statistics):

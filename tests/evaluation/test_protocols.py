@@ -60,7 +60,7 @@ def softmax(logits):
 
 def mean_over(looks):
     """The mean of `tiny` over views and their mirror images."""
-    return np.mean([tiny(each) for look in looks for each in (look, look[:, ::-1])], 0)
+    return np.mean([tiny(view) for look in looks for view in (look, look[:, ::-1])], 0)
 
 
 def pipeline(images=IMAGES, ops="decode", devices=1, spoil=None):
@@ -257,8 +257,8 @@ def test_overfeat_takes_the_maximum_over_positions_then_the_mean():
     outcome = run(protocol, model, variables, pixels=10**5)
     image, expected = IMAGES[4], []
     for look in views.covers(image, "bilinear", sizes=sizes):
-        for each in (look, look[:, ::-1]):
-            ends = ends_of(each[None])
+        for view in (look, look[:, ::-1]):
+            ends = ends_of(view[None])
             expected.append(softmax(np.asarray(ends["fc8"], np.float64)).max((1, 2))[0])
     expected = np.mean(expected, 0)
     assert expected.sum() > 1.001  # maxima of different positions
@@ -285,13 +285,13 @@ def test_spp_views_are_windows_of_one_map_one_after_the_other():
         columns = [0] if scale == 64 and h > w else [0, (w - 64) // 2, w - 64]
         boxes = [(x, y, x + 64, y + 64) for y in rows for x in columns]
         assert 2 * len(boxes) == count
-        for each in (whole, whole[:, ::-1]):
+        for view in (whole, whole[:, ::-1]):
             for box in boxes:
-                logits = logits_of(each[None], jnp.array([[box]], jnp.float32))
+                logits = logits_of(view[None], jnp.array([[box]], jnp.float32))
                 looks.append(softmax(np.asarray(logits, np.float64))[0, 0])
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(72,), step=16, longest=2.0)
-    for each in (whole, whole[:, ::-1]):
-        looks.append(softmax(np.asarray(logits_of(each[None]), np.float64))[0])
+    for view in (whole, whole[:, ::-1]):
+        looks.append(softmax(np.asarray(logits_of(view[None]), np.float64))[0])
     assert len(looks) == 6 + 18 + 2
     np.testing.assert_allclose(outcome.probabilities[2], np.mean(looks, 0), rtol=1e-4)
 
@@ -302,7 +302,7 @@ def test_the_full_image_view_is_the_pyramid_over_everything():
     outcome = run(protocols.spp_full(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=16, longest=1.0)
     looks = [
-        model.apply(variables, view_of(each[None], None))[0][0] for each in (whole, whole[:, ::-1])
+        model.apply(variables, view_of(view[None], None))[0][0] for view in (whole, whole[:, ::-1])
     ]
     np.testing.assert_allclose(
         outcome.probabilities[2], softmax(np.array(looks)).mean(0), rtol=1e-4
@@ -315,8 +315,8 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
     outcome = run(protocols.vgg_dense(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=32, longest=1.0)
     maps = [
-        model.apply(variables, view_of(each[None], None))[1]["fc8"][0]
-        for each in (whole, whole[:, ::-1])
+        model.apply(variables, view_of(view[None], None))[1]["fc8"][0]
+        for view in (whole, whole[:, ::-1])
     ]
     assert maps[0].shape == (2, 2, CLASSES)
     expected = softmax(np.array(maps, np.float64).mean((1, 2))).mean(0)

@@ -143,10 +143,10 @@ def test_an_ensemble_averages_probabilities(tiny_run):
     )
     other = other._replace(class_names=network.class_names)
     results = evaluate.evaluate([network, other], make_mesh(2), [None, None])
-    logits, labels = zip(*(logits_of(each) for each in (network, other)), strict=True)
-    each = [np.exp(x - x.max(1, keepdims=True)) for x in logits]
-    each = [x / x.sum(1, keepdims=True) for x in each]
-    expected = [errors_of(scores, labels[0]) for scores in (*each, (each[0] + each[1]) / 2)]
+    logits, labels = zip(*map(logits_of, (network, other)), strict=True)
+    exponentials = [np.exp(x - x.max(1, keepdims=True)) for x in logits]
+    first, second = (x / x.sum(1, keepdims=True) for x in exponentials)
+    expected = [errors_of(scores, labels[0]) for scores in (first, second, (first + second) / 2)]
     assert len({top1 for top1, _ in expected}) == 3  # an ensemble of networks that differ
     assert [(r.top1_error, r.top5_error) for r in results] == [
         pytest.approx(pair) for pair in expected

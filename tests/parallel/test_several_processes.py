@@ -119,10 +119,13 @@ def assert_same_losses(ours: pathlib.Path, alone: pathlib.Path) -> None:
     a, b = read_rows(ours / METRICS), read_rows(alone / METRICS)
     assert [(row["step"], sorted(row)) for row in a] == [(row["step"], sorted(row)) for row in b]
     assert len(a) == STEPS // 2 + 3
-    for one, other in zip(a, b, strict=True):
-        for name in one:
+    for our_row, their_row in zip(a, b, strict=True):
+        for name in our_row:
             if name.endswith("loss"):
-                assert one[name] == pytest.approx(other[name], rel=1e-5), (one, other)
+                assert our_row[name] == pytest.approx(their_row[name], rel=1e-5), (
+                    our_row,
+                    their_row,
+                )
 
 
 def saved(workdir: pathlib.Path) -> list[int]:
@@ -253,16 +256,16 @@ def test_processes_hold_the_batches_of_one(
     assert [child.wait() for child in children] == [0] * processes
     with np.load(tmp_path / "found.npz") as file:
         ours = {name.replace("|", "/"): file[name] for name in file.files}
-    one = gathered_batches.batches(resident, data, column)
-    assert ours.keys() == one.keys() and len(one) > 12
-    for name in one.keys() - {"train/read", "eval/read"}:
-        np.testing.assert_array_equal(ours[name], one[name])
+    theirs = gathered_batches.batches(resident, data, column)
+    assert ours.keys() == theirs.keys() and len(theirs) > 12
+    for name in theirs.keys() - {"train/read", "eval/read"}:
+        np.testing.assert_array_equal(ours[name], theirs[name])
     masks = np.concatenate([ours[f"eval{i}/mask"] for i in range(3)])
     assert masks.sum() == gathered_batches.IMAGES
     # A process reads its share only, unless the batch is not split over processes.
     if resident == "never":
         split = processes if column == 1 else processes if data > 1 else 1
-        assert (ours["train/read"] <= -(-one["train/read"] // split) + 2).all()
+        assert (ours["train/read"] <= -(-theirs["train/read"] // split) + 2).all()
 
 
 # --- faults ---------------------------------------------------------------------------------------
