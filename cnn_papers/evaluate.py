@@ -1,9 +1,6 @@
-"""The papers' test of trained networks: the protocols of `config.eval.protocol`, and several runs
-averaged.
-"""
+"""Tests trained networks as the papers do, one or an ensemble: the final test on one page."""
 
 import inspect
-import itertools
 import json
 import logging
 import pathlib
@@ -14,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers import opstrings
-from cnn_papers.data import augment, host_ops, statistics
+from cnn_papers.data import augment, statistics
+from cnn_papers.data.operations import parse_device, parse_host
+from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
@@ -30,7 +29,14 @@ from cnn_papers.weights.trained import Trained
 
 
 class Member(NamedTuple):
-    """A network about to be tested: `folder` is its run's, None where it comes from a file."""
+    """A network of the ensemble that is tested, or the only one.
+
+    Attributes:
+      folder: of its run; None if its weights come from a file.
+      source: the images of its evaluation split.
+      protocols: by their texts in `config.eval.protocol`.
+      programs: its compiled programs.
+    """
 
     network: Trained
     folder: pathlib.Path | None
@@ -38,12 +44,21 @@ class Member(NamedTuple):
     protocols: dict[str, Protocol]
     programs: passes.Programs
 
+    @property
+    def name(self) -> str:
+        """The folder of the run, or where the weights come from."""
+        return str(self.folder or self.network.description)
+
 
 class Result(NamedTuple):
-    """One line of the table: errors in percent over `images` images.
+    """One line of the table.
 
-    `seconds` leave out the `compiling` of `programs`; both are sums over the networks of an
-    ensemble.
+    Attributes:
+      who: the name of the member, or "mean of 3".
+      top1_error, top5_error: in percent, over `images` images.
+      programs: number of programs that were compiled, in `compiling` seconds.
+      seconds: of the test, without `compiling`; of an ensemble the sum over its members, as
+        `programs` and `compiling` are.
     """
 
     who: str
@@ -55,33 +70,47 @@ class Result(NamedTuple):
     seconds: float
     compiling: float
 
+    @property
+    def images_per_second(self) -> float:
+        """The speed of the test, without compiling."""
+        return self.images / self.seconds
+
+
+class Widths(NamedTuple):
+    """The widths of the table's first two columns in characters; `who` is 0 for one member."""
+
+    who: int
+    protocol: int
+
 
 def evaluate_runs(
     folders: Sequence[pathlib.Path], config: Any, overrides: Mapping[str, Any]
 ) -> list[Result]:
-    """Tests the run in each folder at its best checkpoint and, of several, the mean of their class
-    probabilities.
+    """Tests the run in each folder at its best checkpoint and, of several runs, their ensemble.
 
     Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
-    them for the test, and `config` says which network is expected and over which devices to go.
-    Prints a table and adds rows to the runs' metrics.jsonl (those of an ensemble to the first
-    run's) and timing.jsonl.
+    them for the test. `config` says which network is expected and over which devices to test.
+    Prints a table and adds rows to metrics.jsonl and timing.jsonl of the runs; an ensemble's rows
+    go to the first run.
 
     Raises:
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
-      that is not there.
+        that is missing.
     """
     networks = [trained.from_run(folder, overrides) for folder in folders]
     if all(network.config.model_name != config.model_name for network in networks):
         raise UserError(
-            f"{folders[0]} holds a run of {networks[0].config.model_name}, and --config names {config.model_name}"
+            f"{folders[0]} holds a run of {networks[0].config.model_name}, "
+            f"and --config names {config.model_name}"
         )
     return evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
 
 
 def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:
-    """Tests the network of `config` with the weights of a file, as `evaluate_runs` tests runs;
-    keeps no rows.
+    """Tests the network of `config` with the weights of a file; prints a table, keeps no rows.
+
+    Raises:
+      UserError: as `evaluate_runs`, and for a file that does not fit the network.
     """
     return evaluate([trained.from_file(path, config)], meshes.make_mesh(config.mesh.data), [None])
 
@@ -89,183 +118,230 @@ def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:
 def evaluate(
     networks: Sequence[Trained], mesh: jax.sharding.Mesh, folders: Sequence[pathlib.Path | None]
 ) -> list[Result]:
-    """Tests `networks` over `mesh`, each as its own config says; those with a folder leave rows
-    there.
+    """Tests `networks` over `mesh`, each as its own config says; rows go to those with a folder.
+
+    The first protocol of every network is averaged with the first of the others, the second with
+    the second, and so on.
     """
+    # 1. Open the data of each network, and check that it can serve its protocols.
     members = [
-        _member(network, mesh, folder) for network, folder in zip(networks, folders, strict=True)
+        _open_member(network, mesh, folder)
+        for network, folder in zip(networks, folders, strict=True)
     ]
-    for member in members:
-        batches = member.network.config.eval.get("precise_bn", 0)
-        how = f", batch statistics recomputed over {batches} training batches" if batches else ""
-        print(member.network.description + how)
-    counts = {len(member.protocols) for member in members}
-    if len(counts) > 1:
+    _print_members(members)
+    if len({len(member.protocols) for member in members}) > 1:
         raise UserError(
-            "these runs have different numbers of protocols: name those to average with --config.eval.protocol"
+            "these runs have different numbers of protocols: "
+            "name those to average with --config.eval.protocol"
         )
-    print(
-        f"tested on {members[0].source.raw.split.name}, {len(members[0].source.raw):,} images",
-        flush=True,
-    )
-    whos = [str(member.folder or member.network.description) for member in members]
-    width = max(len(text) for member in members for text in member.protocols)
-    _say(("", "protocol", "top-1 error", "top-5 error", "images/s", "programs"), width, whos)
+    # 2. Start the table.
+    raw = members[0].source.raw
+    print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
+    widths = _column_widths(members)
+    _print_line(widths, "", "protocol", ["top-1 error", "top-5 error", "images/s", "programs"])
+    # 3. Pass each network over the images with each of its protocols.
     results, enlarged = [], 0
-    for at_once in zip(*(member.protocols.items() for member in members), strict=True):
+    for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
-        for who, member, (name, protocol) in zip(whos, members, at_once, strict=True):
+        for member, protocol_name in zip(members, protocol_names, strict=True):
             outcome = passes.run(
-                protocol, member.programs, member.network.variables, member.source, name=name
+                member.protocols[protocol_name],
+                member.programs,
+                member.network.variables,
+                member.source,
+                name=protocol_name,
             )
-            results.append(_result(who, name, [outcome]))
-            _report(results[-1], member, width, whos)
             outcomes.append(outcome)
             enlarged = max(enlarged, outcome.enlarged)
+            result = _result(member.name, protocol_name, [outcome])
+            results.append(result)
+            _print_result(widths, result)
+            _keep(result, member)
+        # 4. Average the class probabilities of several networks.
         if len(members) > 1:
-            name = " + ".join(dict.fromkeys(name for name, _ in at_once))
-            results.append(_result(f"mean of {len(members)}", name, outcomes))
-            _report(results[-1], members[0], width, whos, ensemble=whos)
+            names = " + ".join(dict.fromkeys(protocol_names))
+            result = _result(f"mean of {len(members)}", names, outcomes)
+            results.append(result)
+            _print_result(widths, result)
+            _keep(result, members[0], ensemble=[member.name for member in members])
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
     return results
 
 
-def _member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
-    """`network` on `mesh`, its split opened, its protocols checked."""
-    everywhere = meshes.replicated(mesh)
-    network = network._replace(variables=processes.put(network.variables, everywhere), mesh=mesh)
-    source = _source(network.config, mesh)
-    shape = source.prepared.image_shape
-    settings = network.config.eval
+def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
+    """Puts `network` on `mesh`, opens its split, and checks and adapts what its config asks for."""
+    replicated = meshes.replicated(mesh)
+    network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
+    source = _open_source(network.config, mesh)
+    settings = network.config.eval  # a run may be older than a key
+    precise_batches = settings.get("precise_bn", 0)
     protocols = support.supported(
         settings.protocol,
         network.model,
         network.variables,
         network.normalise,
-        shape,
+        source.prepared.image_shape,
         mirror=settings.get("mirror", True),
-        precise_bn=settings.get("precise_bn", 0),
+        precise_bn=precise_batches,
     )
-    if batches := network.config.eval.get("precise_bn", 0):
-        network = network._replace(
-            variables=processes.put(_precise(network, folder, batches), everywhere)
-        )
+    if precise_batches:
+        variables = _with_precise_bn(network, folder, precise_batches)
+        network = network._replace(variables=processes.put(variables, replicated))
     programs = passes.make_programs(network.model, network.variables, network.normalise, mesh)
     return Member(network, folder, source, protocols, programs)
 
 
-def _source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
-    """The evaluation split of `config`, before and after its images get their size."""
+def _open_source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
+    """Opens the evaluation split of `config`, before and after its images get their size."""
     data = config.data
     split = open_split(data.name, data.eval_split, data.data_dir)
-    ops = opstrings.parse(data.eval_host, host_ops, leading=1, key="data.eval_host")
-    before = list(
-        itertools.takewhile(lambda op: not ("resize" in op.name or "crop" in op.name), ops)
-    )
-    text = "|".join(opstrings.split(data.eval_host)[: len(before)])
-    raw = config.copy_and_resolve_references()
-    raw.data.eval_host = text
-    prepared = inputs.open_pipeline(split, config, "eval_host", mesh, resident="never")
+    eval_host = parse_host(data.eval_host, key="data.eval_host")
+    sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
+    before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
+
+    def open_pipeline(host: OpString) -> Pipeline:
+        return inputs.open_pipeline(split, config, host, mesh, resident="never")
+
+    prepared = open_pipeline(eval_host)
     height, width = prepared.image_shape[:2]
+    batch_size = config.eval.batch_size or config.batch_size
     return passes.Source(
-        inputs.open_pipeline(split, raw, "eval_host", mesh, resident="never"),
-        prepared,
-        _resize_method(ops),
-        (config.eval.batch_size or config.batch_size) * height * width,
+        raw=open_pipeline(before_sizing),
+        prepared=prepared,
+        method=_resize_method(eval_host.ops),
+        pixels=batch_size * height * width,
     )
 
 
-def _resize_method(ops: Sequence[opstrings.Op]) -> str:
-    """How the single view of a network is resized, so that other views are resized alike."""
+def _resize_method(ops: Sequence[Op]) -> str:
+    """Returns the method of the first operation that has one, for other views to use too."""
     for op in ops:
-        if "method" in (parameters := inspect.signature(op.function).parameters):
-            given = (
-                inspect.signature(op.function).bind_partial(None, *op.args, **op.kwargs).arguments
-            )
-            return given.get("method", parameters["method"].default)
+        signature = inspect.signature(op.function)
+        if "method" in signature.parameters:
+            arguments = signature.bind_partial(None, *op.args, **op.kwargs)
+            arguments.apply_defaults()
+            return arguments.arguments["method"]
     return "area"
 
 
-def _precise(network: Trained, folder: pathlib.Path | None, count: int) -> dict[str, Any]:
-    """The network's variables with batch statistics of `count` training batches."""
+def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
+    """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
     split = open_split(data.name, data.train_split, data.data_dir)
-    figures = None
-    if augment.needs_statistics(data.train_device, key="data.train_device"):
+    train_host = parse_host(data.train_host, key="data.train_host")
+    train_device = parse_device(data.train_device, key="data.train_device")
+    pixel_statistics = None
+    if augment.needs_statistics(train_device):
         if folder is None:
             raise UserError(
-                "config.eval.precise_bn: data.train_device needs figures that come with a run alone"
+                "config.eval.precise_bn: data.train_device needs statistics of the training "
+                "images, which only a run has; set it to 0"
             )
-        figures = statistics.load(folder / statistics.FILE)
+        pixel_statistics = statistics.load(folder / statistics.FILE)
     pipeline = inputs.open_pipeline(
-        split, config, "train_host", network.mesh, max_skips=data.max_skips
+        split, config, train_host, network.mesh, max_skips=data.max_skips
     )
-    size = config.batch_size // config.optim.accumulate
+    batch_size = config.batch_size // config.optim.accumulate
     return precise_bn.recompute(
         network.model,
         network.variables,
-        augment.compose(data.train_device, figures, key="data.train_device", train=True),
-        pipeline.train_batches(size, seed=config.seed, steps=range(count)),
+        augment.compose(train_device, pixel_statistics, train=True),
+        pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
     )
 
 
 def _result(who: str, protocol: str, outcomes: Sequence[passes.Outcome]) -> Result:
-    """The errors of the mean of the outcomes' probabilities; the only place where a test counts
-    them.
-    """
+    """Counts the errors of the mean of the outcomes' class probabilities."""
     label = outcomes[0].label
     if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
         raise UserError(
-            "these runs are evaluated on different data: set --config.data.name and --config.data.eval_split"
+            "these runs are evaluated on different data: "
+            "set --config.data.name and --config.data.eval_split"
         )
-    probabilities = np.mean([outcome.probabilities for outcome in outcomes], 0)
-    wrong = [float(errors(jnp.asarray(probabilities), jnp.asarray(label), k).sum()) for k in (1, 5)]
-    programs, seconds, compiling = (
-        sum(getattr(outcome, name) for outcome in outcomes)
-        for name in ("programs", "seconds", "compiling")
+    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
+
+    def error_percent(k: int) -> float:
+        return 100 * float(errors(probabilities, jnp.asarray(label), k).sum()) / len(label)
+
+    return Result(
+        who=who,
+        protocol=protocol,
+        top1_error=error_percent(1),
+        top5_error=error_percent(5),
+        images=len(label),
+        programs=sum(outcome.programs for outcome in outcomes),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        compiling=sum(outcome.compiling for outcome in outcomes),
     )
-    top1, top5 = (100 * each / len(label) for each in wrong)
-    return Result(who, protocol, top1, top5, len(label), programs, seconds, compiling)
 
 
-def _report(
-    result: Result, member: Member, width: int, whos: Sequence[str], ensemble: Sequence[str] = ()
-) -> None:
-    """Prints the result's line and adds its rows to the run of `member`."""
-    speed = result.images / result.seconds
-    texts = (
+def _print_members(members: Sequence[Member]) -> None:
+    for member in members:
+        batches = member.network.config.eval.get("precise_bn", 0)
+        how = f", batch statistics recomputed over {batches} training batches" if batches else ""
+        print(member.network.description + how)
+
+
+def _column_widths(members: Sequence[Member]) -> Widths:
+    return Widths(
+        who=max(len(member.name) for member in members) if len(members) > 1 else 0,
+        protocol=max(len(name) for member in members for name in member.protocols),
+    )
+
+
+def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -> None:
+    """Prints one line of the table, with `who` only where there are several members."""
+    first = f"{who:<{widths.who}}  " if widths.who else ""
+    numbers = "".join(f"{cell:>13}" for cell in cells)
+    print(f"{first}{protocol:<{widths.protocol}}{numbers}", flush=True)
+
+
+def _print_result(widths: Widths, result: Result) -> None:
+    cells = [
         f"{result.top1_error:.2f}%",
         f"{result.top5_error:.2f}%",
-        f"{speed:,.0f}",
+        f"{result.images_per_second:,.0f}",
         str(result.programs),
-    )
-    _say((result.who, result.protocol, *texts), width, whos)
+    ]
+    _print_line(widths, result.who, result.protocol, cells)
+
+
+def _keep(result: Result, member: Member, ensemble: Sequence[str] = ()) -> None:
+    """Adds the result to metrics.jsonl and timing.jsonl of the member's run, if it has one.
+
+    `ensemble` are the names of all members whose mean the result is.
+    """
     if member.folder is None or not processes.is_first():
         return
-    what = {
+    identity = {
         "step": member.network.step,
         "test/protocol": result.protocol,
         "test/split": member.source.raw.split.name,
     }
-    settings = member.network.config.eval
-    what |= {f"test/{key}": settings[key] for key in ("mirror", "precise_bn") if key in settings}
+    settings = member.network.config.eval  # a run may be older than a key
+    for key in ("mirror", "precise_bn"):
+        if key in settings:
+            identity[f"test/{key}"] = settings[key]
     if ensemble:
-        what["test/ensemble"] = list(ensemble)
-    found = {
-        "top1_error": result.top1_error,
-        "top5_error": result.top5_error,
-        "images": result.images,
+        identity["test/ensemble"] = list(ensemble)
+    metrics = {
+        **identity,
+        "test/top1_error": result.top1_error,
+        "test/top5_error": result.top5_error,
+        "test/images": result.images,
     }
-    row = {**what, **{f"test/{name}": value for name, value in found.items()}}
-    clock = {"programs": result.programs, "seconds_compiling": round(result.compiling, 2)}
+    timing = {
+        **identity,
+        "test/images_per_second": round(result.images_per_second, 1),
+        "programs": result.programs,
+        "seconds_compiling": round(result.compiling, 2),
+    }
     try:
-        if row not in read_rows(member.folder / METRICS):  # tested again, the file stays as it is
-            _append(member.folder / METRICS, row)
-        _append(
-            member.folder / TIMING, {**what, "test/images_per_second": round(speed, 1), **clock}
-        )
+        if metrics not in read_rows(member.folder / METRICS):  # tested before, it stays as it is
+            _append(member.folder / METRICS, metrics)
+        _append(member.folder / TIMING, timing)
     except OSError as error:
         logging.getLogger("cnn_papers").warning(
             "the result is not kept in %s: %s", member.folder, error.strerror
@@ -275,12 +351,3 @@ def _report(
 def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
-
-
-def _say(cells: Sequence[str], width: int, whos: Sequence[str]) -> None:
-    """One line of the table; which run it is of is said where there are several."""
-    who, protocol, *numbers = cells
-    first = f"{who:<{max(map(len, whos))}}  " if len(whos) > 1 else ""
-    print(
-        f"{first}{protocol:<{width}}" + "".join(f"{number:>13}" for number in numbers), flush=True
-    )

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from cnn_papers.benchmarks import other_pipelines
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.parallel import mesh as meshes
@@ -34,15 +35,16 @@ def results(
     """
     mesh = meshes.make_mesh(config.mesh.data)
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    train_host = parse_host(config.data.train_host, key="data.train_host")
     pipeline = inputs.open_pipeline(
-        split, config, "train_host", mesh, max_skips=config.data.max_skips
+        split, config, train_host, mesh, max_skips=config.data.max_skips
     )
     other_pipelines.check(against, pipeline.ops)
     streamed = pipeline
     contenders = {"input": _taking(_batches(pipeline, config))}
     if pipeline.resident is not None:
         limits = {"max_skips": config.data.max_skips, "resident": "never"}
-        streamed = inputs.open_pipeline(split, config, "train_host", mesh, **limits)
+        streamed = inputs.open_pipeline(split, config, train_host, mesh, **limits)
         contenders["streamed"] = _taking(_batches(streamed, config))
     if against:
         examples = split.examples[:RIVALS_SEE]

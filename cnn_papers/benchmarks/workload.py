@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import augment
+from cnn_papers.data.operations import parse_device
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -131,11 +132,14 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
       UserError: a network, an operation, a batch or a mesh that cannot be.
     """
     mesh = meshes.make_mesh(work.devices, work.column, devices)
+    train_device = parse_device(work.train_device, key="data.train_device")
+    whitens = augment.before_whitening(train_device, train_device) is not None
+    statistics = _statistics(work.image_shape, whitens)
     training = make_training(
         zoo.build_model(work.model_name, **work.model),
         work.image_shape,
         mesh,
-        augment.compose(work.train_device, _statistics(work), key="data.train_device", train=True),
+        augment.compose(train_device, statistics, train=True),
         work.optim,
         work.step,
         batch_size=work.batch_size,
@@ -163,11 +167,10 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
     return train
 
 
-def _statistics(work: Workload) -> Statistics:
+def _statistics(shape: tuple[int, ...], whitens: bool) -> Statistics:
     """About those of noise."""
-    shape, full = work.image_shape, functools.partial(np.full, dtype=np.float32)
+    full = functools.partial(np.full, dtype=np.float32)
     channels, values = shape[-1], int(np.prod(shape))
-    whitens = augment.before_whitening(work.train_device, work.train_device) is not None
     eye = functools.partial(np.eye, dtype=np.float32)
     return Statistics(
         mean=full(channels, 127.5),

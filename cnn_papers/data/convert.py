@@ -1,4 +1,4 @@
-"""A preparation as TFRecord converted to array_record beside itself, without TensorFlow."""
+"""Converts a data set that is prepared as TFRecord to array_record, without TensorFlow."""
 
 import os
 import pathlib
@@ -12,12 +12,14 @@ from cnn_papers.files import whole
 
 
 def convert(builder: Any) -> None:
-    """Writes array_record files beside the TFRecord files of a prepared data set and notes them in
-    its metadata.
+    """Writes array_record files beside the TFRecord files, and notes them in the metadata.
 
     TFDS's own converter imports TensorFlow and Apache Beam; this one reads the records directly. It
-    verifies their framing and number, not their CRC-32C sums. Files written by an interrupted
-    conversion are kept.
+    verifies their framing and number, not their CRC-32C sums. Files that an interrupted conversion
+    wrote are kept.
+
+    Raises:
+      UserError: another format than TFRecord, a damaged file, a full disk.
     """
     from tensorflow_datasets.core import dataset_info, file_adapters
 
@@ -46,8 +48,9 @@ def convert(builder: Any) -> None:
 
 
 def shard_files(builder: Any, suffix: str) -> list[tuple[pathlib.Path, int]]:
-    """The files of all splits of a prepared data set in the format `suffix`, with the number of
-    examples in each.
+    """Returns the files of all splits of a prepared data set, with the number of examples in each.
+
+    `suffix` is the format: "tfrecord" or "array_record".
     """
     shards = []
     for split in builder.info.splits.values():
@@ -74,14 +77,15 @@ def check_space(need: int, folder: str) -> None:
     have = shutil.disk_usage(place).free
     if need > have:
         raise UserError(
-            f"not enough space on the disk of {place}: need {need / 1e9:,.2f} GB, have {have / 1e9:,.2f} GB; free some "
-            "or choose another --data_dir"
+            f"not enough space on the disk of {place}: need {need / 1e9:,.2f} GB, "
+            f"have {have / 1e9:,.2f} GB; free some or choose another --data_dir"
         )
 
 
 def _read_tfrecord(path: pathlib.Path, length: int) -> Iterator[bytes]:
-    """The `length` records of a TFRecord file: each is its size (uint64), a sum, its bytes and
-    another sum.
+    """Yields the `length` records of a TFRecord file.
+
+    A record is its size (uint64), a checksum, its bytes and another checksum.
     """
     with open(path, "rb") as file:
         largest = os.fstat(file.fileno()).st_size
@@ -91,7 +95,8 @@ def _read_tfrecord(path: pathlib.Path, length: int) -> Iterator[bytes]:
             record = file.read(size + 4) if 0 <= size <= largest else b""
             if len(record) != size + 4:
                 raise UserError(
-                    f"{path} is damaged: record {i} of {length} is cut off; prepare the data set again"
+                    f"{path} is damaged: record {i} of {length} is cut off; "
+                    "prepare the data set again"
                 )
             yield record[:-4]
         if file.read(1):

@@ -1,8 +1,8 @@
-"""Operations on one image on the device (JAX, under vmap inside the jitted step): float32 [h, w,
-c], values 0 … 255.
+"""Device operations of `config.data`, on one image: float32 [h, w, c], values 0 … 255.
 
-An operation that draws at random names `key`, its own key for this image and step; one that needs
-figures of the training set's pixels names `statistics`, of its whole images `whitening`.
+They are JAX functions, called under vmap inside the jitted step. An operation that draws at random
+has a parameter `key`, a key of its own for this image and step. One that needs statistics of the
+training set's pixels has a parameter `statistics`, of its whole images `whitening`.
 """
 
 import jax
@@ -11,60 +11,57 @@ import numpy as np
 
 from cnn_papers.data.statistics import Statistics, Whitening
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colour weighs as grey
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 
 
 def flip(image: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Mirrored left to right with probability one half (AlexNet §4.1)."""
+    """Mirrors left to right with probability one half (AlexNet §4.1)."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def pad_crop(image: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
-    """Zero padding on every side, then a random window of the image's own size (ResNet §4.2: 4
-    pixels).
-    """
+    """Pads every side with zeros and crops a random window of the image's size (ResNet §4.2)."""
     top, left = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
     padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
     return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
 
 def scale(image: jax.Array, factor: float) -> jax.Array:
-    """Multiplied by `factor`; `scale(1/255)` is written scale(0.00392156862745098)."""
+    """Multiplies by `factor`, a literal: `scale(0.00392156862745098)` for 1/255."""
     return image * factor
 
 
 def normalize(image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """(image - mean) / std with a given value a channel, as published weights expect them."""
+    """Returns (image - mean) / std, with given values per channel, as published weights expect."""
     return (image - jnp.array(mean)[None, None]) / jnp.array(std)[None, None]
 
 
 def subtract_mean(image: jax.Array, *, statistics: Statistics) -> jax.Array:
-    """The training set's mean colour subtracted (VGG §2.1)."""
+    """Subtracts the training set's mean colour (VGG §2.1)."""
     return image - statistics.mean[None, None]
 
 
 def subtract_mean_image(image: jax.Array, *, statistics: Statistics) -> jax.Array:
-    """The training set's mean image subtracted, pixel by pixel (AlexNet §2, ResNet §4.2)."""
+    """Subtracts the training set's mean image, pixel by pixel (AlexNet §2, ResNet §4.2)."""
     return image - statistics.mean_image
 
 
 def standardize(image: jax.Array, *, statistics: Statistics) -> jax.Array:
-    """Each channel to mean zero and standard deviation one over the training set (DenseNet §4.1)."""
-    std = jnp.where(
-        statistics.std > 0, statistics.std, 1
-    )  # a channel that never varies stays at zero
+    """Scales channels to mean zero and deviation one over the training set (DenseNet §4.1)."""
+    # A channel that never varies becomes zero.
+    std = jnp.where(statistics.std > 0, statistics.std, 1)
     return (image - statistics.mean[None, None]) / std[None, None]
 
 
 def pca_light(
     image: jax.Array, std: float = 0.1, *, key: jax.Array, statistics: Statistics
 ) -> jax.Array:
-    """Adds [p1 p2 p3][α1 λ1, α2 λ2, α3 λ3]ᵀ to every pixel, α ~ N(0, std²) once per image and use
-    (AlexNet §4.1).
+    """Adds [p1 p2 p3][α1 λ1, α2 λ2, α3 λ3]ᵀ to every pixel (AlexNet §4.1).
 
-    p and λ are eigenvectors and eigenvalues of the covariance of the training set's RGB values. The
-    paper does not say in which unit, and λ grows with its square: here it is white, as in later
-    code (0.2175, 0.0188, 0.0045 of ImageNet), so that the first α λ is about 6 of 255 grey levels.
+    α ~ N(0, std²) is drawn once per image and use. p and λ are eigenvectors and eigenvalues of the
+    covariance of the training set's RGB values. The paper does not say in which unit, and λ grows
+    with its square. Here the unit is white, as in later code (λ of ImageNet: 0.2175, 0.0188,
+    0.0045), so that the first α λ is about 6 of 255 grey levels.
     """
     white = 255.0
     alpha = std * jax.random.normal(key, (image.shape[-1],))
@@ -79,29 +76,27 @@ def photometric(
     *,
     key: jax.Array,
 ) -> jax.Array:
-    """Brightness, contrast and saturation by factors drawn evenly from their ranges, in random
-    order.
+    """Changes brightness, contrast and saturation by random factors, in random order.
 
-    Howard (arXiv:1312.5402), whom GoogLeNet §6 follows: each moves every pixel towards or away from
-    black, from the image's mean grey, and from its own grey; values stay in 0 … 255. A range (1.0,
-    1.0) leaves one out.
+    GoogLeNet §6 follows Howard (arXiv:1312.5402) in this. The factors are drawn evenly from their
+    ranges. They move every pixel towards or away from black, the image's mean grey, and the pixel's
+    own grey; values stay in 0 … 255. A range of (1.0, 1.0) changes nothing.
     """
     order_key, factor_key = jax.random.split(key)
     low, high = jnp.array([brightness, contrast, saturation], jnp.float32).T
     factors = jax.random.uniform(factor_key, (3,), minval=low, maxval=high)
-    for which in jax.random.permutation(order_key, 3):
+    for i in jax.random.permutation(order_key, 3):
         grey = image if image.shape[-1] == 1 else (image @ jnp.array(LUMA))[..., None]
         anchors = jnp.stack([jnp.zeros_like(grey), jnp.full_like(grey, grey.mean()), grey])
-        image = jnp.clip(anchors[which] + factors[which] * (image - anchors[which]), 0, 255)
+        image = jnp.clip(anchors[i] + factors[i] * (image - anchors[i]), 0, 255)
     return image
 
 
 def gcn(image: jax.Array, scale: float = 1.0, sqrt_bias: float = 0.0) -> jax.Array:
-    """Global contrast normalisation: less its mean, all values of the image together have the norm
-    `scale`.
+    """Normalises global contrast: subtracts the image's mean and scales its norm to `scale`.
 
-    As in the authors' code of Maxout (pylearn2, expr/preprocessing.py), with scale 55 for CIFAR:
-    the divisor is sqrt(sqrt_bias + Σ x²) / scale. An image of one colour becomes zero.
+    This is as in the Maxout authors' code (pylearn2, expr/preprocessing.py), which has scale 55 for
+    CIFAR: the divisor is sqrt(sqrt_bias + Σ x²) / scale. An image of one colour becomes zero.
     """
     centered = image - image.mean()
     divisor = jnp.sqrt(sqrt_bias + (centered**2).sum()) / scale
@@ -110,29 +105,27 @@ def gcn(image: jax.Array, scale: float = 1.0, sqrt_bias: float = 0.0) -> jax.Arr
 
 
 def zca(image: jax.Array, bias: float = 0.1, *, whitening: Whitening) -> jax.Array:
-    """Whitened over whole images: (x - mean) V (Λ + bias)^-½ Vᵀ, with the covariance V Λ Vᵀ of what
-    comes to it.
+    """Whitens the image as a whole: (x - mean) V (Λ + bias)^-½ Vᵀ.
 
-    As in the authors' code of Maxout (pylearn2, datasets/preprocessing.py, ZCA), whose bias is 0.1.
+    V Λ Vᵀ is the covariance of the training images as they are given to this operation. This is as
+    in the Maxout authors' code (pylearn2, datasets/preprocessing.py, ZCA), whose bias is 0.1.
     """
     if image.size != whitening.mean.size:
         raise ValueError(f"the whitening is of images of {whitening.mean.size} values")
     vectors = whitening.eigenvectors
-    matrix = (
-        vectors / np.sqrt(whitening.eigenvalues + bias)
-    ) @ vectors.T  # in NumPy: once, when it is traced
+    # NumPy computes the matrix once, when the operation is traced.
+    matrix = (vectors / np.sqrt(whitening.eigenvalues + bias)) @ vectors.T
     centered = image.reshape(-1) - whitening.mean
     return jnp.matmul(centered, matrix, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
 
 
 def lcn(image: jax.Array, size: int = 7, sigma: float = 2.0, center: bool = True) -> jax.Array:
-    """Local contrast normalisation of each channel, weighted by a Gaussian window of size×size
-    (zeros outside).
+    """Normalises the local contrast of each channel (Jarrett et al., ICCV 2009, §2).
 
-    The window's mean is subtracted; the rest is divided by the window's root mean square, or by the
-    mean of those over the image where that is larger (Jarrett et al., ICCV 2009, §2). With `center`
-    false the mean square is that of the values before the subtraction, as in the authors' code of
-    Maxout (pylearn2, datasets/preprocessing.py).
+    Means are over a Gaussian window of size×size, with zeros outside the image. The window's mean
+    is subtracted; the result is divided by the window's root mean square, or by the mean of these
+    over the image if it is larger. If `center` is false, the mean square is that of the values
+    before the subtraction, as in the Maxout authors' code (pylearn2, datasets/preprocessing.py).
     """
     offsets = np.arange(size) - size // 2
     line = np.exp(-(offsets**2) / (2 * sigma**2))

@@ -1,5 +1,4 @@
-"""The embedded data: a TFDS builder that makes `digits` from scikit-learn's handwritten digits,
-without a network.
+"""The embedded data set `digits`: a TFDS builder that makes it from scikit-learn's, offline.
 
 `digits` (the default configuration, `digits/plain`) is the 1,797 grey 8×8 images of
 `sklearn.datasets.load_digits`, in scikit-learn's order, not shuffled: the first 1,437 train, the
@@ -23,7 +22,7 @@ _SCENE_SEED = 8
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """Handwritten digits: `digits` to classify, `digits/scenes` to classify, localize and detect."""
+    """Handwritten digits: to classify, or as scenes to classify, localize and detect."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
@@ -37,9 +36,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def __init__(self, *, file_format: Any = None, **kwargs: Any):
         super().__init__(file_format=file_format, **kwargs)
         if file_format is None and not self.info.initialized:
-            self.info.set_file_format(
-                "array_record", override=True
-            )  # TFDS's own default needs TensorFlow
+            # TFDS's own default needs TensorFlow.
+            self.info.set_file_format("array_record", override=True)
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel(names=_CLASSES)
@@ -60,11 +58,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             }
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Handwritten digits of the UCI Optical Recognition of Handwritten Digits data set.",
+            description="Handwritten digits of the UCI Optical Recognition of Handwritten Digits "
+            "data set.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
-            homepage="https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html",
-            citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, doi:10.24432/C50P49",
+            homepage="https://scikit-learn.org/stable/modules/generated/"
+            "sklearn.datasets.load_digits.html",
+            citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, "
+            "doi:10.24432/C50P49",
             disable_shuffling=True,
         )
 
@@ -84,25 +85,26 @@ class Digits(tfds.core.GeneratorBasedBuilder):
                 yield i, {"image": _encode_png(image), "label": int(label)}
         else:
             for scene in scenes:
-                yield (
-                    scene,
-                    _make_scene(np.random.default_rng((_SCENE_SEED, scene)), images, labels),
-                )
+                rng = np.random.default_rng((_SCENE_SEED, scene))
+                yield scene, _make_scene(rng, images, labels)
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """All images, uint8 [1797, 8, 8, 1] (scikit-learn's 0…16 as 0…255), and labels, int [1797]."""
-    from sklearn.datasets import load_digits  # a second to import, and needed once
+    """Returns all images, uint8 [1797, 8, 8, 1], and labels, int [1797].
+
+    scikit-learn's values 0 … 16 become 0 … 255.
+    """
+    from sklearn.datasets import load_digits  # takes a second, and is needed once
 
     pixels, labels = load_digits(return_X_y=True)
-    return np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(
-        -1, 8, 8, 1
-    ), np.asarray(labels)
+    images = np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8)
+    return images.reshape(-1, 8, 8, 1), np.asarray(labels)
 
 
 def _make_scene(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """One scene as an example: one to three of `images` that do not overlap, the box of each tight
-    around its ink.
+    """Makes one scene as an example: one to three of `images` that do not overlap.
+
+    The box of each is tight around its ink.
     """
     scene = _ground(rng)
     ground_color = scene.mean((0, 1))
@@ -118,7 +120,7 @@ def _make_scene(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         ink = cv2.resize(
             images[chosen].astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR
         )
-        ink[ink < 0.1] = 0  # a rim nobody sees would widen the box
+        ink[ink < 0.1] = 0  # a faint rim would widen the box
         rows, columns = np.nonzero(ink.any(1))[0] + top, np.nonzero(ink.any(0))[0] + left
         box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
         if any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
@@ -140,7 +142,7 @@ def _make_scene(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
 
 
 def _ground(rng: np.random.Generator) -> np.ndarray:
-    """A colour with coarse or fine blotches, float32 [64, 64, 3] in 0…255."""
+    """Returns a colour with coarse or fine blotches, float32 [64, 64, 3] in 0 … 255."""
     grain = int(rng.choice((4, 8, 16)))
     blotches = rng.normal(0, 22, (grain, grain, 3)).astype(np.float32)
     texture = cv2.resize(blotches, (_SCENE_SIDE, _SCENE_SIDE), interpolation=cv2.INTER_CUBIC)
@@ -148,7 +150,7 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
 
 
 def _contrasting_color(rng: np.random.Generator, ground_color: np.ndarray) -> np.ndarray:
-    """A colour, float32 [3], that stands out from the ground's mean in at least one channel."""
+    """Returns a colour, float32 [3], that differs from the ground's mean in some channel."""
     while True:
         color = rng.uniform(0, 255, 3).astype(np.float32)
         if np.abs(color - ground_color).max() > 100:
@@ -156,7 +158,7 @@ def _contrasting_color(rng: np.random.Generator, ground_color: np.ndarray) -> np
 
 
 def _encode_png(image: np.ndarray) -> bytes:
-    """uint8 [h, w, c] in RGB order as PNG."""
+    """Encodes uint8 [h, w, c], in RGB order, as PNG."""
     ok, data = cv2.imencode(".png", image if image.shape[-1] == 1 else image[..., ::-1])
     assert ok, "OpenCV could not write a PNG"
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""Downloads public data sets and prepares them as array_record, which takes TensorFlow."""
+"""Downloads public data sets and prepares them as array_record, with TensorFlow."""
 
 import os
 import pathlib
@@ -13,23 +13,26 @@ _IMAGENET_ARCHIVES = (
 
 
 def find_archives(builder: Any, manual_dir: str) -> pathlib.Path:
-    """The folder of the archives that only the user may download, checked where their names and
-    sizes are known.
+    """Returns the folder of the archives that only the user can download.
+
+    Raises:
+      UserError: the folder is missing; archives of ImageNet are missing or of another size.
     """
-    root = pathlib.Path(
-        os.path.expanduser(manual_dir or os.path.join(builder.data_dir_root, "downloads", "manual"))
-    )
+    default = os.path.join(builder.data_dir_root, "downloads", "manual")
+    root = pathlib.Path(os.path.expanduser(manual_dir or default))
     if builder.name == "imagenet2012":
         needed = " and ".join(f"{file} ({size:,} bytes)" for file, size in _IMAGENET_ARCHIVES)
         for file, size in _IMAGENET_ARCHIVES:
-            found = (root / file).stat().st_size if (root / file).is_file() else None
-            if found != size:
-                state = (
-                    "is not there" if found is None else f"has {found:,} bytes: download it again"
-                )
+            path = root / file
+            actual_size = path.stat().st_size if path.is_file() else None
+            if actual_size != size:
+                state = "is not there"
+                if actual_size is not None:
+                    state = f"has {actual_size:,} bytes: download it again"
                 raise UserError(
                     f"imagenet2012 needs {needed} in {root}, and {file} {state}; get both from "
-                    "https://image-net.org/download-images (with an account), or give their folder as --manual_dir"
+                    "https://image-net.org/download-images (with an account), "
+                    "or give their folder as --manual_dir"
                 )
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not root.is_dir():
         steps = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
@@ -40,17 +43,17 @@ def find_archives(builder: Any, manual_dir: str) -> pathlib.Path:
 
 
 def bytes_to_write(builder: Any) -> int:
-    """Download and data set twice over (TFDS sorts on disk before it writes); 0 where TFDS knows no
-    size.
+    """Returns the bytes that preparing a data set writes, 0 if TFDS does not know its size.
+
+    They are twice the download and the data set, because TFDS sorts on disk before it writes.
     """
-    if builder.name == "imagenet2012":
-        return 2 * sum(
-            size for _, size in _IMAGENET_ARCHIVES
-        )  # the archives themselves are already there
-    several = (
-        len(builder.BUILDER_CONFIGS) > 1
-    )  # the list of files is that of all configurations together
-    listed = 0 if several else sum(url.size for url in (builder.url_infos or {}).values())
+    if builder.name == "imagenet2012":  # the archives themselves are on disk already
+        return 2 * sum(size for _, size in _IMAGENET_ARCHIVES)
+    # The list of files is that of all configurations together.
+    has_configurations = len(builder.BUILDER_CONFIGS) > 1
+    listed = 0
+    if not has_configurations:
+        listed = sum(url.size for url in (builder.url_infos or {}).values())
     download = int(builder.info.download_size or listed)
     return 2 * (download + int(builder.info.dataset_size or download))
 
@@ -59,23 +62,20 @@ def download(builder: Any, archives: pathlib.Path) -> None:
     """Downloads what TFDS can, takes the rest from the folder `archives`, and writes array_record.
 
     Raises:
-      UserError: no network, a package that is missing, a disk that is full, files that are damaged.
+      UserError: no network, a missing package, a full disk, damaged files.
     """
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.extractor import ExtractError
 
     advice = (
-        f"cannot download {builder.name}: check the network and HTTPS_PROXY, or prepare it on another machine and copy "
-        f"{builder.data_dir} from there"
+        f"cannot download {builder.name}: check the network and HTTPS_PROXY, "
+        f"or prepare it on another machine and copy {builder.data_dir} from there"
     )
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-    if (
-        urls
-        and not by_hand
-        and not any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO"))
-    ):  # nothing fetched earlier
+    downloaded_before = any(pathlib.Path(builder.data_dir_root, "downloads").glob("*.INFO"))
+    if urls and not by_hand and not downloaded_before:
         try:
             requests.head(urls[0], timeout=20)  # TFDS itself would try for minutes
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:

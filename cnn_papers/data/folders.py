@@ -1,4 +1,4 @@
-"""Opens a folder of images, one sub-folder a class."""
+"""Opens a folder of images with one sub-folder per class."""
 
 import hashlib
 import os
@@ -11,14 +11,7 @@ from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-_HELD_OUT = (
-    "val",
-    "validation",
-    "valid",
-    "test",
-)  # what people call the sub-folder that is not trained on
+_HELD_OUT = ("val", "validation", "valid", "test")  # names of a sub-folder for evaluation
 
 
 class _FolderExamples(Sequence):
@@ -43,49 +36,48 @@ class _FolderExamples(Sequence):
 
 
 def folder_splits(path: str) -> dict[str, pathlib.Path]:
-    """The folder of every split of a folder of images: of PATH/train and PATH/val, or {'train':
-    PATH}.
+    """Returns the folder of every split of a folder of images.
+
+    The splits are sub-folders such as PATH/train and PATH/val; if there are none, all of PATH is
+    the split `train`.
     """
     root = pathlib.Path(path).expanduser()
     if not path or not root.is_dir():
         raise UserError(
             f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class"
         )
-    found = _subfolders(root)
-    splits = [name for name in found if name in ("train", *_HELD_OUT)]
-    if splits and (splits == found or ("train" in splits and _subfolders(root / "train"))):
+    names = _subfolders(root)
+    splits = [name for name in names if name in ("train", *_HELD_OUT)]
+    if splits and (splits == names or ("train" in splits and _subfolders(root / "train"))):
         return {name: root / name for name in splits}
     return {"train": root}
 
 
 def open_folder(path: str, split: str) -> Split:
-    """Opens a split of the folder of images `path`, as `sources.open_split` does."""
+    """Opens a split of the folder of images `path`, as `sources.open_split` says."""
     folders = folder_splits(path)
     parsed = re.fullmatch(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
     if not parsed:
         raise UserError(
-            f"cannot read the split {split!r}: write for example train, val, train[:90%] or train[:1000]"
+            f"cannot read the split {split!r}: "
+            "write for example train, val, train[:90%] or train[:1000]"
         )
     base, start, stop = parsed.groups()
     if base in _HELD_OUT and base not in folders:
         base = next((name for name in _HELD_OUT if name in folders), base)
     if base not in folders:
-        slices = (
-            ""
-            if len(folders) > 1
-            else "; take fractions of it, such as train[:90%] and train[90%:]"
-        )
-        raise UserError(f"{path} has no split {base!r}: it has {', '.join(folders)}{slices}")
+        hint = ""
+        if len(folders) == 1:
+            hint = "; take fractions of it, such as train[:90%] and train[90%:]"
+        raise UserError(f"{path} has no split {base!r}: it has {', '.join(folders)}{hint}")
     folder = folders[base]
     class_names = _subfolders(folders.get("train", folder))
     if unknown := sorted(set(_subfolders(folder)) - set(class_names)):
         raise UserError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
     files = image_files(folder)
-    chosen = files[
-        _bound(start, len(files), 0, split, folder) : _bound(
-            stop, len(files), len(files), split, folder
-        )
-    ]
+    first = _bound(start, len(files), 0, split, folder)
+    end = _bound(stop, len(files), len(files), split, folder)
+    chosen = files[first:end]
     if not chosen:
         raise UserError(
             f"split {split!r} of {folder} is empty: the folder has {len(files):,} images"
@@ -105,28 +97,28 @@ def _subfolders(folder: pathlib.Path) -> list[str]:
 
 
 def image_files(folder: pathlib.Path) -> list[str]:
-    """Paths of all images relative to `folder`, `/` between the parts, in an order that mixes the
-    classes.
+    """Returns the paths of all images relative to `folder`, in an order that mixes the classes.
 
-    The order is that of the paths' SHA-256: the same on every machine, and a file more or less
-    moves no other pair of files. Hidden files and folders are left out, and links to folders below
-    a class folder are not followed.
+    The parts of a path are separated by `/`. The order is that of the paths' SHA-256: the same on
+    every machine, and a file that is added or removed does not change the order of the others.
+    Hidden files and folders are left out, and links to folders below a class folder are not
+    followed.
     """
     names = _subfolders(folder)
     if not names:
         raise UserError(
-            f"{folder} has no class sub-folders: put the images of each class in a folder of its own"
+            f"{folder} has no class sub-folders: "
+            "put the images of each class in a folder of its own"
         )
     files = []
     for name in names:
         before = len(files)
         for parent, folders, entries in os.walk(folder / name):
             folders[:] = [entry for entry in folders if not entry.startswith(".")]
-            images = [
-                e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and not e.startswith(".")
-            ]
-            place = pathlib.Path(parent).relative_to(folder).as_posix()
-            files.extend(f"{place}/{image}" for image in images)
+            relative_parent = pathlib.Path(parent).relative_to(folder).as_posix()
+            for entry in entries:
+                if entry.lower().endswith(IMAGE_SUFFIXES) and not entry.startswith("."):
+                    files.append(f"{relative_parent}/{entry}")
         if len(files) == before:
             raise UserError(
                 f"class folder {folder / name} holds no images ({', '.join(IMAGE_SUFFIXES)})"
@@ -135,7 +127,7 @@ def image_files(folder: pathlib.Path) -> list[str]:
 
 
 def _bound(text: str | None, count: int, default: int, split: str, folder: pathlib.Path) -> int:
-    """One end of a slice such as `90%`, `-10%` or `1000` as an index in 0…count."""
+    """Returns one end of a slice, such as `90%`, `-10%` or `1000`, as an index in 0 … count."""
     if not text:
         return default
     value = int(text.rstrip("%"))

@@ -1,7 +1,7 @@
-"""Operations on one image on the host (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
+"""Host operations of `config.data`, on one image (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
 
-An operation that draws at random names `rng`, a NumPy generator that depends on the seed and the
-example alone; one that changes as training goes on names `epoch`.
+An operation that draws at random has a parameter `rng`, a NumPy generator that depends only on the
+seed and the example. One that changes with the epoch has a parameter `epoch`.
 """
 
 import struct
@@ -18,69 +18,62 @@ METHODS = {
     "nearest": cv2.INTER_NEAREST,
 }
 
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how files begin
-MAX_PIXELS = (
-    2**27
-)  # of an encoded image: a megabyte can declare many more and take all memory to decode
-WINDOWS = (
-    "center_crop",
-    "random_crop",
-    "corner_crop",
-)  # scale a smaller image up, as the papers do
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # the first bytes of files
+# Of an encoded image: a file of a megabyte can declare many more, and take all memory to decode.
+MAX_PIXELS = 2**27
+# Operations that scale up an image that is smaller than their window, as the papers do.
+WINDOWS = ("center_crop", "random_crop", "corner_crop")
 
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
-    """Encoded JPEG or PNG to uint8 [h, w, channels], RGB or grey.
+    """Decodes a JPEG or PNG to uint8 [h, w, channels], RGB or grey.
 
     EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted,
-    grey images are replicated to three channels. Of a JPEG whose inside is damaged, which carries
-    no sums, libjpeg makes what it can.
+    grey images are replicated to three channels. A JPEG has no checksums: if its inside is damaged,
+    libjpeg decodes what it can.
 
     Raises:
-      ValueError: bytes that are no JPEG or PNG OpenCV can read, such as one that is cut off, or one
-        of more than MAX_PIXELS.
-      TypeError: pixels.
-      UserError: another number of channels.
+      ValueError: bytes that are no JPEG or PNG that OpenCV can read, such as a file that is cut
+        off, or an image of more than MAX_PIXELS.
+      TypeError: pixels in place of bytes.
+      UserError: `channels` other than 1 and 3.
     """
     if channels not in (1, 3):
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     if not isinstance(image, bytes):
         raise TypeError("it takes the bytes of a file")
-    if not image.startswith(
-        (JPEG, PNG)
-    ):  # OpenCV has decoders for many more kinds, whose sizes nobody has checked
-        raise ValueError(
-            f"cannot be decoded: {'neither a JPEG nor a PNG' if image else 'there are no bytes'}"
-        )
+    # OpenCV can decode other kinds of file too, whose declared size is not checked here.
+    if not image.startswith((JPEG, PNG)):
+        reason = "neither a JPEG nor a PNG" if image else "there are no bytes"
+        raise ValueError(f"cannot be decoded: {reason}")
     height, width = _declared_size(image)
     if height * width > MAX_PIXELS:
         raise ValueError(
             f"cannot be decoded: {width:,}×{height:,} pixels are more than {MAX_PIXELS:,}"
         )
-    # OpenCV keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs have,
-    # not both.
-    as_it_is = image.startswith(PNG) and b"eXIf" not in image
+    # OpenCV either keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs
+    # have.
+    unchanged = image.startswith(PNG) and b"eXIf" not in image
     try:
-        flag = cv2.IMREAD_UNCHANGED if as_it_is else cv2.IMREAD_COLOR_RGB
+        flag = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR_RGB
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flag)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if pixels is None:
         kind = "PNG" if image.startswith(PNG) else "JPEG"
         raise ValueError(f"cannot be decoded: a {kind} that is cut off or damaged")
-    if as_it_is:
+    if unchanged:
         pixels = _eight_bits(pixels)
     if pixels.ndim == 2:
         return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if channels == 1:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if as_it_is else cv2.COLOR_RGB2GRAY)[
-            ..., None
-        ]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if as_it_is else pixels
+        to_grey = cv2.COLOR_BGR2GRAY if unchanged else cv2.COLOR_RGB2GRAY
+        return cv2.cvtColor(pixels, to_grey)[..., None]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if unchanged else pixels
 
 
 def _declared_size(image: bytes) -> tuple[int, int]:
-    """Height and width in the header of a JPEG or PNG; zeros where it has none."""
+    """Returns height and width in the header of a JPEG or PNG; zeros if it has none."""
     if image.startswith(PNG):
         width, height = struct.unpack(">II", image[16:24]) if len(image) >= 24 else (0, 0)
         return height, width
@@ -99,7 +92,7 @@ def _declared_size(image: bytes) -> tuple[int, int]:
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Grey [h, w] or BGR [h, w, 3] in uint8, transparency laid on white."""
+    """Returns grey [h, w] or BGR [h, w, 3] in uint8, transparency laid on white."""
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
@@ -111,11 +104,11 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 def resize(
     image: np.ndarray, height: int, width: int | None = None, method: str = "area"
 ) -> np.ndarray:
-    """To height×width (square when one side is given), whatever the aspect.
+    """Resizes to height×width, or to a square if only `height` is given; the aspect may change.
 
-    `area` shrinks cleanly: it averages blocks of k×k pixels, k the whole number of times the size
-    is smaller, after a bilinear step to k times that size, which still takes every pixel in.
-    (OpenCV's own takes longer than decoding.)
+    The method `area` averages blocks of k×k pixels, where k is how many times the image is larger,
+    rounded down, after a bilinear resize to k times the new size, in which every pixel counts.
+    OpenCV's own area method takes longer than decoding.
     """
     if method not in METHODS:
         raise UserError(f"unknown resize method '{method}'; there are: {', '.join(METHODS)}")
@@ -135,7 +128,7 @@ def _resized(image: np.ndarray, height: int, width: int, interpolation: int) -> 
 
 
 def resize_short(image: np.ndarray, size: int, method: str = "area") -> np.ndarray:
-    """Scales so that the shorter side is `size`, aspect kept (AlexNet §2)."""
+    """Resizes so that the shorter side is `size`; the aspect is kept (AlexNet §2)."""
     height, width = image.shape[:2]
     if height <= width:
         return resize(image, size, max(size, round(width * size / height)), method)
@@ -145,22 +138,21 @@ def resize_short(image: np.ndarray, size: int, method: str = "area") -> np.ndarr
 def resize_short_between(
     image: np.ndarray, low: int, high: int, method: str = "area", *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Scale jitter: the shorter side is drawn from [low, high] (VGG §3.1, ResNet §3.4)."""
+    """Resizes the shorter side to a random length in [low, high] (VGG §3.1, ResNet §3.4)."""
     return resize_short(image, int(rng.integers(low, high + 1)), method)
 
 
 def resize_short_among(
     image: np.ndarray, sizes: tuple[int, ...], method: str = "area", *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Scale jitter over a few sizes: the shorter side is one of `sizes`, each as likely."""
+    """Resizes the shorter side to one of `sizes`, each with the same probability."""
     return resize_short(image, int(rng.choice(sizes)), method)
 
 
 def resize_by_epoch(
     image: np.ndarray, *sizes: int, method: str = "bilinear", epoch: int
 ) -> np.ndarray:
-    """To a square of the first of `sizes` in the first epoch, of the second in the second, and so
-    on in turns.
+    """Resizes to a square of the first of `sizes` in the first epoch, then of the second, in turns.
 
     SPP-net §2.3: the same region at 224 and at 180, one full epoch each.
     """
@@ -168,31 +160,28 @@ def resize_by_epoch(
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central size×size window; an image that is smaller is scaled up to hold it."""
+    """Crops the central size×size window; a smaller image is scaled up first."""
     image = _at_least(image, size)
     return _window(image, (image.shape[0] - size) // 2, (image.shape[1] - size) // 2, size, size)
 
 
 def pad(image: np.ndarray, pixels: int) -> np.ndarray:
-    """Zeros on every side (LeNet-5 §II-B: 28×28 digits in 32×32)."""
+    """Pads every side with zeros (LeNet-5 §II-B: 28×28 digits in 32×32)."""
     return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
 
 
 def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """A size×size window at a random place (AlexNet §4.1); an image that is smaller is scaled up to
-    hold it.
-    """
+    """Crops a random size×size window (AlexNet §4.1); a smaller image is scaled up first."""
     image = _at_least(image, size)
-    top, left = (
-        rng.integers(0, image.shape[0] - size + 1),
-        rng.integers(0, image.shape[1] - size + 1),
-    )
-    return _window(image, int(top), int(left), size, size)
+    top = int(rng.integers(0, image.shape[0] - size + 1))
+    left = int(rng.integers(0, image.shape[1] - size + 1))
+    return _window(image, top, left, size, size)
 
 
 def corner_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
-    """One of the four corners of the image or its centre, each as likely (SPP-net §3.1); small
-    images are scaled up.
+    """Crops size×size at a random one of the four corners or the centre (SPP-net §3.1).
+
+    A smaller image is scaled up first.
     """
     image = _at_least(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
@@ -209,8 +198,10 @@ def area_aspect_crop(
     *,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A window of random area and aspect ratio, scaled to size×size with a random interpolation
-    (GoogLeNet §6).
+    """Crops a window of random area and aspect, and resizes it to size×size (GoogLeNet §6).
+
+    `area` is a range of shares of the image's area, `aspect` of width / height. The method of the
+    resize is random too.
     """
     height, width = image.shape[:2]
     method = str(rng.choice(list(METHODS)))

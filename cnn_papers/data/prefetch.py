@@ -1,4 +1,4 @@
-"""Work done ahead of its need: examples read in threads, batches on their way to the devices."""
+"""Prefetching: reads examples in threads, and starts transfers of batches to the devices."""
 
 import collections
 import itertools
@@ -10,38 +10,37 @@ import cv2
 
 from cnn_papers.errors import UserError
 
-BATCHES = 2  # on their way to the devices
+BATCHES = 2  # that are on their way to the devices
 T = TypeVar("T")
 
 
 def read(count: int, make: Callable[[int], Any]) -> Iterator[Any]:
-    """`make(0)` … `make(count - 1)` in order, made ahead by Grain's reader threads, which end with
-    the iterator.
+    """Yields `make(0)` … `make(count - 1)` in order, computed ahead by Grain's reader threads.
+
+    The threads end with the iterator. A UserError of `make` is raised in its place in the order.
     """
     import grain
 
     def attempt(k: int) -> Any:
         try:
             return make(int(k))
-        except UserError as error:  # handed on as it is: Grain would add lines of its own
+        except UserError as error:  # returned, because Grain would add lines to one that is raised
             return error
 
     cv2.setNumThreads(0)  # the reader threads already use every core
     threads = 2 * (os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    for made in grain.MapDataset.range(count).map(attempt).to_iter_dataset(options):
-        if isinstance(made, UserError):
-            raise made
-        yield made
+    for result in grain.MapDataset.range(count).map(attempt).to_iter_dataset(options):
+        if isinstance(result, UserError):
+            raise result
+        yield result
 
 
 def started(items: Iterable[T]) -> Iterator[T]:
-    """The `items`, BATCHES of them begun before they are asked for, so that transfers overlap with
-    steps.
-    """
-    items, waiting = iter(items), collections.deque[T]()
+    """Yields the `items`, BATCHES of them ahead, so that transfers overlap with steps."""
+    items, under_way = iter(items), collections.deque[T]()
     while True:
-        waiting.extend(itertools.islice(items, BATCHES + 1 - len(waiting)))
-        if not waiting:
+        under_way.extend(itertools.islice(items, BATCHES + 1 - len(under_way)))
+        if not under_way:
             return
-        yield waiting.popleft()
+        yield under_way.popleft()

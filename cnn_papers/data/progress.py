@@ -1,4 +1,4 @@
-"""Says from time to time how far a long pass over data has come."""
+"""Logs the progress of a long pass over data."""
 
 import logging
 import time
@@ -14,20 +14,20 @@ T = TypeVar("T")
 def reported(
     items: Iterable[T], total: int, what: str, *, size: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
-    """The `items`, with a line in the log every EVERY_SECONDS: `what`, how many of `total` are
-    done, and the time left.
+    """Yields the `items`, and logs progress every EVERY_SECONDS.
 
-    `size(item)` is how many an item counts for.
+    A line has `what`, how many of `total` are done, and an estimate of the time left. `size(item)`
+    is how many an item counts for.
     """
-    began = said = time.monotonic()
+    began = logged = time.monotonic()
     done = 0
     for item in items:
         yield item
         done += size(item)
         now = time.monotonic()
-        if now - said >= EVERY_SECONDS and done < total:
+        if now - logged >= EVERY_SECONDS and done < total:
             left = (now - began) * (total - done) / done
-            said = now
+            logged = now
             logging.getLogger(__name__).info(
                 "%s: %s of %s, about %s left", what, f"{done:,}", f"{total:,}", duration(left)
             )

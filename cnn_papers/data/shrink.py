@@ -1,10 +1,9 @@
-"""Copies of data sets whose images are stored at a small size, so that few cores decode them fast
-enough.
+"""Copies a data set with its images at a smaller size, which decode several times faster.
 
-An image whose shorter side is longer than asked for is scaled down to it (AlexNet §2 stored
-ImageNet at 256) and written again, a JPEG at quality QUALITY, a PNG as a PNG. Others, and those
-that cannot be decoded, are copied as they are. What an interrupted copy has written is kept, and
-nothing can read it before it is whole.
+An image with a longer shorter side than `side` is scaled down to it (AlexNet §2 stored ImageNet at
+256) and encoded again, a JPEG at quality QUALITY, a PNG as a PNG. Other images, and those that
+cannot be decoded, are copied as they are. Files that an interrupted copy wrote are kept, and
+nothing can read the copy before it is complete.
 """
 
 import concurrent.futures
@@ -24,14 +23,14 @@ from cnn_papers.errors import UserError
 from cnn_papers.files import whole
 
 QUALITY = 95  # of JPEGs, 0 … 100
-PART = 256  # records worked on at once
+PART = 256  # records that are worked on at once
 
 
 def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path:
-    """Copies a prepared data set under `data_dir`, from where TFDS reads it by the same name;
-    returns its folder.
+    """Copies a prepared data set to `data_dir`, and returns the folder of the copy.
 
-    Features but `image` stay as they are; boxes are relative and stay true.
+    TFDS reads it from there by the same name. Only the feature `image` changes; boxes are relative
+    to the image and stay true.
     """
     source = pathlib.Path(builder.data_dir)
     target = data_dir / source.relative_to(builder.data_dir_root)
@@ -43,9 +42,9 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
     missing = [(path, length) for path, length in shards if not (part / path.name).exists()]
     check_space(sum(path.stat().st_size for path, _ in missing), str(part))
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for path, _ in reported(
-            missing, sum(n for _, n in missing), f"shrinking {builder.name}", size=lambda x: x[1]
-        ):
+        total = sum(length for _, length in missing)
+        title = f"shrinking {builder.name}"
+        for path, _ in reported(missing, total, title, size=lambda shard: shard[1]):
             with whole(part / path.name) as file:
                 write_shard(file, _shrunk_records(path, side, pool))
     for path in source.iterdir():
@@ -59,7 +58,7 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
 
 
 def shrink_folder(path: str, target: pathlib.Path, side: int) -> pathlib.Path:
-    """Copies a folder of images, with all of its splits, to `target` and returns that."""
+    """Copies a folder of images, with all of its splits, to `target`, and returns `target`."""
     if target.exists():
         return target
     splits = folder_splits(path)
@@ -85,20 +84,21 @@ def shrink_folder(path: str, target: pathlib.Path, side: int) -> pathlib.Path:
 
 
 def shrunk(image: bytes, side: int) -> bytes:
-    """An encoded image with a shorter side of at most `side`; as it is where it has, or cannot be
-    decoded.
+    """Returns an encoded image with a shorter side of at most `side`.
+
+    An image that has one already, or that cannot be decoded, is returned as it is.
     """
     try:
         pixels = host_ops.decode(image)
     except ValueError:
-        return image  # whoever reads it will say so
+        return image  # the pipeline that reads it will report it
     if min(pixels.shape[:2]) <= side:
         return image
     small = cv2.cvtColor(host_ops.resize_short(pixels, side), cv2.COLOR_RGB2BGR)
-    jpeg = image.startswith(b"\xff\xd8")
-    ok, data = cv2.imencode(
-        ".jpg" if jpeg else ".png", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if jpeg else []
-    )
+    if image.startswith(b"\xff\xd8"):
+        ok, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    else:
+        ok, data = cv2.imencode(".png", small)
     assert ok, "OpenCV could not encode an image"
     return data.tobytes()
 
@@ -129,7 +129,7 @@ def _shrunk_records(
 
 
 def _rewrite_info(folder: pathlib.Path, note: str) -> None:
-    """Says in a copy's metadata that it is array_record, how large it is, and what was done."""
+    """Writes to a copy's metadata its format and size, and `note` to its description."""
     from tensorflow_datasets.core import dataset_info
 
     info = dataset_info.read_proto_from_builder_dir(folder)
@@ -145,5 +145,5 @@ def _rewrite_info(folder: pathlib.Path, note: str) -> None:
 
 
 def _part(target: pathlib.Path, side: int) -> pathlib.Path:
-    """Where a copy grows before it is whole: hidden, so that nobody takes it for a data set."""
+    """Returns the folder of an unfinished copy, hidden so that nobody takes it for a data set."""
     return target.with_name(f".{target.name}.short{side}.incomplete")

@@ -1,6 +1,4 @@
-"""Figures of a training set's images: pixel statistics and whitening, each computed once by a pass
-and kept on disk.
-"""
+"""Pixel statistics and whitening of a training set, computed once by a pass and kept on disk."""
 
 import hashlib
 import logging
@@ -8,7 +6,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +18,14 @@ from cnn_papers.errors import UserError
 
 FILE = "statistics.npz"  # a run keeps its own under this name
 WHITENING_VALUES = 64 * 64 * 3  # of an image; the covariance of larger ones takes gigabytes
-_WHITENING = "whitening_"  # begins the names of its arrays in a file
+PIXEL_ARRAYS = ("mean", "std", "mean_image", "eigenvalues", "eigenvectors")  # of `Statistics`
+_WHITENING = "whitening_"  # prefix of the names of its arrays in a file
 
 
 class Whitening(NamedTuple):
-    """Figures of whole images as vectors of d = h·w·c values, float32, as they come to the
-    operation `zca`.
+    """Statistics of whole images as vectors of d = h·w·c values, float32.
+
+    The images are those that the operation `zca` is given.
 
     Attributes:
       mean: [d].
@@ -38,15 +38,15 @@ class Whitening(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Figures of a training set's pixels, float32, in 0 … 255.
+    """Statistics of a training set's pixels, float32; pixels are in 0 … 255.
 
     Attributes:
       mean, std: [c], over all pixels of all images.
       mean_image: [h, w, c].
       eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels,
-      largest first.
-      whitening: None unless an operation asks for it.
-      fingerprint: of the images and of what was done to them.
+        largest first.
+      whitening: None unless an operation needs it.
+      fingerprint: identifies the images and the operations on them.
     """
 
     mean: np.ndarray
@@ -58,8 +58,25 @@ class Statistics(NamedTuple):
     fingerprint: str = ""
 
 
+def to_arrays(statistics: Statistics) -> list[np.ndarray]:
+    """Returns all arrays of `statistics`, those of the whitening (if there is any) last."""
+    pixels = [getattr(statistics, name) for name in PIXEL_ARRAYS]
+    return [*pixels, *(statistics.whitening or ())]
+
+
+def from_arrays(arrays: Sequence[np.ndarray], fingerprint: str) -> Statistics:
+    """Returns the statistics that `to_arrays` took apart."""
+    count = len(PIXEL_ARRAYS)
+    pixels, whitening = arrays[:count], arrays[count:]
+    return Statistics(
+        *pixels,
+        whitening=Whitening(*whitening) if whitening else None,
+        fingerprint=fingerprint,
+    )
+
+
 def compute(batches: Iterable[np.ndarray]) -> Statistics:
-    """One pass over `batches` of uint8 [n, h, w, c], sums in float64."""
+    """Computes statistics in one pass over `batches` of uint8 [n, h, w, c], sums in float64."""
     count, total, products = 0, np.zeros(()), np.zeros(())
     for images in batches:
         pixels = images.astype(np.float64)
@@ -73,25 +90,23 @@ def compute(batches: Iterable[np.ndarray]) -> Statistics:
         mean, mean
     )
     values, vectors = np.linalg.eigh(covariance)
-    variance = np.diag(covariance) * (
-        np.diag(covariance) > 1e-6
-    )  # rounding leaves 1e-11 of a constant channel
-    spread, axes = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    variance = np.diag(covariance)
+    variance = variance * (variance > 1e-6)  # rounding leaves 1e-11 of a constant channel
     return Statistics(
-        _single(mean),
-        _single(np.sqrt(variance)),
-        _single(mean_image),
-        _single(spread),
-        _single(axes),
+        mean=_float32(mean),
+        std=_float32(np.sqrt(variance)),
+        mean_image=_float32(mean_image),
+        eigenvalues=_float32(np.maximum(values[::-1], 0)),
+        eigenvectors=_float32(vectors[:, ::-1]),
     )
 
 
-def _single(figure: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(figure, np.float32)
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
 
 
 def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
-    """One pass over `batches` of float [n, h, w, c], sums in float64, then one eigen-decomposition.
+    """Computes whitening in one pass over `batches` of float [n, h, w, c], sums in float64.
 
     Raises:
       UserError: images of more than WHITENING_VALUES values.
@@ -108,16 +123,20 @@ def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
         products = products + flat.T @ flat
     mean = total / count
     values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
-    return Whitening(_single(mean), _single(np.maximum(values[::-1], 0)), _single(vectors[:, ::-1]))
+    return Whitening(
+        mean=_float32(mean),
+        eigenvalues=_float32(np.maximum(values[::-1], 0)),
+        eigenvectors=_float32(vectors[:, ::-1]),
+    )
 
 
 def fingerprint(split: Split, ops: str) -> str:
-    """Identifies the images that figures belong to: their number, the operations on them, a sample
-    of the bytes.
+    """Returns a digest of the images that statistics belong to.
+
+    It is of their number, the text `ops` of the operations on them, a sample of their bytes, and
+    the fields of the file.
     """
-    digest = hashlib.sha256(
-        repr((len(split.examples), ops, Statistics._fields)).encode()
-    )  # and the form of the file
+    digest = hashlib.sha256(repr((len(split.examples), ops, Statistics._fields)).encode())
     for index in np.linspace(0, len(split.examples) - 1, 32).astype(int):
         try:
             digest.update(split.examples[int(index)]["image"])
@@ -129,32 +148,33 @@ def fingerprint(split: Split, ops: str) -> str:
 def load_or_compute(
     split: Split, host_ops: str, batches: Callable[[], Iterable[np.ndarray]]
 ) -> Statistics:
-    """The statistics of `split` seen through `host_ops`: from disk where they are, else by one pass
-    over `batches()`.
+    """Returns the statistics of `split` after `host_ops`, the text of the host operations.
 
-    They stand beside the data, or in the user's cache folder where the data may not be written to.
+    They are read from disk if they were kept, else computed by a pass over `batches()` and kept:
+    beside the data, or in the user's cache folder if the data cannot be written to.
     """
-    return _kept(
-        split, host_ops, lambda: compute(_with_progress(batches(), split, "pixel statistics"))
-    )
+
+    def make() -> Statistics:
+        return compute(_with_progress(batches(), split, "pixel statistics"))
+
+    return _load_or_make(split, host_ops, make)
 
 
 def with_whitening(
     statistics: Statistics, split: Split, ops: str, batches: Callable[[], Iterable[np.ndarray]]
 ) -> Statistics:
-    """`statistics` with the whitening of `split` seen through `ops`, kept like them.
+    """Returns `statistics` with the whitening of `split` after `ops`, kept as they are.
 
     Args:
-      ops: host and device operations before `zca`, to know the images by.
-      batches: the images that come to `zca`.
+      ops: the text of the host and device operations before `zca`, part of the fingerprint.
+      batches: yields the images that `zca` is given.
     """
 
-    def whitened() -> Statistics:
-        return statistics._replace(
-            whitening=compute_whitening(_with_progress(batches(), split, "whitening"))
-        )
+    def make() -> Statistics:
+        whitening = compute_whitening(_with_progress(batches(), split, "whitening"))
+        return statistics._replace(whitening=whitening)
 
-    return _kept(split, ops, whitened)
+    return _load_or_make(split, ops, make)
 
 
 def _with_progress(batches: Iterable[np.ndarray], split: Split, what: str) -> Iterable[np.ndarray]:
@@ -164,22 +184,24 @@ def _with_progress(batches: Iterable[np.ndarray], split: Split, what: str) -> It
     return reported(batches, len(split.examples), f"{what} of {split.name}", size=len)
 
 
-def _kept(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
-    """What was kept for these images, or what `make` makes, kept from now on."""
-    mark = fingerprint(split, ops)
+def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
+    """Returns the statistics that are kept for these images, or makes and keeps them."""
+    digest = fingerprint(split, ops)
     folders = places(split)
-    for file in (folder / f"{mark}.npz" for folder in folders):
-        if file.is_file():
-            statistics = load(file)
-            if statistics.fingerprint != mark:
+    for folder in folders:
+        path = folder / f"{digest}.npz"
+        if path.is_file():
+            statistics = load(path)
+            if statistics.fingerprint != digest:
                 raise UserError(
-                    f"the statistics in {file} belong to other images than {split.name}: delete the file"
+                    f"the statistics in {path} belong to other images than {split.name}: "
+                    "delete the file"
                 )
             return statistics
-    statistics = make()._replace(fingerprint=mark)
+    statistics = make()._replace(fingerprint=digest)
     for folder in folders:
         try:
-            save(folder / f"{mark}.npz", statistics)
+            save(folder / f"{digest}.npz", statistics)
             break
         except OSError as error:
             logging.getLogger(__name__).info("statistics not kept in %s: %s", folder, error)
@@ -187,32 +209,30 @@ def _kept(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
 
 
 def places(split: Split) -> list[pathlib.Path]:
-    """The folders where the figures of `split` may be kept: beside the data, in the user's cache."""
+    """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
     location = pathlib.Path(split.location)
-    beside = [location / ".statistics"]  # hidden, or it would be a class of images
+    cache = cache_folder() / "statistics"
     if location.is_dir() and not location.stat().st_mode & 0o222:
-        beside = []  # root could write there, but it is marked read-only
-    return [*beside, cache_folder() / "statistics"]
+        return [cache]  # root could write beside the data, but it is marked read-only
+    return [location / ".statistics", cache]  # hidden, or it would be a class of images
 
 
 def cache_folder() -> pathlib.Path:
-    """Where this project keeps what it can make again: $XDG_CACHE_HOME/cnn_papers,
-    ~/.cache/cnn_papers by default.
-    """
-    return (
-        pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        / "cnn_papers"
-    )
+    """Returns the user's cache folder, $XDG_CACHE_HOME/cnn_papers or ~/.cache/cnn_papers."""
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "cnn_papers"
 
 
 def save(path: pathlib.Path, statistics: Statistics) -> None:
-    """Writes the file at once or not at all, its folder too; UserError if it holds statistics of
-    other images.
+    """Writes statistics to `path` in one step, and makes its folder.
+
+    Raises:
+      UserError: the file exists and has statistics of other images.
     """
     if path.is_file() and load(path).fingerprint != statistics.fingerprint:
         raise UserError(
-            f"the statistics in {path} belong to other images than these: the data has changed since; start a new "
-            "run in another folder"
+            f"the statistics in {path} belong to other images than these: the data has changed "
+            "since; start a new run in another folder"
         )
     arrays = statistics._asdict()
     if whitening := arrays.pop("whitening"):
@@ -222,18 +242,14 @@ def save(path: pathlib.Path, statistics: Statistics) -> None:
 
 
 def load(path: pathlib.Path) -> Statistics:
-    """What `save` wrote; UserError for a file that is damaged or not there."""
+    """Reads the statistics that `save` wrote; UserError for a file that is damaged or missing."""
     try:
         files.refuse_bomb(path)
         with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-            whole = _WHITENING + "mean" in file
-            whitening = (
-                Whitening(*(file[_WHITENING + name] for name in Whitening._fields))
-                if whole
-                else None
-            )
-            pixels = (file[name] for name in Statistics._fields[:5])
-            return Statistics(*pixels, whitening=whitening, fingerprint=str(file["fingerprint"]))
+            names = [*PIXEL_ARRAYS]
+            if _WHITENING + "mean" in file:
+                names += [_WHITENING + name for name in Whitening._fields]
+            return from_arrays([file[name] for name in names], str(file["fingerprint"]))
     except (
         OSError,
         ValueError,
@@ -245,5 +261,6 @@ def load(path: pathlib.Path) -> Statistics:
         zlib.error,
     ) as error:
         raise UserError(
-            f"the statistics in {path} cannot be read ({error}); delete the file to compute them again"
+            f"the statistics in {path} cannot be read ({error}); "
+            "delete the file to compute them again"
         ) from error

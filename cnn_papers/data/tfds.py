@@ -1,4 +1,4 @@
-"""Opens data sets that TFDS knows, prepared as array_record; reading them needs no TensorFlow."""
+"""Opens TFDS data sets that are prepared as array_record, without TensorFlow."""
 
 import bisect
 import contextlib
@@ -16,19 +16,13 @@ from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
 
 _ID_FEATURES = ("id", "file_name", "image/filename", "filename")
-
-
-_READ_ERRORS = (
-    RuntimeError,
-    ValueError,
-    LookupError,
-    OSError,
-)  # what array_record and TFDS raise on damaged files
+# Those that array_record and TFDS raise on damaged files.
+_READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)
 
 
 def open_tfds(name: str, split: str, data_dir: str) -> Split:
-    """Opens a split of a data set that TFDS knows, as `sources.open_split` does."""
-    # here and below: half a second, and absent where only synthetic data is used
+    """Opens a split of a TFDS data set, as `sources.open_split` says."""
+    # Imported in functions: it takes half a second, and is not installed with synthetic data only.
     import tensorflow_datasets as tfds
 
     builder = find_builder(name, data_dir)
@@ -52,7 +46,8 @@ def open_tfds(name: str, split: str, data_dir: str) -> Split:
     for path, _ in shards:
         if not os.path.exists(path):
             raise UserError(
-                f"{path} is missing: remove {builder.data_path}, then run {prepare_command(name, data_dir)}"
+                f"{path} is missing: remove {builder.data_path}, "
+                f"then run {prepare_command(name, data_dir)}"
             )
     id_feature = next(
         (feature for feature in _ID_FEATURES if feature in builder.info.features), None
@@ -78,45 +73,45 @@ class _TfdsExamples(Sequence):
         return len(self._source)
 
     def __getitem__(self, index: Any) -> Any:
-        chosen = range(len(self))[index]  # an int or, of a slice, a range; raises IndexError
-        return self._one(chosen) if isinstance(chosen, int) else self.__getitems__(chosen)
+        chosen = range(len(self))[index]  # an int, or a range for a slice; raises IndexError
+        return self._read(chosen) if isinstance(chosen, int) else self.__getitems__(chosen)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at `indices`, which is faster than one by one."""
+        """Reads the examples at `indices`, which is faster than one by one."""
         try:
             records = self._source.__getitems__(list(indices))
             return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
         except _READ_ERRORS:
-            return [self._one(i) for i in indices]  # slower, and says which record it is
+            return [self._read(i) for i in indices]  # slower, and names the damaged record
 
-    def _one(self, index: int) -> dict[str, Any]:
+    def _read(self, index: int) -> dict[str, Any]:
         try:
             return self._example(index, self._source[index])
         except _READ_ERRORS as error:
             file = self._files[bisect.bisect(self._ends, index)]
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DamagedExample(
-                f"cannot read example {index} of {self._name}: {file} is damaged, remove its folder and prepare it"
-                f" again ({reason})"
+                f"cannot read example {index} of {self._name}: {file} is damaged, "
+                f"remove its folder and prepare it again ({reason})"
             ) from error
 
     def _example(self, index: int, record: bytes) -> dict[str, Any]:
-        found = _parse_example(record)
-        key = (
-            found[self._id_feature].bytes_list.value[0].decode()
-            if self._id_feature
-            else f"{self._name}:{index}"
-        )
+        features = _parse_example(record)
+        identifier = f"{self._name}:{index}"
+        if self._id_feature:
+            identifier = features[self._id_feature].bytes_list.value[0].decode()
         return {
-            "image": found["image"].bytes_list.value[0],
-            "label": found["label"].int64_list.value[0],
-            "id": key,
+            "image": features["image"].bytes_list.value[0],
+            "label": features["label"].int64_list.value[0],
+            "id": identifier,
         }
 
 
 def find_builder(name: str, data_dir: str = "") -> Any:
-    """The TFDS builder of `name`, whether prepared or not; UserError for a name or configuration
-    that is not there.
+    """Returns the TFDS builder of `name`, which need not be prepared.
+
+    Raises:
+      UserError: no such data set or configuration.
     """
     import tensorflow_datasets as tfds
 
@@ -137,27 +132,29 @@ def find_builder(name: str, data_dir: str = "") -> Any:
         ) from None
     except (ValueError, AssertionError, TypeError, ImportError) as error:
         base, *config = re.split(r"[/:]", name)[: 1 + ("/" in name)]
-        known = base in tfds.list_builders(with_community_datasets=False)
-        configs = list(tfds.builder_cls(base).builder_configs) if known else []
         hint = str(error).splitlines()[0]
-        if known and config and config[0] not in configs:
-            listed = ", ".join(f"{base}/{each}" for each in configs)
-            hint = f"there is {listed}" if listed else f"{base} has no configurations"
+        if config and base in tfds.list_builders(with_community_datasets=False):
+            configs = list(tfds.builder_cls(base).builder_configs)
+            if config[0] not in configs:
+                names = ", ".join(f"{base}/{config_name}" for config_name in configs)
+                hint = f"there is {names}" if names else f"{base} has no configurations"
         raise UserError(f"no data set is called {name!r}: {hint}") from error
 
 
 def make_digits(name: str, data_dir: str = "") -> Any:
-    """Writes the embedded `digits` or `digits/scenes` and returns its builder; safe when several
-    processes do so.
+    """Writes the embedded `digits` or `digits/scenes`, and returns its builder.
+
+    Several processes may do so at the same time.
     """
     builder = find_builder(name, data_dir)
     print(f"making {name} in {builder.data_path} (once, seconds, no download)", flush=True)
-    quiet = io.StringIO()  # TFDS announces a download of unknown size
+    discarded = io.StringIO()  # TFDS announces a download of unknown size
     reason = "the folder exists but holds no data set: remove it"
     try:
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        with contextlib.redirect_stdout(discarded), contextlib.redirect_stderr(discarded):
             builder.download_and_prepare()
-    except OSError as error:  # TFDS renames a finished folder into place: only the first of several processes can
+    # TFDS renames a finished folder into place, which only the first of several processes can.
+    except OSError as error:
         reason = str(error)
     builder = find_builder(name, data_dir)
     if not builder.info.initialized:
@@ -168,18 +165,15 @@ def make_digits(name: str, data_dir: str = "") -> Any:
 
 
 def is_readable(builder: Any) -> bool:
-    """Whether a builder's data is on disk as array_record, alone or beside another format."""
-    info = (
-        builder.info.as_proto
-    )  # `info.alternative_file_formats` itself is not restored from disk (TFDS 4.9.10)
-    return builder.info.initialized and "array_record" in (
-        info.file_format,
-        *info.alternative_file_formats,
-    )
+    """Tells whether a builder's data is on disk as array_record, also beside another format."""
+    # Of the proto, since `info.alternative_file_formats` is not read from disk (TFDS 4.9.10).
+    info = builder.info.as_proto
+    formats = (info.file_format, *info.alternative_file_formats)
+    return builder.info.initialized and "array_record" in formats
 
 
 def prepare_command(name: str, data_dir: str = "") -> str:
-    """The command line that prepares `name`."""
+    """Returns the command line that prepares `name`."""
     option = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
     return f"python -m cnn_papers.prepare {shlex.quote(name)}{option}"
 
@@ -187,24 +181,24 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 def _check_features(name: str, features: Any) -> None:
     import tensorflow_datasets as tfds
 
-    kinds = (
-        {key: features[key] for key in features}
-        if isinstance(features, tfds.features.FeaturesDict)
-        else {}
-    )
-    if not isinstance(kinds.get("image"), tfds.features.Image):
+    by_name = {}
+    if isinstance(features, tfds.features.FeaturesDict):
+        by_name = {key: features[key] for key in features}
+    names = ", ".join(by_name)
+    if not isinstance(by_name.get("image"), tfds.features.Image):
         raise UserError(
-            f"{name} has no `image` (it has {', '.join(kinds) or 'no named features'}): choose another"
+            f"{name} has no `image` (it has {names or 'no named features'}): choose another"
         )
-    if not isinstance(kinds.get("label"), tfds.features.ClassLabel):
+    if not isinstance(by_name.get("label"), tfds.features.ClassLabel):
         raise UserError(
-            f"{name} has no single label per image (it has {', '.join(kinds)}): it is for detection"
+            f"{name} has no single label per image (it has {names}): it is for detection"
         )
 
 
 def _parse_example(record: bytes) -> Any:
-    """A serialized tf.train.Example's features by name; TFDS's own parser takes as long as decoding
-    a small PNG.
+    """Returns the features of a serialized tf.train.Example by name.
+
+    TFDS's own parser takes as long as decoding a small PNG.
     """
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
@@ -217,17 +211,18 @@ def _parse_example(record: bytes) -> Any:
 
 
 def _shards(name: str, split: str, builder: Any) -> list[tuple[str, int]]:
-    """The files of a split with the number of its examples in each."""
-    if builder.info.file_format.value != "array_record":  # the first of two formats on disk
+    """Returns the files of a split, with the number of the split's examples in each."""
+    if builder.info.file_format.value != "array_record":  # it is the second format on disk
         builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
     splits = builder.info.splits
-    known = ", ".join(f"{key} ({info.num_examples:,})" for key, info in splits.items())
+    listed = ", ".join(f"{key} ({info.num_examples:,})" for key, info in splits.items())
     try:
         shards = [(part.filename, part.take) for part in splits[split].file_instructions]
     except (ValueError, AssertionError):
         raise UserError(
-            f"{name} has no split {split!r}: it has {known} and slices of these such as train[:90%]"
+            f"{name} has no split {split!r}: "
+            f"it has {listed} and slices of these such as train[:90%]"
         ) from None
     if not shards or any(length <= 0 for _, length in shards):
-        raise UserError(f"split {split!r} of {name} is empty: it has {known}")
+        raise UserError(f"split {split!r} of {name} is empty: it has {listed}")
     return shards

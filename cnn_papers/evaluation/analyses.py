@@ -1,11 +1,10 @@
-"""What is looked at inside a network: units that die, sizes of responses and gradients,
-distributions, averages.
+"""Analyses of a trained network: dead units, sizes of responses and gradients, distributions.
 
 `config.eval.analyses` names them, joined by `|`. Each function takes a network, its variables,
-float images [n, h, w, c] as the network sees them and int labels [n], and gives float32 scalars by
-name: the figure itself under the name of the function, its parts (layers, mostly) after a slash.
-Networks know nothing of it: layers are found by their endpoints, their parameters and what Flax's
-modules return. Layers within a loop (`nn.scan`) are not seen.
+float images [n, h, w, c] as the network takes them and int labels [n]. It returns float32 scalars
+by name: the analysis itself under the name of the function, its parts (mostly layers) after a
+slash. Networks need no code for it: layers are found by their endpoints, their parameters and what
+Flax's modules return. Layers within a loop (`nn.scan`) are not found.
 """
 
 import re
@@ -19,18 +18,18 @@ from flax.traverse_util import flatten_dict
 from cnn_papers.errors import UserError
 from cnn_papers.training import losses
 
-WATCHED = 16  # units whose medians are written down one by one
-Figures = dict[str, jax.Array]
+WATCHED = 16  # units whose medians are returned one by one
+Values = dict[str, jax.Array]
 
 
-def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """The share of rectified units that are zero for every image and position (of a convolution: of
-    its filters).
+def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Values:
+    """Returns the share of rectified units that are zero for every image and position.
 
-    Of a maxout layer it is the share of pieces that are never what their unit gives (Maxout §8.2):
-    the largest, and above zero where the unit knows a constant 0 too.
+    The units of a convolution are its filters. Of a maxout layer it is the share of pieces that are
+    never the output of their unit (Maxout §8.2): never the largest, or never above zero if the unit
+    has a constant 0 too.
     """
-    seen, counts = _look(model, variables, image), {}
+    seen, counts = _evaluate(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         pieces = seen.outputs[name].shape[-1] // end.shape[-1] if name in seen.outputs else 1
         if pieces > 1:
@@ -46,25 +45,26 @@ def dead_units(model: nn.Module, variables: Any, image: jax.Array, label: jax.Ar
     return _shares("dead_units", counts)
 
 
-def saturated(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """The share of the outputs of rectified layers, over images, positions and units, that are zero
-    (Maxout §8.2).
+def saturated(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Values:
+    """Returns the share of outputs of rectified layers that are zero (Maxout §8.2).
+
+    Outputs are counted over images, positions and units.
     """
-    seen, counts = _look(model, variables, image), {}
+    seen, counts = _evaluate(model, variables, image), {}
     for name, end in _layers(variables, seen).items():
         total = jnp.where(_is_rectified(end), float(end.size), 0.0)
         counts[name] = (jnp.where(total > 0, (end <= 0).sum(), 0), total)
     return _shares("saturated", counts)
 
 
-def response_std(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """Standard deviations of what batch normalisations give, before nonlinearity and addition
-    (ResNet Figure 7).
+def response_std(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Values:
+    """Returns standard deviations of the outputs of batch normalisations (ResNet Figure 7).
 
-    Of a network without any, of what convolutions and fully connected layers give. The figure
-    itself is their mean.
+    They are taken before the nonlinearity and the addition. Of a network without batch
+    normalisation they are those of convolutions and fully connected layers. The analysis itself is
+    their mean.
     """
-    seen = _look(model, variables, image)
+    seen = _evaluate(model, variables, image)
     normalised = {path for path, _ in _owners(variables.get("batch_stats", {}), "mean")}
     wanted = normalised or {path for path, _ in _owners(variables["params"], "kernel")}
     stds = {path: x.astype(jnp.float32).std() for path, x in seen.outputs.items() if path in wanted}
@@ -73,11 +73,11 @@ def response_std(model: nn.Module, variables: Any, image: jax.Array, label: jax.
 
 def gradient_norm(
     model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, aux_weight: float = 0.0
-) -> Figures:
-    """Norms of the loss's gradient with respect to each kernel, in training; the figure itself is
-    the first layer's.
+) -> Values:
+    """Returns norms of the training loss's gradient with respect to each kernel.
 
-    `aux_weight` is that of auxiliary heads. Every call draws the same dropout masks.
+    The analysis itself is the first layer's. `aux_weight` is the weight of auxiliary heads. Every
+    call draws the same dropout masks.
     """
 
     def loss_of(params: Any) -> jax.Array:
@@ -86,7 +86,7 @@ def gradient_norm(
 
     grads = dict(_owners(jax.grad(loss_of)(variables["params"]), "kernel"))
     norms = {path: jnp.sqrt(jnp.square(grad).sum()) for path, grad in grads.items()}
-    first = next(path for path in _look(model, variables, image).outputs if path in norms)
+    first = next(path for path in _evaluate(model, variables, image).outputs if path in norms)
     return {"gradient_norm": norms[first], **_named("gradient_norm", norms)}
 
 
@@ -97,16 +97,15 @@ def input_percentiles(
     label: jax.Array,
     layer: str = "",
     unit: int = 0,
-) -> Figures:
-    """The distribution of what a nonlinearity reads: of what `layer` gives, "" being the last
-    before the classifier.
+) -> Values:
+    """Returns the distribution of a nonlinearity's input, which is the output of `layer`.
 
-    `p15`, `p50` and `p85` are percentiles over images and positions of the one unit, as Figure 1 of
-    batch normalisation draws them; `median/0`, `median/1`, … are the medians of the first WATCHED
-    units. Of all units together, the figure itself is the root mean square of their medians and
-    `width` the mean distance from their 15th to their 85th percentile.
+    An empty `layer` is the last before the classifier. `p15`, `p50` and `p85` are percentiles of
+    one unit over images and positions (Batch Normalization, Figure 1); `median/0`, `median/1`, …
+    are the medians of the first WATCHED units. Over all units, the analysis itself is the root mean
+    square of their medians, and `width` the mean distance from their 15th to their 85th percentile.
     """
-    outputs = _look(model, variables, image).outputs
+    outputs = _evaluate(model, variables, image).outputs
     weighted = {
         path for leaf in ("kernel", "scale") for path, _ in _owners(variables["params"], leaf)
     }
@@ -114,12 +113,14 @@ def input_percentiles(
     layer = layer or hidden[-1]
     if layer not in outputs:
         raise UserError(
-            f"config.eval.analyses: input_percentiles: there is no layer '{layer}'; there are: {', '.join(hidden)}"
+            f"config.eval.analyses: input_percentiles: there is no layer '{layer}'; "
+            f"there are: {', '.join(hidden)}"
         )
     values = outputs[layer].astype(jnp.float32).reshape(-1, outputs[layer].shape[-1])
     if not 0 <= unit < values.shape[-1]:
         raise UserError(
-            f"config.eval.analyses: input_percentiles: {layer} has {values.shape[-1]} units, no {unit}"
+            f"config.eval.analyses: input_percentiles: unit={unit} is not one of "
+            f"the {values.shape[-1]} units of {layer}"
         )
     low, median, high = jnp.percentile(values, jnp.array([15.0, 50.0, 85.0]), axis=0)
     parts = {"p15": low[unit], "p50": median[unit], "p85": high[unit], "width": (high - low).mean()}
@@ -128,14 +129,13 @@ def input_percentiles(
     return {"input_percentiles": offset, **_named("input_percentiles", parts)}
 
 
-def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Figures:
-    """How much each layer of a dense block reads of each layer before it: mean absolute weights
-    (DenseNet Figure 5).
+def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax.Array) -> Values:
+    """Returns mean absolute weights between the layers of each dense block (DenseNet Figure 5).
 
-    `block1/layer3/from0` is what layer 3 reads of the block's input, `block1/out/from3` what the
-    transition or the classifier behind the block reads of layer 3. The figure itself is the weight
-    on all sources but the nearest, against that on the nearest, averaged over the layers that have
-    both.
+    `block1/layer3/from0` is the weight of layer 3 on the block's input, `block1/out/from3` that of
+    the transition or the classifier after the block on layer 3. The analysis itself is the weight
+    on all sources but the nearest, divided by that on the nearest, averaged over the layers that
+    have both.
     """
     params = variables["params"]
     blocks = [
@@ -143,16 +143,16 @@ def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax
     ]
     if not blocks:
         raise UserError(
-            "config.eval.analyses: feature_reuse is of dense blocks, which this network has not"
+            "config.eval.analyses: feature_reuse needs dense blocks, and this network has none"
         )
     parts, ratios = {}, []
     for name in blocks:
         block = params[name]
         layers = {f"layer{i}": block[f"layer{i}"] for i in range(1, len(block) + 1)}
-        behind = params.get(name.replace("block", "transition"), params.get("fc"))
+        next_layer = params.get(name.replace("block", "transition"), params.get("fc"))
         kernels = {
             reader: _owners(tree, "kernel")[0][1]
-            for reader, tree in {**layers, "out": behind}.items()
+            for reader, tree in {**layers, "out": next_layer}.items()
         }
         first, second = kernels["layer1"].shape[2], kernels["layer2"].shape[2]
         for reader, kernel in kernels.items():
@@ -166,59 +166,54 @@ def feature_reuse(model: nn.Module, variables: Any, image: jax.Array, label: jax
 
 def dropout_average(
     model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, masks: int = 32
-) -> Figures:
-    """How far the whole network is from the mean of the networks that dropout makes of it (Maxout
-    §7).
+) -> Values:
+    """Returns how far the full network is from the mean of the networks that dropout makes of it.
 
-    The Kullback-Leibler divergence, averaged over images, of its prediction from the normalised
-    geometric mean of the predictions under `masks` random masks: the mean's logarithm of mean over
-    prediction.
+    It is the Kullback-Leibler divergence of the network's prediction from the normalised geometric
+    mean of the predictions under `masks` random masks, averaged over images (Maxout §7).
     """
 
-    def one(key: jax.Array) -> jax.Array:
+    def dropped_out(key: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(_train(model, variables, image, key)[0][0])
 
-    mean = jax.nn.log_softmax(jax.lax.map(one, jax.random.split(jax.random.key(0), masks)).mean(0))
-    whole = jax.nn.log_softmax(_look(model, variables, image).logits)
-    return {"dropout_average": (jnp.exp(mean) * (mean - whole)).sum(-1).mean()}
+    mask_keys = jax.random.split(jax.random.key(0), masks)
+    mean = jax.nn.log_softmax(jax.lax.map(dropped_out, mask_keys).mean(0))
+    full = jax.nn.log_softmax(_evaluate(model, variables, image).logits)
+    return {"dropout_average": (jnp.exp(mean) * (mean - full)).sum(-1).mean()}
 
 
-class _Seen(NamedTuple):
-    """One pass in evaluation: logits, endpoints, and the outputs of modules by path, in the order
-    they came.
-    """
+class _Evaluation(NamedTuple):
+    """One pass in evaluation: logits, endpoints, and outputs of modules by path, in call order."""
 
     logits: jax.Array
     ends: dict[str, jax.Array]
     outputs: dict[str, jax.Array]
 
 
-def _look(model: nn.Module, variables: Any, image: jax.Array) -> _Seen:
+def _evaluate(model: nn.Module, variables: Any, image: jax.Array) -> _Evaluation:
     result: Any = model.apply(
         variables, image, capture_intermediates=True, mutable=["intermediates"]
     )
-    (logits, ends), kept = result
-    calls: dict[Any, Any] = flatten_dict(kept["intermediates"])
+    (logits, ends), captured = result
+    calls: dict[Any, Any] = flatten_dict(captured["intermediates"])
     outputs = {
         "/".join(path[:-1]): x for path, (x, *_) in calls.items() if isinstance(x, jax.Array)
     }
-    return _Seen(logits, ends, outputs)
+    return _Evaluation(logits, ends, outputs)
 
 
 def _train(model: nn.Module, variables: Any, image: jax.Array, key: jax.Array) -> Any:
-    """((logits, endpoints), updates) as in training."""
+    """Returns ((logits, endpoints), updates) as in training."""
     return model.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
 
 
-def _layers(variables: Any, seen: _Seen) -> dict[str, jax.Array]:
-    """The endpoints that are called as what has parameters is: layers and blocks, not their
-    pooling.
-    """
+def _layers(variables: Any, seen: _Evaluation) -> dict[str, jax.Array]:
+    """Returns the endpoints named as modules with parameters are: layers, not their pooling."""
     return {name: end for name, end in seen.ends.items() if name in variables["params"]}
 
 
 def _owners(tree: Any, leaf: str) -> list[tuple[str, jax.Array]]:
-    """(path, value) of everything in `tree` called `leaf`, by the path of what it belongs to."""
+    """Returns (path of the owner, value) of every leaf of `tree` that is called `leaf`."""
     flat: dict[Any, Any] = flatten_dict(tree)
     return [("/".join(path[:-1]), value) for path, value in flat.items() if path[-1] == leaf]
 
@@ -227,12 +222,15 @@ def _is_rectified(end: jax.Array) -> jax.Array:
     return (end >= 0).all()
 
 
-def _shares(name: str, counts: dict[str, tuple[jax.Array, jax.Array]]) -> Figures:
-    """The share over all layers, and of each; 0 of a layer of which nothing counts."""
-    parts = {layer: part / jnp.maximum(whole, 1) for layer, (part, whole) in counts.items()}
-    part, whole = (jnp.stack(column).sum() for column in zip(*counts.values(), strict=True))
-    return {name: part / jnp.maximum(whole, 1), **_named(name, parts)}
+def _shares(name: str, counts: dict[str, tuple[jax.Array, jax.Array]]) -> Values:
+    """Returns the share over all layers, and that of each layer.
+
+    `counts` are (number of such units, number of units) by layer; the share of no units is 0.
+    """
+    shares = {layer: some / jnp.maximum(total, 1) for layer, (some, total) in counts.items()}
+    some, total = (jnp.stack(column).sum() for column in zip(*counts.values(), strict=True))
+    return {name: some / jnp.maximum(total, 1), **_named(name, shares)}
 
 
-def _named(name: str, parts: dict[str, jax.Array]) -> Figures:
+def _named(name: str, parts: dict[str, jax.Array]) -> Values:
     return {f"{name}/{part}": value for part, value in parts.items()}

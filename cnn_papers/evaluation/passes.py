@@ -1,12 +1,12 @@
-"""One pass of a test protocol over a split: class probabilities of every image, in the order of the
-split.
+"""Runs a test protocol over a split: class probabilities of every image, in the split's order.
 
-Views are batched by shape and every shape is one compiled program. Every host reads the whole
+Views are batched by shape, and every shape is one compiled program. Every host reads the whole
 split; the devices share each batch.
 """
 
 import collections
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,18 +21,18 @@ from cnn_papers.data.progress import reported
 from cnn_papers.evaluation.protocols import Part, Protocol
 from cnn_papers.parallel import mesh as meshes
 
-AHEAD = 2  # batches on the devices before their scores are read
+AHEAD = 2  # batches that are on the devices before their scores are read
 Shape = tuple[int, ...]
 Programs = Callable[[Any, bool, Shape], Callable[[Any, jax.Array], Any]]
 
 
 class Source(NamedTuple):
-    """Where a protocol finds its images.
+    """The images of a test.
 
     Attributes:
       raw, prepared: the same split before and after the operations that set an image's size.
       method: how `raw` images are resized.
-      pixels: how many a batch of views may have, mirror images included.
+      pixels: the most pixels that a batch of views may have, mirror images included.
     """
 
     raw: Pipeline
@@ -42,11 +42,15 @@ class Source(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a pass gives: `probabilities` float32 [images, classes] and `label` int32 [images], in
-    order.
+    """The result of a pass.
 
-    `programs` were run, `compiling` seconds went by for them, `seconds` for the rest; `enlarged`
-    images were smaller than the protocol's largest scale.
+    Attributes:
+      probabilities: float32 [images, classes], in the split's order.
+      label: int32 [images].
+      programs: number of programs that were used.
+      seconds: of the pass, without `compiling`.
+      compiling: seconds that it took to compile the programs.
+      enlarged: number of images that are smaller than the protocol's largest scale.
     """
 
     probabilities: np.ndarray
@@ -58,31 +62,30 @@ class Outcome(NamedTuple):
 
 
 def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding.Mesh) -> Programs:
-    """The compiled programs of one network, made when first asked for: (score, mirrored, batch
-    shape) -> program.
+    """Returns the function (score, mirrored, batch shape) -> compiled program of one network.
 
-    A program takes variables and uint8 images [n, h, w, c]; it gives float32 [n, classes], summed
-    over the views that `score` has of an image and of its mirror image, and their number.
+    A program takes variables and uint8 images [n, h, w, c]. It returns float32 [n, classes], the
+    sum of class probabilities over the terms that `score` takes of an image and of its mirror
+    image, and the number of terms. Programs are cached.
     """
-    everywhere, over_data = meshes.replicated(mesh), meshes.data_sharding(mesh)
+    replicated, over_data = meshes.replicated(mesh), meshes.data_sharding(mesh)
 
     def apply(
         score: Any, mirrored: bool, variables: Any, image: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        pair = jnp.stack(
-            [image, image[:, :, ::-1]] if mirrored else [image], 1
-        )  # beside each other: on one device
-        looks = normalise(pair.reshape(-1, *image.shape[1:]), jax.random.key(0))
-        total, count = score(model, variables, looks)
-        return total.reshape(*pair.shape[:2], -1).sum(1), jnp.float32(count * pair.shape[1])
+        # An image and its mirror image are neighbours, so that they are on one device.
+        pairs = jnp.stack([image, image[:, :, ::-1]] if mirrored else [image], 1)
+        views = normalise(pairs.reshape(-1, *image.shape[1:]), jax.random.key(0))
+        total, count = score(model, variables, views)
+        return total.reshape(*pairs.shape[:2], -1).sum(1), jnp.float32(count * pairs.shape[1])
 
     @functools.cache
     def program(score: Any, mirrored: bool, shape: Shape) -> Any:
         image = jax.ShapeDtypeStruct(shape, np.uint8)
         jitted = jax.jit(
             functools.partial(apply, score, mirrored),
-            in_shardings=(everywhere, over_data),
-            out_shardings=everywhere,
+            in_shardings=(replicated, over_data),
+            out_shardings=replicated,
         )
         return jitted.lower(variables, image).compile()
 
@@ -92,94 +95,104 @@ def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding
 def run(
     protocol: Protocol, programs: Programs, variables: Any, source: Source, *, name: str
 ) -> Outcome:
-    """Class probabilities of all images: the softmax averaged over views, mirror images and parts.
+    """Computes class probabilities of all images with `protocol`, called `name` in messages.
+
+    They are the softmax outputs averaged over views, mirror images and parts.
 
     Raises:
-      UserError: an image that cannot be read, which is named; a label the network has no output
-      for.
+      UserError: an image that cannot be read, which is named; a label that the network has no
+        output for.
     """
-    began, total, weight = time.monotonic(), np.float32(0), sum(part.weight for part in protocol)
-    used: dict[Any, float] = {}  # seconds each program took to make
-    label, enlarged = np.zeros(0, np.int32), 0
+    began = time.monotonic()
+    weights = sum(part.weight for part in protocol)
+    seconds_by_program: dict[Any, float] = {}
+    timed_programs = functools.partial(_timed, programs, seconds_by_program)
+    total, label, enlarged = np.float32(0), np.zeros(0, np.int32), 0
     for i, part in enumerate(protocol, 1):
         title = name if len(protocol) == 1 else f"{name}, part {i} of {len(protocol)}"
-        mean, label, small = _mean(
-            part, functools.partial(_timed, programs, used), variables, source, title
-        )
-        total, enlarged = total + np.float32(part.weight / weight) * mean, max(enlarged, small)
+        mean, label, part_enlarged = _mean(part, timed_programs, variables, source, title)
+        total = total + np.float32(part.weight / weights) * mean
+        enlarged = max(enlarged, part_enlarged)
     total = np.asarray(total)
-    compiling = sum(used.values())
-    # OverFeat's maxima add up to more than one; softmax outputs, to one but for rounding.
-    probabilities = total / total.sum(1, keepdims=True)
+    compiling = sum(seconds_by_program.values())
     return Outcome(
-        probabilities, label, len(used), time.monotonic() - began - compiling, compiling, enlarged
+        # OverFeat's maxima add up to more than one; softmax outputs to one, up to rounding.
+        probabilities=total / total.sum(1, keepdims=True),
+        label=label,
+        programs=len(seconds_by_program),
+        seconds=time.monotonic() - began - compiling,
+        compiling=compiling,
+        enlarged=enlarged,
     )
 
 
-def _timed(programs: Programs, used: dict[Any, float], *key: Any) -> Any:
+def _timed(programs: Programs, seconds_by_program: dict[Any, float], *key: Any) -> Any:
+    """Returns the program of `key`, and keeps the seconds that its first use took to compile it."""
     began = time.monotonic()
     program = programs(*key)
-    used.setdefault(key, time.monotonic() - began)
+    seconds_by_program.setdefault(key, time.monotonic() - began)
     return program
 
 
 def _mean(
     part: Part, programs: Programs, variables: Any, source: Source, title: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The mean over a part's views of every image, the labels, and how many images were scaled up."""
-    pipeline = source.prepared if part.prepared else source.raw
-    count, devices = len(pipeline), pipeline.sharding.num_devices
-    label, enlarged = np.zeros(count, np.int32), np.zeros(count, bool)
-    sums, looks = np.zeros((count, pipeline.num_classes), np.float32), np.zeros(count, np.float32)
+    """Returns the mean over the part's views for every image, and the labels.
 
-    def look(i: int) -> tuple[int, list[np.ndarray], bool]:
+    The third value is the number of images that were scaled up.
+    """
+    pipeline = source.prepared if part.prepared else source.raw
+    images, devices = len(pipeline), pipeline.sharding.num_devices
+    label, enlarged = np.zeros(images, np.int32), np.zeros(images, bool)
+    sums = np.zeros((images, pipeline.num_classes), np.float32)
+    counts = np.zeros(images, np.float32)  # terms of each sum
+
+    def read(i: int) -> tuple[int, list[np.ndarray], bool]:
         example = pipeline.example(i, seed=(0, 0))
         image = example["image"]
-        return (
-            example["label"],
-            list(part.views(image, source.method)),
-            min(image.shape[:2]) < part.short,
-        )
+        views = list(part.views(image, source.method))
+        return example["label"], views, min(image.shape[:2]) < part.short
 
-    def views() -> Iterator[tuple[int, np.ndarray]]:
-        for i, made in enumerate(reported(prefetch.read(count, look), count, title)):
-            label[i], seen, enlarged[i] = made
-            yield from ((i, view) for view in seen)
+    def numbered_views() -> Iterator[tuple[int, np.ndarray]]:
+        for i, example in enumerate(reported(prefetch.read(images, read), images, title)):
+            label[i], views, enlarged[i] = example
+            yield from ((i, view) for view in views)
 
     def rows(shape: Shape) -> int:
-        fit = source.pixels // (shape[0] * shape[1] * (2 if part.mirrored else 1))
-        return max(devices, fit - fit % devices)
+        """Returns how many views of `shape` a batch has, a multiple of the number of devices."""
+        fitting = source.pixels // (shape[0] * shape[1] * (2 if part.mirrored else 1))
+        return max(devices, fitting - fitting % devices)
 
-    waiting: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
+    under_way: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
 
-    def collect(left: int) -> None:
-        while len(waiting) > left:
-            owners, (total, number) = waiting.popleft()
+    def collect(remaining: int) -> None:
+        """Adds up the results of the oldest batches, until only `remaining` are under way."""
+        while len(under_way) > remaining:
+            owners, (total, count) = under_way.popleft()
             np.add.at(sums, owners, np.asarray(total)[: len(owners)])
-            np.add.at(looks, owners, np.asarray(number))
+            np.add.at(counts, owners, np.asarray(count))
 
-    for owners, batch in _by_shape(views(), rows, devices):
+    for owners, batch in _by_shape(numbered_views(), rows, devices):
         program = programs(part.score, part.mirrored, batch.shape)
-        waiting.append((owners, program(variables, _on_devices(batch, pipeline.sharding))))
+        under_way.append((owners, program(variables, _on_devices(batch, pipeline.sharding))))
         collect(AHEAD)
     collect(0)
-    assert (looks == looks[0]).all() and looks[0] > 0, (
-        f"{title} looked at images {np.unique(looks)} times"
+    assert (counts == counts[0]).all() and counts[0] > 0, (
+        f"{title} has {np.unique(counts)} views of an image"
     )
-    return sums / looks[:, None], label, int(enlarged.sum())
+    return sums / counts[:, None], label, int(enlarged.sum())
 
 
 def _by_shape(
     views: Iterator[tuple[int, np.ndarray]], rows: Callable[[Shape], int], devices: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of views of one shape with the image each belongs to; a shape has batches of one size
-    only.
+    """Yields batches of views of one shape, with the numbers of the images that they belong to.
 
-    The last batch of a shape is filled up with copies that belong to no image; where it is the only
-    one, it is no larger than it must be.
+    All batches of a shape have the same size. The last one is filled up with copies that belong to
+    no image; if it is the only one, it is as small as the devices allow.
     """
     groups: dict[Shape, list[tuple[int, np.ndarray]]] = {}
-    full: set[Shape] = set()
+    full: set[Shape] = set()  # shapes that have had a full batch
     for owner, view in views:
         group = groups.setdefault(view.shape, [])
         group.append((owner, view))
@@ -189,9 +202,8 @@ def _by_shape(
             group.clear()
     for shape, group in groups.items():
         if group:
-            yield _stacked(
-                group, rows(shape) if shape in full else -(-len(group) // devices) * devices
-            )
+            smallest = math.ceil(len(group) / devices) * devices
+            yield _stacked(group, rows(shape) if shape in full else smallest)
 
 
 def _stacked(group: list[tuple[int, np.ndarray]], rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,15 @@
-"""Batch-norm statistics recomputed over training batches, instead of the moving averages of
-training.
+"""Recomputes batch-norm statistics over training batches, in place of the moving averages.
 
-ResNet's release tests with plain averages over many batches of training images
-(KaimingHe/deep-residual-networks).
+ResNet's authors test with plain averages over many batches of training images
+(https://github.com/KaimingHe/deep-residual-networks).
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-FAR = 2.0**100  # a statistic so large that what a batch adds to it is lost in rounding
 
 
 def recompute(
@@ -22,39 +19,45 @@ def recompute(
     batches: Iterable[Any],
     seed: int,
 ) -> dict[str, Any]:
-    """`variables` with `batch_stats` that are means over `batches` of each batch's own mean and
-    (biased) variance.
+    """Returns `variables` with new `batch_stats`: means over `batches` of each batch's statistics.
 
-    Networks do not give a batch's statistics, only the moving average m·old + (1 - m)·batch. With
-    old zero it is (1 - m)·batch, and with old enormous it is m·old to the last bit, which gives
-    each layer's m.
+    A batch's statistics are the mean and the (biased) variance of what a `nn.BatchNorm` reads.
     """
-
-    def moved(variables: Any, old: Any, image: jax.Array, key: jax.Array) -> Any:
-        """The moving averages after one batch, from `old` on."""
-        augment_key, dropout_key = jax.random.split(key)
-        _, updates = model.apply(
-            {**variables, "batch_stats": old},
-            augment(image, augment_key),
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        return updates["batch_stats"]
 
     @jax.jit
     def add(total: Any, variables: Any, image: jax.Array, key: jax.Array) -> Any:
-        new = moved(variables, jax.tree.map(jnp.zeros_like, total), image, key)
-        return jax.tree.map(jnp.add, total, new)
+        """Returns `total` plus the statistics of one batch."""
+        augment_key, dropout_key = jax.random.split(key)
+        zeros = jax.tree.map(jnp.zeros_like, total)
+        with nn.intercept_methods(_store_batch_statistics):
+            _, updates = model.apply(
+                {**variables, "batch_stats": zeros},
+                augment(image, augment_key),
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+        return jax.tree.map(jnp.add, total, updates["batch_stats"])
 
-    batches, key, count = iter(batches), jax.random.key(seed), 0
-    first = next(batches)
-    enormous = jax.tree.map(lambda leaf: jnp.full_like(leaf, FAR), variables["batch_stats"])
-    momentum = jax.tree.map(
-        lambda leaf: leaf / FAR, jax.jit(moved)(variables, enormous, first["image"], key)
-    )
+    key, count = jax.random.key(seed), 0
     total = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-    for count, batch in enumerate(itertools.chain([first], batches), 1):
+    for count, batch in enumerate(batches, 1):
         total = add(total, variables, batch["image"], jax.random.fold_in(key, count))
-    means = jax.tree.map(lambda leaf, m: leaf / (1 - m) / count, total, momentum)
-    return {**variables, "batch_stats": means}
+    return {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf / count, total)}
+
+
+def _store_batch_statistics(
+    call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
+) -> Any:
+    """Calls a module; a `nn.BatchNorm` then stores its batch's statistics, not moving averages.
+
+    Its moving averages must be zero before: after the call they are (1 - momentum) times the
+    batch's statistics.
+    """
+    output = call(*args, **kwargs)
+    module = context.module
+    if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
+        for name in ("mean", "var"):
+            average = module.get_variable("batch_stats", name)
+            module.put_variable("batch_stats", name, average / (1 - module.momentum))
+    return output

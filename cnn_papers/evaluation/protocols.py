@@ -1,8 +1,9 @@
 """The papers' test protocols, by the names that `config.eval.protocol` joins with `|`.
 
-A protocol is views of an image and what the network makes of them; class probabilities are averaged
-over the views and their mirror images. Whole images keep their aspect; what is cut off their longer
-side so that a pass compiles few programs, is said at `views.longer_side` (`step`, `longest`).
+A protocol is the views of an image and how the network scores them; class probabilities are
+averaged over the views and their mirror images. Whole images keep their aspect; `step` and
+`longest` cut a little off their longer side (`views.longer_side`), so that few programs are
+compiled.
 """
 
 import functools
@@ -14,32 +15,24 @@ import numpy as np
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import scores, views
 
-OVERFEAT_SIZES = (
-    (245, 245),
-    (281, 317),
-    (317, 389),
-    (389, 461),
-    (425, 497),
-    (461, 569),
-)  # OverFeat, Table 5
+# Shorter and longer side (OverFeat, Table 5).
+OVERFEAT_SIZES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))
 SPP_SCALES = (224, 256, 300, 360, 448, 560)  # SPP-net §3.1.5
 
 
 class Part(NamedTuple):
-    """One way of looking at an image; a protocol averages its parts by their weights.
+    """Views of one kind; a protocol averages its parts by their weights.
 
     Attributes:
       views: (uint8 image [h, w, c], resize method) -> uint8 images.
-      score: of `scores`.
-      sizes: (h, w) of the smallest views there can be, each of which the network must be able to
-      take.
-      short: the greatest shorter side an image is scaled to; smaller images are scaled up.
+      score: a function of `scores`.
+      sizes: (h, w) of the smallest possible views, all of which the network must take.
+      short: the largest shorter side that an image is scaled to; smaller images are scaled up.
       needs: what the network must be able to do: "" (nothing special), "slide", "offsets" or
-      "windows".
-      mirrored: whether mirror images count too.
-      weight: against the other parts.
-      prepared: whether views are taken of what `config.data.eval_host` makes of an image, instead
-        of the image itself.
+        "windows".
+      mirrored: also take the mirror image of each view.
+      weight: in proportion to the other parts.
+      prepared: take views of the result of `config.data.eval_host`, not of the image itself.
     """
 
     views: Callable[[np.ndarray, str], Sequence[np.ndarray]]
@@ -56,10 +49,12 @@ Protocol = tuple[Part, ...]
 
 
 def single_view() -> Protocol:
-    """The image as `config.data.eval_host` makes it, as during training."""
-    return (
-        Part(lambda image, method: [image], scores.softmax, (), 0, mirrored=False, prepared=True),
-    )
+    """The result of `config.data.eval_host`, as in the evaluations during training."""
+
+    def itself(image: np.ndarray, method: str) -> list[np.ndarray]:
+        return [image]
+
+    return (Part(itself, scores.softmax, (), 0, mirrored=False, prepared=True),)
 
 
 def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol:
@@ -73,8 +68,9 @@ def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol
 
 
 def crops_144(size: int = 224, scales: tuple[int, ...] = (256, 288, 320, 352)) -> Protocol:
-    """Of three squares at each scale the corners, the centre and the whole resized: 4·3·6·2 views
-    (GoogLeNet §7).
+    """Corners, centre and the whole of three squares at each of four scales (GoogLeNet §7).
+
+    With their mirror images they are 4·3·6·2 = 144 views.
     """
     _check_crops(size, scales)
     crops = functools.partial(views.six_crops_of_squares, size=size, scales=scales)
@@ -84,8 +80,9 @@ def crops_144(size: int = 224, scales: tuple[int, ...] = (256, 288, 320, 352)) -
 def vgg_dense(
     scales: int | tuple[int, ...] = (256, 384, 512), step: int = 32, longest: float = 2.0
 ) -> Protocol:
-    """The network slides over the whole image at each scale; its map of scores is averaged, then
-    softmax (VGG §3.2).
+    """The network slides over the whole image at each scale (VGG §3.2).
+
+    Its map of scores is averaged before the softmax.
     """
     return (_whole(scores.softmax, scales, step, longest, "slide"),)
 
@@ -115,15 +112,15 @@ def vgg_both(
 def overfeat_dense(
     sizes: tuple[tuple[int, int], ...] = OVERFEAT_SIZES, fine: bool = True
 ) -> Protocol:
-    """For each class the maximum over positions, at every offset of the last pooling, at each size
-    (OverFeat §3.3).
+    """The maximum of each class over positions and offsets of the last pooling (OverFeat §3.3).
 
-    `sizes` are shorter and longer side; images are scaled to cover them. Without `fine` there is
-    one offset.
+    `sizes` are shorter and longer sides; images are scaled to cover them. Without `fine` there is
+    only one offset.
     """
     if not sizes or min(map(min, sizes)) < 1:
         raise UserError(
-            f"config.eval.protocol: sizes={sizes} are shorter and longer sides, at least one pair"
+            f"config.eval.protocol: sizes={sizes} must be pairs of shorter and longer side, "
+            "at least one"
         )
     windows = functools.partial(views.covers, sizes=sizes)
     score = functools.partial(scores.spatial_max, fine=fine)
@@ -142,19 +139,18 @@ def spp_multi_view(
     step: int = 16,
     longest: float = 2.0,
 ) -> Protocol:
-    """Windows of size×size on the feature maps: 18 views a scale, 6 where the scale is `size`
-    (SPP-net §3.1.5).
+    """Windows of size×size on the feature maps (SPP-net §3.1.5).
 
-    Two full-image views at shorter side `full` join them, which counts as they do; 0 leaves them
-    out.
+    They are 18 views at each scale, 6 where the scale is `size`. Two views of the whole image at
+    shorter side `full` are averaged with them, each with the same weight; 0 leaves them out.
     """
     _check_crops(size, scales)
     on_maps = _whole(functools.partial(scores.windows, size=size), scales, step, longest, "windows")
-    looks = sum(2 * len(views.nine_windows(scale, scale, size)) for scale in scales)
+    number_of_views = sum(2 * len(views.nine_windows(scale, scale, size)) for scale in scales)
     if not full:
         return (on_maps,)
     return (
-        on_maps._replace(weight=looks),
+        on_maps._replace(weight=number_of_views),
         _whole(scores.softmax, full, step, longest, "windows")._replace(weight=2),
     )
 
@@ -162,9 +158,7 @@ def spp_multi_view(
 def resnet_dense(
     scales: int | tuple[int, ...] = (224, 256, 384, 480, 640), step: int = 32, longest: float = 2.0
 ) -> Protocol:
-    """As `vgg_dense`, whose fully convolutional form the paper adopts, at its own scales (ResNet
-    §3.4).
-    """
+    """As `vgg_dense`, which the paper adopts, at its own scales (ResNet §3.4)."""
     return vgg_dense(scales, step, longest)
 
 
@@ -178,8 +172,8 @@ def _whole(
     scales = _several(scales)
     if not scales or min(scales) < 1 or step < 1 or longest < 1:
         raise UserError(
-            f"config.eval.protocol: scales={scales}, step={step} and longest={longest} must all be positive, longest "
-            "at least 1"
+            f"config.eval.protocol: scales={scales}, step={step} and longest={longest} "
+            "must all be positive, longest at least 1"
         )
     images = functools.partial(views.whole, scales=scales, step=step, longest=longest)
     return Part(images, score, tuple((scale, scale) for scale in scales), max(scales), needs)
@@ -188,6 +182,6 @@ def _whole(
 def _check_crops(size: int, scales: tuple[int, ...]) -> None:
     if size < 1 or not scales or min(scales) < size:
         raise UserError(
-            f"config.eval.protocol: a crop of {size} does not fit images of shorter side {min(scales, default='?')}; "
-            "give larger scales or a smaller crop"
+            f"config.eval.protocol: a crop of {size} does not fit images of shorter side "
+            f"{min(scales, default='?')}; give larger scales or a smaller crop"
         )

@@ -14,7 +14,7 @@ from cnn_papers.evaluation import analyses
 
 
 def parse(text: str) -> tuple[opstrings.Op, ...]:
-    """The analyses of `text`; a UserError for one that does not exist or arguments that do not fit."""
+    """Parses `config.eval.analyses`; UserError for an unknown name or arguments that do not fit."""
     return opstrings.parse(text, analyses, leading=4, key="eval.analyses")
 
 
@@ -25,19 +25,19 @@ def check(
     normalise: DeviceTransform,
     image_shape: tuple[int, ...],
 ) -> None:
-    """Traces the analyses of `text` on uint8 images of `image_shape` (h, w, c); `variables` may be
-    shapes.
+    """Traces the analyses of `text` on uint8 images of `image_shape` (h, w, c).
+
+    `variables` may be shapes.
 
     Raises:
-      UserError: a network that has not what an analysis looks for.
+      UserError: a network without the layers that an analysis needs.
     """
-    of = jax.ShapeDtypeStruct
     batch = {
-        "image": of((2, *image_shape), np.uint8),
-        "label": of((2,), np.int32),
-        "mask": of((2,), np.bool_),
+        "image": jax.ShapeDtypeStruct((2, *image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((2,), np.int32),
+        "mask": jax.ShapeDtypeStruct((2,), np.bool_),
     }
-    jax.eval_shape(functools.partial(_figures, text, model, normalise), variables, batch)
+    jax.eval_shape(functools.partial(_values, text, model, normalise), variables, batch)
 
 
 def compute(
@@ -47,33 +47,31 @@ def compute(
     batch: dict[str, jax.Array],
     normalise: DeviceTransform,
 ) -> dict[str, float]:
-    """The figures of `text` by name, such as `dead_units` and `dead_units/h0`; empty for an empty
-    text.
+    """Returns the values of the analyses by name, such as `dead_units` and `dead_units/h0`.
 
     `batch` is one of `Pipeline.eval_batches`, whose images `normalise` makes ready for the network.
-    Compiled once for each text, model and `normalise`.
+    The program is compiled once for each text, model and `normalise`.
     """
     return {
         name: float(value)
-        for name, value in _figures(text, model, normalise, variables, batch).items()
+        for name, value in _values(text, model, normalise, variables, batch).items()
     }
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _figures(
+def _values(
     text: str,
     model: nn.Module,
     normalise: DeviceTransform,
     variables: Any,
     batch: dict[str, jax.Array],
-) -> analyses.Figures:
-    # What fills up a batch repeats its first image, so that no figure comes of what no data set
-    # holds.
-    real = batch["mask"]
-    image = jnp.where(real[:, None, None, None], batch["image"], batch["image"][:1])
-    label = jnp.where(real, batch["label"], batch["label"][:1])
+) -> analyses.Values:
+    # The images that fill up a batch are replaced by its first image.
+    is_example = batch["mask"]
+    image = jnp.where(is_example[:, None, None, None], batch["image"], batch["image"][:1])
+    label = jnp.where(is_example, batch["label"], batch["label"][:1])
     image = normalise(image, jax.random.key(0))
-    figures: analyses.Figures = {}
+    values: analyses.Values = {}
     for op in parse(text):
-        figures |= op(model, variables, image, label)
-    return figures
+        values |= op(model, variables, image, label)
+    return values

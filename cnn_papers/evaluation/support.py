@@ -1,4 +1,4 @@
-"""Which test protocols a network can serve, found by tracing it: nothing is compiled or read."""
+"""Checks by tracing which test protocols a network can serve; nothing is compiled or read."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from cnn_papers.evaluation import protocols
 from cnn_papers.evaluation.protocols import Protocol
 
 KEY = "eval.protocol"
-NEEDS = {  # what `Part.needs` means, in words
+NEEDS = {  # `Part.needs` in words
     "slide": "a network that slides over images larger than its input",
     "offsets": "a network that pools last at every offset (model_name overfeat)",
     "windows": "a network with a spatial pyramid (model_name spp with model.levels)",
@@ -21,18 +21,19 @@ NEEDS = {  # what `Part.needs` means, in words
 
 
 def parse(text: str) -> dict[str, Protocol]:
-    """The protocols of `config.eval.protocol`, each under its own text.
+    """Returns the protocols of `config.eval.protocol`, each by its own text.
 
     Raises:
-      UserError: text that does not parse, an unknown protocol, arguments that make no sense, none
-      or one twice.
+      UserError: text that does not parse, an unknown protocol, arguments that make no sense, no
+        protocol, or one that is named twice.
     """
     parts = opstrings.split(text)
     ops = opstrings.parse(text, protocols, leading=0, key=KEY)
     if not parts or len(set(parts)) < len(parts):
-        known = ", ".join(opstrings.functions(protocols))
+        names = ", ".join(opstrings.functions(protocols))
         raise UserError(
-            f"config.{KEY}='{text}' must name one or more different protocols, joined by '|', of: {known}"
+            f"config.{KEY}='{text}' must name one or more different protocols, "
+            f"joined by '|', of: {names}"
         )
     return {part: op() for part, op in zip(parts, ops, strict=True)}
 
@@ -47,16 +48,17 @@ def supported(
     mirror: bool = True,
     precise_bn: int = 0,
 ) -> dict[str, Protocol]:
-    """Parses the protocols of `config.eval` and checks that the network can serve them all.
+    """Returns the protocols of `config.eval`, checked to be ones that the network can serve.
 
     Args:
       text: `config.eval.protocol`; `mirror` and `precise_bn` are the keys beside it.
-      normalise: makes float images of uint8 ones.
-      shape: (h, w, c) that evaluation during training gives `normalise`.
+      variables: of the network, or their shapes.
+      normalise: device operations of evaluation.
+      shape: (h, w, c) of the images that evaluation during training gives to `normalise`.
 
     Raises:
       UserError: a protocol that the network cannot serve, or batch statistics that it does not
-      have.
+        have.
     """
     protocols = parse(text)
     if not mirror:
@@ -81,11 +83,9 @@ def check(
     normalise: Any,
     shape: tuple[int, ...],
 ) -> None:
-    """Raises UserError, which says what can be done, unless the network can take all views of a
-    protocol.
+    """Raises UserError unless the network can take all views of a protocol.
 
-    `normalise` makes float images of uint8 ones, and `shape` (h, w, c) is what evaluation during
-    training gives it.
+    The arguments are those of `supported`.
     """
     for part in protocol:
         if not _can(part.needs, model, variables, normalise, shape):
@@ -100,8 +100,9 @@ def check(
             except UserError as error:
                 native = "×".join(map(str, shape[:2]))
                 raise UserError(
-                    f"config.{KEY}: {name} has views of {size}, but config.data.eval_device fits images of {native} "
-                    f"alone, as a mean image does; subtract_mean and standardize take any size ({error})"
+                    f"config.{KEY}: {name} has views of {size}, but config.data.eval_device fits "
+                    f"only images of {native}, as a mean image does; subtract_mean and "
+                    f"standardize take any size ({error})"
                 ) from error
             try:
                 jax.eval_shape(
@@ -114,7 +115,7 @@ def check(
 
 
 def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:
-    """The names of the protocols that the network can serve, at some sizes at least."""
+    """Returns the names of the protocols that the network can serve, at some sizes at least."""
     defaults = {name: make() for name, make in opstrings.functions(protocols).items()}
     return [
         name
@@ -124,7 +125,7 @@ def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) 
 
 
 def _can(needs: str, model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a network has what `Part.needs` asks for."""
+    """Tells whether a network has what `Part.needs` asks for."""
     if needs == "slide":
         image = _viewed(normalise, shape)
         larger = jax.ShapeDtypeStruct(

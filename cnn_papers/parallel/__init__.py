@@ -1,1 +1,1 @@
-"""Meshes of devices and processes of one run."""
+"""Parallelism of one run: the device mesh and several processes (multi-host)."""

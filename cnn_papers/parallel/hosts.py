@@ -1,4 +1,4 @@
-"""One run over several processes: which of them this one is, and how it joins the others."""
+"""Joins the processes of a multi-host run (`jax.distributed`), from flags, SLURM or a TPU pod."""
 
 import functools
 import ipaddress
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import rendezvous
 
-AUTO = "auto"  # the coordinator of a TPU pod: JAX asks the pod
+AUTO = "auto"  # the coordinator of a TPU pod, which JAX finds out from the pod
 LOOPBACK = "127.0.0.1"
-FIRST_PORT, PORTS = (
-    61440,
-    4096,
-)  # of a SLURM job, by its number, so that jobs on one node do not meet
+# A SLURM job has a port by its number, so that two jobs on one node have different ones.
+FIRST_PORT, PORTS = 61440, 4096
 
 
 class Place(NamedTuple):
-    """One process among `count`: its number `index`, and `coordinator`, the host:port that process
-    0 listens on.
+    """The place of this process in a run over several processes.
 
-    With the coordinator AUTO the other two are not known here.
+    Attributes:
+      coordinator: host:port that process 0 listens on, or AUTO.
+      count: number of processes; 0 with AUTO, where JAX finds it out.
+      index: of this process, from 0 on; 0 with AUTO.
     """
 
     coordinator: str
@@ -39,11 +39,13 @@ def find_place(
     process_id: int | None,
     environment: Mapping[str, str],
 ) -> Place | None:
-    """The place that flags give, else $JAX_COORDINATOR_ADDRESS, $JAX_NUM_PROCESSES and
-    $JAX_PROCESS_ID, SLURM or a TPU.
+    """Returns the place of this process, None in a run of one process.
 
-    None where one process runs alone. Raises a UserError for half a description and for one that
-    makes no sense.
+    It is read from the flags, else from $JAX_COORDINATOR_ADDRESS, $JAX_NUM_PROCESSES and
+    $JAX_PROCESS_ID, else from the variables of SLURM or of a TPU pod.
+
+    Raises:
+      UserError: a place that is incomplete, or numbers that make no sense.
     """
     coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
     count = _number("JAX_NUM_PROCESSES", environment) if num_processes is None else num_processes
@@ -75,19 +77,18 @@ def find_place(
 
 
 def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
-    """Meets the other processes, before anything touches a device; from then on only process 0
-    writes to stdout.
+    """Joins the other processes, and silences stdout on all but process 0.
 
-    A process that is not heard of for `heartbeat_timeout_s` ends all the others.
+    It must be called before anything touches a device. After it, a process that does not answer
+    for `heartbeat_timeout_s` seconds ends all the others.
 
     Raises:
-      UserError: they did not all come within `timeout_s`, or do not agree on how many they are and
-      who is who.
+      UserError: a process did not join within `timeout_s` seconds, or processes disagree about
+        their number, or two have the same index.
     """
     import jax
 
-    # JAX's own handler of SIGTERM would take the place of ours, which knows other signals too
-    # (`training.stop`).
+    # JAX's own handler of SIGTERM would replace that of `runs.signals`, which handles more signals.
     jax.config.update("jax_enable_preemption_service", False)
     if place.coordinator == AUTO:
         try:
@@ -106,18 +107,17 @@ def join(place: Place, *, timeout_s: int, heartbeat_timeout_s: int) -> None:
             place.coordinator,
             place.count,
             place.index,
-            # it would leave each process of a SLURM job only one GPU
-            cluster_detection_method="deactivate",
+            cluster_detection_method="deactivate",  # for SLURM it takes one GPU per process
             initialization_timeout=timeout_s,
             heartbeat_timeout_seconds=heartbeat_timeout_s,
             coordinator_bind_address=bind,
         )
     if jax.process_index():
-        _be_silent()
+        _silence_stdout()
 
 
 def _slurm_place(environment: Mapping[str, str]) -> Place | None:
-    """The place in the step that srun started; None outside one and in one of a single task."""
+    """Returns the place in a step that srun started; None outside a step, or if it has one task."""
     names = (
         "SLURM_JOB_ID",
         "SLURM_STEP_ID",
@@ -134,7 +134,7 @@ def _slurm_place(environment: Mapping[str, str]) -> Place | None:
     match = re.match(r"([^,\[]+)(?:\[([^],-]+))?", environment.get("SLURM_STEP_NODELIST", ""))
     if not match:
         raise UserError(
-            "SLURM says nothing in $SLURM_STEP_NODELIST; give --coordinator, --num_processes, --process_id"
+            "$SLURM_STEP_NODELIST is empty: give --coordinator, --num_processes and --process_id"
         )
     host = LOOPBACK if nodes == 1 else match[1] + (match[2] or "")
     return Place(f"{host}:{FIRST_PORT + (job + step) % PORTS}", count, index)
@@ -156,10 +156,10 @@ def _is_loopback(coordinator: str) -> bool:
 
 
 def _stay_on_loopback() -> None:
-    """Collectives of CPUs and of GPUs listen on loopback alone.
+    """Makes collectives of CPUs and GPUs listen on the loopback address only.
 
-    On CPUs they listen on the address that the machine's name stands for, and JAX has no option for
-    another.
+    Those of CPUs would listen on the address of the machine's host name, and JAX has no option to
+    change it.
     """
     from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
@@ -168,8 +168,8 @@ def _stay_on_loopback() -> None:
         _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=LOOPBACK)
 
 
-def _be_silent() -> None:
-    """Drops what goes to stdout, of libraries too; warnings and errors still come."""
+def _silence_stdout() -> None:
+    """Drops all that goes to stdout, from libraries too; warnings and errors go to stderr."""
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     logging.getLogger("cnn_papers").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The device mesh and the shardings of what lives on it."""
+"""Makes the device mesh and the shardings of arrays over it."""
 
 import re
 from collections.abc import Sequence
@@ -13,34 +13,45 @@ DATA, COLUMN = "data", "column"
 
 
 def make_mesh(data: int = -1, column: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the axis `data`, and `column` where there is more than one; -1 takes all devices
-    there are.
+    """Makes a mesh with the axis `data`, and the axis `column` if there is more than one column.
 
     Args:
-      devices: to take instead of those of this run, such as ones to compile for alone.
+      data: size of the axis; -1 takes all devices that are available.
+      column: size of the axis.
+      devices: to use in place of those of this run, such as devices that exist for compiling only.
 
     Raises:
-      UserError: devices that are not there.
+      UserError: more devices than are available; a mesh without a device of some process.
     """
     devices = jax.devices() if devices is None else devices
-    there = len(devices)
-    if column < 1 or column > there:
+    available = len(devices)
+    if column < 1:
         raise UserError(
-            f"config.mesh.column={column}, but there are {there} devices; 1 has no such axis"
+            f"config.mesh.column={column} must be positive; 1 disables column parallelism"
         )
-    if data != -1 and not 1 <= data <= there // column:
+    if column > available:
+        raise UserError(
+            f"config.mesh.column={column} needs {column} devices and {available} are available; "
+            "1 disables column parallelism"
+        )
+    if data == -1:
+        data = available // column
+    elif data < 1:
+        raise UserError(f"config.mesh.data={data} must be positive, or -1 for all devices")
+    elif data * column > available:
         times = f" × column={column}" if column > 1 else ""
         raise UserError(
-            f"config.mesh.data={data}{times}, but there are {there} devices; -1 takes all of them"
+            f"config.mesh.data={data}{times} needs {data * column} devices "
+            f"and {available} are available; -1 takes all of them"
         )
-    shape = {DATA: there // column if data == -1 else data} | (
-        {COLUMN: column} if column > 1 else {}
-    )
-    devices = devices[: shape[DATA] * column]
+    shape = {DATA: data}
+    if column > 1:
+        shape[COLUMN] = column
+    devices = devices[: data * column]
     if len({device.process_index for device in devices}) < jax.process_count():
         raise UserError(
             f"config.mesh leaves out all devices of some of the {jax.process_count()} processes: "
-            "--config.mesh.data=-1 takes all devices, or start fewer processes"
+            "take all devices with --config.mesh.data=-1, or start fewer processes"
         )
     return jax.make_mesh(
         tuple(shape.values()), tuple(shape), (AxisType.Auto,) * len(shape), devices=devices
@@ -48,22 +59,23 @@ def make_mesh(data: int = -1, column: int = 1, devices: Sequence[Any] | None = N
 
 
 def data_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over `data`."""
+    """Returns the sharding that splits the first axis over `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Everything on every device."""
+    """Returns the sharding that keeps a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def shardings(mesh: Mesh, tree: Any, *, columns: str = "", shard_params: bool = False) -> Any:
-    """How each array of a state, parameters or statistics (shapes will do) lies on the mesh.
+    """Returns the sharding of each array of `tree`: a state, parameters or statistics.
 
     Args:
-      columns: a regular expression for the layers whose last axis, the channels they give, is split
-      over `column`.
-      shard_params: split the longest axis that divides, and is not split yet, over `data`.
+      tree: of arrays, or of their shapes.
+      columns: a regular expression for the names of the layers whose last axis, the output
+        channels, is split over `column`.
+      shard_params: split the longest axis that divides evenly, and is not split yet, over `data`.
     """
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
@@ -72,13 +84,13 @@ def shardings(mesh: Mesh, tree: Any, *, columns: str = "", shard_params: bool = 
         if COLUMN in mesh.shape and spec and any(re.fullmatch(columns, part) for part in parts):
             spec[-1] = COLUMN if leaf.shape[-1] % mesh.shape[COLUMN] == 0 else None
         if shard_params:
-            free = [
+            divisible = [
                 axis
-                for axis, taken in enumerate(spec)
-                if not taken and leaf.shape[axis] % mesh.shape[DATA] == 0
+                for axis, mesh_axis in enumerate(spec)
+                if not mesh_axis and leaf.shape[axis] % mesh.shape[DATA] == 0
             ]
-            if free:
-                spec[max(free, key=lambda axis: leaf.shape[axis])] = DATA
+            if divisible:
+                spec[max(divisible, key=lambda axis: leaf.shape[axis])] = DATA
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
@@ -88,8 +100,9 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
     """Raises UserError unless each of `accumulate` parts of a batch divides over the mesh."""
     parts = mesh.shape[DATA] * accumulate
     if batch_size % parts:
-        near = max(parts, round(batch_size / parts) * parts)
+        nearest = max(parts, round(batch_size / parts) * parts)
         raise UserError(
-            f"config.batch_size={batch_size} does not divide into {accumulate} × {mesh.shape[DATA]} parts "
-            f"(accumulation steps × devices); the nearest that does is {near}"
+            f"config.batch_size={batch_size} does not divide into "
+            f"{accumulate} × {mesh.shape[DATA]} parts (accumulation steps × devices); "
+            f"the nearest that does is {nearest}"
         )

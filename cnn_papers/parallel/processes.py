@@ -1,8 +1,8 @@
-"""What the processes of one run agree on. Every process calls these in the same order; a process
-alone, as plain calls.
+"""Collective operations between the processes of a multi-host run: broadcast, barrier, all-gather.
 
-Process 0 decides and writes; a mistake found by one process is raised by all, so that none waits
-for it.
+All processes make these calls in the same order. Each of them is a barrier, which waits until every
+process has made it, except `largest`. In a run of one process they are plain calls. Process 0
+decides and writes; an error of one process is raised on all, so that none waits for it.
 """
 
 import functools
@@ -17,30 +17,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_papers.errors import UserError
 
-MESSAGE = 8000  # bytes that a process can tell the others at once
-GONE = (
-    "ABORTED",
-    "CANCELLED",
-    "DEADLINE_EXCEEDED",
-    "INTERNAL",
-    "UNAVAILABLE",
-)  # how such errors begin
+MESSAGE = 8000  # bytes that a process can send to the others at once
+# Prefixes of JAX's errors when another process is lost.
+LOST = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE")
 T = TypeVar("T")
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Tells whether this is process 0, the one that writes."""
     return jax.process_index() == 0
 
 
 def is_loss(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, is that another process is gone, as JAX and gloo put
-    it.
-    """
+    """Tells whether `error`, or one of its causes, is JAX's or Gloo's for a lost process."""
     while error is not None and jax.process_count() > 1:
         text = str(error)
         if isinstance(error, jax.errors.JaxRuntimeError) and (
-            text.startswith(GONE) or "Gloo" in text
+            text.startswith(LOST) or "Gloo" in text
         ):
             return True
         error = error.__cause__ or error.__context__
@@ -48,25 +41,26 @@ def is_loss(error: BaseException | None) -> bool:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What `make` gives on process 0, which alone calls it: something that JSON can hold, in under
-    MESSAGE bytes.
+    """Calls `make` on process 0 only, and returns its value on all processes.
+
+    The value must be JSON of fewer than MESSAGE bytes. A UserError of `make` is raised on all.
     """
     if jax.process_count() == 1:
         return make()
     message = ""
     if is_first():
         try:
-            message = json.dumps({"made": make()})
+            message = json.dumps({"value": make()})
         except UserError as error:
             message = json.dumps({"error": str(error)[: MESSAGE // 8]})
-    told: dict[str, Any] = json.loads(_exchange(message)[0])
-    if "error" in told:
-        raise UserError(told["error"])
-    return told["made"]
+    received: dict[str, Any] = json.loads(_exchange(message)[0])
+    if "error" in received:
+        raise UserError(received["error"])
+    return received["value"]
 
 
 def raise_on_all(do: Callable[[], None]) -> None:
-    """Calls `do` on every process; a UserError of any of them is raised on all."""
+    """Calls `do` on every process; a UserError on any of them is raised on all."""
     if jax.process_count() == 1:
         return do()
     message = ""
@@ -79,13 +73,13 @@ def raise_on_all(do: Callable[[], None]) -> None:
 
 
 def on_same(text: str, what: str) -> None:
-    """Raises a UserError unless every process gives the same `text` (a digest, say)."""
+    """Raises UserError unless `text` (a digest, for example) is the same on every process."""
     if len(set(_exchange(text))) > 1:
         raise UserError(f"the processes of this run were started with different {what}")
 
 
 def arrays_from_first(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The arrays that process 0 has; the others need not give any."""
+    """Returns the arrays of process 0 on all processes; those of the others are not read."""
     if jax.process_count() == 1:
         return arrays
     shapes = broadcast(lambda: [(array.shape, array.dtype.str) for array in arrays])
@@ -94,17 +88,18 @@ def arrays_from_first(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def largest(number: int) -> jax.Array:
-    """The largest `number` of any process, on its way: reading it waits for them, starting it does
-    not.
+    """Starts to compute the largest `number` of any process, and does not wait for it.
+
+    Reading the value waits until every process has made the call.
     """
-    return _maximum()(_one_each(number))
+    return _maximum()(_on_own_devices(number))
 
 
 def put(tree: Any, sharding: Any) -> Any:
-    """Arrays that every process has whole, as arrays with a sharding, or a tree of shardings, over
-    all devices.
+    """Puts arrays that every process holds in full on the devices of all processes.
 
-    `jax.device_put` makes unusable ones (jax 0.10.2) where every process has one device.
+    `sharding` is one sharding or a tree of them. If every process has one device, `jax.device_put`
+    returns arrays that cannot be used (jax 0.10.2), so that it serves runs of one process only.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding, may_alias=False)
@@ -119,7 +114,7 @@ def put(tree: Any, sharding: Any) -> Any:
 
 
 def gathered(array: Any) -> np.ndarray:
-    """The whole of an array that may lie in parts on several hosts."""
+    """Returns the full array, also if parts of it are on other hosts."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
@@ -138,9 +133,10 @@ def _maximum() -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _one_each(number: int) -> jax.Array:
-    """`number` on each of this process's devices, theirs on those of the others; kept, since it is
-    0 in every step.
+def _on_own_devices(number: int) -> jax.Array:
+    """Returns an array over all devices that holds each process's `number` on its own devices.
+
+    It is cached, because `number` is 0 in almost every step.
     """
     sharding = NamedSharding(_all_devices(), PartitionSpec("all"))
     return jax.make_array_from_callback(
@@ -149,7 +145,7 @@ def _one_each(number: int) -> jax.Array:
 
 
 def _exchange(text: str) -> list[str]:
-    """The texts of all processes."""
+    """Returns the texts of all processes, by their index."""
     if jax.process_count() == 1:
         return [text]
     data = text.encode()

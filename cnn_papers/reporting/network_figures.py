@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs, pictures
@@ -165,8 +166,9 @@ def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` test images, uint8 [n, h, w, c], and their labels."""
     data = network.config.data
     split = open_split(data.name, data.eval_split, data.data_dir)
+    eval_host = parse_host(data.eval_host, key="data.eval_host")
     pipeline = inputs.open_pipeline(
-        split, network.config, "eval_host", network.mesh, resident="never"
+        split, network.config, eval_host, network.mesh, resident="never"
     )
     batch = next(pipeline.eval_batches(count))
     real = np.asarray(batch["mask"])

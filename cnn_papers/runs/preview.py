@@ -11,6 +11,7 @@ import numpy as np
 
 from cnn_papers.data import contact_sheet, statistics
 from cnn_papers.data.augment import compose
+from cnn_papers.data.operations import parse_data
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.files import whole
@@ -25,7 +26,8 @@ def compute_statistics(config: Any) -> None:
     prints them.
     """
     split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
-    figures = inputs.open_statistics(split, config, meshes.make_mesh(1))
+    ops = parse_data(config.data)
+    figures = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if figures is None:
         print(
             "no operation of config.data.train_device or config.data.eval_device needs statistics"
@@ -57,12 +59,13 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
         raise UserError(f"--out={path}: the picture is a PNG")
     data, mesh = config.data, meshes.make_mesh(1)
     split = open_split(data.name, data.train_split, data.data_dir)
-    figures = inputs.open_statistics(split, config, mesh)
+    ops = parse_data(data)
+    figures = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(
-        split, config, "train_host", mesh, max_skips=data.max_skips, resident="never"
+        split, config, ops.train_host, mesh, max_skips=data.max_skips, resident="never"
     )
-    augment = compose(data.train_device, figures, key="data.train_device", train=True)
-    normalise = compose(data.eval_device, figures, key="data.eval_device", train=False)
+    augment = compose(ops.train_device, figures, train=True)
+    normalise = compose(ops.eval_device, figures, train=False)
     batch = next(pipeline.train_batches(config.batch_size, seed=config.seed, steps=range(1)))
     key, _ = jax.random.split(
         jax.random.fold_in(jax.random.key(config.seed), 0)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cnn_papers import files
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
@@ -26,7 +27,8 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     """
     config, data = network.config, network.config.data
     opened = open_split(data.name, split, data.data_dir)
-    pipeline = inputs.open_pipeline(opened, config, "eval_host", network.mesh)
+    eval_host = parse_host(data.eval_host, key="data.eval_host")
+    pipeline = inputs.open_pipeline(opened, config, eval_host, network.mesh)
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
     shape = (len(pipeline), *jax.eval_shape(apply, network.variables, image).shape[1:])

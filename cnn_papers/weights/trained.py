@@ -10,6 +10,7 @@ import jax
 
 from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
+from cnn_papers.data.operations import parse_device
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError
@@ -64,12 +65,11 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
             *parents, last = key.split(".")
             functools.reduce(lambda node, name: node[name], parents, config)[last] = value
     model = zoo.build_model(config.model_name, **config.model)
+    eval_device = parse_device(data.eval_device, key="data.eval_device")
     figures = (
-        statistics.load(folder / statistics.FILE)
-        if augment.needs_statistics(data.eval_device)
-        else None
+        statistics.load(folder / statistics.FILE) if augment.needs_statistics(eval_device) else None
     )
-    normalise = augment.compose(data.eval_device, figures, key="data.eval_device", train=False)
+    normalise = augment.compose(eval_device, figures, train=False)
     place, step, variables = read_variables(folder, run, model, mesh)
     network = f"{config.model_name} '{config.model.variant}'"
     return Trained(
@@ -93,7 +93,8 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         figures of a training set, which come with no file.
     """
     data = config.data
-    if augment.needs_statistics(data.eval_device, key="data.eval_device"):
+    eval_device = parse_device(data.eval_device, key="data.eval_device")
+    if augment.needs_statistics(eval_device):
         raise UserError(
             f"config.data.eval_device='{data.eval_device}' needs figures of the training images, which weights from a "
             "file come without: write them as normalize((R, G, B), (R, G, B)), mean and deviation in 0 … 255, or take "
@@ -111,7 +112,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         model,
         processes.put(convert.put({}, arrays, model), meshes.replicated(mesh)),
         mesh,
-        augment.compose(data.eval_device, None, key="data.eval_device", train=False),
+        augment.compose(eval_device, None, train=False),
         inputs.configured_input(config),
         _names_of_head(_class_names(data.name, data.data_dir), config.model.num_classes),
     )

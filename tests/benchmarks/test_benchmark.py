@@ -183,7 +183,7 @@ def test_every_part_of_a_step_runs():
     [
         ({"batch_size": 9}, "config.batch_size=9 does not divide into 1 × 8 parts"),
         ({"train_device": "flop"}, "config.data.train_device: there is no 'flop'"),
-        ({"devices": 9}, "config.mesh.data=9, but there are 8 devices"),
+        ({"devices": 9}, "config.mesh.data=9 needs 9 devices and 8 are available"),
     ],
 )
 def test_a_step_that_cannot_be(changes, message):

@@ -319,7 +319,7 @@ def test_benchmark_compiles_for_devices_that_are_not_there(command):
         (["--topology=h100:0"], "--topology=h100:0: write v5e:2x2 (TPUs), "),
         (
             ["--topology=cpu:2", "--mesh=data:4"],
-            "config.mesh.data=4, but there are 2 devices; -1 takes all of them",
+            "config.mesh.data=4 needs 4 devices and 2 are available; -1 takes all of them",
         ),
         (["--num_processes=2"], "several processes measure a mesh together: add --mesh=data:N"),
     ],

@@ -278,10 +278,16 @@ PIECES = [
         "--config.mesh.column=2",
         "config.mesh.column=2: this network has no columns; 1 disables column parallelism",
     ),
-    ("--config.mesh.column=9", "config.mesh.column=9, but there are 8 devices; 1 has no such axis"),
+    (
+        "--config.mesh.column=9",
+        "config.mesh.column=9 needs 9 devices and 8 are available; 1 disables column parallelism",
+    ),
     ("--config.optim.bn_group=7", "config.optim.bn_group=7 does not divide the batch of 64"),
     ("--weights=a.pth", "--weights goes with --mode=eval and without --workdir"),
-    ("--config.mesh.data=9", "config.mesh.data=9, but there are 8 devices; -1 takes all of them"),
+    (
+        "--config.mesh.data=9",
+        "config.mesh.data=9 needs 9 devices and 8 are available; -1 takes all of them",
+    ),
     ("--config.optim.accumulate=3", "config.batch_size=64 does not divide into 3 × 1 parts"),
 ]
 
@@ -364,24 +370,24 @@ MESHES = [
     (
         RESNET,
         ("--config.mesh.data=9",),
-        "config.mesh.data=9, but there are 8 devices; -1 takes all of them",
+        "config.mesh.data=9 needs 9 devices and 8 are available; -1 takes all of them",
     ),
     (
         RESNET,
         ("--config.mesh.data=0",),
-        "config.mesh.data=0, but there are 8 devices; -1 takes all of them",
+        "config.mesh.data=0 must be positive, or -1 for all devices",
     ),
     (RESNET, ("--config.mesh.data=8", "--config.batch_size=60"), "nearest that does is 64"),
     (RESNET, ("--config.mesh.data=5",), "config.batch_size=64 does not divide into 1 × 5 parts"),
     (
         "--config=configs/alexnet.py",
         ("--config.mesh.column=9",),
-        "config.mesh.column=9, but there are 8 devices",
+        "config.mesh.column=9 needs 9 devices and 8 are available",
     ),
     (
         "--config=configs/alexnet.py",
         ("--config.mesh.data=8", "--config.mesh.column=2"),
-        "data=8 × column=2, but there",
+        "data=8 × column=2 needs 16 devices and 8 are available",
     ),
 ]
 

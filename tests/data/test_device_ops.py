@@ -1,6 +1,4 @@
-"""Device operations: exact values, the distributions the papers state, and a key of its own for
-every image.
-"""
+"""Device operations: exact values, the papers' distributions, and one key per image."""
 
 import collections
 import itertools
@@ -13,8 +11,18 @@ import pytest
 
 from cnn_papers.data import device_ops
 from cnn_papers.data.augment import before_whitening, compose, needs_statistics
+from cnn_papers.data.operations import parse_device
 from cnn_papers.data.statistics import compute, compute_whitening
 from cnn_papers.errors import UserError
+
+
+def composed(text, statistics, *, train):
+    key = "data.train_device" if train else "data.eval_device"
+    return compose(parse_device(text, key=key), statistics, train=train)
+
+
+def device(text):
+    return parse_device(text, key="data.eval_device")
 
 
 def keys(count, seed=0):
@@ -27,7 +35,7 @@ def random_images(n=6, h=5, w=4, c=3):
 
 @pytest.fixture
 def statistics():
-    """Figures of correlated colours: covariance far from diagonal, eigenvalues far apart."""
+    """Statistics of correlated colours: covariance far from diagonal, eigenvalues far apart."""
     mix = np.array([[40.0, 5, 0], [30, 20, 5], [10, 20, 15]])
     pixels = 128 + np.random.default_rng(0).uniform(-1, 1, (50, 4, 4, 3)) @ mix.T
     return compute([pixels.round().astype(np.uint8)])
@@ -51,9 +59,8 @@ def test_pad_crop_takes_every_window_of_the_padded_image():
         windows[cropped.tobytes()] for cropped in np.asarray(crop(keys(5000)))
     )
     assert set(places) == {(i, j) for i in range(5) for j in range(5)}
-    assert all(140 < count < 260 for count in places.values()), (
-        places
-    )  # 200 expected, standard deviation 14
+    # 200 are expected, with a standard deviation of 14.
+    assert all(140 < count < 260 for count in places.values()), places
 
 
 def test_pad_crop_by_nothing_is_the_image():
@@ -84,7 +91,7 @@ def test_means_and_deviations_of_the_training_set_are_taken_out(statistics):
 
 def test_standardize_brings_the_training_set_to_mean_zero_and_deviation_one():
     images = random_images(20)
-    standardize = compose("standardize", compute([images]), key="data.eval_device", train=False)
+    standardize = composed("standardize", compute([images]), train=False)
     values = np.asarray(jax.jit(standardize)(images, jax.random.key(0)))
     np.testing.assert_allclose(values.mean((0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(values.std((0, 1, 2)), 1, rtol=1e-5)
@@ -93,7 +100,7 @@ def test_standardize_brings_the_training_set_to_mean_zero_and_deviation_one():
 def test_standardize_leaves_a_channel_that_never_varies_at_zero():
     images = random_images()
     images[..., 1] = 31
-    standardize = compose("standardize", compute([images]), key="data.eval_device", train=False)
+    standardize = composed("standardize", compute([images]), train=False)
     values = np.asarray(jax.jit(standardize)(images, jax.random.key(0)))
     assert np.isfinite(values).all()
     np.testing.assert_array_equal(values[..., 1], 0)
@@ -106,9 +113,8 @@ def test_pca_light_adds_colours_of_the_covariance_the_paper_states(statistics):
         jax.vmap(lambda key: device_ops.pca_light(image, std, key=key, statistics=statistics))
     )
     added = np.asarray(light(keys(count)), np.float64)
-    np.testing.assert_array_equal(
-        added, np.broadcast_to(added[:, :1, :1], added.shape)
-    )  # the same for every pixel
+    same_for_every_pixel = np.broadcast_to(added[:, :1, :1], added.shape)
+    np.testing.assert_array_equal(added, same_for_every_pixel)
     colours = added[:, 0, 0]
     p, eigenvalues = statistics.eigenvectors.astype(float), statistics.eigenvalues.astype(float)
     expected = p @ np.diag((eigenvalues / 255 * std) ** 2) @ p.T  # α_i λ_i p_i: λ squared, not λ
@@ -139,9 +145,8 @@ def test_pca_light_shifts_the_colours_of_real_images_a_little(test_data):
         )
     )
     shift = np.asarray(light(keys(10_000)))[:, 0, 0]
-    assert (
-        3 < np.sqrt((shift**2).sum(1).mean()) < 9
-    )  # 0.1 · 0.2175 · 255 = 5.5 with the figures commonly used
+    # 0.1 · 0.2175 · 255 = 5.5 with the values in common use.
+    assert 3 < np.sqrt((shift**2).sum(1).mean()) < 9
 
 
 def test_pca_light_adds_the_same_to_every_image_for_the_same_key(statistics):
@@ -208,7 +213,7 @@ def test_gcn_is_the_authors_formula(scale, sqrt_bias):
 
 @pytest.mark.parametrize("value", [0, 1, 37, 201, 255])
 def test_gcn_leaves_an_image_of_one_colour_at_zero(value):
-    normalize = jax.jit(compose("gcn(55.0)", None, key="data.eval_device", train=False))
+    normalize = jax.jit(composed("gcn(55.0)", None, train=False))
     plain, one_off = np.full((2, 32, 32, 3), value, np.uint8)
     one_off[0, 0, 0] ^= 1
     values = np.asarray(normalize(np.stack([plain, one_off]), jax.random.key(0)))
@@ -225,9 +230,8 @@ def test_zca_whitens_what_comes_to_it():
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(24), atol=2e-3)
     matrix = np.linalg.lstsq(flat - flat.mean(0), white, rcond=None)[0]
-    np.testing.assert_allclose(
-        matrix, matrix.T, atol=1e-3
-    )  # zero-phase: of all that whiten, the symmetric one
+    # Zero-phase: of all whitening matrices, the symmetric one.
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-3)
 
 
 def test_zca_adds_its_bias_to_the_eigenvalues():
@@ -286,24 +290,22 @@ def test_lcn_of_black_is_black():
 
 def test_no_operations_leave_the_values_as_float32():
     images = random_images()
-    values = compose("", None, key="data.eval_device", train=False)(
-        jnp.asarray(images), jax.random.key(0)
-    )
+    values = composed("", None, train=False)(jnp.asarray(images), jax.random.key(0))
     assert values.dtype == jnp.float32
     np.testing.assert_array_equal(values, images)
 
 
 def test_operations_run_in_the_order_of_the_string(statistics):
     images, key = jnp.asarray(random_images(h=4)), jax.random.key(0)
-    one = compose("scale(0.5)|subtract_mean", statistics, key="k", train=False)(images, key)
-    other = compose("subtract_mean|scale(0.5)", statistics, key="k", train=False)(images, key)
-    np.testing.assert_allclose(one, images / 2 - statistics.mean[None, None, None])
-    np.testing.assert_allclose(other, (images - statistics.mean[None, None, None]) / 2)
+    scaled_first = composed("scale(0.5)|subtract_mean", statistics, train=False)(images, key)
+    scaled_last = composed("subtract_mean|scale(0.5)", statistics, train=False)(images, key)
+    np.testing.assert_allclose(scaled_first, images / 2 - statistics.mean[None, None, None])
+    np.testing.assert_allclose(scaled_last, (images - statistics.mean[None, None, None]) / 2)
 
 
 def test_every_image_of_a_batch_gets_its_own_key(statistics):
     images = jnp.tile(jnp.asarray(random_images(1)), (64, 1, 1, 1))
-    light = jax.jit(compose("pca_light(0.1)", statistics, key="data.train_device", train=True))
+    light = jax.jit(composed("pca_light(0.1)", statistics, train=True))
     once, again, other = (np.asarray(light(images, jax.random.key(seed))) for seed in (1, 1, 2))
     assert len({image.tobytes() for image in once}) == 64
     np.testing.assert_array_equal(once, again)
@@ -312,7 +314,7 @@ def test_every_image_of_a_batch_gets_its_own_key(statistics):
 
 def test_every_operation_draws_for_itself(statistics):
     images = jnp.tile(jnp.asarray(random_images(1)), (400, 1, 1, 1))
-    flip_twice = compose("flip|flip", None, key="data.train_device", train=True)
+    flip_twice = composed("flip|flip", None, train=True)
     twice = jax.jit(flip_twice)(images, jax.random.key(0))
     mirrored = (np.asarray(twice) == np.asarray(images)[:, :, ::-1]).all((1, 2, 3))
     assert 0.4 < mirrored.mean() < 0.6  # never, if both drew the same
@@ -320,7 +322,7 @@ def test_every_operation_draws_for_itself(statistics):
 
 def test_any_number_of_devices_draws_the_same(statistics):
     text = "flip|pad_crop(1)|pca_light(0.1)|standardize"
-    transform = jax.jit(compose(text, statistics, key="data.train_device", train=True))
+    transform = jax.jit(composed(text, statistics, train=True))
     images, key = jnp.asarray(random_images(8)), jax.random.key(3)
     expected = transform(images, key)
     for devices in (2, 8):
@@ -334,14 +336,14 @@ def test_evaluation_may_not_draw(name, statistics):
     with pytest.raises(
         UserError, match=r"config.data.eval_device: '\w+' is random, which evaluation may not be"
     ):
-        compose(f"subtract_mean|{name}", statistics, key="data.eval_device", train=False)
+        composed(f"subtract_mean|{name}", statistics, train=False)
 
 
 def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(
         UserError, match=r"data.train_device: there is no 'flap' \(did you mean 'flip'\?\)"
     ):
-        compose("flap", None, key="data.train_device", train=True)
+        composed("flap", None, train=True)
 
 
 @pytest.mark.parametrize(
@@ -353,19 +355,20 @@ def test_an_operation_that_is_not_there_is_refused_with_the_nearest():
     ],
 )
 def test_an_operation_that_fails_on_the_images_is_named(text, message, statistics):
-    statistics = statistics._replace(
-        whitening=compute_whitening([np.zeros((2, 4, 4, 3))])
-    )  # the mean image is 4×4
-    transform = compose(text, statistics, key="data.train_device", train=True)
+    # The mean image and the whitening are of images of 4×4.
+    statistics = statistics._replace(whitening=compute_whitening([np.zeros((2, 4, 4, 3))]))
+    transform = composed(text, statistics, train=True)
     with pytest.raises(UserError, match=f"^config.data.train_device: {message}") as caught:
         jax.eval_shape(transform, jnp.asarray(random_images()), jax.random.key(0))
     assert "\n" not in str(caught.value)
 
 
 def test_which_strings_need_statistics():
-    assert not any(needs_statistics(text) for text in ("flip|pad_crop(4)", "", "scale(2.0)"))
+    assert not any(
+        needs_statistics(device(text)) for text in ("flip|pad_crop(4)", "", "scale(2.0)")
+    )
     assert all(
-        needs_statistics(text)
+        needs_statistics(device(text))
         for text in ("flip|subtract_mean", "pca_light", "standardize|flip", "gcn|zca")
     )
 
@@ -381,7 +384,9 @@ def test_which_strings_need_statistics():
     ],
 )
 def test_whitening_is_of_what_evaluation_brings_to_it(evaluation, training, before):
-    assert before_whitening(evaluation, training) == before
+    train_device = parse_device(training, key="data.train_device")
+    before_zca = before_whitening(device(evaluation), train_device)
+    assert (before_zca.text if before_zca else None) == before
 
 
 @pytest.mark.parametrize(
@@ -397,5 +402,6 @@ def test_whitening_is_of_what_evaluation_brings_to_it(evaluation, training, befo
     ],
 )
 def test_whitening_that_would_be_of_other_images_is_refused(evaluation, training, message):
+    train_device = parse_device(training, key="data.train_device")
     with pytest.raises(UserError, match=message):
-        before_whitening(evaluation, training)
+        before_whitening(device(evaluation), train_device)

@@ -23,7 +23,7 @@ def coded(height, width, channels=3):
 
 
 def corner(window):
-    """Where a window of a coded image begins; fails unless it is a window of one."""
+    """Returns where a window of a coded image begins; fails if it is no such window."""
     top, left = map(int, window[0, 0, :2])
     height, width = window.shape[:2]
     np.testing.assert_array_equal(window, coded(top + height, left + width)[top:, left:])
@@ -96,7 +96,8 @@ def test_center_crop_is_the_central_window(height, width, size, expected):
 def test_random_crop_takes_every_window_equally_often():
     counts = collections.Counter(
         corner(host_ops.random_crop(coded(6, 5), 4, rng=rng)) for rng in generators(1200)
-    )  # 3 × 2 places, 200 expected of each, standard deviation 13
+    )
+    # Each of 3 × 2 places is expected 200 times, with a standard deviation of 13.
     assert set(counts) == {(top, left) for top in range(3) for left in range(2)}
     assert all(140 < count < 260 for count in counts.values()), counts
 
@@ -131,9 +132,8 @@ def test_resize_short_among_draws_each_size_equally_often():
         for rng in generators(600)
     )
     assert set(sizes) == {(16, 24), (20, 30), (40, 60)}
-    assert all(150 < count < 250 for count in sizes.values()), (
-        sizes
-    )  # 200 expected, standard deviation 12
+    # 200 are expected, with a standard deviation of 12.
+    assert all(150 < count < 250 for count in sizes.values()), sizes
 
 
 def test_resize_by_epoch_takes_the_sizes_in_turns():
@@ -153,9 +153,8 @@ def test_corner_crop_takes_the_corners_and_the_centre_equally_often():
         corner(host_ops.corner_crop(coded(9, 12), 4, rng=rng)) for rng in generators(1000)
     )
     assert set(places) == {(0, 0), (0, 8), (5, 0), (5, 8), (2, 4)}
-    assert all(140 < count < 260 for count in places.values()), (
-        places
-    )  # 200 expected, standard deviation 13
+    # 200 are expected, with a standard deviation of 13.
+    assert all(140 < count < 260 for count in places.values()), places
 
 
 def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatch):
@@ -181,12 +180,9 @@ def test_area_aspect_crop_draws_windows_of_the_stated_area_and_aspect(monkeypatc
     # A window of the whole height is at most 4/3 as wide: 0.89 of this image.
     assert min(areas) < 0.1 and 0.75 < max(areas) < 0.9
     assert min(aspects) < 0.77 and max(aspects) > 1.3
-    small = [
-        aspect for area, aspect in zip(areas, aspects, strict=True) if area < 0.4
-    ]  # those fit at every aspect
-    assert (
-        abs(np.mean(np.log(small))) < 0.03
-    )  # uniform in the logarithm, ±0.288: standard error 0.007
+    # Small windows fit at every aspect. Their logarithm is uniform in ±0.288: standard error 0.007.
+    small = [aspect for area, aspect in zip(areas, aspects, strict=True) if area < 0.4]
+    assert abs(np.mean(np.log(small))) < 0.03
     for places in (tops, lefts):
         assert min(places) < 0.01 and max(places) > 0.99 and 0.45 < np.mean(places) < 0.55
     assert collections.Counter(method for _, _, method in drawn).keys() == set(host_ops.METHODS)
@@ -204,9 +200,8 @@ def test_area_aspect_crop_takes_the_ranges_it_is_given(monkeypatch):
 def test_area_aspect_crop_of_an_image_that_no_window_fits_is_its_central_square(monkeypatch):
     image = coded(10, 200)
     for rng in generators(20):
-        window = host_ops.area_aspect_crop(
-            image, 10, rng=rng
-        )  # 8 % of it is wider than 10 at any aspect
+        # A window of 8 % of the image is wider than 10 at any aspect.
+        window = host_ops.area_aspect_crop(image, 10, rng=rng)
         assert corner(window) == (0, 95)
 
 
@@ -267,9 +262,7 @@ def pixels():
 
 @pytest.fixture
 def photo():
-    """Two smooth colours and a white corner, which JPEG keeps to within 3 levels away from the
-    edges.
-    """
+    """Two smooth colours and a white corner, which JPEG keeps to 3 levels away from edges."""
     image = np.zeros((32, 48, 3), np.uint8)
     image[:, :24], image[:, 24:], image[:16, :16] = (200, 30, 90), (10, 150, 220), 255
     return image

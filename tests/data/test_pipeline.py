@@ -1,6 +1,4 @@
-"""Batches: pure functions of (seed, i) by either path and on any number of devices; every mistake
-named.
-"""
+"""The pipeline: batches are pure functions of (seed, i), and every mistake is named."""
 
 import itertools
 import logging
@@ -18,6 +16,7 @@ import PIL.Image
 import pytest
 
 from cnn_papers.data import host_ops, pipeline
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
@@ -28,9 +27,7 @@ BROKEN = b"\xff\xd8\xff\xe0 no JPEG"
 
 
 def png(number, side=6):
-    """An image whose red says which it is; green and blue are row and column, so that crops show
-    where they are.
-    """
+    """Returns an image: red is its number, green and blue are row and column, to locate crops."""
     rows, columns = np.mgrid[:side, :side]
     return cv2.imencode(
         ".png", np.dstack([columns, rows, np.full_like(rows, number)]).astype(np.uint8)
@@ -52,7 +49,8 @@ def open_pipeline(
 ) -> Pipeline:
     mesh = meshes.make_mesh(devices)
     shardings = {"sharding": meshes.data_sharding(mesh), "replicated": meshes.replicated(mesh)}
-    return Pipeline(split or make_split(), ops, key=key, num_classes=10, **shardings, **options)
+    host = parse_host(ops, key=key)
+    return Pipeline(split or make_split(), host, num_classes=10, **shardings, **options)
 
 
 def training(split=None, ops="decode", *, batch_size=8, seed=0, steps=range(5), **options):
@@ -69,7 +67,7 @@ def assert_same(ours, theirs):
 
 
 def numbers(batches):
-    """Which image every row is, over all batches."""
+    """Returns the number of the image in every row of all batches."""
     return [int(number) for batch in batches for number in batch["image"][:, 0, 0, 0]]
 
 
@@ -128,9 +126,8 @@ def test_another_seed_gives_another_order_and_other_crops():
 
 
 def test_each_epoch_is_a_permutation_of_the_split_and_epochs_differ():
-    rows = numbers(
-        training(batch_size=5, steps=range(23))
-    )  # 5 epochs of 23 images: batches straddle them
+    # 5 epochs of 23 images: some batches are of two epochs.
+    rows = numbers(training(batch_size=5, steps=range(23)))
     epochs = [rows[i : i + 23] for i in range(0, 115, 23)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 5
@@ -149,8 +146,9 @@ def test_the_same_image_is_cropped_anew_in_every_epoch():
 
 
 def test_operations_of_one_image_draw_independently():
-    """Two crops in a row by one pixel each: their places add up to 1 half of the time, never if
-    they draw alike.
+    """Two crops of one pixel each: their places add up to 1 half of the time.
+
+    They never would if both drew the same number.
     """
     batches = training(
         make_split(50), "decode|random_crop(5)|random_crop(4)", batch_size=50, steps=range(4)
@@ -229,7 +227,8 @@ def test_images_smaller_than_a_window_are_scaled_up_and_it_is_said_once(caplog):
         batches = training(ops="decode|random_crop(9)|center_crop(9)", seed=1)
     assert batches[0]["image"].shape == (8, 9, 9, 3)
     assert [record.getMessage() for record in caplog.records] == [
-        "config.data.train_host: 'random_crop' scales up images smaller than its window, first image_0"
+        "config.data.train_host: 'random_crop' scales up images smaller than its window, "
+        "first image_0"
     ]
 
 
@@ -264,7 +263,10 @@ def test_evaluation_sees_every_example_once_in_order(resident, batch_size, devic
 @pytest.mark.parametrize("label", [-1, 10, 255])
 def test_a_label_out_of_range_is_an_error_that_names_the_example(label):
     split = make_split(labels=[*[0] * 22, label])
-    message = rf"label {label} of image_22 is out of range: the network has 10 classes \(config.model.num_classes\)"
+    message = (
+        rf"label {label} of image_22 is out of range: "
+        r"the network has 10 classes \(config.model.num_classes\)"
+    )
     with pytest.raises(UserError, match=message):
         open_pipeline(split)
     with pytest.raises(UserError, match=message):
@@ -320,9 +322,7 @@ def test_evaluation_needs_every_image():
 
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory) -> Callable[..., pathlib.Path]:
-    """Makes a copy of `digits` with the bytes of its test shard changed by a function; returns its
-    data folder.
-    """
+    """Copies `digits`, changes the bytes of its test shard by a function, returns the folder."""
     original = tmp_path_factory.mktemp("whole")
     open_split("digits", "test", str(original))
 
@@ -354,7 +354,8 @@ def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops
     assert len(said) == len(caplog.records) == 2  # each once, though they came up in two epochs
     for line in said:
         assert re.match(
-            r"left out an example: cannot read example \d+ of digits\[test\]: .*array_record-0.* is damaged",
+            r"left out an example: cannot read example \d+ of digits\[test\]: "
+            r".*array_record-0.* is damaged",
             line,
         )
     with pytest.raises(
@@ -370,7 +371,10 @@ def test_damaged_records_are_left_out_of_training_within_the_budget(damaged, ops
 def test_evaluation_fails_on_a_damaged_record_and_names_file_and_index(damaged, resident):
     folder = damaged(lambda data: flipped(data, 20_000))
     split = open_split("digits", "test", str(folder))
-    message = rf"cannot read example \d+ of digits\[test\]: {folder}/.*/digits-test.array_record-00000-of-00001 is damaged"
+    message = (
+        r"cannot read example \d+ of digits\[test\]: "
+        rf"{folder}/.*/digits-test.array_record-00000-of-00001 is damaged"
+    )
     with pytest.raises(UserError, match=message):
         list(open_pipeline(split, resident=resident, key="data.eval_host").eval_batches(64))
 
@@ -397,7 +401,8 @@ def test_an_image_file_that_has_gone_is_left_out(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "cnn_papers"):
         assert len(training(split, batch_size=6, max_skips=1, resident="never")) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"left out an example: cannot read {tmp_path / gone}: No such file or directory (1 of at most 1)"
+        f"left out an example: cannot read {tmp_path / gone}: "
+        "No such file or directory (1 of at most 1)"
     ]
     with pytest.raises(
         UserError,

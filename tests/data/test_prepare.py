@@ -1,6 +1,4 @@
-"""Preparing data sets: what is there already, what is converted, and every reason why it cannot be
-done.
-"""
+"""Preparing data sets: those that are ready, those that are converted, and every obstacle."""
 
 import importlib.util
 import io
@@ -42,9 +40,7 @@ def tensorflow_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tfrecord_dir(tmp_path: pathlib.Path) -> pathlib.Path:
-    """`digits` prepared as TFRecord: framed here from array_record, with sums of zero, as nothing
-    reads them.
-    """
+    """`digits` prepared as TFRecord: framed here from array_record, with checksums of zero."""
     builder = make_digits("digits", str(tmp_path))
     folder = pathlib.Path(builder.data_dir)
     for split in ("train", "test"):
@@ -92,7 +88,8 @@ def test_digits_are_prepared_and_a_second_time_nothing_happens(tmp_path, capsys)
 def test_a_prepared_set_says_so(test_data, capsys):
     prepare.prepare("cifar10", str(test_data / "tfds"))
     assert capsys.readouterr().out == (
-        f"cifar10 is already prepared in {test_data}/tfds/cifar10/3.0.2: train 50,000, test 10,000\n"
+        f"cifar10 is already prepared in {test_data}/tfds/cifar10/3.0.2: "
+        "train 50,000, test 10,000\n"
     )
 
 
@@ -182,7 +179,10 @@ def test_a_damaged_tfrecord_is_not_converted_and_the_rest_is_kept(
 
 
 def test_imagenet_says_which_archives_it_needs_and_where(tmp_path):
-    names = r"ILSVRC2012_img_train.tar \(147,897,477,120 bytes\) and ILSVRC2012_img_val.tar \(6,744,924,160 bytes\)"
+    names = (
+        r"ILSVRC2012_img_train.tar \(147,897,477,120 bytes\) and "
+        r"ILSVRC2012_img_val.tar \(6,744,924,160 bytes\)"
+    )
     with pytest.raises(
         UserError, match=rf"imagenet2012 needs {names} in {tmp_path}/downloads/manual, and"
     ) as error:
@@ -342,9 +342,7 @@ class OfStrangers(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture
 def by_hand(tmp_path, monkeypatch, tensorflow_found) -> pathlib.Path:
-    """The folder of the archive of `of_strangers`, which TFDS unpacks as ever, but without
-    TensorFlow.
-    """
+    """The folder of the archive of `of_strangers`, which TFDS unpacks without TensorFlow here."""
     gfile = SimpleNamespace(GFile=open)
     stub = SimpleNamespace(compat=SimpleNamespace(as_text=str), io=SimpleNamespace(gfile=gfile))
     monkeypatch.setattr(extractor, "tf", stub)
@@ -407,7 +405,10 @@ def test_a_prepared_set_is_copied_at_a_small_size(tmp_path, test_data, capsys, q
     source, out = test_data / "tfds" / "voc/2007", tmp_path / "out"
     options = (f"--data_dir={test_data}/tfds", "--short_side=100", f"--out={out}")
     assert exit_code(prepare.cli, "voc/2007", *options) == 0
-    said = f"voc/2007 at shorter sides of at most 100 is in {out}/voc/2007/5.0.0: --config.data.data_dir={out}\n"
+    said = (
+        f"voc/2007 at shorter sides of at most 100 is in {out}/voc/2007/5.0.0: "
+        f"--config.data.data_dir={out}\n"
+    )
     assert capsys.readouterr().out.endswith(said)
     theirs, ours = (
         tfds.builder("voc/2007", data_dir=folder) for folder in (test_data / "tfds", out)

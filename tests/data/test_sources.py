@@ -40,8 +40,9 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """PATH/train with classes ant (6 images) and bee (4), PATH/val with one each; one image two
-    folders deep.
+    """PATH/train with 6 images of ant and 4 of bee, PATH/val with one each.
+
+    One image is two folders deep.
     """
     for name, count in (
         ("train/ant", 5),
@@ -115,9 +116,8 @@ def test_imagenette_as_a_folder(test_data):
     for example in train.examples[:50]:
         assert train.class_names[example["label"]] == example["id"].split("/")[0]
         assert example["image"] == (path / "train" / example["id"]).read_bytes()
-    assert set(_labels(open_split(f"folder:{path}", "train[:100]"))) == set(
-        range(10)
-    )  # the order mixes the classes
+    # The order mixes the classes.
+    assert set(_labels(open_split(f"folder:{path}", "train[:100]"))) == set(range(10))
 
 
 def test_many_threads_read_the_same_as_one(test_data):
@@ -161,7 +161,8 @@ def test_digits_are_made_when_first_opened_and_only_then(tmp_path, capfd):
 
 def test_two_processes_may_make_digits_at_once_and_neither_imports_tensorflow(tmp_path):
     code = (
-        "import sys; from cnn_papers.data.sources import open_split; s = open_split('digits', 'train', sys.argv[1]);"
+        "import sys; from cnn_papers.data.sources import open_split;"
+        "s = open_split('digits', 'train', sys.argv[1]);"
         "print(len(s.examples), s.examples[5]['label'], 'tensorflow' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -173,9 +174,8 @@ def test_two_processes_may_make_digits_at_once_and_neither_imports_tensorflow(tm
         out, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
         assert out.splitlines()[-1] == "1437 5 False"
-    assert [p.name for p in (tmp_path / "digits" / "plain").iterdir()] == [
-        "1.0.0"
-    ]  # nothing incomplete stays behind
+    names = [path.name for path in (tmp_path / "digits" / "plain").iterdir()]
+    assert names == ["1.0.0"]  # nothing incomplete is left
 
 
 def test_a_process_that_finishes_second_uses_what_the_first_made(digits_dir, tmp_path, monkeypatch):
@@ -190,7 +190,10 @@ def test_a_process_that_finishes_second_uses_what_the_first_made(digits_dir, tmp
 
 
 def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
-    code = "import sys, cnn_papers.data.sources; print([m for m in sys.modules if m.startswith('tensorflow')])"
+    code = (
+        "import sys, cnn_papers.data.sources;"
+        "print([m for m in sys.modules if m.startswith('tensorflow')])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -208,7 +211,8 @@ def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
         (
             "digits",
             "trian",
-            r"digits has no split 'trian': it has train \(1,437\), test \(360\) and slices of these",
+            r"digits has no split 'trian': "
+            r"it has train \(1,437\), test \(360\) and slices of these",
         ),
         ("digits", "train[", r"digits has no split 'train\['"),
         ("digits", "train[:1438]", r"digits has no split 'train\[:1438\]': it has train \(1,437\)"),

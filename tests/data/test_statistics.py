@@ -1,6 +1,4 @@
-"""Pixel statistics: NumPy's figures, kept beside the data or in the cache, and computed again when
-the data changes.
-"""
+"""Pixel statistics: NumPy's values, kept on disk, and computed again when the data changes."""
 
 import io
 import os
@@ -85,9 +83,7 @@ def test_figures_are_numpys(images):
 
 
 def test_eigen_pairs_of_known_colours_are_found():
-    """Pixels ±√λ along known axes: their covariance is known to the bit, and so are its
-    eigen-pairs.
-    """
+    """Pixels are ±√λ along known axes, so that the covariance and its eigen-pairs are known."""
     axes = np.linalg.qr(np.array([[1.0, 1, 1], [0, 1, 2], [1, 0, -1]]))[0]
     spread = np.array([3600.0, 400, 25])
     pixels = np.stack(

@@ -1,4 +1,4 @@
-"""What analyses find inside networks, against figures worked out by hand."""
+"""Analyses of networks against values worked out by hand."""
 
 import flax.linen as nn
 import jax
@@ -47,14 +47,14 @@ def random_variables(model, shape):
     return variables
 
 
-def figures(text, model, variables, image=IMAGE, label=LABEL):
-    """The figures of one analysis as floats."""
+def values_of(text, model, variables, image=IMAGE, label=LABEL):
+    """Returns the values of one analysis as floats."""
     (op,) = run_analyses.parse(text)
     return jax.tree.map(float, jax.jit(lambda v, x, y: op(model, v, x, y))(variables, image, label))
 
 
 def hidden_inputs(variables, image=IMAGE):
-    """What the hidden units of a `Small` without normalisation read, [n, 4]."""
+    """Returns the inputs of the hidden units of a `Small` without normalisation, [n, 4]."""
     layer = variables["params"]["fc1"]
     return image[:, 0, 0] @ layer["kernel"] + layer["bias"]
 
@@ -71,13 +71,13 @@ def test_a_rectified_unit_is_dead_if_nothing_wakes_it():
     variables = random_variables(Small(), (1, 1, 5))
     variables["params"]["fc1"]["bias"][[0, 3]] = -100
     variables["params"]["fc1"]["bias"][1] = 100
-    assert figures("dead_units", Small(), variables) == {
+    assert values_of("dead_units", Small(), variables) == {
         "dead_units": 0.5,
         "dead_units/fc1": 0.5,
         "dead_units/fc2": 0,
     }
     zeros = (hidden_inputs(variables) <= 0).mean()
-    assert figures("saturated", Small(), variables)["saturated/fc1"] == pytest.approx(zeros)
+    assert values_of("saturated", Small(), variables)["saturated/fc1"] == pytest.approx(zeros)
     assert 0.5 < zeros < 0.75
 
 
@@ -85,33 +85,34 @@ def test_a_rectified_unit_is_dead_if_nothing_wakes_it():
 def test_other_nonlinearities_have_no_dead_units(name):
     variables = random_variables(Small(), (1, 1, 5))
     variables["params"]["fc1"]["bias"][:] = -3
-    assert set(figures(name, Small(activation="tanh"), variables).values()) == {0.0}
+    assert set(values_of(name, Small(activation="tanh"), variables).values()) == {0.0}
 
 
 def test_a_piece_of_a_maxout_unit_is_dead_if_it_is_never_the_largest():
-    model = zoo.build_model(
-        "maxout", variant="mnist_conv", width=0.25
-    )  # the last layer has four pieces, others two
+    # The last layer has four pieces, the others two.
+    model = zoo.build_model("maxout", variant="mnist_conv", width=0.25)
     variables = random_variables(model, (28, 28, 1))
     image, label = DRAW.normal(size=(2, 28, 28, 1)).astype(np.float32), np.zeros(2, np.int32)
-    alive = figures("dead_units", model, variables, image, label)
+    alive = values_of("dead_units", model, variables, image, label)
     variables["params"]["h1"]["bias"][..., ::2] = -1000
-    found = figures("dead_units", model, variables, image, label)
-    assert found["dead_units/h0"] == alive["dead_units/h0"] < 0.5
-    assert found["dead_units/h1"] == 0.5
-    assert set(found) == {"dead_units", *(f"dead_units/{name}" for name in ("h0", "h1", "h2", "y"))}
+    values = values_of("dead_units", model, variables, image, label)
+    assert values["dead_units/h0"] == alive["dead_units/h0"] < 0.5
+    assert values["dead_units/h1"] == 0.5
+    assert set(values) == {
+        "dead_units",
+        *(f"dead_units/{name}" for name in ("h0", "h1", "h2", "y")),
+    }
 
 
 def test_where_a_unit_knows_a_constant_0_a_piece_must_exceed_it():
-    model = zoo.build_model(
-        "maxout", variant="mnist_fc", width=0.05, hidden="maxout_zero"
-    )  # 12 units of five pieces
+    # 12 units of five pieces.
+    model = zoo.build_model("maxout", variant="mnist_fc", width=0.05, hidden="maxout_zero")
     variables = random_variables(model, (28, 28, 1))
     variables["params"]["h0"]["bias"][:30] = -1000  # six units that always give 0
     variables["params"]["h0"]["bias"][30::5] = 1000  # and six of which one piece always wins
     image = np.abs(DRAW.normal(size=(9, 28, 28, 1))).astype(np.float32)
-    found = figures("dead_units", model, variables, image, np.zeros(9, np.int32))
-    assert found["dead_units/h0"] == pytest.approx((30 + 6 * 4) / 60)
+    values = values_of("dead_units", model, variables, image, np.zeros(9, np.int32))
+    assert values["dead_units/h0"] == pytest.approx((30 + 6 * 4) / 60)
     _, ends = model.apply(variables, image)
     assert (ends["h0"][..., :6] == 0).all() and (ends["h0"][..., 6:] > 500).all()
 
@@ -122,10 +123,10 @@ def test_the_whole_share_counts_every_unit_once():
     variables["params"]["h0"]["bias"][:30] = -1000
     variables["params"]["h1"]["bias"][:] = 1000
     image = DRAW.normal(size=(2, 28, 28, 1)).astype(np.float32)
-    found = figures("dead_units", model, variables, image, np.zeros(2, np.int32))
-    dead = found["dead_units/h0"] * 60
-    assert dead >= 30 and found["dead_units/h1"] == 0
-    assert found["dead_units"] == pytest.approx(dead / 72)
+    values = values_of("dead_units", model, variables, image, np.zeros(2, np.int32))
+    dead = values["dead_units/h0"] * 60
+    assert dead >= 30 and values["dead_units/h1"] == 0
+    assert values["dead_units"] == pytest.approx(dead / 72)
 
 
 # --- sizes and distributions ----------------------------------------------------------------------
@@ -134,19 +135,19 @@ def test_the_whole_share_counts_every_unit_once():
 def test_responses_are_those_of_layers_or_of_their_normalisations():
     variables = random_variables(Small(), (1, 1, 5))
     inside, outside = hidden_inputs(variables).std(), logits_by_hand(variables).std()
-    found = figures("response_std", Small(), variables)
-    assert found["response_std/fc1"] == pytest.approx(inside, rel=1e-5)
-    assert found["response_std"] == pytest.approx((inside + outside) / 2, rel=1e-5)
+    values = values_of("response_std", Small(), variables)
+    assert values["response_std/fc1"] == pytest.approx(inside, rel=1e-5)
+    assert values["response_std"] == pytest.approx((inside + outside) / 2, rel=1e-5)
     normalised = random_variables(Small(normalise=True), (1, 1, 5))
     norm, stats = normalised["params"]["bn1"], normalised["batch_stats"]["bn1"]
     response = (hidden_inputs(normalised) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm[
         "scale"
     ] + norm["bias"]
-    found = figures("response_std", Small(normalise=True), normalised)
-    assert set(found) == {"response_std", "response_std/bn1"}
+    values = values_of("response_std", Small(normalise=True), normalised)
+    assert set(values) == {"response_std", "response_std/bn1"}
     assert (
-        found["response_std/bn1"]
-        == found["response_std"]
+        values["response_std/bn1"]
+        == values["response_std"]
         == pytest.approx(response.std(), rel=1e-5)
     )
 
@@ -159,10 +160,10 @@ def test_gradients_are_of_the_mean_loss():
     hidden = hidden_inputs(variables)
     back = error @ variables["params"]["fc2"]["kernel"].T * (hidden > 0)
     expected = {"fc1": IMAGE[:, 0, 0].T @ back, "fc2": np.maximum(hidden, 0).T @ error}
-    found = figures("gradient_norm", Small(), variables)
+    values = values_of("gradient_norm", Small(), variables)
     for name, grad in expected.items():
-        assert found[f"gradient_norm/{name}"] == pytest.approx(np.linalg.norm(grad), rel=1e-4)
-    assert found["gradient_norm"] == found["gradient_norm/fc1"]
+        assert values[f"gradient_norm/{name}"] == pytest.approx(np.linalg.norm(grad), rel=1e-4)
+    assert values["gradient_norm"] == values["gradient_norm/fc1"]
 
 
 def test_gradients_are_of_auxiliary_heads_too_as_their_weight_says():
@@ -170,7 +171,7 @@ def test_gradients_are_of_auxiliary_heads_too_as_their_weight_says():
     variables = random_variables(model, (64, 64, 3))
     image = DRAW.normal(size=(2, 64, 64, 3)).astype(np.float32)
     none, some, more = (
-        figures(f"gradient_norm(aux_weight={weight})", model, variables, image, np.array([0, 3]))
+        values_of(f"gradient_norm(aux_weight={weight})", model, variables, image, np.array([0, 3]))
         for weight in (0.0, 0.3, 0.6)
     )
     heads = [name for name in none if "aux" in name]
@@ -183,21 +184,21 @@ def test_gradients_are_of_auxiliary_heads_too_as_their_weight_says():
 def test_percentiles_are_of_one_unit_and_of_all():
     variables = random_variables(Small(), (1, 1, 5))
     low, median, high = np.percentile(hidden_inputs(variables), (15, 50, 85), axis=0)
-    found = figures("input_percentiles(unit=2)", Small(), variables)
+    values = values_of("input_percentiles(unit=2)", Small(), variables)
     expected = {"p15": low[2], "p50": median[2], "p85": high[2], "width": (high - low).mean()}
     for name, value in expected.items():
-        assert found[f"input_percentiles/{name}"] == pytest.approx(value, rel=1e-5)
-    assert [found[f"input_percentiles/median/{i}"] for i in range(4)] == pytest.approx(
+        assert values[f"input_percentiles/{name}"] == pytest.approx(value, rel=1e-5)
+    assert [values[f"input_percentiles/median/{i}"] for i in range(4)] == pytest.approx(
         median, rel=1e-5
     )
-    assert len(found) == 1 + 4 + 4
-    assert found["input_percentiles"] == pytest.approx(np.sqrt((median**2).mean()), rel=1e-5)
+    assert len(values) == 1 + 4 + 4
+    assert values["input_percentiles"] == pytest.approx(np.sqrt((median**2).mean()), rel=1e-5)
 
 
 def test_the_last_hidden_nonlinearity_reads_what_normalisation_gives():
     variables = random_variables(Small(normalise=True), (1, 1, 5))
     last, named, raw = (
-        figures(f"input_percentiles({layer})", Small(normalise=True), variables)
+        values_of(f"input_percentiles({layer})", Small(normalise=True), variables)
         for layer in ("", "'bn1'", "'fc1'")
     )
     assert last == named != raw
@@ -215,27 +216,29 @@ def test_feature_reuse_is_the_mean_weight_on_every_source():
     params["block1"]["layer2"]["conv1"]["kernel"][:] = -3  # on layer 1
     params["block1"]["layer2"]["conv1"]["kernel"][:, :, :5] = 1  # on the block's input
     image = np.zeros((2, 8, 8, 3), np.float32)
-    found = figures("feature_reuse", model, variables, image, np.zeros(2, np.int32))
+    values = values_of("feature_reuse", model, variables, image, np.zeros(2, np.int32))
     assert (
-        found["feature_reuse/block1/layer2/from0"] == 1
-        and found["feature_reuse/block1/layer2/from1"] == 3
+        values["feature_reuse/block1/layer2/from0"] == 1
+        and values["feature_reuse/block1/layer2/from1"] == 3
     )
     classifier = np.abs(params["fc"]["kernel"])[0, 0]  # of 11, 3 and 3 channels
-    assert found["feature_reuse/block2/out/from2"] == pytest.approx(
+    assert values["feature_reuse/block2/out/from2"] == pytest.approx(
         classifier[14:].mean(), rel=1e-5
     )
     transition = np.abs(params["transition1"]["conv"]["kernel"])[0, 0]
-    assert found["feature_reuse/block1/out/from0"] == pytest.approx(transition[:5].mean(), rel=1e-5)
-    parts = [name.removeprefix("feature_reuse/") for name in found]
+    assert values["feature_reuse/block1/out/from0"] == pytest.approx(
+        transition[:5].mean(), rel=1e-5
+    )
+    parts = [name.removeprefix("feature_reuse/") for name in values]
     assert len(parts) == 1 + 2 * (1 + 2 + 3)
     readers = {name.rpartition("/")[0] for name in parts} - {"", "block1/layer1", "block2/layer1"}
     ratios = []
     for reader in readers:
         weights = [
-            found[f"feature_reuse/{name}"] for name in parts if name.rpartition("/")[0] == reader
+            values[f"feature_reuse/{name}"] for name in parts if name.rpartition("/")[0] == reader
         ]
         ratios.append(np.mean(weights[:-1]) / weights[-1])
-    assert found["feature_reuse"] == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert values["feature_reuse"] == pytest.approx(np.mean(ratios), rel=1e-5)
 
 
 # --- dropout --------------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def test_feature_reuse_is_the_mean_weight_on_every_source():
 
 def test_without_dropout_the_mean_is_the_network():
     variables = random_variables(Small(), (1, 1, 5))
-    assert abs(figures("dropout_average(masks=3)", Small(), variables)["dropout_average"]) < 1e-6
+    assert abs(values_of("dropout_average(masks=3)", Small(), variables)["dropout_average"]) < 1e-6
 
 
 def test_of_one_mask_it_is_the_divergence_from_its_network():
@@ -257,19 +260,18 @@ def test_of_one_mask_it_is_the_divergence_from_its_network():
         np.exp(z) / np.exp(z).sum(1, keepdims=True)
         for z in (np.asarray(dropped), logits_by_hand(variables))
     )
-    found = figures("dropout_average(masks=1)", model, variables)["dropout_average"]
-    assert found == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-3) and found > 0.001
+    divergence = values_of("dropout_average(masks=1)", model, variables)["dropout_average"]
+    assert divergence == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-3)
+    assert divergence > 0.001
 
 
 def test_of_a_linear_network_the_whole_one_is_the_geometric_mean():
-    """Where dropping is exact (Hinton et al. 2012): what many masks leave is what they draw
-    unevenly.
-    """
+    """The mean is exact in this case (Hinton et al. 2012), up to the noise of the masks."""
     variables = random_variables(Small(), (1, 1, 5))
     variables["params"]["fc1"]["bias"][:] = 1000  # every unit in its linear part
     variables["params"]["fc2"]["bias"] -= 1000 * variables["params"]["fc2"]["kernel"].sum(0)
     few, many = (
-        figures(f"dropout_average(masks={n})", Small(dropout=0.5), variables)["dropout_average"]
+        values_of(f"dropout_average(masks={n})", Small(dropout=0.5), variables)["dropout_average"]
         for n in (2, 2000)
     )
     assert many < 0.002 < 0.02 < few
@@ -291,12 +293,14 @@ def _view(image, key):
 def test_figures_come_by_name_and_are_of_the_images_the_network_sees():
     variables = random_variables(Small(), (1, 1, 5))
     batch = _batch(7)
-    found = run_analyses.compute("dead_units|response_std", Small(), variables, batch, _view)
-    one = figures("response_std", Small(), variables, _view(batch["image"], None), batch["label"])
-    assert {name: value for name, value in found.items() if "response" in name} == pytest.approx(
-        one
+    values = run_analyses.compute("dead_units|response_std", Small(), variables, batch, _view)
+    expected = values_of(
+        "response_std", Small(), variables, _view(batch["image"], None), batch["label"]
     )
-    assert list(found) == sorted(found) and "dead_units/fc1" in found
+    assert {name: value for name, value in values.items() if "response" in name} == pytest.approx(
+        expected
+    )
+    assert list(values) == sorted(values) and "dead_units/fc1" in values
     assert run_analyses.compute("", Small(), variables, batch, _view) == {}
 
 
@@ -347,7 +351,8 @@ def test_networks_need_not_know_of_them(name, fields, shape):
     [
         (
             "dead_unit",
-            r"config\.eval\.analyses: there is no 'dead_unit' \(did you mean 'dead_units'\?\); there are: ",
+            r"config\.eval\.analyses: there is no 'dead_unit' "
+            r"\(did you mean 'dead_units'\?\); there are: ",
         ),
         ("compute", "there is no 'compute'"),
         (
@@ -355,8 +360,8 @@ def test_networks_need_not_know_of_them(name, fields, shape):
             r"does not fit dropout_average\(masks: int = 32\): masks='many' is not int",
         ),
         ("input_percentiles('fc9')", r"there is no layer 'fc9'; there are: fc1"),
-        ("input_percentiles(unit=4)", "fc1 has 4 units, no 4"),
-        ("feature_reuse", "is of dense blocks, which this network has not"),
+        ("input_percentiles(unit=4)", "unit=4 is not one of the 4 units of fc1"),
+        ("feature_reuse", "needs dense blocks, and this network has none"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_computed(text, message):

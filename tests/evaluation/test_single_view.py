@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import single_view
@@ -43,8 +44,7 @@ def _pipeline(devices: int, resident: str) -> Pipeline:
     mesh = make_mesh(devices)
     return Pipeline(
         split,
-        "decode",
-        key="data.eval_host",
+        parse_host("decode", key="data.eval_host"),
         num_classes=CLASSES,
         resident=resident,
         sharding=data_sharding(mesh),

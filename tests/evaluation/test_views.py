@@ -1,6 +1,4 @@
-"""Where the protocols look, exactly, over sizes of images: counts, places, coverage, mirrored
-pairs.
-"""
+"""Views, exactly, over many sizes of images: number, places, coverage, mirrored pairs."""
 
 import cv2
 import numpy as np
@@ -28,18 +26,18 @@ def coded(height, width):
 
 def places(image, seen):
     """Top and left of windows of a coded image, which they must be, pixel by pixel."""
-    found = []
+    begins = []
     for view in seen:
         top, left = map(int, view[0, 0, :2])
         np.testing.assert_array_equal(
             view, image[top : top + view.shape[0], left : left + view.shape[1]]
         )
-        found.append((top, left))
-    return found
+        begins.append((top, left))
+    return begins
 
 
 def covered(image, seen):
-    """Which pixels of a coded image the windows show."""
+    """Returns a mask of the pixels of a coded image that the windows show."""
     mask = np.zeros(image.shape[:2], bool)
     for (top, left), view in zip(places(image, seen), seen, strict=True):
         mask[top : top + view.shape[0], left : left + view.shape[1]] = True
@@ -47,9 +45,7 @@ def covered(image, seen):
 
 
 def assert_mirrored_pairs(lefts, width, size):
-    """Windows lie as their mirror images do, the central one to within the pixel that an odd rest
-    leaves.
-    """
+    """Fails unless windows and their mirror images are at the same places, to one pixel."""
     mirrored = sorted(width - size - left for left in lefts)
     assert all(abs(a - b) <= 1 for a, b in zip(sorted(lefts), mirrored, strict=True))
 
@@ -138,9 +134,7 @@ def test_144_crops(size):
 
 
 def test_every_sixth_crop_shows_the_whole_square():
-    """In a coded image its corners are near those of the square, which no crop of 224 shows at
-    once.
-    """
+    """Its corners are near those of the square, which no crop of 224 shows at the same time."""
     image = coded(256, 256)
     seen = views.six_crops_of_squares(image, "bilinear", size=224, scales=(256,))
     corners = [(view[0, 0, :2].tolist(), view[-1, -1, :2].tolist()) for view in seen]
@@ -159,9 +153,9 @@ def test_every_sixth_crop_shows_the_whole_square():
 def test_a_grid_is_regular_and_reaches_the_edges(size, count):
     image = coded(*size)
     seen = views.grid(image, "area", size=13, scales=(min(size),), count=count)
-    found = places(image, seen)
+    begins = places(image, seen)
     starts = [views.grid_starts(side, 13, count) for side in size]
-    assert len(found) == count**2 and found == [
+    assert len(begins) == count**2 and begins == [
         (top, left) for top in starts[0] for left in starts[1]
     ]
     for side in size:
@@ -187,14 +181,14 @@ def test_vgg_looks_50_times_a_scale_and_150_times_at_three():
 @pytest.mark.parametrize("step", [1, 7, 32])
 @pytest.mark.parametrize("longest", [1.0, 1.5, 2.0, 3.0])
 def test_a_longer_side_loses_less_than_a_step_and_takes_few_values(scale, step, longest):
-    found = {
+    lengths = {
         length: views.longer_side(length, scale, step, longest)
         for length in range(scale, 4 * scale)
     }
-    for length, kept in found.items():
+    for length, kept in lengths.items():
         assert scale <= kept <= min(length, longest * scale) and (kept - scale) % step == 0
         assert min(length, int(longest * scale)) - kept < step
-    assert len(set(found.values())) <= (longest - 1) * scale / step + 1
+    assert len(set(lengths.values())) <= (longest - 1) * scale / step + 1
 
 
 @each_size
@@ -241,15 +235,15 @@ def test_overfeats_six_sizes_lie_as_the_image_does_and_keep_its_aspect(size):
 )
 def test_nine_windows_or_three(size):
     height, width = size
-    found = views.nine_windows(height, width, 224)
-    assert len(found) == (3 if min(size) == 224 else 9)
-    assert (found[:, 2:] - found[:, :2] == 224).all() and (found >= 0).all()
-    assert found[:, 2].max() == width and found[:, 3].max() == height
+    windows = views.nine_windows(height, width, 224)
+    assert len(windows) == (3 if min(size) == 224 else 9)
+    assert (windows[:, 2:] - windows[:, :2] == 224).all() and (windows >= 0).all()
+    assert windows[:, 2].max() == width and windows[:, 3].max() == height
     assert ((width - 224) // 2, (height - 224) // 2) in [
-        (left, top) for left, top, *_ in found.tolist()
+        (left, top) for left, top, *_ in windows.tolist()
     ]
-    assert_mirrored_pairs(found[:, 0].tolist(), width, 224)
-    assert len(set(map(tuple, found.tolist()))) == len(found) or height == width == 224
+    assert_mirrored_pairs(windows[:, 0].tolist(), width, 224)
+    assert len(set(map(tuple, windows.tolist()))) == len(windows) or height == width == 224
 
 
 def test_spp_net_looks_96_times_and_twice_more():

@@ -114,22 +114,26 @@ def test_only_public_functions_of_the_module_itself_can_be_named(here):
     [
         (
             "duble",
-            "config.data.ops: there is no 'duble' (did you mean 'double'?); there are: add, decay, double,",
+            "config.data.ops: there is no 'duble' (did you mean 'double'?); "
+            "there are: add, decay, double,",
         ),
         ("xyzzy(3)", "config.data.ops: there is no 'xyzzy'; there are: add, decay, double, "),
         (
             "add",
-            "'add' does not fit add(amount: int, times: int = 1): missing a required argument: 'amount'",
+            "'add' does not fit add(amount: int, times: int = 1): "
+            "missing a required argument: 'amount'",
         ),
         (
             "add(1, 2, 3)",
-            "'add(1, 2, 3)' does not fit add(amount: int, times: int = 1): too many positional arguments",
+            "'add(1, 2, 3)' does not fit add(amount: int, times: int = 1): "
+            "too many positional arguments",
         ),
         ("add(1, amount=2)", "multiple values for argument 'amount'"),
         ("add(1, sizes=2)", "got an unexpected keyword argument 'sizes'"),
         (
             "draw(1, rng=2)",
-            "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): 'rng' is the",
+            "'draw(1, rng=2)' does not fit draw(low: float, high: float | None = None): "
+            "'rng' is filled in by the pipeline",
         ),
     ],
 )

@@ -1,6 +1,4 @@
-"""The final test of runs: errors against NumPy, ensembles, what is kept, recomputed batch norms,
-every recipe's.
-"""
+"""The final test of runs: errors against NumPy, ensembles, rows, recomputed batch norms."""
 
 import importlib
 import json
@@ -15,6 +13,7 @@ from support.recipes import RECIPES
 
 from cnn_papers import counting, evaluate, train, zoo
 from cnn_papers.data.augment import compose
+from cnn_papers.data.operations import parse_data, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
@@ -50,12 +49,12 @@ test_folder.__test__ = False
 
 
 def logits_of(network):
-    """Of every image of the evaluation split, by the network's own view, with its labels."""
+    """Returns logits of every image of the evaluation split, in one view, and the labels."""
     data = network.config["data"]
     pipeline = inputs.open_pipeline(
         open_split(data["name"], data["eval_split"], data["data_dir"]),
         network.config,
-        "eval_host",
+        parse_host(data["eval_host"], key="data.eval_host"),
         network.mesh,
     )
     (batch,) = pipeline.eval_batches(len(pipeline))
@@ -134,9 +133,7 @@ def test_rows_are_kept_once_and_the_clock_elsewhere(run, capsys):
     kept = (run / METRICS).read_bytes()
     test_folder(run, eval__protocol=CROPS)
     assert (run / METRICS).read_bytes() == kept
-    assert "val/top1_error" in json.loads(
-        before.splitlines()[-1]
-    )  # training's own rows stay what they were
+    assert "val/top1_error" in json.loads(before.splitlines()[-1])  # rows of training stay
 
 
 def test_an_ensemble_averages_probabilities(tiny_run):
@@ -146,10 +143,10 @@ def test_an_ensemble_averages_probabilities(tiny_run):
     )
     other = other._replace(class_names=network.class_names)
     results = evaluate.evaluate([network, other], make_mesh(2), [None, None])
-    logits, labels = zip(*(logits_of(each) for each in (network, other)), strict=True)
-    each = [np.exp(x - x.max(1, keepdims=True)) for x in logits]
-    each = [x / x.sum(1, keepdims=True) for x in each]
-    expected = [errors_of(scores, labels[0]) for scores in (*each, (each[0] + each[1]) / 2)]
+    logits, labels = zip(*map(logits_of, (network, other)), strict=True)
+    exponentials = [np.exp(x - x.max(1, keepdims=True)) for x in logits]
+    first, second = (x / x.sum(1, keepdims=True) for x in exponentials)
+    expected = [errors_of(scores, labels[0]) for scores in (first, second, (first + second) / 2)]
     assert len({top1 for top1, _ in expected}) == 3  # an ensemble of networks that differ
     assert [(r.top1_error, r.top5_error) for r in results] == [
         pytest.approx(pair) for pair in expected
@@ -180,9 +177,8 @@ def test_an_override_changes_the_test_and_not_the_run(run):
 def test_batch_norms_are_recomputed_over_training_batches(run):
     (plain,) = test_folder(run)
     (precise,) = test_folder(run, eval__precise_bn=4)
-    assert (
-        precise.top1_error != plain.top1_error
-    )  # three steps of momentum 0.9 are far from any mean
+    # Three steps of momentum 0.9 are far from any mean.
+    assert precise.top1_error != plain.top1_error
     rows = read_rows(run / METRICS)[-2:]
     assert [row["test/precise_bn"] for row in rows] == [0, 4]
 
@@ -275,7 +271,7 @@ def test_training_ends_with_the_tests_that_its_config_names(tiny_run, tmp_path, 
         ({"eval__protocol": "vgg_dense(32)", "data__eval_device": "subtract_mean_image"}, ""),
         (
             {"eval__protocol": "vgg_dense(40)", "data__eval_device": "subtract_mean_image"},
-            "fits images of 32×32 alone",
+            "fits only images of 32×32",
         ),
     ],
 )
@@ -312,7 +308,7 @@ def test_every_recipes_network_can_serve_its_protocols(name, recipe):
         inputs.configured_input(config),
     )
     figures = Statistics(*(np.ones(s, np.float32) for s in ((3,), (3,), shape, (3,), (3, 3))))
-    view = compose(config.data.eval_device, figures, key="data.eval_device", train=False)
+    view = compose(parse_data(config.data).eval_device, figures, train=False)
     train_shape = inputs.configured_input(config, "train_host")
     variables = counting.abstract_variables(model, train_shape)
     settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}

@@ -1,6 +1,4 @@
-"""Which of several processes this one is, and how they meet: flags, environments, and what can be
-wrong with them.
-"""
+"""The place of a process in a multi-host run, and the rendezvous of all: flags, SLURM, mistakes."""
 
 import concurrent.futures
 import os
@@ -45,11 +43,8 @@ JAX = {"JAX_COORDINATOR_ADDRESS": "first:99", "JAX_NUM_PROCESSES": "3", "JAX_PRO
         (("", None, None), {**SLURM, "SLURM_STEP_NODELIST": "n[7,9]"}, Place("n7:61511", 4, 3)),
         (("", None, None), {**SLURM, "SLURM_STEP_NUM_NODES": "1"}, Place("127.0.0.1:61511", 4, 3)),
         (("", None, None), {**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, None),
-        (
-            ("", None, None),
-            {key: SLURM[key] for key in ("SLURM_JOB_ID", "SLURM_PROCID")},
-            None,
-        ),  # in no step of srun
+        # in no step of srun
+        (("", None, None), {key: SLURM[key] for key in ("SLURM_JOB_ID", "SLURM_PROCID")}, None),
         (("auto", None, None), {}, Place("auto", 0, 0)),
         (("", None, None), {"TPU_WORKER_HOSTNAMES": "a,b"}, Place("auto", 0, 0)),
         (("", None, None), {"TPU_WORKER_HOSTNAMES": "localhost"}, None),
@@ -82,7 +77,7 @@ def test_flags_go_before_the_environment_of_a_launcher(flags, environment, place
         (
             ("", None, None),
             {**SLURM, "SLURM_STEP_NODELIST": ""},
-            "SLURM says nothing in $SLURM_STEP_NODELIST",
+            "$SLURM_STEP_NODELIST is empty: give --coordinator, --num_processes and --process_id",
         ),
     ],
 )
@@ -95,17 +90,14 @@ def test_half_a_description_is_refused(flags, environment, message):
 
 
 def meet(calls: list[tuple[int, int]], timeout_s: float = 20) -> list[str]:
-    """What each process, given as (count, index), has from meeting the others: the address or the
-    error.
-    """
+    """Returns the result or error of `rendezvous.meet` for each process, a (count, index)."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
 
     def attempt(call: tuple[int, int]) -> str:
         try:
-            return rendezvous.meet(coordinator, *call, timeout_s=timeout_s).replace(
-                coordinator, "HERE"
-            )
+            bound = rendezvous.meet(coordinator, *call, timeout_s=timeout_s)
+            return bound.replace(coordinator, "HERE")
         except UserError as error:
             return "error: " + str(error).replace(coordinator, "HERE")
 
@@ -135,16 +127,15 @@ def test_processes_that_do_not_agree_all_say_so(calls, message):
 
 @pytest.mark.fault("host: one does not come at the start", "all who came say which, exit code 2")
 def test_who_is_missing_is_said_by_all_who_came():
-    message = "error: only 2 of 4 processes came within 1 s; missing: 1, 3"
+    message = "error: only 2 of 4 processes joined within 1 s; missing: 1, 3"
     assert meet([(4, 0), (4, 2)], timeout_s=1) == [message] * 2
 
 
 @pytest.mark.fault("host: process 0 does not come", "named")
 def test_process_0_that_does_not_come_is_named():
     (message,) = meet([(2, 1)], timeout_s=0.5)
-    assert (
-        message
-        == "error: process 0 cannot be reached at --coordinator=HERE within 0.5 s: Connection refused"
+    assert message == (
+        "error: process 0 cannot be reached at --coordinator=HERE within 0.5 s: Connection refused"
     )
 
 
@@ -190,7 +181,8 @@ def test_a_port_in_use_is_said():
                 "--process_id=1",
                 "--join_timeout_s=1",
             ],
-            "process 0 cannot be reached at --coordinator=127.0.0.1:1 within 1 s: Connection refused",
+            "process 0 cannot be reached at --coordinator=127.0.0.1:1 within 1 s: "
+            "Connection refused",
         ),
         (["--join_timeout_s=0"], "flag --join_timeout_s=0: 0 is not a positive integer"),
     ],

@@ -1,6 +1,4 @@
-"""One run over several processes of this machine, for real: the same batches, losses and steps as
-one process alone.
-"""
+"""Real runs over several processes of this machine: the same batches and losses as with one."""
 
 import contextlib
 import os
@@ -49,9 +47,7 @@ def environment(home: pathlib.Path, devices: int) -> dict[str, str]:
 
 
 class Run:
-    """`processes` of one run on this machine, each with so many devices; their outputs are files in
-    `logs`.
-    """
+    """The processes of one run on this machine; their outputs are the files `logs`."""
 
     def __init__(
         self,
@@ -60,7 +56,7 @@ class Run:
         *flags: str,
         processes: int,
         devices: int,
-        last: tuple[str, ...] = (),  # flags of the last process alone
+        last: tuple[str, ...] = (),  # more flags of the last process
     ):
         self.logs = [home / f"{workdir.name}{i}.txt" for i in range(processes)]
         self.children = []
@@ -79,13 +75,13 @@ class Run:
                 )
 
     def wait_for(self, text: str) -> None:
-        """Until process 0 says `text`."""
+        """Waits until process 0 prints `text`."""
         while text not in self.output(0):
             assert self.children[0].poll() is None, self.output(0)
             time.sleep(0.05)
 
     def wait(self) -> list[int]:
-        """The exit codes."""
+        """Returns the exit codes."""
         return [child.wait() for child in self.children]
 
     def output(self, i: int) -> str:
@@ -94,7 +90,7 @@ class Run:
 
 @contextlib.contextmanager
 def started(*arguments, **keywords):
-    """A `Run` of which nothing is left afterwards."""
+    """Starts a `Run` whose processes are killed afterwards."""
     run = Run(*arguments, **keywords)
     try:
         yield run
@@ -105,7 +101,7 @@ def started(*arguments, **keywords):
 
 
 def finished(*arguments, **keywords) -> str:
-    """Runs to the end; what process 0 says."""
+    """Runs to the end, and returns the output of process 0."""
     with started(*arguments, **keywords) as run:
         codes = run.wait()
         outputs = [run.output(i) for i in range(len(codes))]
@@ -114,19 +110,22 @@ def finished(*arguments, **keywords) -> str:
         "error" not in text.replace("top-1 error", "").replace("top-5 error", "")
         for text in outputs
     ), outputs
-    assert [text for text in outputs[1:] if text.replace("\n", "")] == []  # process 0 alone speaks
+    assert [text for text in outputs[1:] if text.replace("\n", "")] == []  # only process 0 prints
     return outputs[0]
 
 
 def assert_same_losses(ours: pathlib.Path, alone: pathlib.Path) -> None:
-    """The same rows for the same steps; losses to the tolerance of float32 sums in another order."""
+    """Fails unless rows are of the same steps, with losses equal up to the order of sums."""
     a, b = read_rows(ours / METRICS), read_rows(alone / METRICS)
     assert [(row["step"], sorted(row)) for row in a] == [(row["step"], sorted(row)) for row in b]
     assert len(a) == STEPS // 2 + 3
-    for one, other in zip(a, b, strict=True):
-        for name in one:
+    for our_row, their_row in zip(a, b, strict=True):
+        for name in our_row:
             if name.endswith("loss"):
-                assert one[name] == pytest.approx(other[name], rel=1e-5), (one, other)
+                assert our_row[name] == pytest.approx(their_row[name], rel=1e-5), (
+                    our_row,
+                    their_row,
+                )
 
 
 def saved(workdir: pathlib.Path) -> list[int]:
@@ -160,9 +159,8 @@ def test_two_processes_stopped_and_taken_up_again_train_as_one(home, alone, tmp_
     *_, before, stopped = saved(tmp_path)
     assert 10 <= stopped < STEPS
     assert max(row["step"] for row in read_rows(tmp_path / METRICS)) <= stopped
-    faults.flip(
-        next((tmp_path / "checkpoints" / f"{stopped:08d}" / "model").glob("*/d/*"))
-    )  # an array's file
+    model = tmp_path / "checkpoints" / f"{stopped:08d}" / "model"
+    faults.flip(next(model.glob("*/d/*")))  # the file of an array
     again = finished(home, tmp_path, processes=2, devices=2)
     assert f"WARNING: checkpoint {tmp_path}/checkpoints/{stopped:08d} refused: file model/" in again
     assert f"going on from step {before} of {STEPS}\n" in again
@@ -240,9 +238,7 @@ EACH = [(2, 2, 4, 1), (2, 1, 1, 2), (2, 2, 2, 2), pytest.param(4, 1, 4, 1, marks
 def test_processes_hold_the_batches_of_one(
     home, tmp_path, resident, processes, devices, data, column
 ):
-    """To the bit, on meshes where processes share the batch, the columns, or both; each example
-    evaluated once.
-    """
+    """To the bit, on meshes where processes share the batch, the columns, or both."""
     script, port = pathlib.Path(gathered_batches.__file__), free_port()
     children = []
     for i in range(processes):
@@ -260,17 +256,16 @@ def test_processes_hold_the_batches_of_one(
     assert [child.wait() for child in children] == [0] * processes
     with np.load(tmp_path / "found.npz") as file:
         ours = {name.replace("|", "/"): file[name] for name in file.files}
-    one = gathered_batches.batches(resident, data, column)
-    assert ours.keys() == one.keys() and len(one) > 12
-    for name in one.keys() - {"train/read", "eval/read"}:
-        np.testing.assert_array_equal(ours[name], one[name])
+    theirs = gathered_batches.batches(resident, data, column)
+    assert ours.keys() == theirs.keys() and len(theirs) > 12
+    for name in theirs.keys() - {"train/read", "eval/read"}:
+        np.testing.assert_array_equal(ours[name], theirs[name])
     masks = np.concatenate([ours[f"eval{i}/mask"] for i in range(3)])
     assert masks.sum() == gathered_batches.IMAGES
-    if (
-        resident == "never"
-    ):  # what a process reads is its share, unless the batch is not split over them
+    # A process reads its share only, unless the batch is not split over processes.
+    if resident == "never":
         split = processes if column == 1 else processes if data > 1 else 1
-        assert (ours["train/read"] <= -(-one["train/read"] // split) + 2).all()
+        assert (ours["train/read"] <= -(-theirs["train/read"] // split) + 2).all()
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -290,14 +285,10 @@ def test_a_killed_process_ends_all_and_a_restart_goes_on(home, alone, tmp_path, 
         codes = run.wait()
         assert time.monotonic() - began < 2 * HEARTBEAT_S + 10
         assert codes[victim] == -signal.SIGKILL
-        assert codes[1 - victim] in (1, -signal.SIGABRT), run.output(
-            1 - victim
-        )  # JAX may be the first to notice
-        if codes[1 - victim] == 1:
-            assert (
-                "error: another process of this run is gone; start it again to go on"
-                in run.output(1 - victim)
-            )
+        code, output = codes[1 - victim], run.output(1 - victim)
+        assert code in (1, -signal.SIGABRT), output  # JAX may be the first to notice
+        if code == 1:
+            assert "error: another process of this run is gone; start it again to go on" in output
     last = saved(tmp_path)[-1]
     assert "going on from step" in finished(home, tmp_path, processes=2, devices=2) and last >= 8
     assert_same_losses(tmp_path, alone)
@@ -307,7 +298,7 @@ def test_a_killed_process_ends_all_and_a_restart_goes_on(home, alone, tmp_path, 
     "two runs: a folder that the first of several processes cannot take", "all say so, exit code 2"
 )
 def test_a_mistake_of_one_process_is_said_by_all(home, tmp_path):
-    """Of the folder, which process 0 alone locks and writes."""
+    """The mistake is in the folder, which only process 0 locks and writes."""
     (tmp_path / "file").write_text("")
     with started(home, tmp_path / "file", processes=2, devices=1) as run:
         assert run.wait() == [2, 2]
@@ -340,9 +331,7 @@ def test_processes_of_different_configurations_do_not_start(home, tmp_path):
     "loopback alone, also where the machine's name is an outer address",
 )
 def test_nothing_listens_beyond_loopback(home, tmp_path):
-    """Also where the machine's name stands for an address that others can reach: tried where root
-    can give it one.
-    """
+    """Also if the machine's name has an address that others can reach, which only root can try."""
     addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
     (tmp_path / "hosts").write_text(
         f"127.0.0.1 localhost\n{(addresses or ['127.0.0.1'])[0]} elsewhere\n"

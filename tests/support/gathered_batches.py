@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cnn_papers.data.operations import parse_host
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.split import Split
 from cnn_papers.parallel import hosts
@@ -37,10 +38,10 @@ def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
         {"image": png, "label": i % 10, "id": str(i)} for i, png in enumerate(encoded)
     )
     mesh = meshes.make_mesh(data, column)
+    ops = "decode|random_crop(4)" if resident == "never" else "decode"
     pipe = Pipeline(
         Split("counted", examples, tuple("0123456789"), ""),
-        "decode|random_crop(4)" if resident == "never" else "decode",
-        key="data.train_host",
+        parse_host(ops, key="data.train_host"),
         num_classes=10,
         resident=resident,
         sharding=meshes.data_sharding(mesh),
