@@ -100,21 +100,35 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
             "the recipe ':torchvision' of the config file"
         )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
-    shape = inputs.configured_input(config, "train_host")
-    source = convert.from_torch(
-        weight_files.read(path), config.model_name, model, shape, place=str(path)
-    )
-    arrays, _ = convert.select(source, model, shape)
     return Trained(
-        f"{config.model_name} '{config.model.variant}' with the weights of {path}",
+        describe_file(path, config),
         config,
         model,
-        processes.put(convert.put({}, arrays, model), meshes.replicated(mesh)),
+        processes.put(read_file(path, config, model), meshes.replicated(mesh)),
         mesh,
         augment.compose(data.eval_device, None, key="data.eval_device", train=False),
         inputs.configured_input(config),
         _names_of_head(_class_names(data.name, data.data_dir), config.model.num_classes),
     )
+
+
+def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, Any]:
+    """Returns the variables of `model`, the network of `config`, from a weights file.
+
+    Raises:
+      UserError: a file that cannot be read or is of another network.
+    """
+    shape = inputs.configured_input(config, "train_host")
+    source = convert.from_torch(
+        weight_files.read(path), config.model_name, model, shape, place=str(path)
+    )
+    arrays, _ = convert.select(source, model, shape)
+    return convert.put({}, arrays, model)
+
+
+def describe_file(path: pathlib.Path, config: Any) -> str:
+    """Returns the network of `config` and the file of its weights in words."""
+    return f"{config.model_name} '{config.model.variant}' with the weights of {path}"
 
 
 def open_run(folder: pathlib.Path) -> dict[str, Any]:
