@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -38,6 +38,27 @@ FREE_KEYS = (
     ),
     *("log_every_steps", "mesh", "total_epochs", "total_steps"),
 )
+
+
+class SavedRun(NamedTuple):
+    """A run as its `run.json` records it; values that older versions did not record are empty.
+
+    Attributes:
+      config: a locked ConfigDict.
+      class_names: of the training split, by label.
+      train_image, eval_image: (h, w, c) of the images of training and of evaluation.
+      total_steps: length of the run.
+      machine: processor and accelerators, from `describe_machine`.
+      versions: of Python and packages, from `versions`.
+    """
+
+    config: Any
+    class_names: tuple[str, ...]
+    train_image: tuple[int, ...]
+    eval_image: tuple[int, ...]
+    total_steps: int
+    machine: str
+    versions: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -107,11 +128,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `write_run` wrote, with the configuration as a locked ConfigDict; None where no run is."""
+def read_run(workdir: pathlib.Path) -> SavedRun | None:
+    """Reads `run.json`; returns None if `workdir` has none, raises UserError if it is damaged."""
     try:
         run = json.loads((workdir / RUN).read_text())
-        return {**run, "config": ConfigDict(_tuples(run["config"])).lock()}
+        return SavedRun(
+            config=ConfigDict(_tuples(run["config"])).lock(),
+            class_names=tuple(run.get("class_names", ())),
+            train_image=tuple(run.get("train_image", ())),
+            eval_image=tuple(run.get("eval_image", ())),
+            total_steps=run.get("total_steps", 0),
+            machine=run.get("machine", ""),
+            versions=run.get("versions", {}),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -135,7 +164,7 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
         return
     different = [
         f"{key}: {there} there, {now} now"
-        for key, (there, now) in differences(run["config"], config).items()
+        for key, (there, now) in differences(run.config, config).items()
         if not key.startswith(FREE_KEYS)
     ]
     if different:

@@ -27,7 +27,7 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
     place = pathlib.Path(config.init_from)
     if place.is_dir():
         run = trained.open_run(place)
-        donor = zoo.build_model(run["config"].model_name, **run["config"].model)
+        donor = zoo.build_model(run.config.model_name, **run.config.model)
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
     else:

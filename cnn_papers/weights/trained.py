@@ -17,7 +17,7 @@ from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
 from cnn_papers.runs.checkpoint import read_model
-from cnn_papers.runs.workdir import read_run
+from cnn_papers.runs.workdir import SavedRun, read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import convert, weight_files
@@ -57,8 +57,8 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
       UserError: no run, no checkpoint, a damaged one.
     """
     run, mesh = open_run(folder), meshes.make_mesh()
-    trained_on = run["config"].data.name
-    config, data = run["config"], run["config"].data
+    config, data = run.config, run.config.data
+    trained_on = data.name
     with config.unlocked(), config.ignore_type():  # a run may be older than a key
         for key, value in (overrides or {}).items():
             *parents, last = key.split(".")
@@ -79,8 +79,8 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
         variables,
         mesh,
         normalise,
-        tuple(run["eval_image"]),
-        _padded(run["class_names"], config),
+        run.eval_image,
+        _padded(run.class_names, config),
         step,
     )
 
@@ -131,14 +131,12 @@ def describe_file(path: pathlib.Path, config: Any) -> str:
     return f"{config.model_name} '{config.model.variant}' with the weights of {path}"
 
 
-def open_run(folder: pathlib.Path) -> dict[str, Any]:
-    """What `run.json` in `folder` holds; UserError where there is no run, or one of an older
-    version.
-    """
+def open_run(folder: pathlib.Path) -> SavedRun:
+    """Returns the run in `folder`; raises UserError if there is none, or one of an older version."""
     run = read_run(folder)
     if run is None:
         raise UserError(f"there is no run in {folder}: give the folder of a training")
-    if not run.keys() >= {"class_names", "train_image", "eval_image"}:
+    if not (run.train_image and run.eval_image):
         raise UserError(
             f"{folder}/run.json is of an older version: run the training command again, which rewrites it"
         )
@@ -146,13 +144,11 @@ def open_run(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_variables(
-    folder: pathlib.Path, run: dict[str, Any], model: nn.Module, mesh: jax.sharding.Mesh
+    folder: pathlib.Path, run: SavedRun, model: nn.Module, mesh: jax.sharding.Mesh
 ) -> tuple[pathlib.Path, int, dict[str, Any]]:
     """Which checkpoints, the step, and its variables over `mesh`."""
     place = folder / ("best" if any((folder / "best").glob("[0-9]*")) else "checkpoints")
-    step, variables = read_model(
-        place, _abstract_state(model, run["config"], run["train_image"], mesh)
-    )
+    step, variables = read_model(place, _abstract_state(model, run.config, run.train_image, mesh))
     return place, step, variables
 
 

@@ -132,11 +132,10 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
         tmp_path, ConfigDict(json.loads(json.dumps(CONFIG.to_dict())))
     )  # lists for tuples
     run = workdir.read_run(tmp_path)
-    assert run["config"].to_dict() == CONFIG.to_dict() and run["class_names"] == ["a", "b"]
-    assert (
-        run["versions"]["jax"] == jax.__version__
-        and run["versions"]["python"] == sys.version.split()[0]
-    )
+    assert run.config.to_dict() == CONFIG.to_dict() and run.class_names == ("a", "b")
+    assert run.versions["jax"] == jax.__version__
+    assert run.versions["python"] == sys.version.split()[0]
+    assert (run.train_image, run.total_steps, run.machine) == ((), 0, "")  # not recorded
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json"]
 
 
