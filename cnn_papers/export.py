@@ -53,7 +53,7 @@ def write_program(path: pathlib.Path, network: trained.Trained) -> None:
     batch = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((*batch, *network.image_shape), jnp.uint8)
     exported = jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(image)
-    with files.whole(path) as part:
+    with files.atomic_write(path) as part:
         part.write_bytes(exported.serialize())
 
 

@@ -13,7 +13,7 @@ from cnn_papers.data import contact_sheet, statistics
 from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.files import whole
+from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 
@@ -73,7 +73,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     sheet = contact_sheet.draw(
         colours, [split.class_names[label] for label in np.asarray(batch["label"])[:IMAGES]]
     )
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     print(
         f"{len(seen)} images of {split.name} at {'×'.join(map(str, seen.shape[1:]))} are in {path}"

@@ -112,7 +112,7 @@ def write_run(workdir: pathlib.Path, config: Any, facts: dict[str, Any]) -> None
     """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class
     names, …).
     """
-    with files.whole(workdir / RUN) as part:
+    with files.atomic_write(workdir / RUN) as part:
         run = {**facts, "versions": versions(), "config": config.to_dict()}
         part.write_text(json.dumps(run, indent=1))
 

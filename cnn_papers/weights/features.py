@@ -70,7 +70,7 @@ def _write(
 
     NumPy's own savez wants every array in memory.
     """
-    with files.whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with files.atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         with archive.open("features.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": "<f4", "fortran_order": False, "shape": shape}

@@ -127,5 +127,5 @@ def write(
     """Writes `variables` as `.safetensors` in torch's layout and, for published families, under
     torchvision's names.
     """
-    with files.whole(path) as part:
+    with files.atomic_write(path) as part:
         part.write_bytes(safetensors.save(convert.to_torch(variables, model_name, model)))

@@ -145,11 +145,11 @@ KEYS = [
     ("--config.modle.width=3", "there is no config key config.modle; did you mean 'model'?"),
     (
         "--config.optim.xyz=3",
-        "there is no config key config.optim.xyz; config.optim has: accumulate, bn_group, ema_decay,",
+        "there is no config key config.optim.xyz; there are: accumulate, bn_group, ema_decay,",
     ),
     (
         "--config.optim.lr.x=3",
-        "config.optim.lr is a value, not a group: write --config.optim.lr=value",
+        "config.optim.lr is a value, not a group: it has no key 'x'",
     ),
     (
         "--noconfig.optim.nestrov",

@@ -412,7 +412,7 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
             "--layer=fc",
             f"--out={tmp_path}/folder.npz",
             str(tmp_path / "good.png"),
-        ): "is there already and no file",
+        ): "it exists and is not a file",
         (
             "--layer=fc",
             f"--out={tmp_path}/f.png",
