@@ -111,12 +111,12 @@ def as_overview(variables: Mapping[str, Any], model: Any) -> str:
 
 
 def as_text(network: Network) -> str:
-    """Aligned columns."""
+    """Returns the layers as aligned columns."""
     return terminal.aligned([HEADER, *_cells(network)])
 
 
 def _step(config: Any, size: tuple[int, ...]) -> str:
-    """The train step over `--mesh`, on fake devices or those of `--topology`."""
+    """Returns the train step over `--mesh`, on fake devices or those of `--topology`."""
     from cnn_papers.benchmarks import traffic, workload
     from cnn_papers.runs import inputs
 
@@ -126,13 +126,13 @@ def _step(config: Any, size: tuple[int, ...]) -> str:
 
 
 def as_markdown(network: Network) -> str:
-    """A Markdown table."""
+    """Returns the layers as a Markdown table."""
     rows = [HEADER, ("---", "---:", "---:", "---:"), *_cells(network)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def as_json(network: Network) -> str:
-    """An object with `input`, `layers`, `params` and `macs`."""
+    """Returns the layers as a JSON object with `input`, `layers`, `params` and `macs`."""
     return json.dumps(
         {**network._asdict(), "layers": [layer._asdict() for layer in network.layers]}, indent=1
     )
@@ -153,8 +153,9 @@ def _cells(network: Network) -> list[tuple[str, ...]]:
 
 
 def zoo_table() -> str:
-    """Every variant with its exact figures, what the paper prints of them, and the errors it
-    reports, in Markdown.
+    """Returns every variant of every network as a Markdown table.
+
+    Columns: exact numbers, those that the paper prints, and the errors that it reports.
     """
     from cnn_papers import zoo
 
@@ -182,7 +183,7 @@ def zoo_table() -> str:
 
 
 def _reported(name: str, variant: str) -> str:
-    """The errors of one variant, top-1 and top-5 of one protocol together."""
+    """Returns the errors of one variant, with top-1 and top-5 of a protocol together."""
     if importlib.util.find_spec(f"configs.{name}") is None:
         return ""
     errors: dict[tuple[str, str, str], list[str]] = {}
@@ -190,14 +191,16 @@ def _reported(name: str, variant: str) -> str:
         if result.variant == variant:
             place = (result.recipe, result.protocol, result.source)
             errors.setdefault(place, []).append(f"{result.metric[4:8]} {result.value}")
-    return "; ".join(f"{', '.join(found)} ({', '.join(place)})" for place, found in errors.items())
+    return "; ".join(
+        f"{', '.join(values)} ({', '.join(place)})" for place, values in errors.items()
+    )
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     flags.DEFINE_enum("format", "text", list(FORMATS), "how the table is printed")
     flags.DEFINE_list(
@@ -206,7 +209,9 @@ def cli() -> None:
         "height,width,channels to trace with, instead of what the config feeds the network",
     )
     flags.DEFINE_bool("zoo", False, "print every variant of every network instead")
-    flags.DEFINE_string("mesh", "", "data:N[,column:2]: the train step over that mesh instead")
+    flags.DEFINE_string(
+        "mesh", "", "data:N[,column:2]: print the train step over that mesh instead"
+    )
     flags.DEFINE_string("workdir", "", "folder of a run: print its trained parameters instead")
     flags.DEFINE_string(
         "weights",
@@ -214,7 +219,9 @@ def cli() -> None:
         "file of published weights for the network of --config: print its parameters instead",
     )
     flags.DEFINE_string(
-        "topology", "", "the train step on devices that need not be there: v5e:2x2, h100:8, cpu:8"
+        "topology",
+        "",
+        "print the train step on devices that need not exist: v5e:2x2, h100:8, cpu:8",
     )
     doors.run(main)
 

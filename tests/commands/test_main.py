@@ -569,10 +569,10 @@ def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
         resnet.get_config("cifar10"),
         {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0},
     )
-    summary.show_result(config, [row])
+    summary.print_result(config, [row])
     assert "paper  top1_error 8.75% (cifar-20, trained on 50k" in capsys.readouterr().out
     config.name = "mine"
-    summary.show_result(config, [row])
+    summary.print_result(config, [row])
     shown = capsys.readouterr().out
     assert "best  step 7: top-1 error 20.00%, top-5 error 1.00%" in shown and "paper" not in shown
 
@@ -619,7 +619,7 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     if named is not None:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
-    compile_cache.use_compile_cache()
+    compile_cache.enable()
     assert settings.get("jax_compilation_cache_dir") == folder
     assert bool(settings) == bool(folder)
     assert not folder or 0 < settings["jax_compilation_cache_max_size"] < 10 * 2**30

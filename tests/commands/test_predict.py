@@ -445,7 +445,7 @@ def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_pat
     code, _, err = command(*arguments)
     assert (
         code == 2
-        and "config.data.eval_device='standardize' needs figures of the training images" in err
+        and "config.data.eval_device='standardize' needs statistics of training images" in err
     )
     code, out, err = command(*arguments, f"--config.data.eval_device=normalize({mean}, {std})")
     assert code == 0, err

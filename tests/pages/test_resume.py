@@ -124,7 +124,7 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_afresh(home, golden, 
     code, out, err = run(home, ours, *SMALL)
     assert code == 0, err
     assert (
-        f"there is no checkpoint in {ours}/checkpoints: from the start, and metrics.jsonl too\n"
+        f"there is no checkpoint in {ours}/checkpoints: the run and metrics.jsonl start anew\n"
         in out
     )
     assert_same_run(ours, golden)

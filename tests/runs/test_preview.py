@@ -91,7 +91,9 @@ def test_whitened_images_are_drawn(tmp_path):
 
 
 def test_a_picture_is_a_png(tmp_path):
-    with pytest.raises(UserError, match=r"--out=sheet\.jpg: the picture is a PNG"):
+    with pytest.raises(
+        UserError, match=r"--out=sheet\.jpg: the name of the picture must end in \.png"
+    ):
         preview.draw_first_step(googlenet.get_config(), pathlib.Path("sheet.jpg"))
 
 

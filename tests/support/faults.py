@@ -119,12 +119,12 @@ JUMPING_CLOCK = """
 import time
 from cnn_papers.main import cli
 from cnn_papers.runs.writer import Writer
-real, report, ahead = time.time, Writer.train, [0.0]
+real, report, ahead = time.time, Writer.report_training, [0.0]
 time.time = lambda: real() + ahead[0]
 def train(writer, step, *arguments):
     ahead[0] = (0.0, 3e8, -3e8)[(step + 2) // 5 % 3]
     report(writer, step, *arguments)
-Writer.train = train
+Writer.report_training = train
 cli()
 """
 
