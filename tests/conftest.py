@@ -1,4 +1,4 @@
-"""What every test shares: eight fake CPU devices, strict numerics, and the folder of real data."""
+"""Shared by all tests: eight fake CPU devices, strict numerics, and the folder of real data."""
 
 import os
 import pathlib
@@ -10,9 +10,8 @@ import jax
 import pytest
 from support.compiling import hasty_compiler
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background job, which would hand that on
+# A shell's background job ignores SIGINT, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,7 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def test_data() -> pathlib.Path:
-    """The folder of prepared real data; skips with the reason where it is absent."""
+    """The folder of prepared real data; skips with the reason if it is absent."""
     folder = pathlib.Path(os.environ.get("CNN_PAPERS_TEST_DATA", "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set CNN_PAPERS_TEST_DATA")
@@ -29,12 +28,11 @@ def test_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not
-    to be written to.
+    """The folder of a finished run of three steps, not to be written to; `data` is beside it.
 
-    The network has one stage of one block, so that it compiles in seconds.
+    The data set is `digits`. The network has one stage of one block and compiles in seconds.
     """
-    from cnn_papers import train  # here: most tests need neither
+    from cnn_papers import train  # imported here: most tests need neither
     from configs import resnet
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -48,10 +46,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Where data, statistics and compiled programs of a module's runs stand, in processes of their
-    own.
-    """
-    from cnn_papers.data.tfds import make_digits  # here: most tests need none
+    """A folder with the data and caches of a module's runs in processes of their own."""
+    from cnn_papers.data.tfds import make_digits  # imported here: most tests do not need it
 
     folder = tmp_path_factory.mktemp("home")
     make_digits("digits", str(folder / "tfds"))
@@ -60,13 +56,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def slurm(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """The environment of a SLURM of this machine alone; skips with the reason where there can be
-    none.
-    """
-    script, folder = (
-        pathlib.Path(__file__).with_name("support") / "slurm_here.sh",
-        tmp_path / "slurm",
-    )
+    """The environment of a SLURM on this machine; skips with the reason if it cannot be started."""
+    script = pathlib.Path(__file__).with_name("support") / "slurm_here.sh"
+    folder = tmp_path / "slurm"
     begun = subprocess.run([script, "start", folder], capture_output=True, text=True)
     if begun.returncode == 77:
         pytest.skip(begun.stdout.strip())

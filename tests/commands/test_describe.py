@@ -51,7 +51,7 @@ def test_a_row_of_the_zoo_page(command):
 
 @pytest.mark.parametrize("name", [name for name in zoo.model_names() if name != "alexnet_cifar"])
 def test_every_network_is_described_from_its_config(name, command):
-    """The last variant of its file, at the size the paper's figures hold for."""
+    """The last variant of its file, at the size for which the paper's numbers hold."""
     variant, facts = list(zoo.model_module(name).FACTS.items())[-1]
     size = ",".join(map(str, facts.input))
     code, out, err = command(

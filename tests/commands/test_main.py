@@ -1,6 +1,4 @@
-"""The command line: what a user gets wrong is one line on stderr and exit code 2, and nothing is
-made or changed.
-"""
+"""The command line: a mistake is one line on stderr and exit code 2, and no file is touched."""
 
 import hashlib
 import os
@@ -25,13 +23,12 @@ from configs import resnet
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = "--config=configs/resnet.py"
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections reads configs with load_module
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 class Outcome(NamedTuple):
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -48,7 +45,7 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[str, str]:
-    """Of a process of its own: one device, nothing of the user's, the package from this checkout."""
+    """Environment of a process: one device, none of the user's folders, this checkout."""
     cache = tmp_path_factory.mktemp("main_cache")
     paths = {
         "TFDS_DATA_DIR": digits_dir,
@@ -61,11 +58,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[st
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pathlib.Path, Outcome]:
-    """The folder in which a run of two steps was started, in a process of its own, and what the
-    process said.
-    """
+    """The folder in which a process started a run of two steps, and the outcome of the process."""
     folder = tmp_path_factory.mktemp("finished")
-    code = "import sys; from cnn_papers.main import cli; cli_exit = 0\ntry: cli()\nfinally: print(*sys.modules)"
+    code = "import sys; from cnn_papers.main import cli\ntry: cli()\nfinally: print(*sys.modules)"
     arguments = [
         RESNET,
         "--config.total_steps=2",
@@ -84,9 +79,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pat
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd, digits_dir):
-    """Runs main's command line within this process in an empty folder, with `digits` ready and one
-    device.
-    """
+    """Runs main's command line in this process, in an empty folder, with `digits` ready."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -108,7 +101,7 @@ def command(tmp_path, monkeypatch, capfd, digits_dir):
 
 
 def contents(folder: pathlib.Path) -> dict[str, str]:
-    """Every file below a folder with its digest, every folder; the lock file says who held it last."""
+    """Every file below a folder with its digest, and every folder; without the lock file."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()

@@ -1,6 +1,4 @@
-"""Predictions from a run: every kind of image as a person sees it, mistakes by name, nothing needed
-but the run.
-"""
+"""Predictions from a run: every kind of image, mistakes by name, without data set or config."""
 
 import io
 import json
@@ -31,9 +29,8 @@ from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import trained, weight_files
 from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections reads configs with load_module
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
 
 
@@ -126,9 +123,7 @@ def test_an_image_is_what_a_person_sees(predictor, kind):
 
 
 def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tmp_path):
-    """Files of the whole test split, through another path than the evaluation's: other batches,
-    other programs.
-    """
+    """Files of the whole test split, in other batches and programs than those of evaluation."""
     split = open_split("digits", "test", str(tiny_run.parent / "data"))
     labels = {}
     for i, example in enumerate(split.examples):
@@ -141,9 +136,8 @@ def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tm
         read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4
     )
     assert predictor.class_names == tuple("0123456789")
-    alone = dict(
-        predict_images(predictor, [found[359][0]])
-    )  # a batch of the number of devices, mostly filling
+    # A batch of as many images as devices, of which all but one are padding.
+    alone = dict(predict_images(predictor, [found[359][0]]))
     np.testing.assert_allclose(alone[found[359][0]], found[359][1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose([np.sum(row) for _, row in found], 1, atol=1e-5)
 
@@ -267,9 +261,7 @@ def averaged() -> State:
 
 
 def save_best(folder: pathlib.Path, state: State) -> None:
-    """Makes `state` the best checkpoint of the run in `folder`, and its recipe one with a running
-    average.
-    """
+    """Makes `state` the best checkpoint of a run, and its recipe one with a running average."""
     shutil.rmtree(folder / "best")
     best = Checkpoints(folder / "best")
     best.save(7, state)
@@ -296,13 +288,14 @@ def test_a_diverged_run_says_so(run_copy, averaged):
 
 
 def test_a_machine_with_the_run_alone(run_copy, tmp_path):
-    """Another folder, one device instead of eight, none of the packages that reading data or
-    configs takes.
-    """
+    """Another folder, one device instead of eight, no packages that read data or configs."""
     for name in ("jpeg", "png", "rgba_png"):
         (tmp_path / name).write_bytes(IMAGES[name][0])
     absent = "('tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
-    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from cnn_papers.predict import cli; cli()"
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({absent}); "
+        "from cnn_papers.predict import cli; cli()"
+    )
     command = [
         sys.executable,
         "-c",
@@ -425,9 +418,7 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
 
 
 def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_path, command):
-    """Exported, then read with a config; figures of the training images are written out, as a file
-    has none.
-    """
+    """Exported, then read with a config that states the statistics of the training images."""
     network = trained.from_run(run_copy)
     weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])

@@ -1,6 +1,4 @@
-"""What a recipe's network sees: the picture of its first step, and statistics computed ahead of
-time.
-"""
+"""The picture of a recipe's first step, and statistics computed ahead of time."""
 
 import pathlib
 

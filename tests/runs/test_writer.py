@@ -1,6 +1,4 @@
-"""What a run reports: rows that survive a crash, TensorBoard events, the filter image, lines and
-the bar.
-"""
+"""Reports of a run: rows that survive a crash, TensorBoard events, pictures, lines and the bar."""
 
 import json
 import os
@@ -83,9 +81,8 @@ def test_going_on_removes_the_rows_of_the_lost_future(tmp_path):
     _train(run, 15, 20)
     run.close()
     assert (tmp_path / METRICS).read_bytes() == before
-    run = _open(
-        tmp_path, start=10
-    )  # the rows of the step itself were written before its checkpoint
+    # The rows of a step are written before its checkpoint.
+    run = _open(tmp_path, start=10)
     run.close()
     assert [row["step"] for row in read_rows(tmp_path / METRICS)] == [5, 10]
 
@@ -133,7 +130,8 @@ def test_figures_that_are_not_finite_are_left_out_for_any_reader_of_json(tmp_pat
     run.report_evaluation(5, ERRORS | {"loss": np.nan})
     run.close()
     assert (tmp_path / METRICS).read_text() == (
-        '{"step": 5, "train/skipped_steps": 5}\n{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
+        '{"step": 5, "train/skipped_steps": 5}\n'
+        '{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
     )
     assert "loss nan  top-1 error inf%" in capsys.readouterr().out
     assert pictures.draw_curves(tmp_path).is_file()
@@ -352,7 +350,8 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     run.close()
     first, *others = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s  ETA (\d+:)?\d+:\d\d",
+        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  "
+        r"[\d,]+ images/s  ETA (\d+:)?\d+:\d\d",
         first,
     )
     assert others == [

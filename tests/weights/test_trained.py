@@ -187,7 +187,8 @@ def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
     [
         (
             [],
-            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo",
+            "write python -m cnn_papers.export --workdir=RUN "
+            "--out=FILE.safetensors or FILE.stablehlo",
         ),
         (["--workdir=nowhere", "--out=a.safetensors"], "there is no run in nowhere"),
         (
