@@ -119,7 +119,7 @@ def save_for_prediction(run: Run) -> None:
 
 
 def is_finished(run: Run, step: int) -> bool:
-    """Returns whether the run has taken `step`, its last, and evaluated it if it is to."""
+    """Returns True if `step` is the last one and its evaluation, if it is due, is recorded."""
     evaluations = [
         row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row
     ]

@@ -37,7 +37,7 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """True once a signal has come."""
         return self.signal is not None
 
     @property

@@ -519,7 +519,7 @@ def test_a_finished_run_says_so(command, finished):
 def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finished, tmp_path):
     run = shutil.copytree(finished[0] / "runs" / "resnet-desk", tmp_path / "run")
     before = contents(run)
-    protocol, found = "--config.eval.protocol=single_view|ten_crop(32, 36)", set()
+    protocol, results = "--config.eval.protocol=single_view|ten_crop(32, 36)", set()
     for devices, batch_size in ((1, 64), (2, 101)):
         size = f"--config.eval.batch_size={batch_size}"
         outcome = command(
@@ -533,8 +533,8 @@ def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finish
         assert outcome.code == 0, outcome
         single, ten = outcome.out.splitlines()[-3:-1]
         assert single.startswith("single_view ") and ten.startswith("ten_crop(32, 36) ")
-        found.add((*single.split()[1:3], *ten.split()[2:4]))
-    assert len(found) == 1  # the rows too are the same, and stand there once
+        results.add((*single.split()[1:3], *ten.split()[2:4]))
+    assert len(results) == 1  # the rows too are the same, and stand there once
     assert [row.get("test/protocol") for row in read_rows(run / "metrics.jsonl")][-3:] == [
         *(None, "single_view", "ten_crop(32, 36)")
     ]
@@ -544,10 +544,8 @@ def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finish
 
 def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
     folder = finished[0] / "runs" / "resnet-desk"
-    twin, other = (
-        shutil.copytree(folder, tmp_path / "twin"),
-        shutil.copytree(folder, tmp_path / "other"),
-    )
+    twin = shutil.copytree(folder, tmp_path / "twin")
+    other = shutil.copytree(folder, tmp_path / "other")
     outcome = command(RESNET, f"--workdir={twin},{other}", "--mode=eval")
     assert outcome.code == 0, outcome
     first, second, mean = (line.split() for line in outcome.out.splitlines()[-3:])
@@ -558,10 +556,8 @@ def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
 
 
 def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
-    config, row = (
-        resnet.get_config("cifar10"),
-        {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0},
-    )
+    config = resnet.get_config("cifar10")
+    row = {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0}
     summary.print_result(config, [row])
     assert "paper  top1_error 8.75% (cifar-20, trained on 50k" in capsys.readouterr().out
     config.name = "mine"
@@ -629,10 +625,6 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(
 )
 def test_a_run_is_as_long_as_its_epochs_or_steps_say(epochs, steps, expected):
     config = resnet.get_config()
-    config.batch_size, config.total_epochs, config.total_steps, config.eval.every_epochs = (
-        100,
-        epochs,
-        steps,
-        2.0,
-    )
+    config.batch_size, config.total_epochs, config.total_steps = 100, epochs, steps
+    config.eval.every_epochs = 2.0
     assert inputs.run_length(config, 1437) == expected

@@ -305,11 +305,8 @@ def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
         config = resnet.get_config()
         config.model.update(NETWORK)
         config.batch_size, config.total_steps, config.log_every_steps = 32, 9, 3
-        config.eval.every_epochs, config.eval.batch_size, config.checkpoint.every_steps = (
-            4 * 32 / 1437,
-            8,
-            3,
-        )
+        config.eval.every_epochs, config.eval.batch_size = 4 * 32 / 1437, 8
+        config.checkpoint.every_steps = 3
         config.optim.schedule = "plateau(0.1, patience=0)"  # its state follows the evaluations
         config.eval.analyses = "response_std"
         config.mesh.data, config.data.data_dir = 1, str(home / "tfds")

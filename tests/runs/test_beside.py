@@ -1,4 +1,4 @@
-"""Failures beside a run (compilation cache, TensorBoard, clock): a warning, and training goes on."""
+"""Failures beside a run (compilation cache, TensorBoard, clock): one warning, and it goes on."""
 
 import contextlib
 import pathlib

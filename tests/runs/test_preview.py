@@ -79,10 +79,8 @@ def test_whitened_images_are_drawn(tmp_path):
     config = resnet.get_config()
     config.data.data_dir = str(tmp_path)
     config.data.train_host = config.data.eval_host = "decode|resize(16)"
-    config.data.train_device, config.data.eval_device = (
-        "gcn(55.0)|zca|pad_crop(2)|flip",
-        "gcn(55.0)|zca",
-    )
+    config.data.train_device = "gcn(55.0)|zca|pad_crop(2)|flip"
+    config.data.eval_device = "gcn(55.0)|zca"
     preview.draw_first_step(config, tmp_path / "sheet.png")
     sheet = picture(tmp_path / "sheet.png")
     assert 60 < sheet[6:118, 6:118].mean() < 200 and sheet[6:118, 6:118].std() > 20

@@ -91,11 +91,13 @@ def assert_same_run(ours: pathlib.Path, golden: pathlib.Path) -> None:
     """Compares metrics byte by byte, and the newest checkpoints bit by bit."""
     assert (ours / METRICS).read_bytes() == (golden / METRICS).read_bytes()
     for kind in ("checkpoints", "best"):
-        a, b = arrays(ours / kind), arrays(golden / kind)
-        newest = max(name[:8] for name in b)
-        a, b = (
-            {name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b)
-        )
-        assert a.keys() == b.keys() and len(a) > 20
-        for name, value in a.items():
-            assert value.dtype == b[name].dtype and value.tobytes() == b[name].tobytes(), name
+        expected = arrays(golden / kind)
+        newest = max(name[:8] for name in expected)
+        expected = {name: value for name, value in expected.items() if name.startswith(newest)}
+        actual = {
+            name: value for name, value in arrays(ours / kind).items() if name.startswith(newest)
+        }
+        assert actual.keys() == expected.keys() and len(actual) > 20
+        for name, value in actual.items():
+            assert value.dtype == expected[name].dtype, name
+            assert value.tobytes() == expected[name].tobytes(), name

@@ -115,9 +115,8 @@ def test_auxiliary_heads_that_a_file_has_not_stay_fresh():
 
 
 def test_auxiliary_heads_of_a_file_are_dropped_where_the_network_has_none():
-    with_heads, without = (
-        googlenet.Model(variant, **SMALL) for variant in ("torchvision", "torchvision_without_aux")
-    )
+    with_heads = googlenet.Model("torchvision", **SMALL)
+    without = googlenet.Model("torchvision_without_aux", **SMALL)
     state = convert.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
     assert any(key.startswith("aux1.") for key in state)
     arrays, _ = convert.select(
@@ -297,9 +296,9 @@ def test_torch_files(tmp_path, state):
     )
     torch.save({k: v.bfloat16() for k, v in tensors.items()}, tmp_path / "half.pt")
     for name in ("plain.pth", "wrapped.pth"):
-        found = weight_files.read(tmp_path / name)
-        assert found.keys() == state.keys()
-        for key, value in found.items():
+        arrays = weight_files.read(tmp_path / name)
+        assert arrays.keys() == state.keys()
+        for key, value in arrays.items():
             np.testing.assert_array_equal(value, state[key])
     assert all(
         value.dtype == np.float32 for value in weight_files.read(tmp_path / "half.pt").values()
