@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
     ):  # JAX would take most of a GPU's memory at its start, and torch trains on one device
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         work = work._replace(devices=1)
-    compile_cache.use_compile_cache()
+    compile_cache.enable()
     load = os.getloadavg()[0]  # of others: now, before this process works
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
@@ -145,7 +145,7 @@ def _over_meshes() -> None:
         shapes = scaling.parse(values.mesh)
         scaling.prepare(shapes)
         with doors.joined_hosts():
-            compile_cache.use_compile_cache()
+            compile_cache.enable()
             found = scaling.results(
                 work, shapes, functools.partial(timing.measure, seconds=values.seconds)
             )

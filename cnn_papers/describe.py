@@ -1,15 +1,19 @@
-"""The network as a table like the papers print: python -m cnn_papers.describe
---config=configs/googlenet.py.
+"""Prints a network as a table: python -m cnn_papers.describe --config=configs/googlenet.py.
 
-With --mesh=data:4,column:2 the train step over that mesh, which need not be there: which layers
-communicate, how many bytes a step against the least possible, and what each device holds. With
---topology=v5e:2x2 it is compiled for such TPUs, with h100:8 for GPUs. With --zoo instead of a
-config, every variant of every network as a table in Markdown; docs/zoo.md is its output.
+- `--config=CONFIG`: layers, output shapes, parameters and multiply-adds, traced without allocating.
+- `--workdir=RUN`, or `--weights=FILE` with `--config=CONFIG`: shape, mean and standard deviation of
+  every trained parameter and batch statistic.
+- `--mesh=data:4,column:2`: the train step over that mesh, on devices that need not exist: which
+  layers communicate, how many bytes a step against the least possible, and what each device holds.
+- `--topology=v5e:2x2`: the same, compiled for such TPUs; `h100:8` for GPUs.
+- `--zoo`: every variant of every network in Markdown; docs/zoo.md is its output.
 """
 
 import importlib
 import importlib.util
 import json
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -21,47 +25,98 @@ HEADER = ("layer", "output", "parameters", "multiply-adds")
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table of the network that the flags name, traced for its input without allocating
-    anything.
-    """
-    from cnn_papers import counting, zoo
+    """Prints the table that the flags name."""
     from cnn_papers.errors import UserError
-    from cnn_papers.runs import inputs
 
+    values = flags.FLAGS
     if len(argv) > 1:
         raise UserError(
             f"unexpected argument '{argv[1]}'; overrides are written --config.key=value"
         )
-    if flags.FLAGS.format != "text" and (
-        flags.FLAGS.zoo or flags.FLAGS.mesh or flags.FLAGS.topology
-    ):
+    if values.workdir or values.weights:
+        print(_trained_table())
+        return
+    if values.format != "text" and (values.zoo or values.mesh or values.topology):
         raise UserError(
-            "--format is for the table of one network: --zoo is Markdown, --mesh and --topology text"
+            "--format is for the table of one network: "
+            "--zoo is Markdown, --mesh and --topology are text"
         )
-    if flags.FLAGS.zoo:
+    if values.zoo:
         print(zoo_table())
         return
+    print(_network_table())
+
+
+def _network_table() -> str:
+    """Returns the layers of the network of `--config`, or its train step over a mesh."""
+    from cnn_papers import counting, zoo
+    from cnn_papers.errors import UserError
+    from cnn_papers.runs import inputs
+
+    values = flags.FLAGS
     config = doors.config_value()
     model = zoo.build_model(config.model_name, **config.model)
-    size = flags.FLAGS.input
+    size = values.input
     if size and (len(size) != 3 or not all(side.isdecimal() and int(side) for side in size)):
         raise UserError(
             f"--input={','.join(size)}: it takes height,width,channels, such as 224,224,3"
         )
-    if flags.FLAGS.mesh or flags.FLAGS.topology:
-        print(_step(config, tuple(map(int, size))))
-        return
-    size = tuple(map(int, size)) or inputs.configured_input(config)
-    print(FORMATS[flags.FLAGS.format](counting.count(model, size)))
+    size = tuple(map(int, size))
+    if values.mesh or values.topology:
+        return _step(config, size)
+    return FORMATS[values.format](counting.count(model, size or inputs.configured_input(config)))
+
+
+def _trained_table() -> str:
+    """Returns the trained parameters and batch statistics of `--workdir` or `--weights`."""
+    from cnn_papers import zoo
+    from cnn_papers.errors import UserError
+    from cnn_papers.weights import trained
+
+    values = flags.FLAGS
+    if values.workdir and values.weights:
+        raise UserError("--workdir=RUN and --weights=FILE each name a network: give one of them")
+    for name in ("zoo", "mesh", "topology", "input", "format"):
+        if values[name].present:
+            raise UserError(
+                f"--{name} does not go with --workdir or --weights, which print trained parameters"
+            )
+    if values.workdir:
+        if values.config is not None:
+            raise UserError("--workdir=RUN takes the config of the run: leave out --config")
+        network = trained.from_run(pathlib.Path(values.workdir))
+        return f"{network.description}\n{as_overview(network.variables, network.model)}"
+    config, path = doors.config_value(), pathlib.Path(values.weights)
+    model = zoo.build_model(config.model_name, **config.model)
+    variables = trained.read_file(path, config, model)
+    return f"{trained.describe_file(path, config)}\n{as_overview(variables, model)}"
+
+
+def as_overview(variables: Mapping[str, Any], model: Any) -> str:
+    """Returns a table of the arrays in `params` and one of those in `batch_stats`, with totals.
+
+    A row gives name, shape, type, size, mean and standard deviation. Blocks that `model` runs as
+    one loop are listed separately, as weight files hold them.
+    """
+    from clu import parameter_overview
+
+    from cnn_papers.weights import convert
+
+    tables = []
+    for collection, tree in variables.items():
+        if tree:
+            arrays = convert.flatten({collection: tree}, model)
+            tables.append(parameter_overview.get_parameter_overview(arrays, include_stats=True))
+    return "\n".join(tables)
 
 
 def as_text(network: Network) -> str:
-    """Aligned columns."""
+    """Returns the layers as aligned columns."""
     return terminal.aligned([HEADER, *_cells(network)])
 
 
 def _step(config: Any, size: tuple[int, ...]) -> str:
-    """The train step over `--mesh`, on fake devices or those of `--topology`."""
+    """Returns the train step over `--mesh`, on fake devices or those of `--topology`."""
     from cnn_papers.benchmarks import traffic, workload
     from cnn_papers.runs import inputs
 
@@ -71,13 +126,13 @@ def _step(config: Any, size: tuple[int, ...]) -> str:
 
 
 def as_markdown(network: Network) -> str:
-    """A Markdown table."""
+    """Returns the layers as a Markdown table."""
     rows = [HEADER, ("---", "---:", "---:", "---:"), *_cells(network)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def as_json(network: Network) -> str:
-    """An object with `input`, `layers`, `params` and `macs`."""
+    """Returns the layers as a JSON object with `input`, `layers`, `params` and `macs`."""
     return json.dumps(
         {**network._asdict(), "layers": [layer._asdict() for layer in network.layers]}, indent=1
     )
@@ -98,8 +153,9 @@ def _cells(network: Network) -> list[tuple[str, ...]]:
 
 
 def zoo_table() -> str:
-    """Every variant with its exact figures, what the paper prints of them, and the errors it
-    reports, in Markdown.
+    """Returns every variant of every network as a Markdown table.
+
+    Columns: exact numbers, those that the paper prints, and the errors that it reports.
     """
     from cnn_papers import zoo
 
@@ -127,7 +183,7 @@ def zoo_table() -> str:
 
 
 def _reported(name: str, variant: str) -> str:
-    """The errors of one variant, top-1 and top-5 of one protocol together."""
+    """Returns the errors of one variant, with top-1 and top-5 of a protocol together."""
     if importlib.util.find_spec(f"configs.{name}") is None:
         return ""
     errors: dict[tuple[str, str, str], list[str]] = {}
@@ -135,14 +191,16 @@ def _reported(name: str, variant: str) -> str:
         if result.variant == variant:
             place = (result.recipe, result.protocol, result.source)
             errors.setdefault(place, []).append(f"{result.metric[4:8]} {result.value}")
-    return "; ".join(f"{', '.join(found)} ({', '.join(place)})" for place, found in errors.items())
+    return "; ".join(
+        f"{', '.join(values)} ({', '.join(place)})" for place, values in errors.items()
+    )
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     flags.DEFINE_enum("format", "text", list(FORMATS), "how the table is printed")
     flags.DEFINE_list(
@@ -151,9 +209,19 @@ def cli() -> None:
         "height,width,channels to trace with, instead of what the config feeds the network",
     )
     flags.DEFINE_bool("zoo", False, "print every variant of every network instead")
-    flags.DEFINE_string("mesh", "", "data:N[,column:2]: the train step over that mesh instead")
     flags.DEFINE_string(
-        "topology", "", "the train step on devices that need not be there: v5e:2x2, h100:8, cpu:8"
+        "mesh", "", "data:N[,column:2]: print the train step over that mesh instead"
+    )
+    flags.DEFINE_string("workdir", "", "folder of a run: print its trained parameters instead")
+    flags.DEFINE_string(
+        "weights",
+        "",
+        "file of published weights for the network of --config: print its parameters instead",
+    )
+    flags.DEFINE_string(
+        "topology",
+        "",
+        "print the train step on devices that need not exist: v5e:2x2, h100:8, cpu:8",
     )
     doors.run(main)
 

@@ -1,15 +1,14 @@
-"""The one exception that is the user's to fix: shown as a single line, exit code 2."""
+"""The exception for mistakes that the user can correct, and suggestions for misspelt names."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Says in one line what is wrong and what to do about it.
+    """A mistake of the user: one line that describes it and how to correct it.
 
-    Raised anywhere below the doors (`main`, `describe`, `predict`, …); `doors.run` prints it and
-    exits with code 2. `choices` are what there is instead, a line each below it, where there are
-    too many for one line.
+    Commands print it and exit with code 2 (`doors.run`). `choices` are the valid alternatives, if
+    they are too many for the line; each is printed on a line of its own below it.
     """
 
     def __init__(self, message: str, choices: Sequence[str] = ()):
@@ -18,6 +17,6 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns "did you mean 'x'?" with the name of `known` that is nearest to `name`; "" if none is near."""
+    """Returns "did you mean 'x'?" with the nearest name of `known`; "" if none is similar."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean '{near[0]}'?" if near else ""

@@ -1,10 +1,10 @@
-"""A trained network for other programs: python -m cnn_papers.export --workdir=RUN --out=FILE.
+"""Exports a trained network: python -m cnn_papers.export --workdir=RUN --out=FILE.
 
-FILE ends in `.safetensors`: the weights in torch's layout, under torchvision's names where it
-publishes the family; or in `.stablehlo`: a serialised program (`jax.export.deserialize`) that takes
-uint8 images [batch, h, w, c] of any batch size, prepared as `eval_host` leaves them, and gives
-float32 class probabilities [batch, classes]. Weights and device operations are inside; it runs on
-CPU, CUDA and TPU.
+- FILE.safetensors: the weights in torch's layout, under torchvision's names if it publishes the
+  family.
+- FILE.stablehlo: a serialised program (`jax.export.deserialize`) that includes weights and device
+  operations and runs on CPU, CUDA and TPU. It takes uint8 images [batch, h, w, c], prepared by the
+  `eval_host` operations, and returns float32 class probabilities [batch, classes]. Any batch size.
 """
 
 import pathlib
@@ -22,17 +22,18 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def main(argv: list[str]) -> None:
     """Writes the network that the flags name."""
-    wanted = flags.FLAGS
+    values = flags.FLAGS
     if len(argv) > 1:
         raise UserError(f"unexpected argument '{argv[1]}'")
-    if not wanted.workdir or not wanted.out:
+    if not values.workdir or not values.out:
         raise UserError(
-            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo"
+            "write python -m cnn_papers.export --workdir=RUN "
+            "--out=FILE.safetensors or FILE.stablehlo"
         )
-    path = pathlib.Path(wanted.out)
+    path = pathlib.Path(values.out)
     if path.suffix.lower() not in (".safetensors", ".stablehlo"):
         raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
-    network = trained.from_run(pathlib.Path(wanted.workdir))
+    network = trained.from_run(pathlib.Path(values.workdir))
     if path.suffix.lower() == ".safetensors":
         weight_files.write(path, network.variables, network.config.model_name, network.model)
     else:
@@ -41,9 +42,7 @@ def main(argv: list[str]) -> None:
 
 
 def write_program(path: pathlib.Path, network: trained.Trained) -> None:
-    """Writes the program (uint8 images [batch, h, w, c]) -> float32 probabilities [batch, classes]
-    of `network`.
-    """
+    """Writes `network` as a program: uint8 [batch, h, w, c] -> float32 [batch, classes]."""
     variables = jax.device_get(network.variables)
 
     def probabilities(image: jax.Array) -> jax.Array:
@@ -53,12 +52,12 @@ def write_program(path: pathlib.Path, network: trained.Trained) -> None:
     batch = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((*batch, *network.image_shape), jnp.uint8)
     exported = jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(image)
-    with files.whole(path) as part:
+    with files.atomic_write(path) as part:
         part.write_bytes(exported.serialize())
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     flags.DEFINE_string("workdir", "", "folder of the run")
     flags.DEFINE_string("out", "", "FILE.safetensors or FILE.stablehlo")
     doors.run(main)

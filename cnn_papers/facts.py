@@ -1,20 +1,19 @@
-"""What papers state, as data: exact figures of a network, reported results, claims."""
+"""Types for what papers state: exact numbers of a network, reported results, claims."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Facts(NamedTuple):
-    """The exact figures of one variant of a network; tests recompute every one.
+    """The exact numbers of one variant of a network, all recomputed by tests.
 
     Attributes:
-      input: (height, width, channels) that the figures hold for.
+      input: (height, width, channels) for which the numbers hold.
       params: trainable parameters; batch statistics are not counted.
       macs: multiply-adds of convolutions and fully connected layers for one image, in evaluation.
       shapes: (height, width, channels) of named endpoints.
-      source: where the figures are stated or how they were obtained.
-      stated: what the paper itself prints, of parameters ("60M") or of multiply-adds ("1.5G"), or
-        of both.
+      source: where the numbers are stated or how they were obtained.
+      stated: the paper's own number of parameters ("60M"), of multiply-adds ("1.5G"), or both.
     """
 
     input: tuple[int, int, int]
@@ -29,11 +28,11 @@ class Reported(NamedTuple):
     """One result as a paper prints it.
 
     Attributes:
-      recipe: the recipe of the config file that aims at it.
+      recipe: the recipe of the config file that reproduces it.
       variant: of the network.
       metric: the name of our metric, such as `val/top1_error`.
-      value: the figure, errors in percent.
-      protocol: how the paper measured it.
+      value: errors in percent.
+      protocol: the paper's way of measuring it.
       source: table or section.
     """
 
@@ -46,13 +45,13 @@ class Reported(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How a claim is asked at one scale.
+    """The experiment for a claim at one scale.
 
     Attributes:
       overrides: of every arm, by flag without its `--config.`; the key "config" names the config
-      file and recipe.
-      arms: instead of the claim's own, where the scale needs others (a shallower net, say).
-      paper_delta: instead of the claim's own, where the paper has another on the data of the scale.
+        file and recipe.
+      arms: replace the claim's own, if the scale needs others (for example, a shallower net).
+      paper_delta: replaces the claim's own, if the paper has another for the data of the scale.
     """
 
     overrides: dict[str, Any]
@@ -61,26 +60,27 @@ class Scale(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim of a paper as an experiment that can be run again.
+    """A claim of a paper as an experiment that can be repeated.
 
     Attributes:
       statement: the claim in our words.
       source: paper and section, table or figure.
-      arms: overrides by the name of the arm, as in `Scale`, whose own they follow. Two arms, the
-        second against the first; or an ordered series; or one arm against `bound` or, where the
-        metric is a change, against none.
-      metric: what is read off a finished run, an op string of `cnn_papers.claims.metrics`.
-      expect: of the metric, `lower` or `higher` in the second arm, or than zero in the one arm;
-        `same` within ±`bound`; `falling` or `rising` along the series, by its trend where chance
-        has a part, else at every step; `at_most` or `at_least` `bound` in the one arm, or of two in
-        their difference or ratio.
-      paper: the paper's own figures, in words.
+      arms: overrides by the name of the arm, applied after those of the `Scale`. Two arms, of which
+        the second is compared with the first; or an ordered series; or one arm, compared with
+        `bound` or, if the metric is a change, with zero.
+      metric: the value of a finished run that is compared, an op string of
+        `cnn_papers.claims.metrics`.
+      expect: the expected result. `lower` or `higher`: in the second arm, or than zero in a single
+        one. `same`: within ±`bound`. `falling` or `rising`: along the series, in its trend if the
+        metric is random, else at every step. `at_most` or `at_least`: `bound`, for the value of a
+        single arm, or the difference or ratio of two.
+      paper: the paper's own numbers, in words.
       paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's
         unit; None if it gives none.
       scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one
         accelerator), `paper` (ImageNet).
       ratio: compare by ratio instead of difference.
-      bound: see `expect`; with `ratio`, a ratio (of `same`, above 1).
+      bound: see `expect`; with `ratio`, a ratio (for `same`, above 1).
     """
 
     statement: str
@@ -98,7 +98,7 @@ class Claim(NamedTuple):
 def top1_and_top5(
     recipe: str, errors: Mapping[str, tuple[float, float]], protocol: str, source: str
 ) -> tuple[Reported, ...]:
-    """Top-1 and top-5 errors in percent by variant, as tables print them."""
+    """Returns the results of a table that gives (top-1, top-5) errors in percent by variant."""
     metrics = ("val/top1_error", "val/top5_error")
     return tuple(
         Reported(recipe, variant, metric, error, protocol, source)

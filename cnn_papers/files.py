@@ -1,4 +1,4 @@
-"""A file that is whole or not there, and a folder that one process holds."""
+"""Writes files atomically, and locks folders for one process."""
 
 import contextlib
 import datetime
@@ -16,10 +16,12 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, which becomes `path` when the block ends well and vanishes when it does
-    not.
+    """Yields a temporary path, which replaces `path` when the block ends without an error.
 
-    The folder is made. Raises an OSError where nothing can be written there.
+    Otherwise the temporary file is removed. The folder of `path` is created.
+
+    Raises:
+      OSError: nothing can be written there.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,14 +34,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """As `replacing`, for a file that the user asked for; a link stays one.
+def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Does the same as `replacing` for a file that the user names; keeps a link a link.
 
-    Raises a UserError where it cannot be written, or where something else than a file stands there.
+    Raises:
+      UserError: `path` cannot be written, or exists and is not a file.
     """
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"cannot write {path}: it is there already and no file")
+            raise UserError(f"cannot write {path}: it exists and is not a file")
         with replacing(path.resolve()) as part:
             yield part
     except OSError as error:
@@ -47,9 +50,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def refuse_bomb(path: pathlib.Path) -> None:
-    """Raises a ValueError for a zip file (`.npz` and `.pth` are ones) that unpacks to more bytes
-    than it has itself.
-    """
+    """Raises ValueError if a zip file (`.npz` and `.pth` are) unpacks to more bytes than it has."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -59,10 +60,10 @@ def refuse_bomb(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
-    """Holds `folder` (made if missing), which `--flag` names, for this process.
+    """Locks `folder` (created if missing), which `--flag` names, for this process.
 
     Raises:
-      UserError: another process holds it, or it cannot be written to.
+      UserError: another process has locked it, or it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""Trains or evaluates: python -m cnn_papers.main --config=configs/googlenet.py [--workdir=DIR]
-[--mode=eval].
+"""Trains or tests a network: python -m cnn_papers.main --config=configs/googlenet.py.
 
-With `--mode=eval` the protocols of `config.eval.protocol` test the run, several runs
-(`--workdir=a,b,c`) and their mean, or published weights (`--weights=vgg16.safetensors` with
-`--config=configs/vgg.py:torchvision`).
+- `--workdir=DIR`: starts the run in that folder, or continues it.
+- `--mode=eval`: tests the run by the protocols of `config.eval.protocol`; with `--workdir=a,b,c`
+  several runs and the mean of their predictions.
+- `--mode=eval --weights=vgg16.safetensors --config=configs/vgg.py:torchvision`: tests published
+  weights.
 """
 
 import pathlib
@@ -15,11 +16,9 @@ from cnn_papers.runs import compile_cache
 
 
 def main(argv: list[str]) -> int:
-    """The run that the flags describe; returns the exit code."""
-    from cnn_papers import (
-        evaluate,
-        train,  # after the flags: a typo should not wait for JAX
-    )
+    """Trains or tests as the flags say; returns the exit code."""
+    # Imported after flags are parsed, so that a typo is reported without waiting for JAX.
+    from cnn_papers import evaluate, train
     from cnn_papers.errors import UserError
     from cnn_papers.runs import ranges
 
@@ -30,11 +29,12 @@ def main(argv: list[str]) -> int:
     weights = flags.FLAGS.weights
     if weights and (flags.FLAGS.mode != "eval" or flags.FLAGS.workdir):
         raise UserError(
-            "--weights goes with --mode=eval and without --workdir; to train on, write --config.init_from"
+            "--weights goes with --mode=eval and without --workdir; "
+            "to start training from weights, write --config.init_from"
         )
     config = doors.config_value()
     workdir = flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}"
-    compile_cache.use_compile_cache()
+    compile_cache.enable()
     with doors.joined_hosts():
         if flags.FLAGS.mode == "eval":
             ranges.check_ranges(config)
@@ -48,19 +48,19 @@ def main(argv: list[str]) -> int:
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     doors.hosts_flags()
     flags.DEFINE_string(
         "workdir",
         "",
-        "folder of the run, runs/<config>-<recipe> by default; with --mode=eval also several: a,b,c",
+        "folder of the run, by default runs/<config>-<recipe>; several with --mode=eval: a,b,c",
     )
     flags.DEFINE_enum(
         "mode",
         "train",
         ["train", "eval"],
-        "train (or go on), or test runs at their best checkpoint, and their mean",
+        "start or continue a run, or test runs at their best checkpoints",
     )
     flags.DEFINE_string(
         "weights", "", "with --mode=eval: a file of published weights instead of a run"

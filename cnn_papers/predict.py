@@ -1,19 +1,16 @@
-"""The likeliest classes of your own images, or a layer's features: python -m cnn_papers.predict
---workdir=RUN IMAGE…
+"""Predicts the classes of images: python -m cnn_papers.predict --workdir=RUN IMAGE…
 
-The network is that of a run (`--workdir=RUN`; neither its config file nor its data set needs to be
-there), or one with published weights (`--config=configs/vgg.py:torchvision
---weights=vgg16.safetensors`).
+- `--workdir=RUN`: the network of a run, which needs neither its config file nor its data set.
+- `--config=configs/vgg.py:torchvision --weights=vgg16.safetensors`: published weights.
+- `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
+  with `--split=test`, for a split of the config's data set.
 
 An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their
-names, without sub-folders. An image that the config's host operations leave in another size than it
-was evaluated on is scaled and cropped to that.
+names, without sub-folders. If the config's host operations leave an image in another size than that
+of evaluation, it is scaled and cropped to that.
 
-With `--layer=fc7 --out=features.npz` the outputs of that layer are written instead, for the images
-given or, with `--split=test`, for a split of the config's data set.
-
-A file that is missing or cannot be decoded is named in one line on stderr; the others are predicted
-all the same, and the exit code is then 2.
+For each file that is missing or cannot be decoded a line on stderr names it, and the exit code is
+2; the other images are predicted.
 """
 
 import json
@@ -35,27 +32,30 @@ from cnn_papers.weights.predictor import Predictor, make_predictor, predict_imag
 
 
 def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
-    """The files that the command line means; one that does not exist stays, for `predict` to tell."""
-    found: list[pathlib.Path] = []
+    """Returns the image files that the arguments name, even if they do not exist.
+
+    Raises:
+      UserError: a folder contains no images.
+    """
+    paths: list[pathlib.Path] = []
     for path in map(pathlib.Path, arguments):
         if not path.is_dir():
-            found.append(path)
+            paths.append(path)
             continue
         images = sorted(
             file
             for file in path.iterdir()
             if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
         )
-        found += images
+        paths += images
         if not images:
-            raise UserError(
-                f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}); sub-folders are not searched"
-            )
-    return found
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            raise UserError(f"{path} holds no images ({suffixes}); sub-folders are not searched")
+    return paths
 
 
 def _top(probabilities: np.ndarray, names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The `top` likeliest classes, likeliest first."""
+    """Returns the `top` most probable classes, in descending order."""
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
         {"class": names[i], "label": int(i), "probability": float(probabilities[i])} for i in order
@@ -63,44 +63,44 @@ def _top(probabilities: np.ndarray, names: Sequence[str], top: int) -> list[dict
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of every image, or writes features; 2 if an image could not be
-    read.
-    """
-    wanted = flags.FLAGS
-    if bool(wanted.workdir) == bool(wanted.weights) or bool(argv[1:]) == bool(wanted.split):
+    """Prints the classes of every image, or writes features; returns the exit code."""
+    values = flags.FLAGS
+    if bool(values.workdir) == bool(values.weights) or bool(argv[1:]) == bool(values.split):
         raise UserError(
             "write python -m cnn_papers.predict --workdir=RUN IMAGE… with the folder of a run, or "
-            "--config=CONFIG --weights=FILE IMAGE…; with --layer=NAME --out=FILE, --split=NAME may stand for the images"
+            "--config=CONFIG --weights=FILE IMAGE…; with --layer=NAME --out=FILE, "
+            "--split=NAME may replace the images"
         )
-    if bool(wanted.layer) != bool(wanted.out) or (wanted.split and not wanted.layer):
+    if bool(values.layer) != bool(values.out) or (values.split and not values.layer):
         raise UserError("--layer=NAME and --out=FILE.npz go together, and --split=NAME with them")
-    if wanted.out and not wanted.out.endswith(".npz"):
-        raise UserError(f"--out={wanted.out}: the name of a file of features ends in .npz")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # about damaged files
+    if values.out and not values.out.endswith(".npz"):
+        raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
+    # OpenCV's own messages about damaged files would repeat ours.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     paths = find_images(argv[1:])
-    compile_cache.use_compile_cache()
-    if wanted.workdir:
-        network = trained.from_run(pathlib.Path(wanted.workdir))
+    compile_cache.enable()
+    if values.workdir:
+        network = trained.from_run(pathlib.Path(values.workdir))
     else:
-        network = trained.from_file(pathlib.Path(wanted.weights), doors.config_value())
+        network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
     print(network.description, file=sys.stderr)
-    if wanted.split:
-        features.of_split(network, wanted.layer, wanted.split, pathlib.Path(wanted.out))
+    if values.split:
+        features.of_split(network, values.layer, values.split, pathlib.Path(values.out))
         return 0
-    predictor = make_predictor(network, wanted.layer)
-    found = _readable(predict_images(predictor, paths))
-    if wanted.layer:
-        rows = list(found)
-        features.of_images(wanted.layer, rows, pathlib.Path(wanted.out))
+    predictor = make_predictor(network, values.layer)
+    outputs = _readable(predict_images(predictor, paths))
+    if values.layer:
+        rows = list(outputs)
+        features.of_images(values.layer, rows, pathlib.Path(values.out))
         return 0 if len(rows) == len(paths) else 2
-    return 0 if _show(found, predictor, wanted.top, wanted.json) == len(paths) else 2
+    return 0 if _show(outputs, predictor, values.top, values.json) == len(paths) else 2
 
 
 def _readable(
-    found: Iterator[tuple[pathlib.Path, np.ndarray | str]],
+    results: Iterator[tuple[pathlib.Path, np.ndarray | str]],
 ) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
-    """The images that could be read; says what is wrong with the others."""
-    for path, result in found:
+    """Yields the images that could be read; prints the errors of the others."""
+    for path, result in results:
         if isinstance(result, str):
             print(f"error: {path} {result}", file=sys.stderr)
         else:
@@ -108,32 +108,34 @@ def _readable(
 
 
 def _show(
-    found: Iterator[tuple[pathlib.Path, np.ndarray]], predictor: Predictor, top: int, as_json: bool
+    outputs: Iterator[tuple[pathlib.Path, np.ndarray]],
+    predictor: Predictor,
+    top: int,
+    as_json: bool,
 ) -> int:
     """Prints the `top` classes of every image; returns the number of images."""
     count = 0
-    for path, probabilities in found:
+    for path, probabilities in outputs:
         count += 1
         classes = _top(probabilities, predictor.class_names, top)
         if as_json:
-            print(
-                json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False), flush=True
-            )
+            line = json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False)
+            print(line, flush=True)
         else:
-            lines = [f"{100 * each['probability']:7.2f}%  {each['class']}" for each in classes]
+            lines = [f"{100 * row['probability']:7.2f}%  {row['class']}" for row in classes]
             print("\n".join([str(path), *lines]), flush=True)
     return count
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     flags.DEFINE_string("workdir", "", "folder of the run to predict with")
     flags.DEFINE_string(
         "weights", "", "instead: a file of published weights, for the network of --config"
     )
-    flags.DEFINE_integer("top", 5, "how many classes to print for each image", lower_bound=1)
-    flags.DEFINE_bool("json", False, "print one JSON object a line for each image")
+    flags.DEFINE_integer("top", 5, "number of classes to print for each image", lower_bound=1)
+    flags.DEFINE_bool("json", False, "print one line of JSON for each image")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
     flags.DEFINE_string("out", "", "the .npz file to write features to")
     flags.DEFINE_string(

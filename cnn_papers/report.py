@@ -14,7 +14,7 @@ from absl import flags
 
 from cnn_papers import doors
 from cnn_papers.errors import UserError
-from cnn_papers.files import whole
+from cnn_papers.files import atomic_write
 from cnn_papers.reporting import markdown, page, results, wording
 
 RESULTS = "results.json"
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     if not is_file:
         texts[RESULTS] = results.text(found)
     for name, text in texts.items():
-        with whole(out / name) as part:
+        with atomic_write(out / name) as part:
             part.write_text(text)
     if found["kind"] == "sweep":
         print(wording.verdicts(found))

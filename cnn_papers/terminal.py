@@ -1,6 +1,4 @@
-"""What a process says to its user: words for it, and a terminal that may go away before the process
-does.
-"""
+"""Prints to a terminal that may close, and formats durations and tables."""
 
 import os
 import sys
@@ -8,8 +6,9 @@ from collections.abc import Sequence
 
 
 def say(text: str, end: str = "\n") -> None:
-    """A line on stdout. Where that is gone (a closed terminal; Ctrl-C ends `| tee` too) the process
-    goes on without.
+    """Prints to stdout; discards this and later output if stdout is closed.
+
+    It is after the terminal closes, or Ctrl-C ends the `tee` behind a pipe.
     """
     try:
         print(text, end=end, flush=True)
@@ -18,26 +17,22 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that fits: "42 s", "12 min", "3.4 h"."""
+    """Returns a duration in a suitable unit: "42 s", "12 min", "3.4 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """The first column to the left, the others to the right; rules below the header and above the
-    last row.
+    """Returns rows as aligned text, the first column to the left and the others to the right.
+
+    Rules separate the first row, a header, and the last one, a total.
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
     lines.insert(1, "-" * len(lines[0]))
     lines.insert(-1, lines[1])
     return "\n".join(lines)

@@ -13,20 +13,26 @@ from cnn_papers import evaluate
 from cnn_papers.evaluation import run_analyses, single_view
 from cnn_papers.parallel import processes
 from cnn_papers.runs import pictures, summary, workdir
-from cnn_papers.runs.checkpoint import Checkpoints, evaluated
+from cnn_papers.runs.checkpoint import Checkpoints, evaluation_variables
 from cnn_papers.runs.ranges import check_ranges
 from cnn_papers.runs.rows import METRICS, read_rows
-from cnn_papers.runs.run import Run, assemble, compile_steps, is_finished, keep
+from cnn_papers.runs.run import (
+    Run,
+    assemble,
+    compile_steps,
+    is_finished,
+    save_for_prediction,
+)
 from cnn_papers.runs.signals import Stop, stop_on_signal
 from cnn_papers.runs.writer import Writer
 from cnn_papers.training.step import State, zero_totals
 from cnn_papers.weights import initial
 
-RUN_AHEAD = 2  # steps under way on the devices before the host reads the scalars of one
+RUN_AHEAD = 2  # the host reads the scalars of a step this many steps later
 
 
 class Outcome(NamedTuple):
-    """How a run ended; `code` is the exit code of its process, 128 + n where signal n stopped it."""
+    """The way a run ended: `code` is the exit code of its process, 128 + n after signal n."""
 
     code: int
 
@@ -35,7 +41,7 @@ DONE, DIVERGED = Outcome(0), Outcome(3)
 
 
 class RunFolder(NamedTuple):
-    """What a run writes to its folder while it trains."""
+    """The writers to a run's folder while it trains."""
 
     writer: Writer
     checkpoints: Checkpoints
@@ -43,44 +49,46 @@ class RunFolder(NamedTuple):
 
 
 def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
-    """Trains as `config` (a locked ConfigDict) says, or continues the run in `folder`, and tests
-    the result.
+    """Starts or continues the run of `config` (a locked ConfigDict) in `folder`, and tests it.
 
-    The outcome is DONE; DIVERGED after too many steps in a row that are not finite; or that of a
-    signal, state saved.
+    Returns DONE; DIVERGED after too many steps in a row whose loss is not finite or too large; or
+    the outcome of a signal, with the state saved.
 
     Raises:
-      UserError: a mistake in the config, data that is missing, a folder of another run, damaged
-      checkpoints.
+      UserError: a mistake in the config, missing data, the folder of another run, damaged
+        checkpoints.
     """
     # 1. Check the values of the config.
     check_ranges(config)
+
     # 2. Lock the folder, which must hold this run or none.
     with workdir.hold(folder), stop_on_signal() as stop:
         processes.raise_on_all(lambda: workdir.check_same_run(folder, config))
-        # 3. Assemble data, network and steps. Nothing is written before all of them, and weights to
-        # start from, fit.
+
+        # 3. Assemble data, network and steps. Nothing is written until all of them, and the weights
+        #    to start from, are known to fit.
         run = assemble(config, folder)
         has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
         arrays = None if has_steps else _initial_arrays(run)
-        processes.broadcast(lambda: keep(run))
+        processes.broadcast(lambda: save_for_prediction(run))
+        checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         with (
-            contextlib.closing(
-                Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
-            ) as checkpoints,
+            contextlib.closing(checkpoints),
             contextlib.closing(Checkpoints(folder / "best")) as best,
         ):
             # 4. Restore the newest good checkpoint, or start.
             state = _restore_or_init(run, checkpoints, best, arrays)
-            # 5. Train, unless that is done.
+
+            # 5. Train, unless the run is finished.
             if processes.broadcast(lambda: is_finished(run, int(state.step))):
                 print(f"this run is finished: {run.length.total} steps in {folder}")
                 outcome = DONE
             else:
                 outcome = _train(run, state, checkpoints, best, stop)
         if outcome == DONE and processes.is_first():
-            summary.show_result(config, read_rows(folder / METRICS))
+            summary.print_result(config, read_rows(folder / METRICS))
             pictures.draw_curves(folder)
+
     # 6. Test the best state as the paper does.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
         evaluate.evaluate_runs([folder], config, {})
@@ -92,8 +100,9 @@ def _initial_arrays(run: Run) -> Any:
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arrays: Any) -> State:
-    """The state of the newest good checkpoint, or a fresh one with `arrays`; later steps are
-    removed.
+    """Returns the state of the newest good checkpoint, or a fresh one that starts from `arrays`.
+
+    Later checkpoints are removed.
     """
     step = checkpoints.newest_good()
     checkpoints.remove_after(-1 if step is None else step)
@@ -102,8 +111,8 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arra
         print(f"going on from step {step} of {run.length.total}")
         return checkpoints.restore(step, run.training.abstract)
     if processes.is_first() and (run.folder / METRICS).exists():
-        print(f"there is no checkpoint in {checkpoints.folder}: from the start, and {METRICS} too")
-    if arrays is None:  # the only step there was is of a first save that was cut off
+        print(f"there is no checkpoint in {checkpoints.folder}: the run and {METRICS} start anew")
+    if arrays is None:  # the only checkpoint is that of a first save that was cut off
         arrays = _initial_arrays(run)
     return initial.insert(run.training.init(jax.random.key(run.config.seed)), arrays, run.model)
 
@@ -111,19 +120,24 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arra
 def _train(
     run: Run, state: State, checkpoints: Checkpoints, best: Checkpoints, stop: Stop
 ) -> Outcome:
-    """Steps until the end, a signal, or divergence; the state is saved in each case.
+    """Steps until the end, a signal, or divergence, and saves the state in each case.
 
-    A state is saved before it is evaluated, so that an evaluation can be abandoned, and comes first
-    in the next start.
+    A state is saved before it is evaluated: a signal abandons the evaluation, and the next start
+    repeats it first.
     """
-    config, length, start, began = run.config, run.length, int(state.step), time.monotonic()
+    config, length = run.config, run.length
+    start, start_time = int(state.step), time.monotonic()
     pending = length.evaluates(start)
-    lengths = {"total_steps": length.total, "steps_per_epoch": length.per_epoch}
-    folder = RunFolder(
-        Writer(run.folder, start_step=start, pending=pending, **lengths), checkpoints, best
+    writer = Writer(
+        run.folder,
+        start_step=start,
+        total_steps=length.total,
+        steps_per_epoch=length.per_epoch,
+        pending=pending,
     )
+    folder = RunFolder(writer, checkpoints, best)
     key = jax.random.key(config.seed)
-    with contextlib.closing(folder.writer):
+    with contextlib.closing(writer):
         compile_steps(run, key)
         outcome = None
         if pending:
@@ -135,14 +149,14 @@ def _train(
         for step, batch in enumerate(batches, start + 1):
             state, scalars = run.training.step(state, batch, key)
             under_way.append(scalars)
-            skipped = (
-                int(under_way.popleft()["skipped_in_a_row"]) if len(under_way) > RUN_AHEAD else 0
-            )
+            skipped = 0
+            if len(under_way) > RUN_AHEAD:
+                skipped = int(under_way.popleft()["skipped_in_a_row"])
             if step == start + 1:
                 jax.block_until_ready(state)
                 stop.save_first()
-                folder.writer.say(f"first step after {time.monotonic() - began:.1f} s")
-                folder.writer.resume_clock(step)
+                writer.say(f"first step after {time.monotonic() - start_time:.1f} s")
+                writer.resume_clock(step)
             state, outcome = _after_step(run, state, scalars, step, skipped, folder, stop)
             if outcome is not None:
                 break
@@ -159,9 +173,7 @@ def _after_step(
     folder: RunFolder,
     stop: Stop,
 ) -> tuple[State, Outcome | None]:
-    """Reports, saves and evaluates where it is time to; returns the state, and an outcome where the
-    run ends here.
-    """
+    """Reports, saves and evaluates when due; returns the state, and an outcome if the run ends."""
     config = run.config
     code = stop.agreed()
     outcome = Outcome(code) if code else None
@@ -170,13 +182,11 @@ def _after_step(
     if skipped >= config.optim.max_skipped_in_a_row:
         outcome = DIVERGED
         folder.writer.say(
-            f"diverged: {skipped} steps in a row left out (loss not finite or too large); lower config.optim.lr"
+            f"diverged: {skipped} steps in a row left out (loss not finite or too large); "
+            "lower config.optim.lr"
         )
-    if (
-        step % config.checkpoint.every_steps == 0
-        or run.length.evaluates(step)
-        or outcome is not None
-    ):
+    due = step % config.checkpoint.every_steps == 0
+    if due or run.length.evaluates(step) or outcome is not None:
         folder.checkpoints.save(step, state)
         folder.writer.resume_clock(step)
     if run.length.evaluates(step) and outcome is None:
@@ -187,43 +197,40 @@ def _after_step(
 def _report(
     run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer
 ) -> State:
-    """Writes the means since the last report and starts the next."""
-    totals = jax.device_get(state.totals)
-    steps = int(totals.steps) or np.nan  # all skipped: there is no mean
-    values = {
-        name: float(value) / steps for name, value in totals._asdict().items() if name != "steps"
-    }
+    """Writes the means since the last report; returns the state with new totals."""
+    totals = jax.device_get(state.totals)._asdict()
+    steps = int(totals.pop("steps")) or np.nan  # without a step that counts there is no mean
+    values = {name: float(value) / steps for name, value in totals.items()}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
-    writer.train(step, values, run.config.batch_size)
+    writer.report_training(step, values, run.config.batch_size)
     return state._replace(totals=processes.put(zero_totals(), run.training.abstract.step.sharding))
 
 
 def _evaluate(
     run: Run, state: State, step: int, folder: RunFolder, stop: Stop
 ) -> tuple[State, Outcome | None]:
-    """Evaluates, reports, tells the schedule, and keeps the state if it is the best so far.
+    """Evaluates, reports, informs the schedule, and keeps the state if it is the best so far.
 
-    Returns the state, and the outcome of a signal that came meanwhile, which leaves everything as
-    it was.
+    Returns the new state; or, if a signal came meanwhile, the old state and the outcome.
     """
-    variables = evaluated(state.params, state.batch_stats, state.ema)
+    variables = evaluation_variables(state)
     held_out = run.data.held_out
     batches = held_out.eval_batches(run.eval_batch_size)
     values = single_view.evaluate(run.eval_step, variables, batches, len(held_out), stop.agreed)
     if values is None:
         return state, Outcome(stop.code)
-    analysed = {}
+    analyses = {}
     if run.config.eval.analyses:
         batch = next(iter(held_out.eval_batches(run.eval_batch_size)))
-        analysed = run_analyses.compute(
+        analyses = run_analyses.compute(
             run.config.eval.analyses, run.model, variables, batch, run.data.normalise
         )
     is_best = processes.broadcast(
         lambda: single_view.is_best(values, read_rows(run.folder / METRICS))
     )
-    folder.writer.evaluation(step, values, "  (best)" if is_best else "", analysed)
+    folder.writer.report_evaluation(step, values, "  (best)" if is_best else "", analyses)
     columns = getattr(run.model, "columns", 1)
-    folder.writer.filters(step, state.params, run.data.train.image_shape[-1], columns)
+    folder.writer.draw_filters(step, state.params, run.data.train.image_shape[-1], columns)
     state = state._replace(
         opt_state=run.training.optimizer.observe(state.opt_state, values["top1_error"])
     )

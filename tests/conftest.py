@@ -1,4 +1,4 @@
-"""What every test shares: eight fake CPU devices, strict numerics, and the folder of real data."""
+"""Shared by all tests: eight fake CPU devices, strict numerics, and the folder of real data."""
 
 import os
 import pathlib
@@ -14,8 +14,8 @@ from support.compiling import hasty_compiler
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 CACHE_FOLDER = pytest.StashKey[str]()
+# A shell's background job ignores SIGINT, and so would the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in a shell's background job, which would hand that on to the processes of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,7 +36,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def test_data() -> pathlib.Path:
-    """The folder of prepared real data; skips with the reason where it is absent."""
+    """The folder of prepared real data; skips with the reason if it is absent."""
     folder = pathlib.Path(os.environ.get("CNN_PAPERS_TEST_DATA", "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set CNN_PAPERS_TEST_DATA")
@@ -45,12 +45,11 @@ def test_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a finished run of three steps on `digits`, which lie in `data` beside it. Not
-    to be written to.
+    """The folder of a finished run of three steps, not to be written to; `data` is beside it.
 
-    The network has one stage of one block, so that it compiles in seconds.
+    The data set is `digits`. The network has one stage of one block and compiles in seconds.
     """
-    from cnn_papers import train  # here: most tests need neither
+    from cnn_papers import train  # imported here: most tests need neither
     from configs import resnet
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -82,13 +81,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, digits_folder: pathlib.Path) 
 
 @pytest.fixture
 def slurm(tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """The environment of a SLURM of this machine alone; skips with the reason where there can be
-    none.
-    """
-    script, folder = (
-        pathlib.Path(__file__).with_name("support") / "slurm_here.sh",
-        tmp_path / "slurm",
-    )
+    """The environment of a SLURM on this machine; skips with the reason if it cannot be started."""
+    script = pathlib.Path(__file__).with_name("support") / "slurm_here.sh"
+    folder = tmp_path / "slurm"
     begun = subprocess.run([script, "start", folder], capture_output=True, text=True)
     if begun.returncode == 77:
         pytest.skip(begun.stdout.strip())

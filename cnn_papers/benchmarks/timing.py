@@ -97,6 +97,6 @@ def first_step_seconds(work: Workload) -> dict[str, float]:
 
 def take_first_step(text: str) -> None:
     """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
-    compile_cache.use_compile_cache()
+    compile_cache.enable()
     workload.make_trainer(workload.from_text(text))(1)
     print(time.time())

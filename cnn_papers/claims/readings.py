@@ -32,7 +32,7 @@ def finished(folder: pathlib.Path, job: plan.Job) -> Finished | None:
     run = workdir.read_run(folder / job.id)
     if code not in OUTCOMES or run is None:
         return None
-    return Finished(run["config"], rows.read_rows(folder / job.id / rows.METRICS), OUTCOMES[code])
+    return Finished(run.config, rows.read_rows(folder / job.id / rows.METRICS), OUTCOMES[code])
 
 
 def read_claim(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnn_papers.errors import UserError
-from cnn_papers.files import whole
+from cnn_papers.files import atomic_write
 
 
 def convert(builder: Any) -> None:
@@ -37,11 +37,11 @@ def convert(builder: Any) -> None:
         check_space(sum(source.stat().st_size for source, _, _ in missing), builder.data_dir)
         for done, (source, target, length) in enumerate(missing, 1):
             print(f"converting {source.name} ({done} of {len(missing)})", flush=True)
-            with whole(target) as partial:
+            with atomic_write(target) as partial:
                 write_shard(partial, _read_tfrecord(source, length))
         info = dataset_info.read_proto_from_builder_dir(builder.data_dir)
         info.alternative_file_formats.append("array_record")
-        with whole(pathlib.Path(builder.data_dir, "dataset_info.json")) as partial:
+        with atomic_write(pathlib.Path(builder.data_dir, "dataset_info.json")) as partial:
             partial.write_text(dataset_info.get_dataset_info_json(info))
     except OSError as error:
         raise UserError(f"cannot convert {builder.data_dir}: {error}") from error

@@ -20,7 +20,7 @@ from cnn_papers.data.convert import check_space, shard_files, write_shard
 from cnn_papers.data.folders import folder_splits, image_files
 from cnn_papers.data.progress import reported
 from cnn_papers.errors import UserError
-from cnn_papers.files import whole
+from cnn_papers.files import atomic_write
 
 QUALITY = 95  # of JPEGs, 0 … 100
 PART = 256  # records that are worked on at once
@@ -45,7 +45,7 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
         total = sum(length for _, length in missing)
         title = f"shrinking {builder.name}"
         for path, _ in reported(missing, total, title, size=lambda shard: shard[1]):
-            with whole(part / path.name) as file:
+            with atomic_write(part / path.name) as file:
                 write_shard(file, _shrunk_records(path, side, pool))
     for path in source.iterdir():
         if path.is_file() and ".array_record" not in path.name and ".tfrecord" not in path.name:
@@ -73,7 +73,7 @@ def shrink_folder(path: str, target: pathlib.Path, side: int) -> pathlib.Path:
     check_space(sum(source.stat().st_size for source, _ in missing), str(target))
 
     def copy(pair: tuple[pathlib.Path, pathlib.Path]) -> None:
-        with whole(pair[1]) as file:
+        with atomic_write(pair[1]) as file:
             file.write_bytes(shrunk(pair[0].read_bytes(), side))
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -140,7 +140,7 @@ def _rewrite_info(folder: pathlib.Path, note: str) -> None:
         split.num_bytes = sum(
             path.stat().st_size for path in folder.glob(f"*-{split.name}.array_record*")
         )
-    with whole(folder / "dataset_info.json") as file:
+    with atomic_write(folder / "dataset_info.json") as file:
         file.write_text(dataset_info.get_dataset_info_json(info))
 
 

@@ -60,7 +60,7 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
         panels = []
         for kind in ("loss", "top1_error"):
             series = [
-                _band(SIDES[side], [rows], f"{side}/{kind}", about["config"]["batch_size"])
+                _band(SIDES[side], [rows], f"{side}/{kind}", about.config.batch_size)
                 for side in ("train", "val")
             ]
             panels += (
@@ -68,7 +68,7 @@ def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
                 if any(series)
                 else []
             )
-        title = f"{run.resolve().name}: configs/{about['config']['name']}.py:{about['config']['recipe']}"
+        title = f"{run.resolve().name}: configs/{about.config.name}.py:{about.config.recipe}"
         found += [_figure(title, "Loss and error over the images seen.", panels)] if panels else []
         found += network_figures.filters(f"{title}: filters of the first layer", run)
     return found

@@ -56,10 +56,10 @@ def made_with(
     found = [_read(folder / run) for run in runs]
     texts = (
         ", ".join(f"{name} {version}" for name, version in versions.items())
-        for versions in (*(run["versions"] for run in found), *others)
+        for versions in (*(run.versions for run in found), *others)
     )
     return {
-        "machines": list(dict.fromkeys(run.get("machine", "unknown") for run in found)),
+        "machines": list(dict.fromkeys(run.machine or "unknown" for run in found)),
         "versions": list(dict.fromkeys(texts)),
     }
 
@@ -67,7 +67,7 @@ def made_with(
 def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
     """A run against what its paper reports."""
     run = _read(path)
-    config, found = run["config"], errors(path)
+    config, found = run.config, errors(path)
     paper = config.paper_recipe
     same = config.recipe == config.data.name == paper
     reported = [
@@ -83,7 +83,7 @@ def _single(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
         "config": _recipe(config),
         "data": config.data.name,
         "steps": max((row["step"] for row in read_rows(path / METRICS)), default=0),
-        "total_steps": run.get("total_steps") or config.total_steps or None,
+        "total_steps": run.total_steps or config.total_steps or None,
         "same": same,
         "changed": changed,
         "reported": [result._asdict() | {"ours": ours.get(result.metric)} for result in reported],
@@ -120,8 +120,8 @@ def _reported(name: str) -> Sequence[Any]:
     return importlib.import_module(known.name).REPORTED if known else ()
 
 
-def _read(folder: pathlib.Path) -> dict[str, Any]:
+def _read(folder: pathlib.Path) -> workdir.SavedRun:
     run = workdir.read_run(folder)
-    if run is None or "versions" not in run:
+    if run is None or not run.versions:
         raise UserError(f"{folder / workdir.RUN} is damaged: it says nothing of the run's versions")
     return run

@@ -1,12 +1,9 @@
-"""Checkpoints by orbax, with a digest of every file: what was damaged is refused, the newest good
-step is used.
+"""Saves and restores checkpoints by orbax, and refuses damaged ones by digests of their files.
 
-orbax renames a step into place once it is whole, but restores a flipped bit without a word; so each
-step folder also gets `digests.json`. A step without it was cut off between the two and does not
-count.
-
-Several processes all save and restore, each its part of the arrays; the first one writes and reads
-the digests.
+orbax renames a step into place when it is complete, but restores a flipped bit without an error.
+So each step folder also gets `digests.json`. A step without it was cut off between the two and
+does not count. Of several processes each saves and restores its part of the arrays, and the first
+writes and reads the digests.
 """
 
 import hashlib
@@ -27,22 +24,20 @@ from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 
 DIGESTS = "digests.json"
-MODEL_FIELDS = (
-    "params",
-    "batch_stats",
-    "ema",
-)  # kept apart, so that they can be read without the optimiser
-FOREVER_S = 10**9  # orbax reads the wall clock: one set right in the midst of a save would end that
+# The fields of State that are saved as an item of their own, to be read without the optimiser.
+MODEL_FIELDS = ("params", "batch_stats", "ema")
+# orbax measures its time limit by the wall clock: setting the clock could end a save.
+FOREVER_S = 10**9
 
 
 class Checkpoints:
-    """The steps kept in one folder. Saving runs in the background, one save at a time.
+    """The saved steps of one folder. Saving runs in the background, one save at a time.
 
     Args:
-      folder: made if missing; half-written steps of an earlier process are removed. Its owner must
-      hold the run's lock.
-      keep: how many of the latest steps stay.
-      read_only: for readers beside a running training.
+      folder: created if missing; half-written steps of an earlier process are removed. The caller
+        must hold the lock of the run.
+      keep: the number of latest steps to keep, at least 2.
+      read_only: changes nothing, for reading while a run writes to the folder.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
@@ -55,8 +50,8 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             async_options=ocp.AsyncOptions(timeout_secs=FOREVER_S),
+            # `best` may be saved while `checkpoints` still is.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                # `best` is saved while `checkpoints` still may be
                 barrier_sync_key_prefix=self.folder.name
             ),
         )
@@ -66,8 +61,10 @@ class Checkpoints:
         self._failed = False
 
     def save(self, step: int, state: State) -> None:
-        """Saves `state` as `step` in the background; raises UserError if that, or the save before,
-        fails.
+        """Saves `state` as `step` in the background.
+
+        Raises:
+          UserError: this save, or the one before, failed.
         """
         self.finish()
         values = state._asdict()
@@ -85,11 +82,11 @@ class Checkpoints:
         self._thread.start()
 
     def is_saving(self) -> bool:
-        """Whether a save is under way, its digests not yet written."""
+        """Returns whether a save is under way: its digests are not written yet."""
         return self._thread is not None and self._thread.is_alive()
 
     def finish(self) -> None:
-        """Waits for the save under way; raises UserError if it failed (a full disk, say)."""
+        """Waits for the save under way; raises UserError if it failed, as on a full disk."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -100,12 +97,12 @@ class Checkpoints:
             free = shutil.disk_usage(self.folder).free
             good = self._newest_good()
             raise UserError(
-                f"saving a checkpoint in {self.folder} failed, {free:,} bytes free, last good step {good}: "
-                f"{_reason(error)}"
+                f"saving a checkpoint in {self.folder} failed, {free:,} bytes free, "
+                f"last good step {good}: {_reason(error)}"
             ) from error
 
     def close(self) -> None:
-        """Waits for the save under way and lets go of the folder."""
+        """Waits for the save under way and closes the folder."""
         try:
             self.finish()
         finally:
@@ -113,11 +110,10 @@ class Checkpoints:
                 self._manager.close()
 
     def newest_good(self) -> int | None:
-        """The newest step whose files are all as they were written; None where there is no step at
-        all.
+        """Returns the newest step whose files are unchanged since its save; None if there is none.
 
         Raises:
-          UserError: steps are there, and every one is damaged.
+          UserError: there are steps, and all of them are damaged.
         """
         return processes.broadcast(self._newest_good)
 
@@ -131,33 +127,36 @@ class Checkpoints:
             logging.getLogger(__name__).warning(
                 "checkpoint %s refused: %s", self._path(step), problem
             )
-        if len(steps) > 1 or any(
-            (self._path(step) / DIGESTS).exists() for step in steps
-        ):  # not a first save cut off
+        # A single step without digests is a first save that was cut off.
+        if len(steps) > 1 or any((self._path(step) / DIGESTS).exists() for step in steps):
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged; restore the folder or start in another workdir"
+                f"every checkpoint in {self.folder} is damaged; "
+                "restore the folder or start in another workdir"
             )
         return None
 
     def remove_after(self, step: int) -> None:
-        """Removes the steps beyond `step`: damaged ones, and those of a future that will be
-        computed again.
-        """
+        """Removes the steps after `step`: they are damaged or will be computed again."""
         self._manager.reload()
-        for later in processes.broadcast(
+        later_steps = processes.broadcast(
             lambda: [other for other in self._manager.all_steps() if other > step]
-        ):
+        )
+        for later in later_steps:
             self._manager.delete(later)
 
     def restore(self, step: int, state: State) -> State:
-        """The state saved as `step`, in the shapes and shardings of `state`."""
+        """Returns the state saved as `step`, in the shapes and shardings of `state`."""
         values = state._asdict()
         model = {name: values.pop(name) for name in MODEL_FIELDS}
         restored = self.restore_items(step, model=model, training=values)
         return State(**restored["model"], **restored["training"])
 
     def restore_items(self, step: int, **items: Any) -> Any:
-        """Items of `step`, each in the shapes and shardings of the tree given for it."""
+        """Returns items of `step`, each in the shapes and shardings of the tree given for it.
+
+        Raises:
+          UserError: an item cannot be read, or is of another network.
+        """
         try:
             for name, tree in items.items():
                 metadata: Any = (
@@ -166,7 +165,7 @@ class Checkpoints:
                 self._check_shapes(step, _shapes(metadata.tree), _shapes(tree))
             arguments = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
             return self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except Exception as error:  # whatever orbax meets in files made to harm, whose digests fit
+        except Exception as error:  # orbax may raise anything on malicious files with good digests
             if isinstance(error, UserError) or processes.is_loss(error):
                 raise
             raise UserError(
@@ -174,20 +173,19 @@ class Checkpoints:
             ) from error
 
     def _check_shapes(self, step: int, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-        if different := sorted(
-            key for key in stored | wanted if stored.get(key) != wanted.get(key)
-        ):
-            there, now = (shapes.get(different[0], "missing") for shapes in (stored, wanted))
-            raise UserError(
-                f"checkpoint {self._path(step)} is of another network than the config's "
-                f"({different[0]}: {there} there, {now} now)"
-            )
+        for path in sorted(stored | wanted):
+            saved, configured = stored.get(path, "missing"), wanted.get(path, "missing")
+            if saved != configured:
+                raise UserError(
+                    f"checkpoint {self._path(step)} is of another network than the config's "
+                    f"({path}: {saved} there, {configured} now)"
+                )
 
     def _path(self, step: int) -> pathlib.Path:
         return self.folder / f"{step:08d}"
 
     def _commit(self, step: int) -> None:
-        """Waits until orbax has the step in place, then writes its digests."""
+        """Waits until orbax has renamed the step into place, then writes its digests."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -202,25 +200,33 @@ class Checkpoints:
 
 
 def read_model(folder: pathlib.Path, state: State) -> tuple[int, dict[str, Any]]:
-    """The newest good step in `folder` and its variables to evaluate with, in the shapes and
-    shardings of `state`.
+    """Returns the newest good step in `folder` and its variables to evaluate with.
 
-    Reads beside a running training.
+    A run may write to the folder at the same time.
+
+    Args:
+      folder: of checkpoints.
+      state: gives shapes and shardings; its optimiser state is not read.
+
+    Raises:
+      UserError: there is no good step, or it is of another network.
     """
     checkpoints = Checkpoints(folder, read_only=True)
     try:
         step = checkpoints.newest_good()
         if step is None:
             raise UserError(f"there is no checkpoint in {folder} yet")
-        model = {name: value for name, value in state._asdict().items() if name in MODEL_FIELDS}
-        return step, evaluated(**checkpoints.restore_items(step, model=model)["model"])
+        model = {name: getattr(state, name) for name in MODEL_FIELDS}
+        model = checkpoints.restore_items(step, model=model)["model"]
+        return step, evaluation_variables(state._replace(**model))
     finally:
         checkpoints.close()
 
 
-def evaluated(params: Any, batch_stats: Any, ema: Any) -> dict[str, Any]:
-    """The variables to evaluate with."""
-    return {"params": params if ema is None else ema, "batch_stats": batch_stats}
+def evaluation_variables(state: State) -> dict[str, Any]:
+    """Returns the variables of `state` to evaluate with: the running average where there is one."""
+    params = state.params if state.ema is None else state.ema
+    return {"params": params, "batch_stats": state.batch_stats}
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -232,7 +238,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    """The end of what orbax's nested errors say, where the operating system speaks."""
+    """Returns the last parts of orbax's nested message, which are the operating system's."""
     return ": ".join(str(error).splitlines()[0].split(": ")[-2:])
 
 
@@ -249,30 +255,24 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _problem(folder: pathlib.Path) -> str | None:
-    """What is wrong with the step in `folder`, or None."""
-    if odd := [
-        path
-        for path in folder.rglob("*")
-        if path.is_symlink() or not (path.is_file() or path.is_dir())
-    ]:
-        return f"{min(odd).relative_to(folder)} is neither a file nor a folder"
+    """Describes the damage to the step in `folder`; returns None if there is none."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            return f"{path.relative_to(folder)} is neither a file nor a folder"
     try:
         expected = json.loads((folder / DIGESTS).read_text())
-        found = _digests(folder)
+        actual = _digests(folder)
         if not isinstance(expected, dict):
             raise ValueError("not a dictionary")
     except FileNotFoundError:
         return "its save was cut off"
     except (OSError, ValueError) as error:
         return f"{DIGESTS} cannot be read: {error}"
-    for name in sorted(set(expected) | set(found)):
-        if expected.get(name) != found.get(name):
-            state = (
-                "is missing"
-                if name not in found
-                else "was added"
-                if name not in expected
-                else "was changed"
-            )
-            return f"file {name} {state}"
+    for name in sorted(set(expected) | set(actual)):
+        if name not in actual:
+            return f"file {name} is missing"
+        if name not in expected:
+            return f"file {name} was added"
+        if expected[name] != actual[name]:
+            return f"file {name} was changed"
     return None

@@ -1,4 +1,4 @@
-"""The compilation cache: compiled programs kept in the user's cache folder."""
+"""Keeps compiled programs in the user's cache folder."""
 
 import contextlib
 import logging
@@ -8,12 +8,14 @@ import re
 import warnings
 from typing import Any
 
-COMPILE_CACHE_BYTES = 2 * 2**30
+MAX_BYTES = 2 * 2**30
+MIN_COMPILE_S = 0.5  # programs that compile faster are not kept
 
 
-def use_compile_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, bounded; JAX_COMPILATION_CACHE_DIR names
-    another, "" none.
+def enable() -> None:
+    """Lets JAX keep compiled programs in the user's cache folder, up to MAX_BYTES.
+
+    The environment variable JAX_COMPILATION_CACHE_DIR names another folder; "" disables the cache.
     """
     import jax
 
@@ -23,35 +25,35 @@ def use_compile_cache() -> None:
     if not folder:
         return
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_compilation_cache_max_size", COMPILE_CACHE_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    _mend_compile_cache(pathlib.Path(folder))
+    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
+    _handle_warnings(pathlib.Path(folder))
 
 
-def _mend_compile_cache(folder: pathlib.Path) -> None:
-    """From now on the first of JAX's warnings about the cache is one line; an entry that it cannot
-    read is removed.
+def _handle_warnings(folder: pathlib.Path) -> None:
+    """Logs only the first of JAX's warnings about the cache, and removes entries it cannot read.
 
-    JAX would compile the program at every start and never replace the entry, which a kill while it
-    is written leaves.
+    A kill while an entry is written leaves a damaged one. JAX would compile its program at every
+    start and never replace it.
     """
-    show, told = warnings.showwarning, []
+    show, logged = warnings.showwarning, []
 
-    def mend(message: Any, *others: Any) -> None:
-        trouble = re.match(
+    def handle(message: Any, *others: Any) -> None:
+        match = re.match(
             r"Error (read|writ)ing persistent compilation cache entry for '(.*?)': (.*)",
             str(message),
         )
-        if not trouble:
+        if not match:
             return show(message, *others)
-        action, program, reason = trouble.groups()
-        for entry in folder.glob("*") if action == "read" else ():
-            if entry.name.startswith(f"{program}-"):
-                with contextlib.suppress(OSError):  # another process may have done so
-                    entry.unlink()
-        if not told:
-            told.append(reason)
-            text = "compilation cache %s: %s; the run goes on, what is missing is compiled"
+        action, program, reason = match.groups()
+        if action == "read":
+            for entry in folder.glob("*"):
+                if entry.name.startswith(f"{program}-"):
+                    with contextlib.suppress(OSError):  # another process may have removed it
+                        entry.unlink()
+        if not logged:
+            logged.append(reason)
+            text = "compilation cache %s: %s; the run continues and compiles what is missing"
             logging.getLogger(__name__).warning(text, folder, reason)
 
-    warnings.showwarning = mend
+    warnings.showwarning = handle

@@ -1,4 +1,4 @@
-"""Config files read and overridden from Python, as strictly as flags do it on the command line."""
+"""Reads config files and overrides their keys from Python, as strictly as flags do."""
 
 import functools
 import os
@@ -9,71 +9,99 @@ from typing import Any
 
 from cnn_papers.errors import UserError, did_you_mean
 
+ROOT = pathlib.Path(__file__).parents[2]  # of the repository, or of the installed packages
+
 
 def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
-    """The locked ConfigDict of "configs/alexnet.py:cifar10" with `overrides` by dotted key.
+    """Returns the locked ConfigDict of `config`, such as "configs/alexnet.py:cifar10".
+
+    Args:
+      config: config file and recipe.
+      overrides: pairs of dotted key and value.
 
     Raises:
       UserError: no such config file or recipe, an unknown key, a value of the wrong type.
     """
-    found = _read(*place_of(config))
+    values = _read(*place_of(config))
     for key, value in overrides:
-        parent, last = _parent_of(found, key)
-        kind = parent.get_type(last)
+        parent, name = find_key(values, key)
+        kind = parent.get_type(name)
         if type(value) is not kind and (type(value), kind) != (int, float):
             raise UserError(
                 f"config.{key}={value!r} is {type(value).__name__}, not {kind.__name__}"
             )
-        parent[last] = value
-    return found
+        parent[name] = value
+    return values
 
 
 def type_of(config: Any, key: str) -> type:
-    """The type of the values of a dotted key; UserError for one that `config` does not have."""
-    parent, last = _parent_of(config, key)
-    return parent.get_type(last)
+    """Returns the type of the values of a dotted key; raises UserError if there is no such key."""
+    parent, name = find_key(config, key)
+    return parent.get_type(name)
 
 
 def changes(config: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `overrides` that say something else than the recipe itself; whole numbers for a
-    float become one.
+    """Returns those of `overrides` that differ from the values of the recipe itself.
+
+    A whole number for a float key is converted to float.
 
     Raises:
       UserError: no such config file or recipe, an unknown key.
     """
-    recipe, found = _kept(*place_of(config)), {}
+    recipe, changed = _read_once(*place_of(config)), {}
     for key, value in overrides.items():
-        parent, last = _parent_of(recipe, key)
-        value = float(value) if (type(value), parent.get_type(last)) == (int, float) else value
-        if type(value) is not type(parent[last]) or value != parent[last]:
-            found[key] = value
-    return found
+        parent, name = find_key(recipe, key)
+        value = float(value) if (type(value), parent.get_type(name)) == (int, float) else value
+        if type(value) is not type(parent[name]) or value != parent[name]:
+            changed[key] = value
+    return changed
 
 
-def _parent_of(config: Any, key: str) -> tuple[Any, str]:
-    """The part of `config` that holds the dotted `key`, and the key's last name."""
-    node = parent = config
-    for depth, part in enumerate(key.split(".")):
-        keys = list(node.keys()) if hasattr(node, "keys") else []
-        if part not in keys:
-            place = ".".join(["config", *key.split(".")[:depth]])
-            if not keys:
-                raise UserError(f"{place} is a value, not a group: it has no key '{part}'")
-            hint = did_you_mean(part, keys) or f"there are: {', '.join(sorted(keys))}"
-            raise UserError(f"there is no config key config.{key}; {hint}")
-        parent, node = node, node[part]
-    return parent, key.rpartition(".")[2]
+def find_key(config: Any, key: str) -> tuple[Any, str]:
+    """Returns the group of `config` that holds the dotted `key`, and the last part of the key.
+
+    Raises:
+      UserError: `config` has no such key.
+    """
+    group: Any = None
+    value = config
+    path = "config"
+    name = ""
+    for name in key.split("."):
+        names = list(value.keys()) if hasattr(value, "keys") else []
+        if not names:
+            raise UserError(f"{path} is a value, not a group: it has no key '{name}'")
+        path = f"{path}.{name}"
+        if name not in names:
+            hint = did_you_mean(name, names) or f"there are: {', '.join(sorted(names))}"
+            raise UserError(f"there is no config key {path}; {hint}")
+        group, value = value, value[name]
+    return group, name
+
+
+def find_file(file: str) -> str:
+    """Returns the path of a config file: `file` if it exists here, else the installed one.
+
+    Raises:
+      UserError: neither exists.
+    """
+    for path in (file, str(ROOT / file)):
+        if os.path.isfile(path):
+            return path
+    raise UserError(f"there is no config file '{file}'. {list_files()}")
+
+
+def list_files() -> str:
+    """Returns "There are: configs/alexnet.py, …", with all config files."""
+    names = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+    names = [name for name in names if name not in ("__init__.py", "common.py")]
+    return "There are: " + ", ".join(f"configs/{name}" for name in names)
 
 
 def place_of(config: str) -> tuple[str, str]:
-    """The absolute path of a config file, which lies here or, away from the repository, beside the
-    package; recipe.
-    """
+    """Returns the absolute path of a config file, and the recipe ("" for the default one)."""
     file, _, recipe = config.partition(":")
-    path = file if os.path.isfile(file) else str(pathlib.Path(__file__).parents[2] / file)
-    if not os.path.isfile(path):
-        raise UserError(f"there is no config file '{file}'")
-    return os.path.abspath(path), recipe
+    return os.path.abspath(find_file(file)), recipe
 
 
 def _read(path: str, recipe: str) -> Any:
@@ -81,6 +109,6 @@ def _read(path: str, recipe: str) -> Any:
 
 
 @functools.cache
-def _kept(path: str, recipe: str) -> Any:
-    """A recipe to look at, not to change: planning asks for the same few again and again."""
+def _read_once(path: str, recipe: str) -> Any:
+    """A recipe to look at, not to change: planning a sweep asks for the same few repeatedly."""
     return _read(path, recipe)

@@ -1,4 +1,4 @@
-"""Pictures of a run: its learning curves and its first layer's kernels."""
+"""Draws a run's learning curves and the kernels of its first layer."""
 
 import pathlib
 from typing import Any
@@ -11,20 +11,27 @@ from cnn_papers.runs.rows import METRICS, read_rows
 
 
 def first_kernels(params: Any, channels: int, columns: int = 1) -> list[np.ndarray]:
-    """The kernels [h, w, c, n] of the convolution that reads an image of so many channels, by
-    column; none of none.
+    """Returns the kernels [h, w, channels, n] of the convolution that reads the image, by column.
+
+    Args:
+      params: of the network.
+      channels: of the image.
+      columns: of the network; each has its own share of the kernels.
+
+    Returns an empty list if no convolution reads so many channels.
     """
     kernels = [
         leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] == channels
     ]
-    return (
-        np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1) if kernels else []
-    )
+    if not kernels:
+        return []
+    return np.split(processes.gathered(kernels[0]).astype(np.float32), columns, -1)
 
 
 def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarray:
-    """Kernels [h, w, c, n] up to `columns` side by side as uint8 RGB; each is stretched to its own
-    full range.
+    """Returns kernels [h, w, c, n] as one uint8 RGB image, `columns` side by side.
+
+    Each kernel is scaled to the full range, and enlarged `zoom` times.
     """
     h, w, c, n = kernel.shape
     low, high = kernel.min((0, 1, 2)), kernel.max((0, 1, 2))
@@ -40,7 +47,7 @@ def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarr
 
 
 def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
-    """Draws `workdir`/curves.png from its metrics.jsonl."""
+    """Draws the loss and top-1 error in metrics.jsonl over steps; returns the path of the PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

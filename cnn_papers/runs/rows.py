@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl and timing.jsonl: read, and cut back to a checkpoint."""
+"""Reads the rows of metrics.jsonl and timing.jsonl, and removes those after a checkpoint."""
 
 import json
 import os
@@ -9,13 +9,14 @@ from cnn_papers.errors import UserError
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 
-
 Row = dict[str, Any]
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a .jsonl file; a last line cut off by a crash is left out. Raises UserError on a
-    damaged one.
+    """Returns the rows of a .jsonl file, without a last line that a crash cut off.
+
+    Raises:
+      UserError: another line is damaged.
     """
     if not path.exists():
         return []
@@ -29,9 +30,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
 
 
 def cut_back(path: pathlib.Path, last_step: int, pending: bool) -> None:
-    """Keeps the rows of a .jsonl file up to `last_step`, without its evaluation where that is
-    `pending`.
-    """
+    """Removes the rows of a .jsonl file after `last_step`; if `pending`, its evaluation as well."""
     rows = [row for row in read_rows(path) if row["step"] <= last_step]
     if pending:
         rows = [row for row in rows if row["step"] < last_step or "val/top1_error" not in row]

@@ -1,4 +1,4 @@
-"""Puts the pieces of one run together from its config, and keeps what predicting from it takes."""
+"""Assembles the parts of a run from its config, and writes what predicting from it needs."""
 
 import functools
 import pathlib
@@ -12,7 +12,7 @@ from cnn_papers.data import statistics
 from cnn_papers.evaluation import run_analyses, single_view, support
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
-from cnn_papers.runs.checkpoint import evaluated
+from cnn_papers.runs.checkpoint import evaluation_variables
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import placement
 from cnn_papers.training.optim import OptimizerSettings
@@ -20,8 +20,14 @@ from cnn_papers.training.step import DeviceTransform, StepSettings, make_predict
 
 
 class Run(NamedTuple):
-    """The pieces of a run that stay the same from its first step to its last; `eval_step` is
-    jitted.
+    """The parts of a run that do not change from its first step to its last.
+
+    Attributes:
+      config: a locked ConfigDict.
+      folder: of the run.
+      model, data, length: network, both splits and the number of steps.
+      training: the train step and the placement of its state.
+      eval_step: jitted (variables, batch) -> sums of errors over the batch.
     """
 
     config: Any
@@ -34,13 +40,15 @@ class Run(NamedTuple):
 
     @property
     def eval_batch_size(self) -> int:
-        """How many images are evaluated at once."""
+        """The number of images that are evaluated at once."""
         return self.config.eval.batch_size or self.config.batch_size
 
 
 def assemble(config: Any, folder: pathlib.Path) -> Run:
-    """Puts everything together that `config` names, checks it and prints the start-up summary;
-    writes nothing.
+    """Assembles and checks the run of `config`, and prints its summary; writes nothing.
+
+    Raises:
+      UserError: a part that does not exist, or parts that do not fit together.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     model = zoo.build_model(config.model_name, **config.model)
@@ -49,22 +57,19 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     training = configured_training(
         config, model, data.train.image_shape, data.augment, mesh, length
     )
-    variables = evaluated(
-        training.abstract.params, training.abstract.batch_stats, training.abstract.ema
-    )
+    variables = evaluation_variables(training.abstract)
     eval_step = jax.jit(
         single_view.make_step(make_predict_step(training.net, data.normalise)),
         in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
     inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
-    seen = (model, variables, data.normalise, data.held_out.image_shape)
-    tests = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
-    support.supported(config.eval.protocol, *seen, **tests)
-    run_analyses.check(config.eval.analyses, *seen)
-    summary.show(
-        config, counting.count(model, data.train.image_shape), data, length.total, mesh, folder
-    )
+    evaluation = (model, variables, data.normalise, data.held_out.image_shape)
+    settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
+    support.supported(config.eval.protocol, *evaluation, **settings)
+    run_analyses.check(config.eval.analyses, *evaluation)
+    network = counting.count(model, data.train.image_shape)
+    summary.print_start(config, network, data, length.total, mesh, folder)
     return Run(config, folder, model, data, length, training, eval_step)
 
 
@@ -76,9 +81,7 @@ def configured_training(
     mesh: jax.sharding.Mesh,
     length: inputs.Length,
 ) -> placement.Training:
-    """The train step of `config` for images of `image_shape` (h, w, c), as
-    `placement.make_training` makes it.
-    """
+    """Returns `placement.make_training` of `config` for images of `image_shape` (h, w, c)."""
     return placement.make_training(
         model,
         image_shape,
@@ -93,16 +96,15 @@ def configured_training(
     )
 
 
-def keep(run: Run) -> None:
-    """Writes `run.json` and the statistics, so that predicting from the run does not need its data
-    set.
+def save_for_prediction(run: Run) -> None:
+    """Writes `run.json` and the statistics, so that predicting does not need the data set.
 
     Raises:
       UserError: the disk has no room for the checkpoints of the run.
     """
-    workdir.check_space(
-        run.folder, summary.tree_bytes(run.training.abstract), run.config.checkpoint.keep
-    )
+    leaves = jax.tree.leaves(run.training.abstract)
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    workdir.check_space(run.folder, state_bytes, run.config.checkpoint.keep)
     train, held_out = run.data.train, run.data.held_out
     facts = {
         "class_names": train.split.class_names,
@@ -117,7 +119,7 @@ def keep(run: Run) -> None:
 
 
 def is_finished(run: Run, step: int) -> bool:
-    """Tells whether the last step has been taken, and evaluated too."""
+    """Returns True if `step` is the last one and its evaluation, if it is due, is recorded."""
     evaluations = [
         row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row
     ]
@@ -125,15 +127,12 @@ def is_finished(run: Run, step: int) -> bool:
 
 
 def compile_steps(run: Run, key: jax.Array) -> None:
-    """Compiles the train and evaluation steps ahead, while a signal may still end the process at
-    once.
+    """Compiles the train and evaluation steps before the first one.
 
-    Analyses are small and are compiled when they first run.
+    Until then a signal ends the process at once. Analyses are small and compiled at first use.
     """
     data, abstract = run.data, run.training.abstract
     for batch in data.train.batch_shapes(run.config.batch_size):
         run.training.step.lower(abstract, batch, key).compile()
     (batch,) = data.held_out.batch_shapes(run.eval_batch_size, mask=True)
-    run.eval_step.lower(
-        evaluated(abstract.params, abstract.batch_stats, abstract.ema), batch
-    ).compile()
+    run.eval_step.lower(evaluation_variables(abstract), batch).compile()

@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: the step ends, the state is saved, the process exits.
+"""Handles signals that stop a run: the step ends, the state is saved, the process exits.
 
-Until there is something to save (while data are opened and programs compiled) it exits at once. Of
-several processes one may be asked; all stop after the same step.
+While there is nothing to save (data are opened and programs compiled), the process exits at once.
+A signal to one of several processes stops all of them after the same step.
 """
 
 import collections
@@ -17,19 +17,16 @@ import jax
 from cnn_papers.parallel import processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# steps after which the host looks at what the processes told each other: waiting would hold up the
-# devices
+# The host reads the signals of all processes this many steps late: waiting would idle the devices.
 AHEAD = 2
-SECOND_THOUGHT_S = (
-    1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
-)
-TIDY_UP_S = 5.0  # for an orderly exit while there is nothing to save; a compilation does not listen
+# Launchers repeat a signal within moments; a person's second Ctrl-C comes later.
+SECOND_THOUGHT_S = 1.0
+# Time for an orderly exit while there is nothing to save; a compilation does not handle signals.
+TIDY_UP_S = 5.0
 
 
 class Stop:
-    """Which signal asked for the stop; `code` is the exit code that reports it (128 + its number,
-    as shells do).
-    """
+    """A request to stop, by the first signal that came."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -40,19 +37,22 @@ class Stop:
 
     @property
     def requested(self) -> bool:
+        """True once a signal has come."""
         return self.signal is not None
 
     @property
     def code(self) -> int:
+        """The exit code: 128 + the number of the signal, as in shells."""
         return 128 + (self.signal or 0)
 
     def save_first(self) -> None:
-        """From now on a signal is a request, since steps would be lost."""
+        """Makes signals a request from now on, since an exit would lose steps."""
         self._saves = True
 
     def agreed(self) -> int:
-        """The exit code for all processes to stop with now, 0 to go on; every process asks after
-        every step.
+        """Returns the exit code with which all processes stop now; 0 to continue.
+
+        Every process calls this after every step.
         """
         if jax.process_count() == 1:
             return self.code if self.requested else 0
@@ -69,23 +69,21 @@ class Stop:
     def _receive(self, number: int, _: object) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
-            what = (
-                "saving, then stopping (Ctrl-C again leaves at once)" if self._saves else "stopping"
-            )
-            with contextlib.suppress(
-                OSError, RuntimeError
-            ):  # stdout is gone, or in the midst of a line itself
-                print(f"\n{signal.Signals(number).name}: {what}", flush=True)
+            text = "stopping"
+            if self._saves:
+                text = "saving, then stopping (Ctrl-C again leaves at once)"
+            # stdout may be closed, or be printing a line at this moment.
+            with contextlib.suppress(OSError, RuntimeError):
+                print(f"\n{signal.Signals(number).name}: {text}", flush=True)
             if not self._saves:
                 raise SystemExit(self.code)
         elif number == signal.SIGINT and time.monotonic() - self._since > SECOND_THOUGHT_S:
             os._exit(128 + number)
 
     def _watch(self, received: int) -> None:
-        """Ends the process on a signal that the main thread, deep in a compilation, cannot answer.
+        """Ends the process on a signal that the main thread, inside a compilation, cannot handle.
 
-        `received` is a pipe into which Python writes the number of every signal the moment it
-        comes.
+        `received` is a pipe to which Python writes the number of each signal when it comes.
         """
         while number := os.read(received, 1):
             if number[0] in SIGNALS and not self._saves and not self._left.wait(TIDY_UP_S):
@@ -94,10 +92,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Heeds the signals while the block runs; in a thread other than the main one, nothing changes.
+    """Handles the signals while the block runs; does nothing in a thread other than the main one.
 
-    Until `save_first`, a signal raises SystemExit; the process is gone TIDY_UP_S later if that
-    cannot get through.
+    Until `save_first` is called, a signal raises SystemExit, and ends the process TIDY_UP_S later
+    if the main thread does not get to that.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -106,13 +104,13 @@ def stop_on_signal() -> Iterator[Stop]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     threading.Thread(target=stop._watch, args=(read,), daemon=True).start()
-    told = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
+    wakeup_before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    handlers_before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
     try:
         yield stop
     finally:
         stop._left.set()
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(told)
+        signal.set_wakeup_fd(wakeup_before)
         os.close(write)  # ends the thread

@@ -1,4 +1,4 @@
-"""TensorBoard events, written without TensorFlow."""
+"""Writes TensorBoard events without TensorFlow."""
 
 import logging
 import pathlib
@@ -12,11 +12,10 @@ from cnn_papers.runs import rows
 
 
 class Events:
-    """TensorBoard events, written without TensorFlow. Best effort: the first failure is logged and
-    ends it.
+    """The events of one run. After the first failure, which is logged, nothing more is written.
 
-    Written at once: TensorBoard's own thread loses minutes of them to a kill and ends in a
-    traceback on a full disk.
+    Events are written immediately. TensorBoard's own writer has a thread that loses minutes of
+    them to a kill and ends in a traceback on a full disk.
     """
 
     def __init__(self, folder: pathlib.Path, start_step: int):
@@ -29,20 +28,20 @@ class Events:
         numbers = [
             int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.[0-9]*.*")
         ]
-        number = (
-            max(int(time.time()), *numbers, 0) + 1
-        )  # files are read in this order, whatever the clock did since
+        # Files are read in the order of this number, so it grows even if the clock was set back.
+        number = max(int(time.time()), *numbers, 0) + 1
         name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}"
         self._file = (folder / name).open("wb", buffering=0)
         self._writer, self._broken = RecordWriter(self._file), False
         self._add(self._event.Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # Tells TensorBoard to drop what an interrupted process wrote from that step on.
+        # Makes TensorBoard drop the events that an interrupted process wrote from this step on.
         session = self._event.SessionLog(status=self._event.SessionLog.START)
         self._add(
             self._event.Event(session_log=session, step=start_step + 1, wall_time=time.time())
         )
 
     def scalars(self, step: int, values: rows.Row) -> None:
+        """Writes one value for each name."""
         items = [
             self._summary.Value(tag=name, simple_value=value) for name, value in values.items()
         ]
@@ -51,7 +50,7 @@ class Events:
         )
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """`image` is uint8 RGB [h, w, 3]."""
+        """Writes a uint8 RGB image [h, w, 3]."""
         import cv2
 
         encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
@@ -62,6 +61,7 @@ class Events:
         self._add(self._event.Event(step=step, wall_time=time.time(), summary=summary))
 
     def close(self) -> None:
+        """Closes the file."""
         self._try(self._file.close)
 
     def _add(self, event: Any) -> None:
@@ -78,7 +78,7 @@ class Events:
 
 
 def open_events(workdir: pathlib.Path, start_step: int) -> Events | None:
-    """Opens the events of a run that starts at `start_step`; None, with a warning, where it fails."""
+    """Opens the events of a run from `start_step`; logs a warning and returns None on failure."""
     try:
         return Events(workdir / "tensorboard", start_step)
     except (ImportError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, one configuration for good."""
+"""Guards a run's folder: one process at a time, one configuration, enough space."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -24,30 +24,54 @@ from cnn_papers.files import LOCK, locked
 from cnn_papers.parallel import processes
 
 RUN = "run.json"
-SEEN_WITHIN_S = 30.0  # by all hosts
-# What may differ when a run is taken up again: where things lie, how long and how loudly it runs,
-# its final test.
+SEEN_WITHIN_S = 30.0  # network file systems show a new lock to the other hosts within this time
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+
+# The keys, and beginnings of keys, that may differ when a run is continued.
 FREE_KEYS = (
-    *(
-        "checkpoint",
-        "data.data_dir",
-        "data.resident",
-        "eval.mirror",
-        "eval.precise_bn",
-        "eval.protocol",
-    ),
-    *("log_every_steps", "mesh", "total_epochs", "total_steps"),
+    "checkpoint",
+    "data.data_dir",
+    "data.resident",
+    "eval.mirror",
+    "eval.precise_bn",
+    "eval.protocol",
+    "log_every_steps",
+    "mesh",
+    "total_epochs",
+    "total_steps",
 )
+
+
+class SavedRun(NamedTuple):
+    """A run as its `run.json` records it; values that older versions did not record are empty.
+
+    Attributes:
+      config: a locked ConfigDict.
+      class_names: of the training split, by label.
+      train_image, eval_image: (h, w, c) of the images of training and of evaluation.
+      total_steps: length of the run.
+      machine: processor and accelerators, from `describe_machine`.
+      versions: of Python and packages, from `versions`.
+    """
+
+    config: Any
+    class_names: tuple[str, ...]
+    train_image: tuple[int, ...]
+    eval_image: tuple[int, ...]
+    total_steps: int
+    machine: str
+    versions: dict[str, str]
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds `workdir` for the run, of all its processes; folders made for a run that never came
-    about go again.
+    """Holds `workdir` (created if missing) for all processes of a run.
+
+    Removes the folders it has created if the run fails to start.
 
     Raises:
-      UserError: another run holds it, it cannot be written to, or not every process sees the same
-      folder.
+      UserError: another run holds it, it cannot be written to, or the processes see different
+        folders.
     """
     with contextlib.ExitStack() as stack:
         processes.broadcast(lambda: stack.enter_context(_hold_here(workdir)))
@@ -58,60 +82,61 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold_here(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds `workdir` (made if missing) for this process, and removes what it made if it then holds
-    nothing.
-    """
-    new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    """Holds `workdir` for this process; removes the folders it has created if they stay empty."""
+    created = [path for path in (workdir, *workdir.parents) if not path.exists()]
     with locked(workdir):
         try:
             yield
         finally:
-            if new and [entry.name for entry in workdir.iterdir()] == [LOCK]:
+            if created and [entry.name for entry in workdir.iterdir()] == [LOCK]:
                 (workdir / LOCK).unlink()
-                with contextlib.suppress(OSError):  # another run lives beside it
-                    for path in new:
+                with contextlib.suppress(OSError):  # a parent may hold another run by now
+                    for path in created:
                         path.rmdir()
 
 
 def _check_shared(workdir: pathlib.Path, owner: str) -> None:
-    """Raises UserError unless the lock that process 0 wrote is seen here; network file systems take
-    their time.
-    """
+    """Raises UserError unless this process sees the lock `owner` of process 0 in `workdir`."""
     deadline = time.monotonic() + SEEN_WITHIN_S
     while not (workdir / LOCK).is_file() or (workdir / LOCK).read_text() != owner:
         if time.monotonic() > deadline:
             raise UserError(
-                f"workdir {workdir} is not the same folder on {socket.gethostname()} as for process 0: "
+                f"workdir {workdir} on {socket.gethostname()} is not the folder of process 0: "
                 "give one that all hosts share with --workdir"
             )
         time.sleep(0.1)
 
 
 def write_run(workdir: pathlib.Path, config: Any, facts: dict[str, Any]) -> None:
-    """Writes `run.json`: the configuration, the versions it runs with, and `facts` (recipe, class
-    names, …).
-    """
-    with files.whole(workdir / RUN) as part:
+    """Writes `run.json`: `facts`, other fields of SavedRun by name, the versions and the config."""
+    with files.atomic_write(workdir / RUN) as part:
         run = {**facts, "versions": versions(), "config": config.to_dict()}
         part.write_text(json.dumps(run, indent=1))
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what this process computes."""
-    found = {"python": sys.version.split()[0]}
+    """Returns the versions of Python and of the packages that determine a run's results."""
+    by_name = {"python": sys.version.split()[0]}
     for package in ("cnn_papers", "jax", "flax", "optax", "orbax-checkpoint", "numpy"):
-        with contextlib.suppress(
-            importlib.metadata.PackageNotFoundError
-        ):  # not installed, only on the path
-            found[package] = importlib.metadata.version(package)
-    return found
+        # A package that is only on the path, not installed, has no version.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            by_name[package] = importlib.metadata.version(package)
+    return by_name
 
 
-def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `write_run` wrote, with the configuration as a locked ConfigDict; None where no run is."""
+def read_run(workdir: pathlib.Path) -> SavedRun | None:
+    """Reads `run.json`; returns None if `workdir` has none, raises UserError if it is damaged."""
     try:
         run = json.loads((workdir / RUN).read_text())
-        return {**run, "config": ConfigDict(_tuples(run["config"])).lock()}
+        return SavedRun(
+            config=ConfigDict(_tuples(run["config"])).lock(),
+            class_names=tuple(run.get("class_names", ())),
+            train_image=tuple(run.get("train_image", ())),
+            eval_image=tuple(run.get("eval_image", ())),
+            total_steps=run.get("total_steps", 0),
+            machine=run.get("machine", ""),
+            versions=run.get("versions", {}),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -119,10 +144,9 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def check_same_run(workdir: pathlib.Path, config: Any) -> None:
-    """Raises UserError if `workdir` holds a run of another configuration, with the differences that
-    matter.
+    """Raises UserError if `workdir` holds a run whose config differs in other keys than FREE_KEYS.
 
-    Also if the processes of this run have different ones.
+    Also if the processes of this run have different configs, or if checkpoints have no `run.json`.
     """
     text = json.dumps(config.to_dict(), sort_keys=True)
     processes.on_same(hashlib.sha256(text.encode()).hexdigest(), "configurations")
@@ -130,25 +154,27 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
     if run is None:
         if any((workdir / "checkpoints").glob("[0-9]*")):
             raise UserError(
-                f"workdir {workdir} holds checkpoints but no {RUN}; give another with --workdir, or remove it"
+                f"workdir {workdir} holds checkpoints but no {RUN}; "
+                "give another with --workdir, or remove it"
             )
         return
     different = [
-        f"{key}: {there} there, {now} now"
-        for key, (there, now) in differences(run["config"], config).items()
+        f"{key}: {saved} there, {now} now"
+        for key, (saved, now) in differences(run.config, config).items()
         if not key.startswith(FREE_KEYS)
     ]
     if different:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise UserError(
-            f"workdir {workdir} holds a run of another configuration ({'; '.join(different[:4])}{more}); "
-            "give another with --workdir, or remove it"
+            f"workdir {workdir} holds a run of another configuration "
+            f"({'; '.join(different[:4])}{more}); give another with --workdir, or remove it"
         )
 
 
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two configurations differ, sorted, with both values, 'unset' where
-    there is none.
+    """Returns the dotted keys in which two configs differ, sorted, with both values.
+
+    The value of a key that a config lacks is "unset".
     """
     old, new = (_flat(_tuples(config.to_dict())) for config in (one, other))
     pairs = {
@@ -159,14 +185,19 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def check_space(workdir: pathlib.Path, state_bytes: int, keep: int) -> None:
-    """Raises UserError unless the checkpoints of a state of `state_bytes` fit on the disk of
-    `workdir`.
+    """Raises UserError unless the checkpoints of a run fit on the disk of `workdir`.
 
-    Of the latest and of the best at least two are kept and one is under way; those that lie there
-    already count.
+    `keep`, but at least 2, of the latest steps and 2 of the best are kept, and one more of each is
+    being written. Existing files of the run count as space that it has.
+
+    Args:
+      workdir: folder of the run.
+      state_bytes: size of one checkpoint.
+      keep: `config.checkpoint.keep`.
     """
-    there = sum(path.stat().st_size for path in workdir.glob("*/*/**/*") if path.is_file())
-    need, free = state_bytes * (max(2, keep) + 1 + 3) - there, shutil.disk_usage(workdir).free
+    written = sum(path.stat().st_size for path in workdir.glob("*/*/**/*") if path.is_file())
+    need = state_bytes * (max(2, keep) + 1 + 3) - written
+    free = shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(
             f"workdir {workdir} has {free:,} bytes free; its checkpoints need {need:,}: "
@@ -190,14 +221,11 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-CPUINFO = pathlib.Path("/proc/cpuinfo")
-
-
 def describe_machine() -> str:
-    """Processor, cores and accelerators, such as "AMD EPYC, 2 cores, 1 × NVIDIA H200"."""
-    named = re.search(r"model name\s*: (.+)", CPUINFO.read_text()) if CPUINFO.is_file() else None
-    text = f"{named[1].strip() if named else platform.machine()}, {os.cpu_count()} cores"
+    """Returns processor, cores and accelerators, as in "AMD EPYC, 2 cores, 1 × NVIDIA H200"."""
+    match = re.search(r"model name\s*: (.+)", CPUINFO.read_text()) if CPUINFO.is_file() else None
+    text = f"{match[1].strip() if match else platform.machine()}, {os.cpu_count()} cores"
     device = jax.devices()[0]
-    return (
-        text if device.platform == "cpu" else f"{text}, {jax.device_count()} × {device.device_kind}"
-    )
+    if device.platform != "cpu":
+        text += f", {jax.device_count()} × {device.device_kind}"
+    return text

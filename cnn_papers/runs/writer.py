@@ -1,8 +1,7 @@
-"""What a run reports: metrics.jsonl (the truth), timing.jsonl, TensorBoard events, and lines or a
-bar on the terminal.
+"""Writes the reports of a run: metrics.jsonl, timing.jsonl, TensorBoard events, terminal lines.
 
-Rows of metrics.jsonl depend on the run alone, so that a run killed and taken up again writes the
-same file; whatever the clock says goes to timing.jsonl.
+metrics.jsonl is the record that everything else reads. Its rows depend only on the run, so that a
+run that was killed and continued writes the same file; measured times go to timing.jsonl.
 """
 
 import json
@@ -21,12 +20,16 @@ from cnn_papers.runs import pictures, rows, tensorboard
 
 
 class Writer:
-    """Writes the reports of one run from `start_step` on; rows beyond it, of a lost future, are
-    removed first.
+    """Writes the reports of one run. Of several processes only the first one writes.
 
-    So is the evaluation at `start_step` where it is `pending`, about to be made again.
-    A figure that is not finite is left out of its row: JSON has no word for it. Raises UserError on
-    a full disk. Of several processes the first alone writes.
+    Values that are not finite are left out of their row, since JSON cannot express them. All
+    methods raise UserError on a full disk.
+
+    Args:
+      workdir: folder of the run.
+      start_step: rows after it, which an interrupted process wrote, are removed.
+      total_steps, steps_per_epoch: length of the run and of an epoch.
+      pending: whether the evaluation at `start_step` will be repeated; its row is removed too.
     """
 
     def __init__(
@@ -48,15 +51,14 @@ class Writer:
         self._since, self._step = time.monotonic(), start_step
 
     def resume_clock(self, step: int) -> None:
-        """Leaves out what happened since the last report (compiling, evaluating, saving) from the
-        speed.
-        """
+        """Excludes the time since the last report (to compile, evaluate, save) from the speed."""
         self._since, self._step = time.monotonic(), step
 
-    def train(self, step: int, values: rows.Row, batch_size: int) -> None:
-        """Reports training figures up to `step`, and the speed since the last report."""
+    def report_training(self, step: int, values: rows.Row, batch_size: int) -> None:
+        """Reports training values up to `step`, and the speed since the last report."""
         self._write(rows.METRICS, step, {f"train/{name}": value for name, value in values.items()})
-        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}  top-1 error {values['top1_error']:.2f}%"
+        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}"
+        text += f"  top-1 error {values['top1_error']:.2f}%"
         eta = ""
         if step > self._step:  # the first step after compiling has no speed
             seconds = (time.monotonic() - self._since) / (step - self._step)
@@ -69,45 +71,38 @@ class Writer:
             self.say(f"step {step}/{self.total_steps}  {text}{eta}")
         self.resume_clock(step)
 
-    def evaluation(
-        self, step: int, values: rows.Row, note: str = "", looked_at: rows.Row | None = None
+    def report_evaluation(
+        self, step: int, values: rows.Row, note: str = "", analyses: rows.Row | None = None
     ) -> None:
-        """Reports the errors on the evaluation split at `step`, and what analyses found inside the
-        network.
-        """
+        """Reports the errors on the evaluation split at `step`, and the values of analyses."""
         row = {f"val/{name}": value for name, value in values.items()}
-        self._write(
-            rows.METRICS,
-            step,
-            row | {f"analysis/{name}": value for name, value in (looked_at or {}).items()},
-        )
+        row |= {f"analysis/{name}": value for name, value in (analyses or {}).items()}
+        self._write(rows.METRICS, step, row)
         errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
         self.say(
             f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}"
         )
 
-    def filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
-        """Draws the first layer's kernels, those that read an image of so many channels, for
-        TensorBoard.
+    def draw_filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
+        """Draws the kernels that read an image of `channels` channels, for TensorBoard.
 
-        Each of a network's `columns` is a picture of its own, since they learn different things
-        (AlexNet §6.1).
+        Each of the network's `columns` is a picture of its own, since the columns learn different
+        kernels (AlexNet §6.1).
         """
-        for i, part in enumerate(pictures.first_kernels(params, channels, columns), 1):
+        for i, kernels in enumerate(pictures.first_kernels(params, channels, columns), 1):
             if self._events:
-                self._events.image(
-                    step, f"conv1_column{i}" if columns > 1 else "conv1", pictures.filter_grid(part)
-                )
+                name = f"conv1_column{i}" if columns > 1 else "conv1"
+                self._events.image(step, name, pictures.filter_grid(kernels))
 
     def say(self, text: str) -> None:
-        """One line on the terminal, above the bar if there is one."""
+        """Prints one line on the terminal, above the bar if there is one."""
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
             terminal.say(text)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Closes the events and the bar."""
         if self._events:
             self._events.close()
         if self._bar:

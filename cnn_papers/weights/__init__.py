@@ -1,3 +1,1 @@
-"""Networks with weights: weight files, other libraries' names, what a run starts from, predictions
-and features.
-"""
+"""Networks with weights: weight files, conversion, initial weights, predictions and features."""

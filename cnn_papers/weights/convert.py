@@ -1,7 +1,8 @@
-"""Weights in files: torch's layout, as torchvision and timm publish it, to our variables and back.
+"""Converts weights between torch's layout and our variables, and selects those a network takes.
 
-A file is `.safetensors`, or one that `torch.save` wrote (`.pth`, `.pt`, `.bin`), of which tensors
-alone are read: nothing in it is ever executed.
+torch's layout is that of the files of torchvision and timm: convolutions [out, in, h, w], fully
+connected layers [out, c·h·w]. Ours are [h, w, in, out], and the first fully connected layer is a
+convolution of the whole map. Weights are passed on flat, as {"params/conv1/kernel": array}.
 """
 
 import math
@@ -18,17 +19,17 @@ from cnn_papers.errors import UserError
 from cnn_papers.models import resnet
 from cnn_papers.weights import torch_names
 
-LINEAR = re.compile(
-    r"(.*/)?fc\d*"
-)  # layers that are linear in torch and convolutions of a whole map here
+# Layers that are linear in torch and may be convolutions of a whole map here.
+LINEAR = re.compile(r"(.*/)?fc\d*")
 
-AUXILIARY = re.compile(r"(^|/)aux(1\.|2\.|_)")  # heads that a network may do without
+# Auxiliary heads, without which a network can be evaluated.
+AUXILIARY = re.compile(r"(^|/)aux(1\.|2\.|_)")
 
 Flat = dict[str, Any]  # "params/conv1/kernel" -> array
 
 
 class Tensor(NamedTuple):
-    """One array to take: in our layout, with its name and shape where it comes from."""
+    """An array in our layout, with its name and shape in the source."""
 
     array: np.ndarray
     name: str
@@ -36,12 +37,12 @@ class Tensor(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a network may start from.
+    """The weights that a network may start from.
 
     Attributes:
       place: the file or folder, for messages.
       tensors: by our path.
-      names: what the source calls each path that the network has; empty where it uses ours.
+      names: the source's name for each path of the network; empty if it uses ours.
       homeless: the names of tensors that have no place in the network.
     """
 
@@ -54,9 +55,7 @@ class Source(NamedTuple):
 def to_torch(
     variables: Mapping[str, Any], model_name: str, model: nn.Module
 ) -> dict[str, np.ndarray]:
-    """The state dict of `variables`: convolutions [out, in, h, w], fully connected layers [out,
-    c·h·w].
-    """
+    """Returns the torch state dict of `variables`, which belong to `model`."""
     published = torch_names.published(model_name, model)
     state = {}
     for path, leaf in flatten(variables, model).items():
@@ -79,10 +78,16 @@ def from_torch(
     *,
     place: str,
 ) -> Source:
-    """The tensors of a state dict, in the layout of `model` for images of `image_shape` (h, w, c).
+    """Returns the tensors of a state dict in the layout of `model`.
 
-    Whether their names are torchvision's or our own, which `write` uses where nothing is published,
-    shows.
+    Names may be torchvision's, or our own, which `weight_files.write` uses for families that
+    torchvision does not publish; the naming that fits more tensors is taken.
+
+    Args:
+      state: float32 arrays by name.
+      model_name, model: the network.
+      image_shape: (h, w, c) of its images.
+      place: the file, for messages.
     """
     like = abstract(model, image_shape)
     published = torch_names.published(model_name, model)
@@ -98,7 +103,7 @@ def from_torch(
 
 
 def from_variables(variables: Mapping[str, Any], model: nn.Module, *, place: str) -> Source:
-    """The arrays of another network of ours."""
+    """Returns the arrays of another network of ours."""
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables, model).items()}
     return Source(
         place, {path: Tensor(array, path, array.shape) for path, array in flat.items()}, {}
@@ -113,28 +118,21 @@ def select(
     layers: str = "",
     other_head: bool = False,
 ) -> tuple[Flat, list[str]]:
-    """The arrays of `source` that `model` starts from, by path, and the layers that keep their
-    fresh start.
+    """Returns the arrays of `source` that `model` takes, by path, and the layers that stay fresh.
 
     Args:
-      layers: a regular expression for whole names of layers (`conv1_1|fc.*`): those are taken; all
-        where it is empty, auxiliary heads where both sides have them.
-      other_head: with all layers, those that give the classes may be of another number of classes;
+      source: the weights.
+      model, image_shape: the network, and (h, w, c) of its images.
+      layers: a regular expression for whole names of layers to take (`conv1_1|fc.*`). All if
+        empty, auxiliary heads only if `source` has them.
+      other_head: with all layers, those that give the classes may have another number of classes;
         they stay fresh.
 
     Raises:
-      UserError: arrays missing, of another shape, or without a place in the network.
+      UserError: arrays are missing, of another shape, or without a place in the network.
     """
     like = abstract(model, image_shape)
-    try:
-        wanted = [path for path in like if re.fullmatch(layers or ".*", layer_of(path))]
-    except re.error as error:
-        raise UserError(
-            f"config.init_layers: '{layers}' is no regular expression: {error}"
-        ) from error
-    if not wanted:
-        names = ", ".join(dict.fromkeys(map(layer_of, like)))
-        raise UserError(f"config.init_layers: no layer is called '{layers}'; there are: {names}")
+    wanted = _matching(like, layers)
     fresh = {layer_of(path) for path in like} - {layer_of(path) for path in wanted}
     if other_head and not layers:
         fresh = {
@@ -148,7 +146,7 @@ def select(
         for path in wanted
         if path not in source.tensors and AUXILIARY.search(layer_of(path))
     }
-    fresh |= absent  # evaluation does without them, and published files often are
+    fresh |= absent  # evaluation does not need them, and published files often lack them
     wanted = [path for path in wanted if layer_of(path) not in absent]
     problems = [problem for path in wanted if (problem := _problem(source, path, like[path].shape))]
     if not layers:
@@ -168,20 +166,33 @@ def select(
     return {path: source.tensors[path].array for path in wanted}, sorted(fresh)
 
 
+def _matching(like: Flat, layers: str) -> list[str]:
+    """Returns the paths whose layer matches `layers`, all if it is empty."""
+    try:
+        paths = [path for path in like if re.fullmatch(layers or ".*", layer_of(path))]
+    except re.error as error:
+        raise UserError(
+            f"config.init_layers: '{layers}' is not a regular expression: {error}"
+        ) from error
+    if not paths:
+        names = ", ".join(dict.fromkeys(map(layer_of, like)))
+        raise UserError(f"config.init_layers: no layer is called '{layers}'; there are: {names}")
+    return paths
+
+
 def put(variables: Mapping[str, Any], arrays: Flat, model: nn.Module) -> dict[str, Any]:
-    """`variables` of `model` with `arrays` (by path, as `select` gives them) in their places."""
+    """Returns `variables` of `model` with `arrays` of `select` in their places."""
     tree = {"params": {}, "batch_stats": {}}
     tree |= flax.traverse_util.unflatten_dict(flatten(variables, model) | arrays, sep="/")
-    return (
-        {name: resnet.convert_blocks(part, model.blocks) for name, part in tree.items()}
-        if _scans(model)
-        else tree
-    )
+    if _scans(model):
+        tree = {name: resnet.convert_blocks(part, model.blocks) for name, part in tree.items()}
+    return tree
 
 
 def flatten(variables: Mapping[str, Any], model: nn.Module) -> Flat:
-    """{"params/conv1/kernel": leaf}; blocks that `model` runs as one loop are taken apart, as files
-    have them.
+    """Returns the leaves of `variables` by path, as {"params/conv1/kernel": leaf}.
+
+    Blocks that `model` runs as one loop are separated, as files have them.
     """
     if _scans(model):
         variables = {
@@ -192,13 +203,13 @@ def flatten(variables: Mapping[str, Any], model: nn.Module) -> Flat:
 
 
 def abstract(model: nn.Module, image_shape: tuple[int, ...]) -> Flat:
-    """The shapes of what `flatten` gives for `model`, initialised with images of `image_shape`."""
+    """Returns shapes by path, as `flatten` does, of the variables of `model` for `image_shape`."""
     model = model.clone(scan=False) if _scans(model) else model
     return flatten(counting.abstract_variables(model, image_shape), model)
 
 
 def layer_of(path: str) -> str:
-    """`inception_3a/1x1` of `params/inception_3a/1x1/kernel`."""
+    """Returns the layer of a path: `inception_3a/1x1` of `params/inception_3a/1x1/kernel`."""
     return "/".join(path.split("/")[1:-1])
 
 
@@ -212,9 +223,7 @@ def _torch_name(path: str, published: Mapping[str, str]) -> str:
 
 
 def _to_ours(array: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
-    """A torch array in our layout: [out, in, h, w] to [h, w, in, out], [out, c·h·w] to the
-    convolution of that map.
-    """
+    """Returns a torch array in our layout: a convolution, or a linear layer as `like` has it."""
     if len(like) == 4 and array.ndim == 2 and array.shape[1] == math.prod(like[:3]):
         array = array.reshape(len(array), like[2], like[0], like[1])
     if len(like) == 4 and array.ndim == 4:
@@ -225,20 +234,20 @@ def _to_ours(array: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
 def _is_other_head(source: Source, path: str, like: tuple[int, ...], model: Any) -> bool:
     if path not in source.tensors:
         return False
-    there = source.tensors[path].array.shape
-    return there != like and there[:-1] == like[:-1] and like[-1] == model.num_classes
+    shape = source.tensors[path].array.shape
+    return shape != like and shape[:-1] == like[:-1] and like[-1] == model.num_classes
 
 
 def _problem(source: Source, path: str, like: tuple[int, ...]) -> str | None:
-    """What keeps `path` from being taken: names, and shapes where arrays come from."""
+    """Describes why `path` cannot be taken, in the source's names and shapes; None if it can."""
     tensor, name = source.tensors.get(path), source.names.get(path, path)
     if tensor is not None and tensor.array.shape == like:
         return None
     expected = like
-    if path in source.names and len(like) == 4:  # as torch would have it
+    if path in source.names and len(like) == 4:  # the shape in torch's layout
         linear = tensor is not None and len(tensor.shape) == 2
         expected = (like[3], math.prod(like[:3])) if linear else (like[3], like[2], *like[:2])
     elif path in source.names:
         expected = like[::-1]
-    there = "is missing" if tensor is None else f"is {list(tensor.shape)}"
-    return f"{name} {there}, {list(expected)} expected"
+    state = "is missing" if tensor is None else f"is {list(tensor.shape)}"
+    return f"{name} {state}, {list(expected)} expected"

@@ -1,5 +1,6 @@
-"""A layer's outputs in an .npz file: `features` float32 [n, …] with the labels of a split or the
-paths of images.
+"""Writes the outputs of a layer to an .npz file: `features`, float32 [n, …].
+
+The other arrays are `label` [n] and `class_names` for a split, `path` [n] for images.
 """
 
 import pathlib
@@ -19,11 +20,10 @@ from cnn_papers.weights.trained import Trained
 
 
 def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:
-    """Writes `features` and `label` [n] of a split of the network's data set, batch by batch, in
-    its order.
+    """Writes the features of a split of the network's data set, in its order, batch by batch.
 
     Raises:
-      UserError: no such layer or split, data that is not there, an image that cannot be decoded.
+      UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
     config, data = network.config, network.config.data
     opened = open_split(data.name, split, data.data_dir)
@@ -53,7 +53,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
 def of_images(
     layer: str, rows: Sequence[tuple[pathlib.Path, np.ndarray]], path: pathlib.Path
 ) -> None:
-    """Writes `features` and `path` [n] of images that have been through the network."""
+    """Writes the features of images: `rows` are their paths and outputs of `layer`."""
     if not rows:
         raise UserError("none of the images could be read: there are no features to write")
     features = np.stack([row for _, row in rows])
@@ -67,12 +67,11 @@ def _write(
     chunks: Iterable[np.ndarray],
     others: Iterable[tuple[str, np.ndarray]],
 ) -> None:
-    """An .npz with `features` of `shape`, which arrive in chunks, and then `others`; the file
-    appears when it is whole.
+    """Writes an .npz with `features` of `shape`, which arrive in chunks, and then `others`.
 
-    NumPy's own savez wants every array in memory.
+    NumPy's savez needs whole arrays in memory.
     """
-    with files.whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with files.atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         with archive.open("features.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": "<f4", "fortran_order": False, "shape": shape}

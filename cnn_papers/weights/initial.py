@@ -1,4 +1,4 @@
-"""The weights that a run starts from: `config.init_from`, a file or the folder of a run."""
+"""Reads the weights that a run starts from: `config.init_from`, a file or the folder of a run."""
 
 import pathlib
 from typing import Any
@@ -14,20 +14,23 @@ from cnn_papers.weights import convert, trained, weight_files
 
 
 def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert.Flat:
-    """The arrays by path that a run of `config` starts from: those of `config.init_from`, none
-    where it is empty.
+    """Returns the arrays of `config.init_from` that `model` starts from, by path; {} if it is "".
 
-    Prints what is taken and what stays fresh.
+    Prints the number of layers taken and the names of those that stay fresh.
+
+    Args:
+      config: of the run.
+      model, image_shape: the network, and (h, w, c) of its images.
 
     Raises:
-      UserError: arrays that do not fit the network.
+      UserError: there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
         return {}
     place = pathlib.Path(config.init_from)
     if place.is_dir():
         run = trained.open_run(place)
-        donor = zoo.build_model(run["config"].model_name, **run["config"].model)
+        donor = zoo.build_model(run.config.model_name, **run.config.model)
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
     else:
@@ -38,16 +41,13 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
         source, model, image_shape, layers=config.init_layers, other_head=True
     )
     taken = len({convert.layer_of(path) for path in arrays})
-    print(
-        f"starts from {taken} layers of {place}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
-    )
+    rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
+    print(f"starts from {taken} layers of {place}{rest}")
     return arrays
 
 
 def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:
-    """Returns a fresh `state` of `model` with `arrays` of `read` in their places; unchanged if
-    there are none.
-    """
+    """Returns a fresh `state` of `model` with `arrays` of `read` in their places."""
     if not arrays:
         return state
     variables = convert.put(

@@ -1,4 +1,4 @@
-"""A trained network made ready for images: class probabilities, or the outputs of a layer."""
+"""Computes class probabilities of images, or the outputs of a layer, with a trained network."""
 
 import functools
 import pathlib
@@ -18,10 +18,16 @@ from cnn_papers.weights.trained import Trained
 
 
 def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
-    """The jitted (variables, uint8 images) -> probabilities, or the outputs of `layer`, in float32."""
+    """Returns a jitted function of (variables, uint8 images [n, h, w, c]).
+
+    It returns float32 probabilities [n, classes] or, with `layer`, the outputs of that layer.
+
+    Raises:
+      UserError: the network has no such layer.
+    """
     model: Any = network.model
     normalise = network.normalise
-    everywhere, over_data = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
+    replicated, by_image = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
 
     def apply(variables: Any, image: jax.Array) -> jax.Array:
         logits, ends = model.apply(variables, normalise(image, jax.random.key(0)))
@@ -32,26 +38,26 @@ def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
         return ends[layer].astype(jnp.float32)
 
     image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
-    jax.eval_shape(apply, network.variables, image)  # says at once that there is no such layer
-    return jax.jit(apply, in_shardings=(everywhere, over_data), out_shardings=over_data)
+    jax.eval_shape(apply, network.variables, image)  # raises for a missing layer
+    return jax.jit(apply, in_shardings=(replicated, by_image), out_shardings=by_image)
 
 
 def check_finite(rows: np.ndarray, network: Trained) -> None:
-    """Raises a UserError for outputs of `network` that are not finite."""
+    """Raises UserError if outputs of `network` are not finite."""
     if not np.isfinite(rows).all():
         raise UserError(f"outputs of {network.description} are not finite: its training diverged")
 
 
 class Predictor(NamedTuple):
-    """A trained network, ready for images.
+    """A trained network with its preparation of images.
 
     Attributes:
       description: network, data set and checkpoint in words.
-      class_names: one for every output.
-      prepare: encoded bytes to uint8 [h, w, c]; ValueError for what is no image.
-      outputs: uint8 [n, h, w, c], n a multiple of the devices, to float32 [n, classes], the
-        probabilities, or to float32 [n, …], the outputs of the layer asked for.
-      batch_size: how many images the run evaluated at once.
+      class_names: one for each output.
+      prepare: encoded bytes -> uint8 [h, w, c]; raises ValueError for bytes that are no image.
+      outputs: uint8 [n, h, w, c] -> float32 probabilities [n, classes], or the outputs of a layer
+        [n, …]; n is a multiple of the number of devices.
+      batch_size: the number of images that the run evaluated at once.
     """
 
     description: str
@@ -62,8 +68,10 @@ class Predictor(NamedTuple):
 
 
 def make_predictor(network: Trained, layer: str = "") -> Predictor:
-    """Makes `network` ready to give probabilities, or the outputs of `layer`; UserError for a layer
-    it lacks.
+    """Returns a predictor of probabilities, or of the outputs of `layer`.
+
+    Raises:
+      UserError: the network has no such layer.
     """
     apply = make_apply(network, layer)
 
@@ -98,11 +106,10 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
 def predict_images(
     predictor: Predictor, paths: Sequence[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, np.ndarray | str]]:
-    """Every image file in order with its outputs, or with what is wrong with it."""
+    """Yields each image file in order with its outputs, or with a description of its error."""
     devices = jax.device_count()
-    batch_size = (
-        -(-min(predictor.batch_size, len(paths)) // devices) * devices
-    )  # one program serves all batches
+    # All batches have this size, a multiple of the devices, so that one program serves them.
+    batch_size = -(-min(predictor.batch_size, len(paths)) // devices) * devices
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
@@ -115,7 +122,7 @@ def predict_images(
 
 
 def _read(prepare: Callable[[bytes], np.ndarray], path: pathlib.Path) -> np.ndarray | str:
-    """The prepared image, or what is wrong with the file."""
+    """Returns the prepared image, or a description of the error."""
     try:
         return prepare(path.read_bytes())
     except OSError as error:

@@ -1,8 +1,7 @@
-"""Which torch module holds the parameters of which of our layers, for the families that torchvision
-and timm publish.
+"""Names of our layers in torch, for the families that torchvision and timm publish.
 
-A family's function takes a network and returns {our layer: torch module}, paths joined by "/" and
-"."; the leaves of both are LEAVES.
+The function of a family takes a network and returns {our layer: torch module}. Our paths are joined
+by "/", torch's by "."; LEAVES are the names of their arrays.
 """
 
 import re
@@ -106,22 +105,21 @@ FAMILIES = {
     "densenet": _densenet,
     "googlenet": _googlenet,
 }
+# timm's names for the fully connected layers of VGG, and torchvision's.
 TIMM = {
     "pre_logits.fc1": "classifier.0",
     "pre_logits.fc2": "classifier.3",
     "head.fc": "classifier.6",
-}  # its VGG
+}
 
 
 def published(model_name: str, model: Any) -> dict[str, str]:
-    """{our layer: torch module} of torchvision's file for a network; empty where it publishes none."""
+    """Returns {our layer: torch module} for torchvision's file of a network, {} without one."""
     return FAMILIES[model_name](model) if model_name in FAMILIES else {}
 
 
 def as_torchvision(key: str) -> str:
-    """The name that torchvision uses today for what a wrapper, timm, or its own older files call
-    `key`.
-    """
+    """Returns torchvision's present name of a tensor that timm or an older file calls `key`."""
     key = key.removeprefix("module.")  # torch.nn.DataParallel's
     key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key)
     module, _, leaf = key.rpartition(".")

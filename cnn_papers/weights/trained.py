@@ -1,4 +1,4 @@
-"""A network with its weights, from a run or from a file of published ones."""
+"""Opens a trained network: from the folder of a run, or from a file of published weights."""
 
 import functools
 import pathlib
@@ -18,7 +18,7 @@ from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
 from cnn_papers.runs.checkpoint import read_model
-from cnn_papers.runs.workdir import read_run
+from cnn_papers.runs.workdir import SavedRun, read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import convert, weight_files
@@ -28,13 +28,14 @@ class Trained(NamedTuple):
     """A trained network.
 
     Attributes:
-      description: network, data set and where the weights come from, in words.
-      config: the run's, a locked ConfigDict.
-      model, variables: to apply; the variables are replicated over `mesh`.
-      normalise: (uint8 images [n, h, w, c], key) to the float32 images of evaluation.
+      description: network, data set and source of the weights in words.
+      config: a locked ConfigDict, the run's or that of the file.
+      model, variables: the network; its variables are replicated over `mesh`.
+      mesh: of all devices.
+      normalise: (uint8 images [n, h, w, c], key) -> float32 images of evaluation.
       image_shape: (h, w, c) of the images of evaluation.
-      class_names: one for every output.
-      step: of the checkpoint; 0 of weights from a file.
+      class_names: one for each output.
+      step: of the checkpoint; 0 for weights from a file.
     """
 
     description: str
@@ -49,27 +50,28 @@ class Trained(NamedTuple):
 
 
 def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> Trained:
-    """The network of the run in `folder` at its best checkpoint, at its last where it has not been
-    evaluated yet.
+    """Opens the run in `folder` at its best checkpoint, or its last if none has been evaluated.
 
-    `overrides` change the run's config, by dotted key.
+    Args:
+      folder: of the run.
+      overrides: change the config of the run, by dotted key.
 
     Raises:
-      UserError: no run, no checkpoint, a damaged one.
+      UserError: there is no run or no checkpoint, or it is damaged.
     """
     run, mesh = open_run(folder), meshes.make_mesh()
-    trained_on = run["config"].data.name
-    config, data = run["config"], run["config"].data
+    config, data = run.config, run.config.data
+    trained_on = data.name
     with config.unlocked(), config.ignore_type():  # a run may be older than a key
         for key, value in (overrides or {}).items():
             *parents, last = key.split(".")
             functools.reduce(lambda node, name: node[name], parents, config)[last] = value
     model = zoo.build_model(config.model_name, **config.model)
     eval_device = parse_device(data.eval_device, key="data.eval_device")
-    figures = (
-        statistics.load(folder / statistics.FILE) if augment.needs_statistics(eval_device) else None
-    )
-    normalise = augment.compose(eval_device, figures, train=False)
+    pixel_statistics = None
+    if augment.needs_statistics(eval_device):
+        pixel_statistics = statistics.load(folder / statistics.FILE)
+    normalise = augment.compose(eval_device, pixel_statistics, train=False)
     place, step, variables = read_variables(folder, run, model, mesh)
     network = f"{config.model_name} '{config.model.variant}'"
     return Trained(
@@ -79,38 +81,33 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
         variables,
         mesh,
         normalise,
-        tuple(run["eval_image"]),
-        _padded(run["class_names"], config),
+        run.eval_image,
+        _padded(run.class_names, config),
         step,
     )
 
 
 def from_file(path: pathlib.Path, config: Any) -> Trained:
-    """The network of `config` (a ConfigDict) with the weights in a file.
+    """Opens the network of `config` (a ConfigDict) with the weights in a file.
 
     Raises:
-      UserError: a file that cannot be read or is of another network; device operations that need
-        figures of a training set, which come with no file.
+      UserError: the file cannot be read or is of another network, or a device operation needs
+        statistics of training images, which no file contains.
     """
     data = config.data
     eval_device = parse_device(data.eval_device, key="data.eval_device")
     if augment.needs_statistics(eval_device):
         raise UserError(
-            f"config.data.eval_device='{data.eval_device}' needs figures of the training images, which weights from a "
-            "file come without: write them as normalize((R, G, B), (R, G, B)), mean and deviation in 0 … 255, or take "
-            "the recipe ':torchvision' of the config file"
+            f"config.data.eval_device='{data.eval_device}' needs statistics of training images, "
+            "which a weights file does not contain: write them as normalize((R, G, B), (R, G, B)), "
+            "mean and deviation in 0 … 255, or take the recipe ':torchvision' of the config file"
         )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
-    shape = inputs.configured_input(config, "train_host")
-    source = convert.from_torch(
-        weight_files.read(path), config.model_name, model, shape, place=str(path)
-    )
-    arrays, _ = convert.select(source, model, shape)
     return Trained(
-        f"{config.model_name} '{config.model.variant}' with the weights of {path}",
+        describe_file(path, config),
         config,
         model,
-        processes.put(convert.put({}, arrays, model), meshes.replicated(mesh)),
+        processes.put(read_file(path, config, model), meshes.replicated(mesh)),
         mesh,
         augment.compose(eval_device, None, train=False),
         inputs.configured_input(config),
@@ -118,33 +115,54 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
     )
 
 
-def open_run(folder: pathlib.Path) -> dict[str, Any]:
-    """What `run.json` in `folder` holds; UserError where there is no run, or one of an older
-    version.
+def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, Any]:
+    """Returns the variables of `model`, the network of `config`, from a weights file.
+
+    Raises:
+      UserError: a file that cannot be read or is of another network.
+    """
+    shape = inputs.configured_input(config, "train_host")
+    source = convert.from_torch(
+        weight_files.read(path), config.model_name, model, shape, place=str(path)
+    )
+    arrays, _ = convert.select(source, model, shape)
+    return convert.put({}, arrays, model)
+
+
+def describe_file(path: pathlib.Path, config: Any) -> str:
+    """Returns the network of `config` and the file of its weights in words."""
+    return f"{config.model_name} '{config.model.variant}' with the weights of {path}"
+
+
+def open_run(folder: pathlib.Path) -> SavedRun:
+    """Returns the run in `folder`.
+
+    Raises:
+      UserError: there is no run, or one of an older version.
     """
     run = read_run(folder)
     if run is None:
         raise UserError(f"there is no run in {folder}: give the folder of a training")
-    if not run.keys() >= {"class_names", "train_image", "eval_image"}:
+    if not (run.train_image and run.eval_image):
         raise UserError(
-            f"{folder}/run.json is of an older version: run the training command again, which rewrites it"
+            f"{folder}/run.json is of an older version: "
+            "run the training command again, which rewrites it"
         )
     return run
 
 
 def read_variables(
-    folder: pathlib.Path, run: dict[str, Any], model: nn.Module, mesh: jax.sharding.Mesh
+    folder: pathlib.Path, run: SavedRun, model: nn.Module, mesh: jax.sharding.Mesh
 ) -> tuple[pathlib.Path, int, dict[str, Any]]:
-    """Which checkpoints, the step, and its variables over `mesh`."""
-    place = folder / ("best" if any((folder / "best").glob("[0-9]*")) else "checkpoints")
-    step, variables = read_model(
-        place, _abstract_state(model, run["config"], run["train_image"], mesh)
-    )
+    """Returns the folder of checkpoints that was read, the step, and its variables over `mesh`."""
+    has_best = any((folder / "best").glob("[0-9]*"))
+    place = folder / ("best" if has_best else "checkpoints")
+    step, variables = read_model(place, _abstract_state(model, run.config, run.train_image, mesh))
     return place, step, variables
 
 
 def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], mesh: Any) -> State:
-    """The shapes of what a run of `config` trains, without its optimiser, replicated over `mesh`."""
+    """Returns the shapes of the state of a run without its optimiser, replicated over `mesh`."""
     no_optimizer = Optimizer(lambda params: None, None, None, None)
     ema = config.optim.ema_decay > 0
     init = functools.partial(
@@ -155,7 +173,7 @@ def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], m
 
 
 def _class_names(name: str, data_dir: str) -> Sequence[str]:
-    """The classes of a data set, which need not be prepared; a folder must be there."""
+    """Returns the classes of a data set, which need not be prepared; a folder must exist."""
     if name.startswith("folder:"):
         return open_split(name, "train").class_names
     features = find_builder(name, data_dir).info.features
@@ -163,13 +181,14 @@ def _class_names(name: str, data_dir: str) -> Sequence[str]:
 
 
 def _names_of_head(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """The data set's names if they are of as many classes: a file does not say what its outputs
-    mean.
+    """Returns `names` if there is one for each output, else numbers.
+
+    A weights file does not say which classes its outputs are.
     """
     return tuple(names) if len(names) == outputs else tuple(f"output {i}" for i in range(outputs))
 
 
 def _padded(names: Sequence[str], config: Any) -> tuple[str, ...]:
-    """A name for every output of the head."""
+    """Returns a name for each output of the head: `names`, then numbers."""
     outputs = config.model.num_classes
     return (*names[:outputs], *(f"output {i}" for i in range(len(names), outputs)))

@@ -1,4 +1,7 @@
-"""Reads and writes weight files: `.safetensors`, and what `torch.save` wrote."""
+"""Reads and writes weight files: `.safetensors`, and reads those of `torch.save`.
+
+Of a file of `torch.save` (`.pth`, `.pt`, `.bin`) only tensors are read; nothing in it is executed.
+"""
 
 import importlib
 import pathlib
@@ -17,29 +20,21 @@ from cnn_papers.errors import UserError
 from cnn_papers.weights import convert, torch_names
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-
-
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # under which training scripts keep the weights among other things
-
-
-COUNTERS = "num_batches_tracked"  # torch's BatchNorm counts what nobody needs
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training scripts
+COUNTERS = "num_batches_tracked"  # of torch's BatchNorm; not needed here
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a weights file by their torch names of today.
+    """Returns the float32 tensors of a weights file by torchvision's present names.
 
     Raises:
-      UserError: no such file, a damaged one, one that holds anything else than tensors of finite
-      real numbers by name.
+      UserError: there is no such file, it is damaged, or it holds anything other than tensors of
+        finite real numbers by name.
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(
-            f"weights {path}: one whole file is read, named .safetensors, .pth, .pt or .bin"
+            f"weights {path}: the name of a weights file ends in .safetensors, .pth, .pt or .bin"
         )
     try:
         with path.open("rb"):
@@ -48,15 +43,15 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"there is no weights file {path} to read: {error.strerror or error}"
         ) from error
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for key, value in tensors.items():
         name = torch_names.as_torchvision(key)
-        if name in found:
+        if name in arrays:
             raise UserError(f"weights {path}: {key} and another tensor are both {name}")
         if not np.isfinite(value).all():
             raise UserError(f"weights {path}: {key} has values that are not finite")
-        found[name] = value
-    return found
+        arrays[name] = value
+    return arrays
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -66,13 +61,14 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             for key, value in safetensors.load_file(path).items()
             if not key.endswith(COUNTERS)
         }
-        with np.errstate(over="ignore"):  # what becomes infinite is refused
+        with np.errstate(over="ignore"):  # `read` refuses values that become infinite
             return {
                 key: value.astype(np.float32, casting="same_kind") for key, value in loaded.items()
             }
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"weights {path} are damaged or no safetensors of float32, float16 or bfloat16: {error}"
+            f"weights {path} are damaged or not safetensors of float32, float16 or "
+            f"bfloat16: {error}"
         ) from error
 
 
@@ -81,7 +77,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         torch: Any = importlib.import_module("torch")
     except ImportError as error:
         raise UserError(
-            f"reading {path} takes PyTorch: pip install torch, or give the weights as .safetensors"
+            f"reading {path} needs PyTorch: pip install torch, or give the weights as .safetensors"
         ) from error
     try:
         files.refuse_bomb(path)
@@ -89,17 +85,18 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except pickle.UnpicklingError as error:  # torch's message tells how to load it all the same
+    except pickle.UnpicklingError as error:  # torch's own message explains how to load it anyway
         raise UserError(
-            f"weights {path} are no file of tensors alone: refused, since loading anything else could run code"
+            f"weights {path} contain other objects than tensors: "
+            "refused, since loading them could run code"
         ) from error
-    except Exception as error:  # torch raises whatever its parsers meet
+    except Exception as error:  # torch's parsers raise errors of any type
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"weights {path} are damaged: {reason}") from error
     for wrapper in WRAPPERS:
         loaded = loaded[wrapper] if isinstance(loaded, dict) and wrapper in loaded else loaded
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"weights {path} are no state dict: a dictionary of tensors by name")
+        raise UserError(f"weights {path} are not a state dict: a dictionary of tensors by name")
     loaded = {key: value for key, value in loaded.items() if not key.endswith(COUNTERS)}
     for key, value in loaded.items():
         dense = (
@@ -109,12 +106,11 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
         if not dense or not value.dtype.is_floating_point:
             raise UserError(
-                f"weights {path} are no state dict: {key} is no dense tensor of real numbers"
+                f"weights {path} are not a state dict: {key} is not a dense tensor of real numbers"
             )
     declared = sum(value.numel() * value.element_size() for value in loaded.values())
-    if (
-        declared > path.stat().st_size
-    ):  # one number can be declared to stand everywhere in an array of any size
+    # A tensor with strides of 0 can repeat one number to any size.
+    if declared > path.stat().st_size:
         raise UserError(
             f"weights {path} are damaged: its tensors declare {declared:,} bytes, more than it has"
         )
@@ -124,8 +120,9 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
 def write(
     path: pathlib.Path, variables: Mapping[str, Any], model_name: str, model: nn.Module
 ) -> None:
-    """Writes `variables` as `.safetensors` in torch's layout and, for published families, under
-    torchvision's names.
+    """Writes `variables` as `.safetensors` in torch's layout.
+
+    Names are torchvision's for the families that it publishes, else our own.
     """
-    with files.whole(path) as part:
+    with files.atomic_write(path) as part:
         part.write_bytes(safetensors.save(convert.to_torch(variables, model_name, model)))

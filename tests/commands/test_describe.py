@@ -1,19 +1,22 @@
-"""Layer tables and the zoo table, as users see them."""
+"""Layer tables, tables of trained parameters and the zoo table, as users see them."""
 
+import ast
+import os
 import pathlib
 import re
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from support.commands import exit_code
 
 from cnn_papers import describe, zoo
+from cnn_papers.weights import convert, trained, weight_files
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections reads configs with load_module
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 ZOO = pathlib.Path(__file__).parents[2] / "docs" / "zoo.md"
 
 
@@ -48,7 +51,7 @@ def test_a_row_of_the_zoo_page(command):
 
 @pytest.mark.parametrize("name", [name for name in zoo.model_names() if name != "alexnet_cifar"])
 def test_every_network_is_described_from_its_config(name, command):
-    """The last variant of its file, at the size the paper's figures hold for."""
+    """The last variant of its file, at the size for which the paper's numbers hold."""
     variant, facts = list(zoo.model_module(name).FACTS.items())[-1]
     size = ",".join(map(str, facts.input))
     code, out, err = command(
@@ -121,3 +124,83 @@ def test_inputs_that_are_none(command, size):
 def test_a_format_that_a_table_has_not(command):
     code, _, err = command("--zoo", "--format=json")
     assert code == 2 and "--zoo is Markdown" in err
+
+
+# --- trained parameters ---------------------------------------------------------------------------
+
+TINY_RESNET = (
+    "--config=configs/resnet.py",
+    "--config.model.blocks=(1,)",
+    "--config.model.widths=(8,)",
+)
+
+
+def assert_overview(text: str, network: trained.Trained, collection: str) -> None:
+    """Compares a printed table with the arrays of `network`, through NumPy only."""
+    arrays = convert.flatten({collection: network.variables[collection]}, network.model)
+    rule, header, _, *rows, last_rule, total = text.splitlines()
+    assert rule == last_rule and set(rule) == {"+", "-"}
+    assert " ".join(header.split()) == "| Name | Shape | Dtype | Size | Mean | Std |"
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [name for name, *_ in cells] == sorted(arrays)
+    for name, shape, dtype, size, mean, std in cells:
+        array = np.asarray(arrays[name])
+        assert ast.literal_eval(shape) == array.shape and dtype == "float32"
+        assert size == f"{array.size:,}"
+        assert (mean, std) == (f"{float(array.mean()):.3}", f"{float(array.std()):.3}"), name
+    sizes = [np.asarray(array).size for array in arrays.values()]
+    assert total == f"Total: {sum(sizes):,} -- {4 * sum(sizes):,} bytes"
+
+
+def test_the_trained_parameters_of_a_run_without_tensorflow(tiny_run):
+    """In a process of its own, which then lists the modules that it has imported."""
+    code = (
+        "import sys; from cnn_papers.describe import cli\ntry: cli()\nfinally: print(*sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, f"--workdir={tiny_run}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    description, *table, modules = run.stdout.splitlines()
+    assert description == f"resnet 'cifar-8' trained on digits, step 3 in {tiny_run / 'best'}"
+    params, batch_stats = "\n".join(table).split(" bytes\n", 1)
+    network = trained.from_run(tiny_run)
+    assert_overview(f"{params} bytes", network, "params")
+    assert_overview(batch_stats, network, "batch_stats")
+    assert "clu.parameter_overview" in modules.split()
+    assert not {"tensorflow", "clu.metric_writers"} & set(modules.split())
+
+
+def test_the_parameters_of_a_weights_file(tiny_run, tmp_path, command):
+    """The same tables as of the run that the file was exported from."""
+    network, path = trained.from_run(tiny_run), tmp_path / "net.safetensors"
+    weight_files.write(path, network.variables, "resnet", network.model)
+    code, out, err = command(*TINY_RESNET, f"--weights={path}")
+    assert (code, err) == (None, "")
+    description, table = out.split("\n", 1)
+    assert description == f"resnet 'cifar-8' with the weights of {path}"
+    assert table == command(f"--workdir={tiny_run}")[1].split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=nowhere"], "there is no run in nowhere"),
+        (["--workdir=run", "--weights=a.pth"], "--workdir=RUN and --weights=FILE each name a"),
+        (["--workdir=run", *TINY_RESNET], "--workdir=RUN takes the config of the run: leave out"),
+        (["--weights=a.pth"], "--config is missing; for example --config=configs/googlenet.py."),
+        ([*TINY_RESNET, "--weights=no.pth"], "there is no weights file no.pth to read: No such"),
+        (["--workdir=run", "--zoo"], "--zoo does not go with --workdir or --weights"),
+        (["--workdir=run", "--mesh=data:2"], "--mesh does not go with --workdir or --weights"),
+        (["--workdir=run", "--topology=cpu:2"], "--topology does not go with --workdir or"),
+        (["--workdir=run", "--input=32,32,3"], "--input does not go with --workdir or --weights"),
+        ([*TINY_RESNET, "--weights=a.pth", "--format=json"], "--format does not go with"),
+    ],
+)
+def test_mistakes_about_trained_parameters_are_one_line(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1

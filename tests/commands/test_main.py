@@ -1,6 +1,4 @@
-"""The command line: what a user gets wrong is one line on stderr and exit code 2, and nothing is
-made or changed.
-"""
+"""The command line: a mistake is one line on stderr and exit code 2, and no file is touched."""
 
 import hashlib
 import os
@@ -25,13 +23,12 @@ from configs import resnet
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = "--config=configs/resnet.py"
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections reads configs with load_module
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 class Outcome(NamedTuple):
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -48,7 +45,7 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[str, str]:
-    """Of a process of its own: one device, nothing of the user's, the package from this checkout."""
+    """Environment of a process: one device, none of the user's folders, this checkout."""
     cache = tmp_path_factory.mktemp("main_cache")
     paths = {
         "TFDS_DATA_DIR": digits_dir,
@@ -61,11 +58,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[st
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pathlib.Path, Outcome]:
-    """The folder in which a run of two steps was started, in a process of its own, and what the
-    process said.
-    """
+    """The folder in which a process started a run of two steps, and the outcome of the process."""
     folder = tmp_path_factory.mktemp("finished")
-    code = "import sys; from cnn_papers.main import cli; cli_exit = 0\ntry: cli()\nfinally: print(*sys.modules)"
+    code = "import sys; from cnn_papers.main import cli\ntry: cli()\nfinally: print(*sys.modules)"
     arguments = [
         RESNET,
         "--config.total_steps=2",
@@ -84,9 +79,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pat
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd, digits_dir):
-    """Runs main's command line within this process in an empty folder, with `digits` ready and one
-    device.
-    """
+    """Runs main's command line in this process, in an empty folder, with `digits` ready."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -108,7 +101,7 @@ def command(tmp_path, monkeypatch, capfd, digits_dir):
 
 
 def contents(folder: pathlib.Path) -> dict[str, str]:
-    """Every file below a folder with its digest, every folder; the lock file says who held it last."""
+    """Every file below a folder with its digest, and every folder; without the lock file."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()
@@ -145,11 +138,11 @@ KEYS = [
     ("--config.modle.width=3", "there is no config key config.modle; did you mean 'model'?"),
     (
         "--config.optim.xyz=3",
-        "there is no config key config.optim.xyz; config.optim has: accumulate, bn_group, ema_decay,",
+        "there is no config key config.optim.xyz; there are: accumulate, bn_group, ema_decay,",
     ),
     (
         "--config.optim.lr.x=3",
-        "config.optim.lr is a value, not a group: write --config.optim.lr=value",
+        "config.optim.lr is a value, not a group: it has no key 'x'",
     ),
     (
         "--noconfig.optim.nestrov",
@@ -532,7 +525,7 @@ def test_a_finished_run_says_so(command, finished):
 def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finished, tmp_path):
     run = shutil.copytree(finished[0] / "runs" / "resnet-desk", tmp_path / "run")
     before = contents(run)
-    protocol, found = "--config.eval.protocol=single_view|ten_crop(32, 36)", set()
+    protocol, results = "--config.eval.protocol=single_view|ten_crop(32, 36)", set()
     for devices, batch_size in ((1, 64), (2, 101)):
         size = f"--config.eval.batch_size={batch_size}"
         outcome = command(
@@ -546,8 +539,8 @@ def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finish
         assert outcome.code == 0, outcome
         single, ten = outcome.out.splitlines()[-3:-1]
         assert single.startswith("single_view ") and ten.startswith("ten_crop(32, 36) ")
-        found.add((*single.split()[1:3], *ten.split()[2:4]))
-    assert len(found) == 1  # the rows too are the same, and stand there once
+        results.add((*single.split()[1:3], *ten.split()[2:4]))
+    assert len(results) == 1  # the rows too are the same, and stand there once
     assert [row.get("test/protocol") for row in read_rows(run / "metrics.jsonl")][-3:] == [
         *(None, "single_view", "ten_crop(32, 36)")
     ]
@@ -557,10 +550,8 @@ def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finish
 
 def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
     folder = finished[0] / "runs" / "resnet-desk"
-    twin, other = (
-        shutil.copytree(folder, tmp_path / "twin"),
-        shutil.copytree(folder, tmp_path / "other"),
-    )
+    twin = shutil.copytree(folder, tmp_path / "twin")
+    other = shutil.copytree(folder, tmp_path / "other")
     outcome = command(RESNET, f"--workdir={twin},{other}", "--mode=eval")
     assert outcome.code == 0, outcome
     first, second, mean = (line.split() for line in outcome.out.splitlines()[-3:])
@@ -571,14 +562,12 @@ def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
 
 
 def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
-    config, row = (
-        resnet.get_config("cifar10"),
-        {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0},
-    )
-    summary.show_result(config, [row])
+    config = resnet.get_config("cifar10")
+    row = {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0}
+    summary.print_result(config, [row])
     assert "paper  top1_error 8.75% (cifar-20, trained on 50k" in capsys.readouterr().out
     config.name = "mine"
-    summary.show_result(config, [row])
+    summary.print_result(config, [row])
     shown = capsys.readouterr().out
     assert "best  step 7: top-1 error 20.00%, top-5 error 1.00%" in shown and "paper" not in shown
 
@@ -625,7 +614,7 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     if named is not None:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
-    compile_cache.use_compile_cache()
+    compile_cache.enable()
     assert settings.get("jax_compilation_cache_dir") == folder
     assert bool(settings) == bool(folder)
     assert not folder or 0 < settings["jax_compilation_cache_max_size"] < 10 * 2**30
@@ -642,10 +631,6 @@ def test_compiled_programs_are_kept_within_bounds_in_the_users_cache(
 )
 def test_a_run_is_as_long_as_its_epochs_or_steps_say(epochs, steps, expected):
     config = resnet.get_config()
-    config.batch_size, config.total_epochs, config.total_steps, config.eval.every_epochs = (
-        100,
-        epochs,
-        steps,
-        2.0,
-    )
+    config.batch_size, config.total_epochs, config.total_steps = 100, epochs, steps
+    config.eval.every_epochs = 2.0
     assert inputs.run_length(config, 1437) == expected

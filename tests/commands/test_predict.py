@@ -1,6 +1,4 @@
-"""Predictions from a run: every kind of image as a person sees it, mistakes by name, nothing needed
-but the run.
-"""
+"""Predictions from a run: every kind of image, mistakes by name, without data set or config."""
 
 import io
 import json
@@ -31,9 +29,8 @@ from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import trained, weight_files
 from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections reads configs with load_module
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 RED, BLUE, ORIENTATION = (200, 30, 40), (20, 60, 220), 0x112
 
 
@@ -126,26 +123,23 @@ def test_an_image_is_what_a_person_sees(predictor, kind):
 
 
 def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tmp_path):
-    """Files of the whole test split, through another path than the evaluation's: other batches,
-    other programs.
-    """
+    """Files of the whole test split, in other batches and programs than those of evaluation."""
     split = open_split("digits", "test", str(tiny_run.parent / "data"))
     labels = {}
     for i, example in enumerate(split.examples):
         (tmp_path / f"{i:03d}.png").write_bytes(example["image"])
         labels[f"{i:03d}.png"] = example["label"]
-    found = list(predict_images(predictor, predict.find_images([str(tmp_path)])))
-    assert [path.name for path, _ in found] == sorted(labels)
-    wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in found)
+    results = list(predict_images(predictor, predict.find_images([str(tmp_path)])))
+    assert [path.name for path, _ in results] == sorted(labels)
+    wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in results)
     assert 100 * wrong / 360 == pytest.approx(
         read_rows(tiny_run / "metrics.jsonl")[-1]["val/top1_error"], abs=1e-4
     )
     assert predictor.class_names == tuple("0123456789")
-    alone = dict(
-        predict_images(predictor, [found[359][0]])
-    )  # a batch of the number of devices, mostly filling
-    np.testing.assert_allclose(alone[found[359][0]], found[359][1], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose([np.sum(row) for _, row in found], 1, atol=1e-5)
+    # A batch of as many images as devices, of which all but one are padding.
+    single = dict(predict_images(predictor, [results[359][0]]))
+    np.testing.assert_allclose(single[results[359][0]], results[359][1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose([np.sum(row) for _, row in results], 1, atol=1e-5)
 
 
 def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor, tmp_path):
@@ -162,16 +156,16 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor,
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in [*files, "missing.jpg"]]
-    found = {path.name: result for path, result in predict_images(predictor, paths)}
-    assert list(found) == [path.name for path in paths]
-    assert [name for name, result in found.items() if isinstance(result, np.ndarray)] == [
+    results = {path.name: result for path, result in predict_images(predictor, paths)}
+    assert list(results) == [path.name for path in paths]
+    assert [name for name, result in results.items() if isinstance(result, np.ndarray)] == [
         "good.jpg",
         "good.png",
     ]
-    assert found.pop("missing.jpg") == "cannot be read: No such file or directory"
+    assert results.pop("missing.jpg") == "cannot be read: No such file or directory"
     assert all(
         result.startswith("cannot be decoded")
-        for result in found.values()
+        for result in results.values()
         if isinstance(result, str)
     )
 
@@ -267,9 +261,7 @@ def averaged() -> State:
 
 
 def save_best(folder: pathlib.Path, state: State) -> None:
-    """Makes `state` the best checkpoint of the run in `folder`, and its recipe one with a running
-    average.
-    """
+    """Makes `state` the best checkpoint of a run, and its recipe one with a running average."""
     shutil.rmtree(folder / "best")
     best = Checkpoints(folder / "best")
     best.save(7, state)
@@ -296,13 +288,14 @@ def test_a_diverged_run_says_so(run_copy, averaged):
 
 
 def test_a_machine_with_the_run_alone(run_copy, tmp_path):
-    """Another folder, one device instead of eight, none of the packages that reading data or
-    configs takes.
-    """
+    """Another folder, one device instead of eight, no packages that read data or configs."""
     for name in ("jpeg", "png", "rgba_png"):
         (tmp_path / name).write_bytes(IMAGES[name][0])
     absent = "('tensorflow_datasets', 'grain', 'array_record', 'sklearn', 'configs', 'tensorboard')"
-    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from cnn_papers.predict import cli; cli()"
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({absent}); "
+        "from cnn_papers.predict import cli; cli()"
+    )
     command = [
         sys.executable,
         "-c",
@@ -319,11 +312,11 @@ def test_a_machine_with_the_run_alone(run_copy, tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True
     )
-    first, second = (
-        "resnet 'cifar-8' trained on digits, step 3 in run/best",
-        "nope cannot be read: No such file or directory",
+    assert done.returncode == 2
+    assert done.stderr == (
+        "resnet 'cifar-8' trained on digits, step 3 in run/best\n"
+        "error: nope cannot be read: No such file or directory\n"
     )
-    assert (done.returncode, done.stderr) == (2, f"{first}\nerror: {second}\n")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["image"] for row in rows] == ["jpeg", "png", "rgba_png"]
     for row in rows:
@@ -368,11 +361,11 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     out = tmp_path / "deep" / "test.npz"
     code, text, _ = command(f"--workdir={run_copy}", "--layer=pool", f"--out={out}", "--split=test")
     assert (code, text) == (0, f"{out}: pool of digits[test], 360×1×1×8\n")
-    found = np.load(out)
+    written = np.load(out)
     split = open_split("digits", "test", str(tiny_run.parent / "data"))
-    assert found["features"].dtype == np.float32 and found["features"].shape == (360, 1, 1, 8)
-    assert found["label"].tolist() == [example["label"] for example in split.examples]
-    assert found["class_names"].tolist() == list("0123456789")
+    assert written["features"].dtype == np.float32 and written["features"].shape == (360, 1, 1, 8)
+    assert written["label"].tolist() == [example["label"] for example in split.examples]
+    assert written["class_names"].tolist() == list("0123456789")
     for i in (0, 359, 7):
         (tmp_path / f"{i}.png").write_bytes(split.examples[i]["image"])
     (tmp_path / "b.png").touch()
@@ -382,12 +375,12 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     images = np.load(out)
     assert images["path"].tolist() == [arguments[i] for i in (0, 2, 3)]
     np.testing.assert_allclose(
-        images["features"], found["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6
+        images["features"], written["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6
     )
     network = trained.from_run(run_copy)
     image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
     _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
-    np.testing.assert_allclose(found["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(written["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
 
 
 def test_features_that_cannot_be(tiny_run, tmp_path, command):
@@ -412,7 +405,7 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
             "--layer=fc",
             f"--out={tmp_path}/folder.npz",
             str(tmp_path / "good.png"),
-        ): "is there already and no file",
+        ): "it exists and is not a file",
         (
             "--layer=fc",
             f"--out={tmp_path}/f.png",
@@ -425,15 +418,13 @@ def test_features_that_cannot_be(tiny_run, tmp_path, command):
 
 
 def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_path, command):
-    """Exported, then read with a config; figures of the training images are written out, as a file
-    has none.
-    """
+    """Exported, then read with a config that states the statistics of the training images."""
     network = trained.from_run(run_copy)
     weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     (tmp_path / "a.png").write_bytes(IMAGES["png"][0])
     _, expected, _ = command(f"--workdir={run_copy}", str(tmp_path / "a.png"), "--json")
-    figures = statistics.load(run_copy / "statistics.npz")
-    mean, std = (tuple(map(float, values)) for values in (figures.mean, figures.std))
+    pixels = statistics.load(run_copy / "statistics.npz")
+    mean, std = (tuple(map(float, values)) for values in (pixels.mean, pixels.std))
     arguments = [
         "--config=configs/resnet.py",
         f"--weights={tmp_path / 'net.safetensors'}",
@@ -445,7 +436,7 @@ def test_weights_from_a_file_predict_as_the_run_does(run_copy, tiny_run, tmp_pat
     code, _, err = command(*arguments)
     assert (
         code == 2
-        and "config.data.eval_device='standardize' needs figures of the training images" in err
+        and "config.data.eval_device='standardize' needs statistics of training images" in err
     )
     code, out, err = command(*arguments, f"--config.data.eval_device=normalize({mean}, {std})")
     assert code == 0, err

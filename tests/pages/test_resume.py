@@ -124,7 +124,7 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_afresh(home, golden, 
     code, out, err = run(home, ours, *SMALL)
     assert code == 0, err
     assert (
-        f"there is no checkpoint in {ours}/checkpoints: from the start, and metrics.jsonl too\n"
+        f"there is no checkpoint in {ours}/checkpoints: the run and metrics.jsonl start anew\n"
         in out
     )
     assert_same_run(ours, golden)
@@ -172,7 +172,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_goes_on(home, g
     code, out, err = run(home, ours, *SMALL)
     assert code == 0, err
     assert re.search(
-        rf"WARNING: checkpoint {ours}/checkpoints/{STEPS:08d} refused: file model/\S+ was changed\n",
+        rf"WARNING: checkpoint {ours}/checkpoints/{STEPS:08d} refused: "
+        r"file model/\S+ was changed\n",
         err,
     )
     assert f"going on from step {STEPS - 5} of {STEPS}\n" in out
@@ -197,9 +198,9 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_pat
     code, out, err = run(home, tmp_path, *TINY, *flags)
     assert code == 3, err
     assert (
-        "diverged: 5 steps in a row left out (loss not finite or too large); lower config.optim.lr\n"
-        in out
-    )
+        "diverged: 5 steps in a row left out (loss not finite or too large); "
+        "lower config.optim.lr\n"
+    ) in out
     assert "Traceback" not in err
     rows = [
         json.loads(line, parse_constant=pytest.fail)
@@ -298,19 +299,14 @@ def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_a
 def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     home, tmp_path, compiled_programs, monkeypatch, interrupted, step
 ):
-    """The first evaluation, between two saves, and the last; each is followed by an analysis, which
-    reads a batch.
-    """
+    """The first evaluation, between two saves, and the last; an analysis follows each."""
 
     def run(name: str) -> int:
         config = resnet.get_config()
         config.model.update(NETWORK)
         config.batch_size, config.total_steps, config.log_every_steps = 32, 9, 3
-        config.eval.every_epochs, config.eval.batch_size, config.checkpoint.every_steps = (
-            4 * 32 / 1437,
-            8,
-            3,
-        )
+        config.eval.every_epochs, config.eval.batch_size = 4 * 32 / 1437, 8
+        config.checkpoint.every_steps = 3
         config.optim.schedule = "plateau(0.1, patience=0)"  # its state follows the evaluations
         config.eval.analyses = "response_std"
         config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
@@ -456,9 +452,7 @@ def test_in_another_thread_signals_are_left_alone():
 def _killed_at_any_moment(
     home: pathlib.Path, workdir: pathlib.Path, flags: list[str], kills: int
 ) -> None:
-    """Kills a run so often, each third time at any moment of its start (imports, data, compiling),
-    else as it steps.
-    """
+    """Kills a run `kills` times while it steps, each third time while it starts instead."""
     draw, began = np.random.default_rng(0), time.monotonic()
     for kill in range(kills):
         child = start(home, workdir, *flags, quick=False)

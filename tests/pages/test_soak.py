@@ -1,8 +1,7 @@
-"""A soak: a small run that faults meet for many minutes ends as one that nothing happened to, and
-its memory is flat.
+"""A soak: after many minutes of faults a small run ends as an undisturbed one, in flat memory.
 
-CNN_PAPERS_SOAK_MINUTES=3 python -m pytest -n 0 -s -m slow tests/test_soak.py; 30 minutes by
-default. A third of them goes to the run that nothing happens to.
+CNN_PAPERS_SOAK_MINUTES=3 python -m pytest -n 0 -s -m slow tests/pages/test_soak.py; by default 30
+minutes, a third of which the undisturbed run takes.
 """
 
 import collections
@@ -25,12 +24,10 @@ SEED = 0
 STEPS_A_MINUTE = 700
 FULL_DISK = "full disk"
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1", FULL_DISK)
-# until a process notices that the disk is full; a signal has 30 s by promise, more on busy machines
+# Time for a process to notice a full disk. A signal has 30 s by promise, more on a busy machine.
 PATIENCE_S = 120
-GROWTH = (
-    1.05,
-    16 * 2**20,
-)  # how much larger the memory may be in the last third of a run than in the second
+# The factor and bytes by which memory in the last third of a run may exceed that in the second.
+GROWTH = (1.05, 16 * 2**20)
 FLAGS = [
     *TINY,
     f"--config.total_steps={round(MINUTES * STEPS_A_MINUTE)}",
@@ -42,14 +39,13 @@ FLAGS = [
 
 
 def _memory(child: subprocess.Popen) -> int:
-    """Bytes that a process has in memory; 0 once it is gone."""
+    """The bytes of a process in memory; 0 once it is gone."""
     try:
-        found = re.search(
-            r"VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{child.pid}/status").read_text()
-        )
+        status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
     except OSError:
         return 0
-    return 1024 * int(found[1]) if found else 0
+    match = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return 1024 * int(match[1]) if match else 0
 
 
 def _watched(child: subprocess.Popen, seconds: float) -> list[int]:
@@ -62,7 +58,7 @@ def _watched(child: subprocess.Popen, seconds: float) -> list[int]:
 
 
 def _struck(child: subprocess.Popen, fault: str, disk: pathlib.Path) -> int:
-    """Does one of FAULTS to a process; the exit code."""
+    """Does one of FAULTS to a process and returns its exit code."""
     if fault == FULL_DISK:
         with faults.filled(disk):
             return child.wait(PATIENCE_S)
@@ -71,9 +67,7 @@ def _struck(child: subprocess.Popen, fault: str, disk: pathlib.Path) -> int:
 
 
 def _check_exit(fault: str, code: int, said: str) -> None:
-    """Exit codes are the documented ones, and nobody sees a traceback but who stops Python while it
-    imports.
-    """
+    """Exit codes are the documented ones; a traceback comes only from Ctrl-C during imports."""
     number = 0 if fault == FULL_DISK else signal.Signals[fault]
     allowed = {FULL_DISK: {2}, "SIGKILL": {-signal.SIGKILL}}.get(fault, {128 + number, -number})
     assert code in allowed | {0}, (fault, code, said)
@@ -126,9 +120,8 @@ def test_a_run_soaked_in_faults_ends_bit_equal_in_flat_memory(tmp_path):
         assert child.returncode == 0, log.read_text()[said:]
         assert_same_run(disk / "run", tmp_path / "golden")
     minutes = (time.monotonic() - began) / 60
-    print(
-        f"\n{dict(counts)} in {minutes:.1f} minutes; memory {alone[len(alone) // 2]:,} of one process, at most {peak:,}"
-    )
+    memory = f"memory {alone[len(alone) // 2]:,} of one process, at most {peak:,}"
+    print(f"\n{dict(counts)} in {minutes:.1f} minutes; {memory}")
     assert sum(counts.values()) >= MINUTES
     _assert_flat(alone)
     assert peak <= GROWTH[0] * max(alone) + GROWTH[1]

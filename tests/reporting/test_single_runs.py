@@ -35,9 +35,7 @@ def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
         "digits",
         3,
     )
-    assert workdir.read_run(tiny_run)["total_steps"] == 3 and found["outcomes"] == {
-        run["id"]: "done"
-    }
+    assert workdir.read_run(tiny_run).total_steps == 3 and found["outcomes"] == {run["id"]: "done"}
     assert [panel["y"] for panel in found["figures"][0]["panels"]] == ["loss", "top-1 error (%)"]
     assert found["machines"] == [workdir.describe_machine()]
     text = (tmp_path / "report.md").read_text()

@@ -1,6 +1,4 @@
-"""What stands beside a run fails: its compilation cache, TensorBoard, the clock. It is said once;
-training goes on.
-"""
+"""Failures beside a run (compilation cache, TensorBoard, clock): one warning, and it goes on."""
 
 import contextlib
 import pathlib
@@ -26,7 +24,7 @@ FLAGS = [  # evaluations after steps 10 and 20
 
 @pytest.fixture(scope="module")
 def golden(home) -> pathlib.Path:
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     code, _, err = run(home, home / "golden", *FLAGS)
     assert code == 0 and "WARNING" not in err, err
     return home / "golden"
@@ -51,9 +49,8 @@ def test_a_damaged_compilation_cache_is_said_once_and_mended(home, golden, tmp_p
     assert err.count(f"WARNING: compilation cache {cache}: ") == 1 and "UserWarning" not in err, err
     assert_same_run(tmp_path / "one", golden)
     after = {path.name: path.read_bytes() for path in cache.glob("*-cache")}
-    slow = {
-        name for name in before if "train_step" in name
-    }  # quick programs are kept where the machine is slow
+    # Programs that compile quickly are only kept on a slow machine.
+    slow = {name for name in before if "train_step" in name}
     assert slow and after.keys() >= slow
     assert all(after.get(name) != damaged[name] for name in before)
     code, _, err = run(home, tmp_path / "two", *FLAGS)

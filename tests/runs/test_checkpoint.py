@@ -1,4 +1,4 @@
-"""Checkpoints: bit-equal, refused when damaged, cut off or made to harm, clear about a full disk."""
+"""Checkpoints: bit-equal, refused if damaged, cut off or hostile, one line about a full disk."""
 
 import contextlib
 import json
@@ -102,9 +102,7 @@ def test_a_state_without_an_average_comes_back_without(tmp_path):
 
 
 def test_saving_does_not_hold_up_or_follow_what_comes_after(tmp_path):
-    """The arrays saved are those of the call, though the next step may overwrite (donate) them at
-    once.
-    """
+    """The arrays saved are those of the call, even if the next step donates them at once."""
     state = _state(1)
     expected = jax.device_get(state)
     advance = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
@@ -118,9 +116,8 @@ def test_saving_does_not_hold_up_or_follow_what_comes_after(tmp_path):
 def test_the_latest_are_kept(tmp_path):
     _save(tmp_path, 1, 2, 3, 4, 5, keep=3)
     assert _steps(tmp_path) == ["00000003", "00000004", "00000005"]
-    _save(
-        tmp_path, 6, keep=1
-    )  # never fewer than two: the newest may be cut off before its digests are written
+    # Never fewer than two: the newest may be cut off before its digests are written.
+    _save(tmp_path, 6, keep=1)
     assert _steps(tmp_path) == ["00000005", "00000006"]
 
 
@@ -388,7 +385,8 @@ zero = jnp.int32(0)
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
 try:
     for step, size in ((1, 1_000), (2, 1_000_000), (3, 1_000)):
-        checkpoints.save(step, State(zero, {"w": jnp.arange(float(size))}, {}, (), None, zero, zero, zero_totals()))
+        params = {"w": jnp.arange(float(size))}
+        checkpoints.save(step, State(zero, params, {}, (), None, zero, zero, zero_totals()))
 except UserError as error:
     print(step, error)
 finally:
@@ -400,9 +398,7 @@ finally:
     "full disk: while saving", "one line with path, bytes free and last good step; that step stays"
 )
 def test_a_full_disk_is_one_line_and_the_step_before_stays(tmp_path):
-    """In a process of its own: what orbax's threads leave behind when a write fails disturbs other
-    tests.
-    """
+    """In a process of its own: orbax's threads would disturb other tests after a failed write."""
     folder = tmp_path / "small"
     with faults.disk(folder, "size=2m"):
         command = [sys.executable, "-c", FILLING, folder / "checkpoints"]
@@ -427,15 +423,13 @@ def test_a_full_disk_is_one_line_and_the_step_before_stays(tmp_path):
 )
 def test_a_clock_that_jumps_while_saving_does_not_end_the_save(tmp_path, monkeypatch):
     real, long = time.time, jnp.arange(32_000_000.0)
-    large = _state(1)._replace(
-        params={"w": long}, opt_state={"v": long}
-    )  # two items that orbax waits for in turn
+    # Two items, for which orbax waits in turn.
+    large = _state(1)._replace(params={"w": long}, opt_state={"v": long})
     with _opened(tmp_path) as checkpoints:
         for step, ahead in ((1, 3e8), (2, -3e8)):
             checkpoints.save(step, large)
-            while not list(
-                tmp_path.glob(f"*{step}.orbax-checkpoint-tmp/*/*/d/*")
-            ):  # it has begun to write
+            written = f"*{step}.orbax-checkpoint-tmp/*/*/d/*"
+            while not list(tmp_path.glob(written)):
                 assert checkpoints._thread.is_alive()
             monkeypatch.setattr(time, "time", lambda ahead=ahead: real() + ahead)
             checkpoints.finish()
@@ -518,8 +512,9 @@ for folder in sys.argv[1:]:
 
 
 def _said_of(*folders: pathlib.Path, path: str = "") -> list[str]:
-    """What restoring each of the folders comes to, in a process of its own: orbax's threads do not
-    end well.
+    """Restores each of the folders and returns the lines about them.
+
+    In a process of its own, since orbax's threads do not end after an error.
     """
     tests = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests / 'runs'}:{tests.parent}:{path}"}
@@ -541,7 +536,8 @@ def test_a_checkpoint_that_declares_terabytes_is_refused(three_steps, tmp_path):
         _resigned(folder / "00000003")
     of_shape, of_chunks = _said_of(shape, chunks)
     assert of_shape.endswith(
-        "of another network than the config's (params/conv1/bias: (1000000000000,) there, (24,) now)"
+        "of another network than the config's "
+        "(params/conv1/bias: (1000000000000,) there, (24,) now)"
     )
     assert (
         of_chunks.startswith(f"checkpoint {chunks}/00000003 cannot be restored: ")

@@ -1,6 +1,4 @@
-"""Training at sizes that change with the epoch (SPP-net §2.3): a program each, shared weights,
-checked first.
-"""
+"""Training at sizes that change with the epoch (SPP-net §2.3): a program for each size."""
 
 import json
 

@@ -1,6 +1,4 @@
-"""What a recipe's network sees: the picture of its first step, and statistics computed ahead of
-time.
-"""
+"""The picture of a recipe's first step, and statistics computed ahead of time."""
 
 import pathlib
 
@@ -85,17 +83,17 @@ def test_whitened_images_are_drawn(tmp_path):
     config = resnet.get_config()
     config.data.data_dir = str(tmp_path)
     config.data.train_host = config.data.eval_host = "decode|resize(16)"
-    config.data.train_device, config.data.eval_device = (
-        "gcn(55.0)|zca|pad_crop(2)|flip",
-        "gcn(55.0)|zca",
-    )
+    config.data.train_device = "gcn(55.0)|zca|pad_crop(2)|flip"
+    config.data.eval_device = "gcn(55.0)|zca"
     preview.draw_first_step(config, tmp_path / "sheet.png")
     sheet = picture(tmp_path / "sheet.png")
     assert 60 < sheet[6:118, 6:118].mean() < 200 and sheet[6:118, 6:118].std() > 20
 
 
 def test_a_picture_is_a_png(tmp_path):
-    with pytest.raises(UserError, match=r"--out=sheet\.jpg: the picture is a PNG"):
+    with pytest.raises(
+        UserError, match=r"--out=sheet\.jpg: the name of the picture must end in \.png"
+    ):
         preview.draw_first_step(googlenet.get_config(), pathlib.Path("sheet.jpg"))
 
 

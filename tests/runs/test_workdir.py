@@ -1,4 +1,4 @@
-"""A run's folder: held by one process, of one configuration, with space for what will be written."""
+"""A run's folder: held by one process, of one configuration, with space for its checkpoints."""
 
 import json
 import os
@@ -42,7 +42,8 @@ def holder(tmp_path):
     "two runs: a second process", "refused at once with host, process and start of the first"
 )
 def test_a_second_process_is_refused_with_the_first_ones_name(tmp_path, holder):
-    message = rf"in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-.*; wait or give another"
+    holder_name = f"process {holder.pid} on {socket.gethostname()}"
+    message = rf"in use by {holder_name} since 20\d\d-.*; wait or give another"
     for _ in range(2):  # and asking does not take it away
         with pytest.raises(UserError, match=message), workdir.locked(tmp_path / "run"):
             pass
@@ -128,15 +129,13 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
     workdir.check_same_run(tmp_path, CONFIG)
     workdir.write_run(tmp_path, CONFIG, {"class_names": ("a", "b")})
     workdir.check_same_run(tmp_path, CONFIG)
-    workdir.check_same_run(
-        tmp_path, ConfigDict(json.loads(json.dumps(CONFIG.to_dict())))
-    )  # lists for tuples
+    with_lists = ConfigDict(json.loads(json.dumps(CONFIG.to_dict())))  # instead of tuples
+    workdir.check_same_run(tmp_path, with_lists)
     run = workdir.read_run(tmp_path)
-    assert run["config"].to_dict() == CONFIG.to_dict() and run["class_names"] == ["a", "b"]
-    assert (
-        run["versions"]["jax"] == jax.__version__
-        and run["versions"]["python"] == sys.version.split()[0]
-    )
+    assert run.config.to_dict() == CONFIG.to_dict() and run.class_names == ("a", "b")
+    assert run.versions["jax"] == jax.__version__
+    assert run.versions["python"] == sys.version.split()[0]
+    assert (run.train_image, run.total_steps, run.machine) == ((), 0, "")  # not recorded
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json"]
 
 
@@ -220,7 +219,8 @@ def test_space_is_checked_before_it_runs_out(tmp_path, monkeypatch):
     workdir.check_space(tmp_path, 100, keep=2)  # two and one under way, as many for the best
     with pytest.raises(
         UserError,
-        match=f"workdir {tmp_path} has 600 bytes free; .* need 606: free some space, lower config.checkpoint.keep",
+        match=f"workdir {tmp_path} has 600 bytes free; .* need 606: "
+        "free some space, lower config.checkpoint.keep",
     ):
         workdir.check_space(tmp_path, 101, keep=2)
     with pytest.raises(UserError, match="need 700"):

@@ -1,6 +1,4 @@
-"""What a run reports: rows that survive a crash, TensorBoard events, the filter image, lines and
-the bar.
-"""
+"""Reports of a run: rows that survive a crash, TensorBoard events, pictures, lines and the bar."""
 
 import json
 import os
@@ -34,7 +32,7 @@ def _open(folder: pathlib.Path, start: int = 0) -> Writer:
 
 def _train(run: Writer, *steps: int, loss: float = 0.5) -> None:
     for step in steps:
-        run.train(step, {"loss": loss + step, "top1_error": 25.0}, batch_size=32)
+        run.report_training(step, {"loss": loss + step, "top1_error": 25.0}, batch_size=32)
 
 
 def _scalars(folder: pathlib.Path, tag: str) -> list[tuple[int, float]]:
@@ -49,7 +47,7 @@ def _scalars(folder: pathlib.Path, tag: str) -> list[tuple[int, float]]:
 def test_rows_are_what_was_reported(tmp_path):
     run = _open(tmp_path)
     _train(run, 5, 10)
-    run.evaluation(10, ERRORS)
+    run.report_evaluation(10, ERRORS)
     run.close()
     assert (tmp_path / METRICS).read_text() == (
         '{"step": 5, "train/loss": 5.5, "train/top1_error": 25.0}\n'
@@ -83,9 +81,8 @@ def test_going_on_removes_the_rows_of_the_lost_future(tmp_path):
     _train(run, 15, 20)
     run.close()
     assert (tmp_path / METRICS).read_bytes() == before
-    run = _open(
-        tmp_path, start=10
-    )  # the rows of the step itself were written before its checkpoint
+    # The rows of a step are written before its checkpoint.
+    run = _open(tmp_path, start=10)
     run.close()
     assert [row["step"] for row in read_rows(tmp_path / METRICS)] == [5, 10]
 
@@ -127,11 +124,14 @@ def test_a_damaged_line_elsewhere_is_one_line_and_nothing_is_overwritten(tmp_pat
 @pytest.mark.fault("not finite: figures of a report", "left out of its row, which stays JSON")
 def test_figures_that_are_not_finite_are_left_out_for_any_reader_of_json(tmp_path, capsys):
     run = _open(tmp_path)
-    run.train(5, {"loss": np.nan, "top1_error": np.inf, "skipped_steps": 5}, batch_size=32)
-    run.evaluation(5, ERRORS | {"loss": np.nan})
+    run.report_training(
+        5, {"loss": np.nan, "top1_error": np.inf, "skipped_steps": 5}, batch_size=32
+    )
+    run.report_evaluation(5, ERRORS | {"loss": np.nan})
     run.close()
     assert (tmp_path / METRICS).read_text() == (
-        '{"step": 5, "train/skipped_steps": 5}\n{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
+        '{"step": 5, "train/skipped_steps": 5}\n'
+        '{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
     )
     assert "loss nan  top-1 error inf%" in capsys.readouterr().out
     assert pictures.draw_curves(tmp_path).is_file()
@@ -142,7 +142,9 @@ def test_no_file_has_no_rows(tmp_path):
 
 
 @pytest.mark.fault("full disk: while a row of metrics is written", "one line")
-@pytest.mark.parametrize("act", [lambda run: _train(run, 5), lambda run: run.evaluation(5, ERRORS)])
+@pytest.mark.parametrize(
+    "act", [lambda run: _train(run, 5), lambda run: run.report_evaluation(5, ERRORS)]
+)
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, act):
     run = _open(tmp_path)
     (tmp_path / METRICS).unlink()
@@ -160,13 +162,13 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, act):
 def test_tensorboard_reads_the_scalars_and_the_filters(tmp_path):
     run = _open(tmp_path)
     _train(run, 5, 10)
-    run.evaluation(10, ERRORS)
+    run.report_evaluation(10, ERRORS)
     params = {
         "a": {"bias": np.ones(4)},
         "b": {"kernel": np.ones((1, 1, 5, 2))},
         "conv1": {"kernel": KERNEL},
     }
-    run.filters(10, params, channels=1)
+    run.draw_filters(10, params, channels=1)
     run.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -189,7 +191,7 @@ def test_tensorboard_reads_the_scalars_and_the_filters(tmp_path):
 
 def test_each_column_is_a_picture_of_its_own(tmp_path):
     run = _open(tmp_path)
-    run.filters(10, {"conv1": KERNEL}, channels=1, columns=2)
+    run.draw_filters(10, {"conv1": KERNEL}, channels=1, columns=2)
     run.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -241,7 +243,7 @@ def test_training_goes_on_when_tensorboard_fails(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(run._events._writer, "write", fail)
     _train(run, 5, 10)
-    run.filters(10, {"conv1": KERNEL}, channels=1)
+    run.draw_filters(10, {"conv1": KERNEL}, channels=1)
     run.close()
     assert [row["step"] for row in read_rows(tmp_path / METRICS)] == [5, 10]
     assert caplog.messages == ["TensorBoard events stop here: [Errno 5] Input/output error"]
@@ -252,7 +254,7 @@ def test_training_goes_on_when_the_disk_of_tensorboard_is_full(tmp_path, caplog)
     with faults.disk(tmp_path / "tensorboard", "size=16k"):
         run = _open(tmp_path)
         for step in range(1, 41):
-            run.filters(step, {"conv1": KERNEL}, channels=1)
+            run.draw_filters(step, {"conv1": KERNEL}, channels=1)
             _train(run, step)
         run.close()
     assert len(read_rows(tmp_path / METRICS)) == 40
@@ -287,7 +289,7 @@ def test_without_tensorboard_the_run_says_so_and_goes_on(tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     run = _open(tmp_path)
     _train(run, 5)
-    run.filters(5, {"conv1": KERNEL}, channels=1)
+    run.draw_filters(5, {"conv1": KERNEL}, channels=1)
     run.close()
     assert not (tmp_path / "tensorboard").exists() and len(read_rows(tmp_path / METRICS)) == 1
     assert caplog.messages[0].startswith("no TensorBoard events: ")
@@ -295,7 +297,7 @@ def test_without_tensorboard_the_run_says_so_and_goes_on(tmp_path, monkeypatch, 
 
 def test_a_net_without_a_layer_on_the_image_has_no_filters(tmp_path):
     run = _open(tmp_path)
-    run.filters(1, {"fc": {"kernel": np.ones((8, 4))}}, channels=3)
+    run.draw_filters(1, {"fc": {"kernel": np.ones((8, 4))}}, channels=3)
     run.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -343,12 +345,13 @@ def test_a_constant_filter_is_black_and_other_depths_are_averaged():
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     run = _open(tmp_path)
     _train(run, 5)
-    run.evaluation(10, ERRORS, "  (best)")
+    run.report_evaluation(10, ERRORS, "  (best)")
     run.say("diverged [red]")
     run.close()
     first, *others = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  [\d,]+ images/s  ETA (\d+:)?\d+:\d\d",
+        r"step 5/100  epoch 0\.5  loss 5\.5000  top-1 error 25\.00%  "
+        r"[\d,]+ images/s  ETA (\d+:)?\d+:\d\d",
         first,
     )
     assert others == [
@@ -392,7 +395,7 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
         patch.setattr(sys, "stdout", terminal)
         run = _open(tmp_path)
         _train(run, 5)
-        run.evaluation(10, ERRORS, "  (best)")
+        run.report_evaluation(10, ERRORS, "  (best)")
         run.close()
         terminal.flush()
         shown = b""
@@ -417,7 +420,7 @@ run = Writer(pathlib.Path(sys.argv[1]), start_step=0, total_steps=100, steps_per
 run.say("first")
 sys.stdin.read()
 for step in range(1, 20):
-    run.train(step, {"loss": 1.0, "top1_error": 25.0}, batch_size=32)
+    run.report_training(step, {"loss": 1.0, "top1_error": 25.0}, batch_size=32)
 run.close()
 """
 
@@ -441,7 +444,7 @@ def test_a_run_goes_on_when_nobody_reads_its_lines_any_more(tmp_path):
 def test_curves_are_drawn_from_the_rows(tmp_path):
     run = _open(tmp_path)
     _train(run, 5, 10)
-    run.evaluation(10, ERRORS)
+    run.report_evaluation(10, ERRORS)
     run.close()
     image = cv2.imread(str(pictures.draw_curves(tmp_path)))
     assert image.shape == (408, 1080, 3)

@@ -9,7 +9,7 @@ from absl import flags
 
 
 def exit_code(cli: Callable[[], None], *arguments: str) -> Any:
-    """Calls a door's `cli` with these arguments and forgets its flags; what it exits with."""
+    """Calls a command's `cli` with these arguments, removes its flags, returns its exit code."""
     before, argv = set(flags.FLAGS), sys.argv
     sys.argv = ["door", *arguments]
     try:
@@ -18,9 +18,7 @@ def exit_code(cli: Callable[[], None], *arguments: str) -> Any:
     finally:
         sys.argv = argv
         for name in set(flags.FLAGS) - before:
-            if not name.startswith(
-                "grain_"
-            ):  # that package's own, which it defines when it is first needed
+            if not name.startswith("grain_"):  # grain defines its own once, when first needed
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
     return caught.value.code

@@ -1,8 +1,7 @@
-"""The table of faults for docs/faults.md, from the tests that prove it: python tests/support/fault_table.py
-> docs/faults.md.
+"""Writes docs/faults.md from the tests: python tests/support/fault_table.py > docs/faults.md.
 
-A test says what it proves with `@pytest.mark.fault("ROW: fault", "outcome")`, ROW being a key of
-ROWS. The marks are read off the source; nothing is run.
+A test states what it proves with `@pytest.mark.fault("ROW: fault", "outcome")`, where ROW is a key
+of ROWS. The marks are read from the source; no test is run.
 """
 
 import ast
@@ -27,7 +26,8 @@ ROWS = {
 }
 HEAD = """# Faults
 
-What a run meets, what its user sees, and the tests that show it; those marked slow run with `pytest -m slow`.
+What a run meets, what its user sees, and the tests that show it; \
+those marked slow run with `pytest -m slow`.
 Generated: `python tests/support/fault_table.py > docs/faults.md`.
 """
 
@@ -42,32 +42,28 @@ class Proof(NamedTuple):
 
 
 def proofs(file: pathlib.Path) -> list[Proof]:
-    """What the tests of one file prove, in their order.
+    """Returns the marks of the tests of one file, in their order.
 
     Raises:
-      ValueError: a mark of another form or of no row.
+      ValueError: a mark has another form or names no row.
     """
-    found = []
+    marked = []
     for node in ast.parse(file.read_text(), file).body:
         marks = [mark for mark in getattr(node, "decorator_list", ()) if isinstance(mark, ast.Call)]
         for mark in (mark for mark in marks if ast.unparse(mark.func) == "pytest.mark.fault"):
             fault, outcome = (ast.literal_eval(argument) for argument in mark.args)
             row, _, fault = fault.partition(": ")
             if row not in ROWS or not fault or not node.name.startswith("test_"):
-                raise ValueError(
-                    f"{file}:{mark.lineno}: write @pytest.mark.fault('ROW: fault', 'outcome') on a test"
-                )
+                form = "@pytest.mark.fault('ROW: fault', 'outcome')"
+                raise ValueError(f"{file}:{mark.lineno}: write {form} on a test")
             slow = any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
-            found.append(
-                Proof(row, fault, outcome, f"`{file.stem}::{node.name}`{' (slow)' if slow else ''}")
-            )
-    return found
+            test = f"`{file.stem}::{node.name}`{' (slow)' if slow else ''}"
+            marked.append(Proof(row, fault, outcome, test))
+    return marked
 
 
 def table() -> str:
-    """The whole page: a section for each row, a line for each fault with all the tests that prove
-    it.
-    """
+    """Returns the page: a section for each row, a line for each fault with the tests of it."""
     lines = [HEAD]
     everything = [proof for file in sorted(TESTS.rglob("test_*.py")) for proof in proofs(file)]
     for row, title in ROWS.items():

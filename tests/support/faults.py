@@ -1,6 +1,4 @@
-"""Faults that tests inject: damaged files, full disks, killed processes, clocks that jump, hostile
-files.
-"""
+"""Faults that tests inject: damaged and hostile files, full disks, kills, clocks that jump."""
 
 import contextlib
 import os
@@ -21,7 +19,7 @@ import pytest
 
 
 def flip(path: pathlib.Path, at: int | None = None, bit: int = 0) -> None:
-    """Flips one bit of the byte `at`, of the middle one by default; doing so again mends the file."""
+    """Flips one bit of the byte `at`, by default the middle one; a second time restores it."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2 if at is None else at] ^= 1 << bit
     path.write_bytes(bytes(data))
@@ -60,7 +58,7 @@ def largest(folder: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def disk(folder: pathlib.Path, options: str) -> Iterator[None]:
-    """A file system of its own at `folder` (`size=2m`, `ro`); skips where none may be mounted."""
+    """Mounts a file system at `folder` (`size=2m`, `ro`); skips the test without permission."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
@@ -73,7 +71,7 @@ def disk(folder: pathlib.Path, options: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def filled(folder: pathlib.Path) -> Iterator[None]:
-    """The disk of `folder` has no byte left meanwhile."""
+    """Leaves no byte free on the disk of `folder` while the block runs."""
     ballast = folder / ".ballast"
     try:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -96,9 +94,7 @@ def kill(child: subprocess.Popen) -> None:
 
 
 def listening(process: int) -> set[str]:
-    """The addresses that a process listens at, in the kernel's own hexadecimal notation; none once
-    it is gone.
-    """
+    """The addresses at which a process listens, in the kernel's hexadecimal notation."""
     with contextlib.suppress(OSError):
         links = [os.readlink(link) for link in pathlib.Path(f"/proc/{process}/fd").iterdir()]
         tables = [
@@ -113,18 +109,18 @@ def listening(process: int) -> set[str]:
     return set()
 
 
-# The command line with a clock that goes ten years ahead at step 3, back by twenty at step 8, right
-# at step 13, ….
+# The command line with a clock that jumps ten years ahead at step 3, twenty back at step 8, to the
+# right time at step 13, and so on.
 JUMPING_CLOCK = """
 import time
 from cnn_papers.main import cli
 from cnn_papers.runs.writer import Writer
-real, report, ahead = time.time, Writer.train, [0.0]
+real, report, ahead = time.time, Writer.report_training, [0.0]
 time.time = lambda: real() + ahead[0]
 def train(writer, step, *arguments):
     ahead[0] = (0.0, 3e8, -3e8)[(step + 2) // 5 % 3]
     report(writer, step, *arguments)
-Writer.train = train
+Writer.report_training = train
 cli()
 """
 
@@ -147,7 +143,7 @@ def write_pickle(path: pathlib.Path, touched: pathlib.Path) -> None:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A whole grey PNG of so many pixels in as few bytes as possible, a thousandth of the pixels."""
+    """A complete grey PNG in as few bytes as possible, a thousandth of its pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -167,9 +163,7 @@ def jpeg_declaring(jpeg: bytes, width: int, height: int) -> bytes:
 
 
 def write_escaping_tar(path: pathlib.Path, outside: pathlib.Path) -> None:
-    """A tar whose members lie above its folder, at `outside`, or behind a link that leads there;
-    and `fine.txt`.
-    """
+    """A tar of `fine.txt` and of members above its folder, at `outside` or through a link to it."""
     with tarfile.open(path, "w") as archive:
         for name in ("fine.txt", "../above.txt", "a/../../above.txt", f"{outside}/absolute.txt"):
             archive.addfile(tarfile.TarInfo(name))

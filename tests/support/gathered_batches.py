@@ -1,6 +1,4 @@
-"""Run by tests as one of several processes: the batches of small pipelines over all of them, whole,
-into a file.
-"""
+"""A program that tests run as several processes: writes batches of small pipelines to a file."""
 
 import sys
 
@@ -19,8 +17,9 @@ IMAGES, BATCH = 23, 8
 
 
 def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
-    """Every array of three training batches and of all evaluation batches; what a process reads, by
-    its number.
+    """Returns the arrays of three training batches and of all evaluation batches, by name.
+
+    `train/read` and `eval/read` are the numbers of examples that each process reads.
     """
 
     class Examples(list):
@@ -47,16 +46,16 @@ def batches(resident: str, data: int, column: int) -> dict[str, np.ndarray]:
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
-    found = {}
+    arrays = {}
     read.clear()
     train = pipe.train_batches(BATCH, seed=5, steps=range(3))
     for kind, made in (("train", train), ("eval", pipe.eval_batches(BATCH))):
         for i, batch in enumerate(made):
             for name, array in batch.items():
-                found[f"{kind}{i}/{name}"] = multihost_utils.process_allgather(array, tiled=True)
-        found[f"{kind}/read"] = multihost_utils.process_allgather(np.int32(len(read)))
+                arrays[f"{kind}{i}/{name}"] = multihost_utils.process_allgather(array, tiled=True)
+        arrays[f"{kind}/read"] = multihost_utils.process_allgather(np.int32(len(read)))
         read.clear()
-    return found
+    return arrays
 
 
 if __name__ == "__main__":

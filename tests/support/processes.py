@@ -1,4 +1,4 @@
-"""Runs in processes of their own: started, listened to, and compared with another to the bit."""
+"""Starts runs in processes of their own, and compares two runs to the bit."""
 
 import os
 import pathlib
@@ -31,14 +31,17 @@ def start(
     cache: pathlib.Path | None = None,
     log: pathlib.Path | None = None,
 ) -> subprocess.Popen:
-    """Starts the command line with the data and caches of `home`; what it says can be read from
-    pipes.
+    """Starts the command line with the data and caches of `home`; its output comes through pipes.
 
     Args:
+      home: folder with data and caches.
+      workdir: folder of the run.
+      flags: of the command.
       quick: compile without optimising, which halves the time of a fresh program.
-      program: what Python is to run instead of the command itself.
-      cache: where compiled programs are kept instead.
-      log: a file to add to what it says, in place of the pipes.
+      devices: number of CPU devices.
+      program: arguments of Python instead of the command.
+      cache: folder for compiled programs instead of that in `home`.
+      log: a file to append the output to, instead of the pipes.
     """
     command = [sys.executable, *program, f"--workdir={workdir}", *flags]
     env = {**os.environ, "TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
@@ -53,14 +56,14 @@ def start(
 
 
 def run(home: pathlib.Path, workdir: pathlib.Path, *flags: str, **options) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command line."""
+    """Runs the command line; returns exit code, stdout and stderr."""
     child = start(home, workdir, *flags, **options)
     out, err = child.communicate()
     return child.returncode, out, err
 
 
 def wait_for(child: subprocess.Popen, beginning: str) -> None:
-    """Reads the lines of `child` up to one that begins so."""
+    """Reads the output of `child` up to a line with this beginning."""
     assert child.stdout
     for line in child.stdout:
         if line.startswith(beginning):
@@ -69,8 +72,8 @@ def wait_for(child: subprocess.Popen, beginning: str) -> None:
 
 
 def arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of every checkpoint in `folder`, by step, item and path."""
-    found = {}
+    """Returns every array of every checkpoint in `folder`, by step, item and path."""
+    by_name = {}
     for item in sorted(folder.glob("*/model")) + sorted(folder.glob("*/training")):
         reader = ocp.PyTreeCheckpointer()
         as_numpy = jax.tree.map(
@@ -79,19 +82,22 @@ def arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
         )
         tree = reader.restore(item, restore_args=as_numpy)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            found[f"{item.relative_to(folder)}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
-    return found
+            name = f"{item.relative_to(folder)}{jax.tree_util.keystr(path)}"
+            by_name[name] = np.asarray(leaf)
+    return by_name
 
 
 def assert_same_run(ours: pathlib.Path, golden: pathlib.Path) -> None:
-    """Metrics byte for byte, checkpoints bit for bit."""
+    """Compares metrics byte by byte, and the newest checkpoints bit by bit."""
     assert (ours / METRICS).read_bytes() == (golden / METRICS).read_bytes()
     for kind in ("checkpoints", "best"):
-        a, b = arrays(ours / kind), arrays(golden / kind)
-        newest = max(name[:8] for name in b)
-        a, b = (
-            {name: value for name, value in x.items() if name.startswith(newest)} for x in (a, b)
-        )
-        assert a.keys() == b.keys() and len(a) > 20
-        for name, value in a.items():
-            assert value.dtype == b[name].dtype and value.tobytes() == b[name].tobytes(), name
+        expected = arrays(golden / kind)
+        newest = max(name[:8] for name in expected)
+        expected = {name: value for name, value in expected.items() if name.startswith(newest)}
+        actual = {
+            name: value for name, value in arrays(ours / kind).items() if name.startswith(newest)
+        }
+        assert actual.keys() == expected.keys() and len(actual) > 20
+        for name, value in actual.items():
+            assert value.dtype == expected[name].dtype, name
+            assert value.tobytes() == expected[name].tobytes(), name

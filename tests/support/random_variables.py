@@ -1,4 +1,4 @@
-"""Random parameters and statistics for a network, made in NumPy: nothing is compiled."""
+"""Random parameters and statistics for a network, made in NumPy without compiling."""
 
 import math
 from typing import Any
@@ -12,9 +12,7 @@ from cnn_papers import counting
 def random_variables(
     model: Any, input_shape: tuple[int, int, int], seed: int = 0
 ) -> dict[str, Any]:
-    """Kernels of He et al.'s variance; biases, normalisations and batch statistics as after some
-    training.
-    """
+    """Returns kernels of He et al.'s variance, and other variables as after some training."""
     random = np.random.default_rng(seed)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -18,7 +18,7 @@ def config_file(name: str) -> Any:
 
 
 def recipes(name: str) -> list[str]:
-    """The recipes of a config file, as it lists them to somebody who names one that is not there."""
+    """Returns the recipes of a config file, read from its message about an unknown one."""
     with pytest.raises(UserError) as caught:
         config_file(name).get_config("no such recipe")
     return str(caught.value).partition("there are: ")[2].split(", ")

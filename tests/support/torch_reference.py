@@ -1,6 +1,4 @@
-"""The published torch networks, written for these tests: names and layout of torchvision's state
-dicts, any width.
-"""
+"""The published torch networks at any width, with the state dicts of torchvision."""
 
 import torch
 from torch import Tensor, nn
@@ -195,7 +193,7 @@ class Auxiliary(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """`googlenet` with `aux_logits` and without dropout; in training returns logits, aux1 and aux2."""
+    """`googlenet` with `aux_logits`, without dropout; in training returns logits, aux1, aux2."""
 
     def __init__(self, table: dict[str, tuple[int, ...] | None], width: float, classes: int):
         super().__init__()

@@ -52,11 +52,11 @@ def hasty():
 
 def test_a_run_starts_from_anothers_weights(tiny_run, tmp_path, capsys):
     config = config_like(tiny_run)
-    state, found = started(config, tmp_path)
+    state, arrays = started(config, tmp_path)
     expected = params_of(tiny_run)
-    assert found.keys() == expected.keys()
+    assert arrays.keys() == expected.keys()
     for path, value in expected.items():
-        np.testing.assert_array_equal(found[path], value, err_msg=path)
+        np.testing.assert_array_equal(arrays[path], value, err_msg=path)
     best = trained.from_run(tiny_run).variables["batch_stats"]
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, best)
     assert int(state.step) == 0
@@ -67,14 +67,14 @@ def test_a_head_of_other_classes_stays_fresh_and_the_run_trains(tiny_run, tmp_pa
     config = config_like(tiny_run, num_classes=12)
     config.optim.ema_decay = 0.5
     config.seed = 7
-    state, found = started(config, tmp_path / "a")
+    state, arrays = started(config, tmp_path / "a")
     config.init_from = ""
     _, fresh = started(config, tmp_path / "a")
     config.init_from = str(tiny_run)
     expected = params_of(tiny_run)
-    for path in found:
+    for path in arrays:
         like = fresh if path.startswith("params/fc/") else expected
-        np.testing.assert_array_equal(found[path], like[path], err_msg=path)
+        np.testing.assert_array_equal(arrays[path], like[path], err_msg=path)
     jax.tree.map(np.testing.assert_array_equal, state.ema, state.params)
     assert f"starts from 6 layers of {tiny_run}; fresh: fc\n" in capsys.readouterr().out
     assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
@@ -120,10 +120,10 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tiny_run, tmp_path
 def test_a_deeper_network_takes_the_layers_that_are_named(tiny_run, tmp_path):
     config = config_like(tiny_run, blocks=(2,))
     config.init_layers = "conv1|bn1|conv2_1/.*|fc"
-    _, found = started(config, tmp_path)
+    _, arrays = started(config, tmp_path)
     for path, value in params_of(tiny_run).items():
-        np.testing.assert_array_equal(found[path], value, err_msg=path)
-    assert any(path.startswith("params/conv2_2/") for path in found)
+        np.testing.assert_array_equal(arrays[path], value, err_msg=path)
+    assert any(path.startswith("params/conv2_2/") for path in arrays)
 
 
 # --- export ---------------------------------------------------------------------------------------
@@ -163,22 +163,23 @@ def test_exported_weights_start_a_run(tiny_run, tmp_path, command):
     assert command(f"--workdir={tiny_run}", f"--out={path}")[0] is None
     config = config_like(tiny_run)
     config.init_from = str(path)
-    _, found = started(config, tmp_path)
+    _, arrays = started(config, tmp_path)
     for name, value in params_of(tiny_run).items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(arrays[name], value, err_msg=name)
 
 
 def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
     network = trained.from_run(tiny_run)
     weight_files.write(tmp_path / "net.safetensors", network.variables, "resnet", network.model)
     config = config_like(tiny_run)
-    figures = statistics.load(tiny_run / "statistics.npz")
-    mean, std = (tuple(map(float, values)) for values in (figures.mean, figures.std))
+    pixels = statistics.load(tiny_run / "statistics.npz")
+    mean, std = (tuple(map(float, values)) for values in (pixels.mean, pixels.std))
     config.data.eval_device = f"normalize({mean}, {std})"
-    (found,) = evaluate.evaluate_weights(tmp_path / "net.safetensors", config)
+    (outcome,) = evaluate.evaluate_weights(tmp_path / "net.safetensors", config)
     rows = [row for row in read_rows(tiny_run / "metrics.jsonl") if "val/top1_error" in row]
     best = min(rows, key=lambda row: row["val/top1_error"])
-    assert (found.images, found.top1_error) == (360, pytest.approx(best["val/top1_error"], abs=0.3))
+    assert outcome.images == 360
+    assert outcome.top1_error == pytest.approx(best["val/top1_error"], abs=0.3)
     assert f"with the weights of {tmp_path / 'net.safetensors'}" in capsys.readouterr().out
 
 
@@ -187,7 +188,8 @@ def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
     [
         (
             [],
-            "write python -m cnn_papers.export --workdir=RUN --out=FILE.safetensors or FILE.stablehlo",
+            "write python -m cnn_papers.export --workdir=RUN "
+            "--out=FILE.safetensors or FILE.stablehlo",
         ),
         (["--workdir=nowhere", "--out=a.safetensors"], "there is no run in nowhere"),
         (

@@ -115,9 +115,8 @@ def test_auxiliary_heads_that_a_file_has_not_stay_fresh():
 
 
 def test_auxiliary_heads_of_a_file_are_dropped_where_the_network_has_none():
-    with_heads, without = (
-        googlenet.Model(variant, **SMALL) for variant in ("torchvision", "torchvision_without_aux")
-    )
+    with_heads = googlenet.Model("torchvision", **SMALL)
+    without = googlenet.Model("torchvision_without_aux", **SMALL)
     state = convert.to_torch(random_variables(with_heads, (64, 64, 3)), "googlenet", with_heads)
     assert any(key.startswith("aux1.") for key in state)
     arrays, _ = convert.select(
@@ -199,7 +198,7 @@ def test_named_layers_alone_are_taken(state):
     assert "fc" in fresh and "conv2_3/conv1" in fresh and "conv1" not in fresh
     with pytest.raises(UserError, match=r"no layer is called 'conv9'; there are: .*conv1"):
         select(state, layers="conv9")
-    with pytest.raises(UserError, match=r"'\(' is no regular expression"):
+    with pytest.raises(UserError, match=r"'\(' is not a regular expression"):
         select(state, layers="(")
 
 
@@ -254,7 +253,7 @@ def test_a_damaged_file_is_refused_by_name(kind, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(BROKEN[kind])
     with pytest.raises(
-        UserError, match=r"^weights .*x.safetensors are damaged or no safetensors of float32, "
+        UserError, match=r"^weights .*x.safetensors are damaged or not safetensors of float32, "
     ):
         weight_files.read(path)
 
@@ -272,7 +271,7 @@ def test_no_file_and_no_known_kind_of_file(tmp_path):
         weight_files.read(tmp_path / "none.pth")
     (tmp_path / "x.h5").touch()
     with pytest.raises(
-        UserError, match=r"one whole file is read, named .safetensors, .pth, .pt or .bin"
+        UserError, match=r"the name of a weights file ends in .safetensors, .pth, .pt or .bin"
     ):
         weight_files.read(tmp_path / "x.h5")
 
@@ -281,7 +280,7 @@ def test_without_torch_a_pth_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "x.pth").touch()
     with pytest.raises(
-        UserError, match=r"takes PyTorch: pip install torch, or give the weights as .safetensors"
+        UserError, match=r"needs PyTorch: pip install torch, or give the weights as .safetensors"
     ):
         weight_files.read(tmp_path / "x.pth")
 
@@ -297,9 +296,9 @@ def test_torch_files(tmp_path, state):
     )
     torch.save({k: v.bfloat16() for k, v in tensors.items()}, tmp_path / "half.pt")
     for name in ("plain.pth", "wrapped.pth"):
-        found = weight_files.read(tmp_path / name)
-        assert found.keys() == state.keys()
-        for key, value in found.items():
+        arrays = weight_files.read(tmp_path / name)
+        assert arrays.keys() == state.keys()
+        for key, value in arrays.items():
             np.testing.assert_array_equal(value, state[key])
     assert all(
         value.dtype == np.float32 for value in weight_files.read(tmp_path / "half.pt").values()
@@ -325,11 +324,11 @@ def test_torch_files(tmp_path, state):
     for name, message in {
         "cut.pth": "are damaged",
         "empty.pth": "are damaged",
-        "list.pth": "are no state dict",
-        "numbered.pth": "are no state dict",
-        "complex.pth": "are no state dict: a is no dense tensor of real numbers",
-        "sparse.pth": "are no state dict: a is no dense tensor of real numbers",
-        "endless.pth": "are no state dict: state_dict is no dense tensor",
+        "list.pth": "are not a state dict",
+        "numbered.pth": "are not a state dict",
+        "complex.pth": "are not a state dict: a is not a dense tensor of real numbers",
+        "sparse.pth": "are not a state dict: a is not a dense tensor of real numbers",
+        "endless.pth": "are not a state dict: state_dict is not a dense tensor",
         "twice.pth": ": module.a and another tensor are both a",
     }.items():
         with pytest.raises(UserError, match=f"^weights .*{name} ?{message}"):
@@ -343,7 +342,7 @@ def test_hostile_files_are_refused_and_nothing_in_them_runs(tmp_path):
     torch.save({"fc.weight": faults.Touches(touched)}, tmp_path / "zip.pth")
     faults.write_pickle(tmp_path / "pickle.pth", touched)
     for name in ("zip.pth", "pickle.pth"):
-        with pytest.raises(UserError, match=f"{name} are no file of tensors alone: refused"):
+        with pytest.raises(UserError, match=f"{name} contain other objects than tensors: refused"):
             weight_files.read(tmp_path / name)
     assert not touched.exists()
 
