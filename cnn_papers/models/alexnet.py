@@ -207,48 +207,54 @@ def Model(variant: str = "paper", **fields: Any) -> AlexNet:
     return model
 
 
-_FULLY_CONNECTED_SHAPES = {
+_MAPS = {
+    "conv1": (55, 55, 96),
+    "pool1": (27, 27, 96),
+    "conv2": (27, 27, 256),
+    "pool2": (13, 13, 256),
+    "conv3": (13, 13, 384),
+    "conv4": (13, 13, 384),
+    "conv5": (13, 13, 256),
     "pool5": (6, 6, 256),
     "fc6": (1, 1, 4096),
     "fc7": (1, 1, 4096),
     "fc8": (1, 1, 1000),
 }
-
-
-def _shapes(conv1: int, conv2: int, conv3: int, conv4: int) -> dict[str, tuple[int, ...]]:
-    maps = {
-        "conv1": (55, 55, conv1),
-        "pool1": (27, 27, conv1),
-        "conv2": (27, 27, conv2),
-        "pool2": (13, 13, conv2),
-    }
-    maps |= {"conv3": (13, 13, conv3), "conv4": (13, 13, conv4), "conv5": (13, 13, 256)}
-    return maps | _FULLY_CONNECTED_SHAPES
-
-
-_SHAPES = _shapes(96, 256, 384, 384)
+_ONE_GPU_MAPS = {
+    **_MAPS,
+    "conv1": (55, 55, 48),
+    "pool1": (27, 27, 48),
+    "conv2": (27, 27, 128),
+    "pool2": (13, 13, 128),
+    "conv3": (13, 13, 192),
+    "conv4": (13, 13, 192),
+}
+_ONE_WEIRD_TRICK_MAPS = {
+    **_MAPS,
+    "conv1": (55, 55, 64),
+    "pool1": (27, 27, 64),
+    "conv2": (27, 27, 192),
+    "pool2": (13, 13, 192),
+    "conv4": (13, 13, 256),
+}
 FACTS = {
-    "paper": Facts(
-        (227, 227, 3), 60_965_224, 724_406_816, _SHAPES, "Figure 2, bvlc_alexnet", "60M"
-    ),
+    "paper": Facts((227, 227, 3), 60_965_224, 724_406_816, _MAPS, "Figure 2, bvlc_alexnet", "60M"),
     "one_tower": Facts(
-        (227, 227, 3), 62_378_344, 1_135_256_096, _SHAPES, "counted: every layer reads all channels"
+        (227, 227, 3), 62_378_344, 1_135_256_096, _MAPS, "counted: every layer reads all channels"
     ),
-    "one_gpu": Facts(
-        (227, 227, 3), 59_798_312, 391_514_384, _shapes(48, 128, 192, 192), "footnote 2; counted"
-    ),
+    "one_gpu": Facts((227, 227, 3), 59_798_312, 391_514_384, _ONE_GPU_MAPS, "footnote 2; counted"),
     "batch_norm": Facts(
         (227, 227, 3),
         60_966_600,
         724_406_816,
-        _SHAPES,
+        _MAPS,
         "counted: 1,376 scales instead of biases more",
     ),
     "one_weird_trick": Facts(
         (224, 224, 3),
         61_100_840,
         714_188_480,
-        _shapes(64, 192, 384, 256),
+        _ONE_WEIRD_TRICK_MAPS,
         "torchvision's published parameter count",
     ),
 }

@@ -105,7 +105,7 @@ def Model(variant: str = "relu", **fields: Any) -> AlexNetCifar:
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "conv1": (32, 32, 32),
     "pool1": (16, 16, 32),
     "conv2": (16, 16, 32),
@@ -114,7 +114,9 @@ _SHAPES = {
     "pool3": (4, 4, 64),
     "fc10": (1, 1, 10),
 }
+_INPUT, _SOURCE = (32, 32, 3), "counted from Caffe's file"
 FACTS = {
-    variant: Facts((32, 32, 3), 89_578, 12_298_240, _SHAPES, "counted from Caffe's file")
-    for variant in VARIANTS
+    "relu": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
+    "tanh": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
+    "relu_lrn": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
 }

@@ -117,53 +117,49 @@ def Model(variant: str = "F", **fields: Any) -> CNN:
     return model
 
 
-_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "F": {
-        "conv1": (54, 54, 64),
-        "pool1": (27, 27, 64),
-        "conv2": (27, 27, 256),
-        "pool2": (13, 13, 256),
-        "conv5": (13, 13, 256),
-        "pool5": (6, 6, 256),
-    },
-    "M": {
-        "conv1": (109, 109, 96),
-        "pool1": (54, 54, 96),
-        "conv2": (26, 26, 256),
-        "pool2": (13, 13, 256),
-        "conv5": (13, 13, 512),
-        "pool5": (6, 6, 512),
-    },
-    "S": {
-        "conv1": (109, 109, 96),
-        "pool1": (37, 37, 96),
-        "conv2": (35, 35, 256),
-        "pool2": (18, 18, 256),
-        "conv5": (18, 18, 512),
-        "pool5": (6, 6, 512),
-    },
+_F_MAPS = {
+    "conv1": (54, 54, 64),
+    "pool1": (27, 27, 64),
+    "conv2": (27, 27, 256),
+    "pool2": (13, 13, 256),
+    "conv5": (13, 13, 256),
+    "pool5": (6, 6, 256),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
 }
-# (parameters, multiply-adds), counted from Table 1.
-_COUNTS = {
-    "F": (60_834_536, 724_005_632),
-    "M": (102_908_520, 1_676_172_320),
-    "S": (102_908_520, 2_927_705_120),
-    "M-2048": (92_469_864, 1_665_735_712),
-    "M-1024": (87_250_536, 1_660_517_408),
-    "M-128": (82_683_624, 1_655_951_392),
-    "F-gray": (60_819_048, 678_842_624),
-    "M-gray": (102_899_112, 1_564_395_872),
-    "S-gray": (102_899_112, 2_815_928_672),
+_M_MAPS = {
+    "conv1": (109, 109, 96),
+    "pool1": (54, 54, 96),
+    "conv2": (26, 26, 256),
+    "pool2": (13, 13, 256),
+    "conv5": (13, 13, 512),
+    "pool5": (6, 6, 512),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
 }
-
-
-def _facts(variant: str) -> Facts:
-    fields = VARIANTS[variant]
-    units = {"fc6": (1, 1, 4096), "fc7": (1, 1, fields.get("fc7_units", 4096)), "fc8": (1, 1, 1000)}
-    channels = 1 if fields.get("gray") else 3
-    return Facts(
-        (224, 224, channels), *_COUNTS[variant], _SHAPES[fields["net"]] | units, "Table 1; counted"
-    )
-
-
-FACTS = {variant: _facts(variant) for variant in _COUNTS}
+_S_MAPS = {
+    "conv1": (109, 109, 96),
+    "pool1": (37, 37, 96),
+    "conv2": (35, 35, 256),
+    "pool2": (18, 18, 256),
+    "conv5": (18, 18, 512),
+    "pool5": (6, 6, 512),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
+}
+_COLOUR, _GRAY = (224, 224, 3), (224, 224, 1)
+_SOURCE = "Table 1; counted"
+FACTS = {
+    "F": Facts(_COLOUR, 60_834_536, 724_005_632, _F_MAPS, _SOURCE),
+    "M": Facts(_COLOUR, 102_908_520, 1_676_172_320, _M_MAPS, _SOURCE),
+    "S": Facts(_COLOUR, 102_908_520, 2_927_705_120, _S_MAPS, _SOURCE),
+    "M-2048": Facts(_COLOUR, 92_469_864, 1_665_735_712, {**_M_MAPS, "fc7": (1, 1, 2048)}, _SOURCE),
+    "M-1024": Facts(_COLOUR, 87_250_536, 1_660_517_408, {**_M_MAPS, "fc7": (1, 1, 1024)}, _SOURCE),
+    "M-128": Facts(_COLOUR, 82_683_624, 1_655_951_392, {**_M_MAPS, "fc7": (1, 1, 128)}, _SOURCE),
+    "F-gray": Facts(_GRAY, 60_819_048, 678_842_624, _F_MAPS, _SOURCE),
+    "M-gray": Facts(_GRAY, 102_899_112, 1_564_395_872, _M_MAPS, _SOURCE),
+    "S-gray": Facts(_GRAY, 102_899_112, 2_815_928_672, _S_MAPS, _SOURCE),
+}

@@ -23,47 +23,30 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1 and the authors' repository for 161: layers of the dense blocks, growth rate.
-IMAGENET = {
-    "121": ((6, 12, 24, 16), 32),
-    "169": ((6, 12, 32, 32), 32),
-    "201": ((6, 12, 48, 32), 32),
-    "264": ((6, 12, 64, 48), 32),
-    "161": ((6, 12, 36, 24), 48),
+_CIFAR = {"stem": "cifar", "num_classes": 10}
+_PLAIN = {**_CIFAR, "bottleneck": False, "compression": 1.0}
+_B = {**_CIFAR, "bottleneck": True, "compression": 1.0}
+_C = {**_CIFAR, "bottleneck": False, "compression": 0.5}
+_BC = {**_CIFAR, "bottleneck": True, "compression": 0.5}
+VARIANTS: dict[str, dict[str, Any]] = {
+    # Table 1, and the authors' repository for 161
+    "121": {"blocks": (6, 12, 24, 16), "growth": 32, "stem_features": 64},
+    "169": {"blocks": (6, 12, 32, 32), "growth": 32, "stem_features": 64},
+    "201": {"blocks": (6, 12, 48, 32), "growth": 32, "stem_features": 64},
+    "264": {"blocks": (6, 12, 64, 48), "growth": 32, "stem_features": 64},
+    "161": {"blocks": (6, 12, 36, 24), "growth": 48, "stem_features": 96},
+    # Table 2, named by depth and growth rate; B: 1×1 bottlenecks, C: compression by a half
+    "40-12": {**_PLAIN, "blocks": (12, 12, 12), "growth": 12, "stem_features": 16},
+    "100-12": {**_PLAIN, "blocks": (32, 32, 32), "growth": 12, "stem_features": 16},
+    "100-24": {**_PLAIN, "blocks": (32, 32, 32), "growth": 24, "stem_features": 16},
+    "BC-100-12": {**_BC, "blocks": (16, 16, 16), "growth": 12, "stem_features": 24},
+    "BC-250-24": {**_BC, "blocks": (41, 41, 41), "growth": 24, "stem_features": 48},
+    "BC-190-40": {**_BC, "blocks": (31, 31, 31), "growth": 40, "stem_features": 80},
+    # Figure 4
+    "B-40-12": {**_B, "blocks": (6, 6, 6), "growth": 12, "stem_features": 24},
+    "C-40-12": {**_C, "blocks": (12, 12, 12), "growth": 12, "stem_features": 16},
+    "BC-40-12": {**_BC, "blocks": (6, 6, 6), "growth": 12, "stem_features": 24},
 }
-# Table 2: B for 1×1 bottlenecks and C for compression by a half, depth, growth rate.
-CIFAR = (
-    "40-12",
-    "100-12",
-    "100-24",
-    "BC-100-12",
-    "BC-250-24",
-    "BC-190-40",
-    "B-40-12",
-    "C-40-12",
-    "BC-40-12",
-)
-
-
-def _cifar(variant: str) -> dict[str, Any]:
-    letters, depth, growth = f"-{variant}".rsplit("-", 2)
-    bottleneck = "B" in letters
-    return {
-        "blocks": ((int(depth) - 4) // (6 if bottleneck else 3),)
-        * 3,  # 4: first convolution, transitions, classifier
-        "growth": int(growth),
-        "bottleneck": bottleneck,
-        "compression": 0.5 if "C" in letters else 1.0,
-        "stem": "cifar",
-        "stem_features": 2 * int(growth) if bottleneck else 16,
-        "num_classes": 10,
-    }
-
-
-VARIANTS = {
-    name: {"blocks": n, "growth": k, "stem_features": 2 * k} for name, (n, k) in IMAGENET.items()
-}
-VARIANTS |= {name: _cifar(name) for name in CIFAR}
 
 
 class DenseLayer(nn.Module):
@@ -197,47 +180,102 @@ def Model(variant: str = "121", **fields: Any) -> DenseNet:
     return model
 
 
-_STATED = {"40-12": "1.0M", "100-12": "7.0M", "100-24": "27.2M"}  # parameters, Table 2
-_STATED |= {"BC-100-12": "0.8M", "BC-250-24": "15.3M", "BC-190-40": "25.6M"}
-_COUNTS = {
-    "121": (7_978_856, 2_834_161_664),
-    "169": (14_149_480, 3_359_843_328),
-    "201": (20_013_928, 4_291_365_888),
-    "264": (33_337_704, 5_751_653_376),
-    "161": (28_681_000, 7_727_907_072),
-    "40-12": (1_019_722, 264_812_928),
-    "100-12": (6_979_642, 1_769_516_448),
-    "100-24": (27_249_082, 6_889_347_744),
-    "BC-100-12": (769_162, 287_929_692),
-    "BC-250-24": (15_324_406, 5_418_785_724),
-    "BC-190-40": (25_624_430, 9_301_945_740),
-    "B-40-12": (249_946, 87_996_768),
-    "C-40-12": (578_090, 192_000_512),
-    "BC-40-12": (176_122, 72_365_352),
+_IMAGE_224, _IMAGE_32 = (224, 224, 3), (32, 32, 3)
+_SOURCE = "Tables 1 and 2; counted"
+# The nets of growth rate 32 have the same first two blocks.
+_FIRST_MAPS = {
+    "conv0": (112, 112, 64),
+    "block1": (56, 56, 256),
+    "transition1": (28, 28, 128),
+    "block2": (28, 28, 512),
+    "transition2": (14, 14, 256),
 }
-
-
-def _facts(variant: str) -> Facts:
-    """Shapes follow from Table 1: a block adds the growth rate per layer, a transition halves the
-    map.
-    """
-    net = Model(variant)
-    image, first, side = (32, 32, 32) if net.stem == "cifar" else (224, 112, 56)
-    channels = net.stem_features
-    shapes = {"conv0": (first, first, channels)}
-    for i, count in enumerate(net.blocks, 1):
-        channels += count * net.growth
-        shapes[f"block{i}"] = (side, side, channels)
-        if i < len(net.blocks):
-            side, channels = side // 2, int(channels * net.compression)
-            shapes[f"transition{i}"] = (side, side, channels)
-    return Facts(
-        (image, image, 3),
-        *_COUNTS[variant],
-        shapes,
-        "Tables 1 and 2; counted",
-        _STATED.get(variant, ""),
-    )
-
-
-FACTS = {variant: _facts(variant) for variant in VARIANTS}
+# fmt: off
+FACTS = {
+    "121": Facts(
+        _IMAGE_224, 7_978_856, 2_834_161_664,
+        {**_FIRST_MAPS,
+         "block3": (14, 14, 1024), "transition3": (7, 7, 512), "block4": (7, 7, 1024)},
+        _SOURCE,
+    ),
+    "169": Facts(
+        _IMAGE_224, 14_149_480, 3_359_843_328,
+        {**_FIRST_MAPS,
+         "block3": (14, 14, 1280), "transition3": (7, 7, 640), "block4": (7, 7, 1664)},
+        _SOURCE,
+    ),
+    "201": Facts(
+        _IMAGE_224, 20_013_928, 4_291_365_888,
+        {**_FIRST_MAPS,
+         "block3": (14, 14, 1792), "transition3": (7, 7, 896), "block4": (7, 7, 1920)},
+        _SOURCE,
+    ),
+    "264": Facts(
+        _IMAGE_224, 33_337_704, 5_751_653_376,
+        {**_FIRST_MAPS,
+         "block3": (14, 14, 2304), "transition3": (7, 7, 1152), "block4": (7, 7, 2688)},
+        _SOURCE,
+    ),
+    "161": Facts(
+        _IMAGE_224, 28_681_000, 7_727_907_072,
+        {"conv0": (112, 112, 96), "block1": (56, 56, 384), "transition1": (28, 28, 192),
+         "block2": (28, 28, 768), "transition2": (14, 14, 384), "block3": (14, 14, 2112),
+         "transition3": (7, 7, 1056), "block4": (7, 7, 2208)},
+        _SOURCE,
+    ),
+    "40-12": Facts(
+        _IMAGE_32, 1_019_722, 264_812_928,
+        {"conv0": (32, 32, 16), "block1": (32, 32, 160), "transition1": (16, 16, 160),
+         "block2": (16, 16, 304), "transition2": (8, 8, 304), "block3": (8, 8, 448)},
+        _SOURCE, "1.0M",
+    ),
+    "100-12": Facts(
+        _IMAGE_32, 6_979_642, 1_769_516_448,
+        {"conv0": (32, 32, 16), "block1": (32, 32, 400), "transition1": (16, 16, 400),
+         "block2": (16, 16, 784), "transition2": (8, 8, 784), "block3": (8, 8, 1168)},
+        _SOURCE, "7.0M",
+    ),
+    "100-24": Facts(
+        _IMAGE_32, 27_249_082, 6_889_347_744,
+        {"conv0": (32, 32, 16), "block1": (32, 32, 784), "transition1": (16, 16, 784),
+         "block2": (16, 16, 1552), "transition2": (8, 8, 1552), "block3": (8, 8, 2320)},
+        _SOURCE, "27.2M",
+    ),
+    "BC-100-12": Facts(
+        _IMAGE_32, 769_162, 287_929_692,
+        {"conv0": (32, 32, 24), "block1": (32, 32, 216), "transition1": (16, 16, 108),
+         "block2": (16, 16, 300), "transition2": (8, 8, 150), "block3": (8, 8, 342)},
+        _SOURCE, "0.8M",
+    ),
+    "BC-250-24": Facts(
+        _IMAGE_32, 15_324_406, 5_418_785_724,
+        {"conv0": (32, 32, 48), "block1": (32, 32, 1032), "transition1": (16, 16, 516),
+         "block2": (16, 16, 1500), "transition2": (8, 8, 750), "block3": (8, 8, 1734)},
+        _SOURCE, "15.3M",
+    ),
+    "BC-190-40": Facts(
+        _IMAGE_32, 25_624_430, 9_301_945_740,
+        {"conv0": (32, 32, 80), "block1": (32, 32, 1320), "transition1": (16, 16, 660),
+         "block2": (16, 16, 1900), "transition2": (8, 8, 950), "block3": (8, 8, 2190)},
+        _SOURCE, "25.6M",
+    ),
+    "B-40-12": Facts(
+        _IMAGE_32, 249_946, 87_996_768,
+        {"conv0": (32, 32, 24), "block1": (32, 32, 96), "transition1": (16, 16, 96),
+         "block2": (16, 16, 168), "transition2": (8, 8, 168), "block3": (8, 8, 240)},
+        _SOURCE,
+    ),
+    "C-40-12": Facts(
+        _IMAGE_32, 578_090, 192_000_512,
+        {"conv0": (32, 32, 16), "block1": (32, 32, 160), "transition1": (16, 16, 80),
+         "block2": (16, 16, 224), "transition2": (8, 8, 112), "block3": (8, 8, 256)},
+        _SOURCE,
+    ),
+    "BC-40-12": Facts(
+        _IMAGE_32, 176_122, 72_365_352,
+        {"conv0": (32, 32, 24), "block1": (32, 32, 96), "transition1": (16, 16, 48),
+         "block2": (16, 16, 120), "transition2": (8, 8, 60), "block3": (8, 8, 132)},
+        _SOURCE,
+    ),
+}
+# fmt: on

@@ -46,21 +46,23 @@ TABLE = {
 AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}  # §5
 
 _BATCH_NORM = {"batch_norm": True, "lrn": False}
+_TORCHVISION = {
+    **_BATCH_NORM,
+    "large_kernel": 3,
+    "pool4_window": 2,
+    "dropout": 0.2,
+    "aux_cells": 4,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "naive": {"reduce": False},  # Figure 2a
     "separable_stem": {"stem": "separable"},
     "batch_norm": _BATCH_NORM,
-    "torchvision": {
-        **_BATCH_NORM,
-        "large_kernel": 3,
-        "pool4_window": 2,
-        "dropout": 0.2,
-        "aux_cells": 4,
-    },
+    "torchvision": _TORCHVISION,
+    "paper_without_aux": {"aux_heads": False},
+    "batch_norm_without_aux": {**_BATCH_NORM, "aux_heads": False},
+    "torchvision_without_aux": {**_TORCHVISION, "aux_heads": False},
 }
-for _name in ("paper", "batch_norm", "torchvision"):
-    VARIANTS[f"{_name}_without_aux"] = {**VARIANTS[_name], "aux_heads": False}
 
 
 def _conv_relu(
@@ -223,25 +225,48 @@ def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
     return model
 
 
-_LAYERS = ("conv1", "pool1", "conv2", "pool2", *TABLE, "pool5")
-_SIDES = (112, 56, 56, 28, 28, 28, 14, 14, 14, 14, 14, 14, 7, 7, 7, 1)
-_CHANNELS = (64, 64, 192, 192, 256, 480, 480, 512, 512, 512, 528, 832, 832, 832, 1024, 1024)
-_NAIVE = (64, 64, 192, 192, 416, 832, 832, 1280, 1728, 2176, 2640, 3344, 3344, 4048, 4944, 4944)
-_COUNTS = {  # parameters, multiply-adds
-    "paper": (13_378_280, 1_582_671_872),
-    "paper_without_aux": (6_998_552, 1_582_671_872),
-    "naive": (104_274_376, 12_568_061_056),
-    "separable_stem": (13_371_584, 1_498_677_248),
-    "batch_norm": (13_385_816, 1_582_671_872),
-    "batch_norm_without_aux": (7_005_832, 1_582_671_872),
-    "torchvision": (13_004_888, 1_498_376_192),
-    "torchvision_without_aux": (6_624_904, 1_498_376_192),
+# Table 1.
+_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2": (56, 56, 192),
+    "pool2": (28, 28, 192),
+    "inception_3a": (28, 28, 256),
+    "inception_3b": (28, 28, 480),
+    "pool3": (14, 14, 480),
+    "inception_4a": (14, 14, 512),
+    "inception_4b": (14, 14, 512),
+    "inception_4c": (14, 14, 512),
+    "inception_4d": (14, 14, 528),
+    "inception_4e": (14, 14, 832),
+    "pool4": (7, 7, 832),
+    "inception_5a": (7, 7, 832),
+    "inception_5b": (7, 7, 1024),
+    "pool5": (1, 1, 1024),
 }
-FACTS = {}
-for _name, _counts in _COUNTS.items():
-    _rows = zip(_LAYERS, _SIDES, _NAIVE if _name == "naive" else _CHANNELS, strict=True)
-    _shapes = {layer: (side, side, channels) for layer, side, channels in _rows}
-    _stated = "1.5G" if _name in ("paper", "separable_stem") else ""
-    FACTS[_name] = Facts(
-        (224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels", _stated
-    )
+_NAIVE_MAPS = {
+    **_MAPS,
+    "inception_3a": (28, 28, 416),
+    "inception_3b": (28, 28, 832),
+    "pool3": (14, 14, 832),
+    "inception_4a": (14, 14, 1280),
+    "inception_4b": (14, 14, 1728),
+    "inception_4c": (14, 14, 2176),
+    "inception_4d": (14, 14, 2640),
+    "inception_4e": (14, 14, 3344),
+    "pool4": (7, 7, 3344),
+    "inception_5a": (7, 7, 4048),
+    "inception_5b": (7, 7, 4944),
+    "pool5": (1, 1, 4944),
+}
+_INPUT, _SOURCE = (224, 224, 3), "Table 1 (shapes); counted from its channels"
+FACTS = {
+    "paper": Facts(_INPUT, 13_378_280, 1_582_671_872, _MAPS, _SOURCE, "1.5G"),
+    "paper_without_aux": Facts(_INPUT, 6_998_552, 1_582_671_872, _MAPS, _SOURCE),
+    "naive": Facts(_INPUT, 104_274_376, 12_568_061_056, _NAIVE_MAPS, _SOURCE),
+    "separable_stem": Facts(_INPUT, 13_371_584, 1_498_677_248, _MAPS, _SOURCE, "1.5G"),
+    "batch_norm": Facts(_INPUT, 13_385_816, 1_582_671_872, _MAPS, _SOURCE),
+    "batch_norm_without_aux": Facts(_INPUT, 7_005_832, 1_582_671_872, _MAPS, _SOURCE),
+    "torchvision": Facts(_INPUT, 13_004_888, 1_498_376_192, _MAPS, _SOURCE),
+    "torchvision_without_aux": Facts(_INPUT, 6_624_904, 1_498_376_192, _MAPS, _SOURCE),
+}

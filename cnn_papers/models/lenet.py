@@ -199,7 +199,7 @@ def Model(variant: str = "original", **fields: Any) -> LeNet:
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "C1": (28, 28, 6),
     "S2": (14, 14, 6),
     "C3": (10, 10, 16),
@@ -210,7 +210,7 @@ _SHAPES = {
 }
 FACTS = {
     "original": Facts(
-        (32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B up to F6; 850 of the linear output", "60,000"
+        (32, 32, 1), 60_850, 326_520, _MAPS, "§II-B up to F6; 850 of the linear output", "60,000"
     ),
-    "relu": Facts((32, 32, 1), 61_706, 416_520, _SHAPES, "counted: C3 reads every map"),
+    "relu": Facts((32, 32, 1), 61_706, 416_520, _MAPS, "counted: C3 reads every map"),
 }

@@ -74,8 +74,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cifar10": {"table": "cifar10"},
     "cifar100": {"table": "cifar100", "num_classes": 100},
     "svhn": {"table": "svhn"},
+    "mnist_fc_relu": {"table": "mnist_fc", "hidden": "relu"},
+    "mnist_conv_relu": {"table": "mnist_conv", "tied_bias": False, "hidden": "relu"},
+    "cifar10_relu": {"table": "cifar10", "hidden": "relu"},
+    "cifar100_relu": {"table": "cifar100", "num_classes": 100, "hidden": "relu"},
+    "svhn_relu": {"table": "svhn", "hidden": "relu"},
 }
-VARIANTS |= {f"{name}_relu": {**fields, "hidden": "relu"} for name, fields in VARIANTS.items()}
 # The norm that the incoming weights of one piece (and of one class, in `y`) may not exceed, by
 # layer.
 MAX_NORM = {
@@ -189,13 +193,13 @@ def Model(variant: str = "cifar10", **fields: Any) -> Maxout:
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "mnist_fc": {"h0": (1, 1, 240), "h1": (1, 1, 240), "y": (1, 1, 10)},
     "mnist_conv": {"h0": (10, 10, 48), "h1": (4, 4, 48), "h2": (3, 3, 24), "y": (1, 1, 10)},
     "cifar10": {"h0": (16, 16, 96), "h1": (7, 7, 192), "h2": (5, 5, 192), "h3": (1, 1, 500)},
     "svhn": {"h0": (18, 18, 64), "h1": (10, 10, 128), "h2": (6, 6, 128), "h3": (1, 1, 400)},
 }
-_TWIN_SHAPES = {
+_TWIN_MAPS = {
     "mnist_fc": {"h0": (1, 1, 1200), "h1": (1, 1, 240)},
     "mnist_conv": {"h0": (10, 10, 96), "h1": (4, 4, 48), "h2": (3, 3, 96)},
     "cifar10": {"h0": (16, 16, 192), "h1": (7, 7, 192), "h2": (5, 5, 384), "h3": (1, 1, 1250)},
@@ -205,16 +209,16 @@ _MNIST, _RGB = (28, 28, 1), (32, 32, 3)
 _SOURCE = "counted from the authors' yaml file"
 _TWIN = "counted: as many weights in every hidden layer as the maxout network"
 FACTS = {
-    "mnist_fc": Facts(_MNIST, 1_233_610, 1_231_200, _SHAPES["mnist_fc"], _SOURCE),
-    "mnist_conv": Facts(_MNIST, 471_994, 30_746_736, _SHAPES["mnist_conv"], _SOURCE),
-    "cifar10": Facts(_RGB, 16_247_830, 732_290_696, _SHAPES["cifar10"], _SOURCE),
+    "mnist_fc": Facts(_MNIST, 1_233_610, 1_231_200, _MAPS["mnist_fc"], _SOURCE),
+    "mnist_conv": Facts(_MNIST, 471_994, 30_746_736, _MAPS["mnist_conv"], _SOURCE),
+    "cifar10": Facts(_RGB, 16_247_830, 732_290_696, _MAPS["cifar10"], _SOURCE),
     "cifar100": Facts(
-        _RGB, 16_292_920, 732_335_696, _SHAPES["cifar10"], "counted: the CIFAR-10 network"
+        _RGB, 16_292_920, 732_335_696, _MAPS["cifar10"], "counted: the CIFAR-10 network"
     ),
-    "svhn": Facts(_RGB, 10_461_050, 303_466_400, _SHAPES["svhn"], _SOURCE),
-    "mnist_fc_relu": Facts(_MNIST, 1_232_650, 1_231_200, _TWIN_SHAPES["mnist_fc"], _TWIN),
-    "mnist_conv_relu": Facts(_MNIST, 474_586, 30_753_216, _TWIN_SHAPES["mnist_conv"], _TWIN),
-    "cifar10_relu": Facts(_RGB, 16_253_888, 732_298_196, _TWIN_SHAPES["cifar10"], _TWIN),
-    "cifar100_relu": Facts(_RGB, 16_366_478, 732_410_696, _TWIN_SHAPES["cifar10"], _TWIN),
-    "svhn_relu": Facts(_RGB, 10_465_922, 303_472_400, _TWIN_SHAPES["svhn"], _TWIN),
+    "svhn": Facts(_RGB, 10_461_050, 303_466_400, _MAPS["svhn"], _SOURCE),
+    "mnist_fc_relu": Facts(_MNIST, 1_232_650, 1_231_200, _TWIN_MAPS["mnist_fc"], _TWIN),
+    "mnist_conv_relu": Facts(_MNIST, 474_586, 30_753_216, _TWIN_MAPS["mnist_conv"], _TWIN),
+    "cifar10_relu": Facts(_RGB, 16_253_888, 732_298_196, _TWIN_MAPS["cifar10"], _TWIN),
+    "cifar100_relu": Facts(_RGB, 16_366_478, 732_410_696, _TWIN_MAPS["cifar10"], _TWIN),
+    "svhn_relu": Facts(_RGB, 10_465_922, 303_472_400, _TWIN_MAPS["svhn"], _TWIN),
 }

@@ -172,22 +172,34 @@ def Model(variant: str = "cifar10", **fields: Any) -> NIN:
     return model
 
 
-_CIFAR_CONVS = {"conv1": (32, 32, 192), "conv2": (16, 16, 192), "conv3": (8, 8, 192)}
-_CIFAR_SHAPES = {**_CIFAR_CONVS, "pool1": (16, 16, 96), "pool2": (8, 8, 192), "cccp6": (8, 8, 10)}
-_PLAIN_SHAPES = {**_CIFAR_CONVS, "pool1": (16, 16, 192), "pool2": (8, 8, 192), "conv3": (8, 8, 10)}
-_MNIST_SHAPES = {
+_CIFAR_MAPS = {
+    "conv1": (32, 32, 192),
+    "pool1": (16, 16, 96),
+    "conv2": (16, 16, 192),
+    "pool2": (8, 8, 192),
+    "conv3": (8, 8, 192),
+    "cccp6": (8, 8, 10),
+}
+_PLAIN_MAPS = {
+    "conv1": (32, 32, 192),
+    "pool1": (16, 16, 192),
+    "conv2": (16, 16, 192),
+    "pool2": (8, 8, 192),
+    "conv3": (8, 8, 10),
+}
+_MNIST_MAPS = {
     "conv1": (28, 28, 96),
     "pool1": (14, 14, 48),
     "pool2": (7, 7, 48),
     "cccp6": (7, 7, 10),
 }
-_SVHN_SHAPES = {
+_SVHN_MAPS = {
     "conv1": (32, 32, 128),
     "pool1": (16, 16, 64),
     "pool2": (8, 8, 128),
     "cccp6": (8, 8, 10),
 }
-_IMAGENET_SHAPES = {
+_IMAGENET_MAPS = {
     "conv1": (54, 54, 96),
     "pool1": (27, 27, 96),
     "pool2": (13, 13, 256),
@@ -197,19 +209,21 @@ _IMAGENET_SHAPES = {
     "poolg": (1, 1, 1000),
 }
 _SOURCE = "counted from the authors' layer file"
-_TWIN = "counted"
-_RGB = (32, 32, 3)
+_COUNTED = "counted"
+_IMAGE_32 = (32, 32, 3)
 FACTS = {
-    "cifar10": Facts(_RGB, 966_986, 222_486_528, _CIFAR_SHAPES, _SOURCE),
-    "cifar10_fc": Facts(_RGB, 973_396, 222_492_928, _CIFAR_SHAPES, _SOURCE),
-    "cifar10_fc_dropout": Facts(_RGB, 973_396, 222_492_928, _CIFAR_SHAPES, _SOURCE),
-    "cifar10_plain": Facts(_RGB, 953_674, 251_781_120, _PLAIN_SHAPES, _TWIN),
-    "cifar10_plain_fc": Facts(_RGB, 960_084, 251_787_520, _PLAIN_SHAPES, _TWIN),
-    "cifar10_plain_fc_dropout": Facts(_RGB, 960_084, 251_787_520, _PLAIN_SHAPES, _TWIN),
-    "cifar100": Facts(_RGB, 984_356, 223_592_448, {**_CIFAR_SHAPES, "cccp6": (8, 8, 100)}, _SOURCE),
-    "mnist": Facts((28, 28, 1), 349_674, 50_699_712, _MNIST_SHAPES, _SOURCE),
-    "svhn": Facts(_RGB, 1_986_026, 274_235_392, _SVHN_SHAPES, _SOURCE),
+    "cifar10": Facts(_IMAGE_32, 966_986, 222_486_528, _CIFAR_MAPS, _SOURCE),
+    "cifar10_fc": Facts(_IMAGE_32, 973_396, 222_492_928, _CIFAR_MAPS, _SOURCE),
+    "cifar10_fc_dropout": Facts(_IMAGE_32, 973_396, 222_492_928, _CIFAR_MAPS, _SOURCE),
+    "cifar10_plain": Facts(_IMAGE_32, 953_674, 251_781_120, _PLAIN_MAPS, _COUNTED),
+    "cifar10_plain_fc": Facts(_IMAGE_32, 960_084, 251_787_520, _PLAIN_MAPS, _COUNTED),
+    "cifar10_plain_fc_dropout": Facts(_IMAGE_32, 960_084, 251_787_520, _PLAIN_MAPS, _COUNTED),
+    "cifar100": Facts(
+        _IMAGE_32, 984_356, 223_592_448, {**_CIFAR_MAPS, "cccp6": (8, 8, 100)}, _SOURCE
+    ),
+    "mnist": Facts((28, 28, 1), 349_674, 50_699_712, _MNIST_MAPS, _SOURCE),
+    "svhn": Facts(_IMAGE_32, 1_986_026, 274_235_392, _SVHN_MAPS, _SOURCE),
     "imagenet_caffe": Facts(
-        (224, 224, 3), 7_595_176, 1_100_188_800, _IMAGENET_SHAPES, "counted from Caffe's model zoo"
+        (224, 224, 3), 7_595_176, 1_100_188_800, _IMAGENET_MAPS, "counted from Caffe's model zoo"
     ),
 }

@@ -51,7 +51,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
+VARIANTS: dict[str, dict[str, Any]] = {"fast": {"net": "fast"}, "accurate": {"net": "accurate"}}
 
 
 class OverFeat(nn.Module):
@@ -156,7 +156,7 @@ def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
 
 # 145,920,872 and 144,656,488 are also the sizes of the released weight files. The paper's Table 1
 # prints 24×24 as the fast network's input to layer 2, where it is that layer's output.
-_FAST = {
+_FAST_MAPS = {
     "conv1": (56, 56, 96),
     "pool1": (28, 28, 96),
     "conv2": (24, 24, 256),
@@ -167,7 +167,7 @@ _FAST = {
     "fc6": (1, 1, 3072),
     "fc8": (1, 1, 1000),
 }
-_ACCURATE = {
+_ACCURATE_MAPS = {
     "conv1": (108, 108, 96),
     "pool1": (36, 36, 96),
     "conv2": (30, 30, 256),
@@ -183,7 +183,7 @@ FACTS = {
         (231, 231, 3),
         145_920_872,
         2_801_403_904,
-        _FAST,
+        _FAST_MAPS,
         "Table 1, released weights",
         "145M, 2,810M",
     ),
@@ -191,7 +191,7 @@ FACTS = {
         (221, 221, 3),
         144_656_488,
         5_355_446_784,
-        _ACCURATE,
+        _ACCURATE_MAPS,
         "Table 3, released weights",
         "144M, 5,369M",
     ),

@@ -12,7 +12,6 @@ Deviations:
 """
 
 import operator
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -23,46 +22,55 @@ from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling
 from cnn_papers.models.shared.variants import build, check_choices, refuse_small_images
 
-# Table 1: residual blocks in conv2_x … conv5_x, and whether a block is the bottleneck of Figure 5
-# (right).
-IMAGENET = {
-    "18": ((2, 2, 2, 2), False),
-    "34": ((3, 4, 6, 3), False),
-    "50": ((3, 4, 6, 3), True),
-    "101": ((3, 4, 23, 3), True),
-    "152": ((3, 8, 36, 3), True),
+_CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "num_classes": 10}
+VARIANTS: dict[str, dict[str, Any]] = {
+    # Table 1: residual blocks of conv2_x, conv3_x, conv4_x and conv5_x
+    "18": {"blocks": (2, 2, 2, 2)},
+    "18-A": {"blocks": (2, 2, 2, 2), "shortcut": "A"},
+    "18-C": {"blocks": (2, 2, 2, 2), "shortcut": "C"},
+    "plain-18": {"blocks": (2, 2, 2, 2), "shortcut": "none"},
+    "34": {"blocks": (3, 4, 6, 3)},
+    "34-A": {"blocks": (3, 4, 6, 3), "shortcut": "A"},
+    "34-C": {"blocks": (3, 4, 6, 3), "shortcut": "C"},
+    "plain-34": {"blocks": (3, 4, 6, 3), "shortcut": "none"},
+    "50": {"blocks": (3, 4, 6, 3), "bottleneck": True},
+    "50-v1.5": {"blocks": (3, 4, 6, 3), "bottleneck": True, "stride_in": "3x3"},
+    "101": {"blocks": (3, 4, 23, 3), "bottleneck": True},
+    "101-v1.5": {"blocks": (3, 4, 23, 3), "bottleneck": True, "stride_in": "3x3"},
+    "152": {"blocks": (3, 8, 36, 3), "bottleneck": True},
+    "152-v1.5": {"blocks": (3, 8, 36, 3), "bottleneck": True, "stride_in": "3x3"},
+    # not in the paper: small enough for quick runs
+    "cifar-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "A"},
+    "cifar-8-B": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "B"},
+    "cifar-8-C": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "C"},
+    "cifar-plain-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "none"},
+    # §4.2: 6n + 2 layers
+    "cifar-20": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "A"},
+    "cifar-20-B": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "B"},
+    "cifar-20-C": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "C"},
+    "cifar-plain-20": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "none"},
+    "cifar-32": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "A"},
+    "cifar-32-B": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "B"},
+    "cifar-32-C": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "C"},
+    "cifar-plain-32": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "none"},
+    "cifar-44": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "A"},
+    "cifar-44-B": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "B"},
+    "cifar-44-C": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "C"},
+    "cifar-plain-44": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "none"},
+    "cifar-56": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "A"},
+    "cifar-56-B": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "B"},
+    "cifar-56-C": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "C"},
+    "cifar-plain-56": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "none"},
+    "cifar-110": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "A"},
+    "cifar-110-B": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "B"},
+    "cifar-110-C": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "C"},
+    "cifar-plain-110": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "none"},
+    # unrolled, 1202 layers would take many minutes and gigabytes to compile
+    "cifar-1202": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "A", "scan": True},
+    "cifar-1202-B": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "B", "scan": True},
+    "cifar-1202-C": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "C", "scan": True},
+    "cifar-plain-1202": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "none", "scan": True},
 }
-CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 1202)  # §4.2: 6n + 2 layers; 8 is not in the paper
-
-
-def _variants() -> dict[str, dict[str, Any]]:
-    variants: dict[str, dict[str, Any]] = {}
-    for depth, (blocks, bottleneck) in IMAGENET.items():
-        variants[depth] = {"blocks": blocks, "bottleneck": bottleneck}
-        if bottleneck:
-            variants[f"{depth}-v1.5"] = variants[depth] | {"stride_in": "3x3"}
-        else:
-            variants |= {
-                f"{depth}-{option}": {"blocks": blocks, "shortcut": option} for option in "AC"
-            }
-            variants[f"plain-{depth}"] = {"blocks": blocks, "shortcut": "none"}
-    for depth in CIFAR_DEPTHS:
-        cifar = {
-            "blocks": ((depth - 2) // 6,) * 3,
-            "widths": (16, 32, 64),
-            "stem": "cifar",
-            "num_classes": 10,
-        }
-        cifar["scan"] = (
-            depth > 1000
-        )  # unrolled, 1202 layers take many minutes and gigabytes to compile
-        variants[f"cifar-{depth}"] = cifar | {"shortcut": "A"}
-        variants |= {f"cifar-{depth}-{option}": cifar | {"shortcut": option} for option in "BC"}
-        variants[f"cifar-plain-{depth}"] = cifar | {"shortcut": "none"}
-    return variants
-
-
-VARIANTS = _variants()
 CHOICES = {
     "shortcut": ("A", "B", "C", "none"),
     "stride_in": ("1x1", "3x3"),
@@ -221,64 +229,67 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
     return model
 
 
-# What Tables 1 and 6 print; (parameters, multiply-adds) with shortcuts A (nothing more than the
-# plain net), B and C.
-_COUNTS = {
-    "18": (
-        "1.8G",
-        (11_515_688, 1_794_805_760),
-        (11_689_512, 1_814_073_344),
-        (12_043_816, 1_878_298_624),
-    ),
-    "34": (
-        "3.6G",
-        (21_623_848, 3_644_493_824),
-        (21_797_672, 3_663_761_408),
-        (22_716_840, 3_830_747_136),
-    ),
-    "cifar-8": ("", (75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
-    "cifar-20": ("0.27M", (269_722, 40_551_040), (272_474, 40_813_184), (283_962, 42_648_192)),
-    "cifar-32": ("0.46M", (464_154, 68_862_592), (466_906, 69_124_736), (489_594, 72_532_608)),
-    "cifar-44": ("0.66M", (658_586, 97_174_144), (661_338, 97_436_288), (695_226, 102_417_024)),
-    "cifar-56": ("0.85M", (853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
-    "cifar-110": (
-        "1.7M",
-        (1_727_962, 252_887_680),
-        (1_730_714, 253_149_824),
-        (1_826_202, 266_781_312),
-    ),
-    "cifar-1202": (
-        "19.4M",
-        (19_421_274, 2_829_238_912),
-        (19_424_026, 2_829_501_056),
-        (20_538_714, 2_986_263_168),
-    ),
-    # bottlenecks: with the stride in the first 1×1 and in the 3×3
-    "50": ("3.8G", (25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
-    "101": ("7.6G", (44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
-    "152": ("11.3G", (60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
+# Table 1 and the table of §4.2: the map behind the first block of each stage.
+_BASIC_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2_1": (56, 56, 64),
+    "conv3_1": (28, 28, 128),
+    "conv4_1": (14, 14, 256),
+    "conv5_1": (7, 7, 512),
 }
-
-
-def _facts(variant: str) -> Facts:
-    """Shapes are those of Table 1 and of the table of §4.2: the map after the first block of each
-    stage.
-    """
-    net = Model(variant)
-    named = re.sub("plain-|-[ABC]$|-v1.5$", "", variant)
-    stated, *counts = _COUNTS[named]
-    params, macs = counts[
-        net.stride_in == "3x3" if net.bottleneck else max(0, "ABC".find(net.shortcut))
-    ]
-    cifar = net.stem == "cifar"
-    first, channels = (32, 1) if cifar else (56, 4 if net.bottleneck else 1)
-    shapes = {} if cifar else {"conv1": (112, 112, 64), "pool1": (56, 56, 64)}
-    shapes |= {
-        f"conv{i + 2}_1": (first >> i, first >> i, width * channels)
-        for i, width in enumerate(net.widths)
-    }
-    shown = (shapes, "Table 1, §4.2; counted", stated if variant == named else "")
-    return Facts((32, 32, 3) if cifar else (224, 224, 3), params, macs, *shown)
-
-
-FACTS = {variant: _facts(variant) for variant in VARIANTS}
+_BOTTLENECK_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2_1": (56, 56, 256),
+    "conv3_1": (28, 28, 512),
+    "conv4_1": (14, 14, 1024),
+    "conv5_1": (7, 7, 2048),
+}
+_CIFAR_MAPS = {"conv2_1": (32, 32, 16), "conv3_1": (16, 16, 32), "conv4_1": (8, 8, 64)}
+_IMAGE_224, _IMAGE_32 = (224, 224, 3), (32, 32, 3)
+_SOURCE = "Table 1, §4.2; counted"
+FACTS = {
+    "18": Facts(_IMAGE_224, 11_689_512, 1_814_073_344, _BASIC_MAPS, _SOURCE, "1.8G"),
+    "18-A": Facts(_IMAGE_224, 11_515_688, 1_794_805_760, _BASIC_MAPS, _SOURCE),
+    "18-C": Facts(_IMAGE_224, 12_043_816, 1_878_298_624, _BASIC_MAPS, _SOURCE),
+    "plain-18": Facts(_IMAGE_224, 11_515_688, 1_794_805_760, _BASIC_MAPS, _SOURCE),
+    "34": Facts(_IMAGE_224, 21_797_672, 3_663_761_408, _BASIC_MAPS, _SOURCE, "3.6G"),
+    "34-A": Facts(_IMAGE_224, 21_623_848, 3_644_493_824, _BASIC_MAPS, _SOURCE),
+    "34-C": Facts(_IMAGE_224, 22_716_840, 3_830_747_136, _BASIC_MAPS, _SOURCE),
+    "plain-34": Facts(_IMAGE_224, 21_623_848, 3_644_493_824, _BASIC_MAPS, _SOURCE),
+    "50": Facts(_IMAGE_224, 25_557_032, 3_857_973_248, _BOTTLENECK_MAPS, _SOURCE, "3.8G"),
+    "50-v1.5": Facts(_IMAGE_224, 25_557_032, 4_089_184_256, _BOTTLENECK_MAPS, _SOURCE),
+    "101": Facts(_IMAGE_224, 44_549_160, 7_570_194_432, _BOTTLENECK_MAPS, _SOURCE, "7.6G"),
+    "101-v1.5": Facts(_IMAGE_224, 44_549_160, 7_801_405_440, _BOTTLENECK_MAPS, _SOURCE),
+    "152": Facts(_IMAGE_224, 60_192_808, 11_282_415_616, _BOTTLENECK_MAPS, _SOURCE, "11.3G"),
+    "152-v1.5": Facts(_IMAGE_224, 60_192_808, 11_513_626_624, _BOTTLENECK_MAPS, _SOURCE),
+    "cifar-8": Facts(_IMAGE_32, 75_290, 12_239_488, _CIFAR_MAPS, _SOURCE),
+    "cifar-8-B": Facts(_IMAGE_32, 78_042, 12_501_632, _CIFAR_MAPS, _SOURCE),
+    "cifar-8-C": Facts(_IMAGE_32, 78_330, 12_763_776, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-8": Facts(_IMAGE_32, 75_290, 12_239_488, _CIFAR_MAPS, _SOURCE),
+    "cifar-20": Facts(_IMAGE_32, 269_722, 40_551_040, _CIFAR_MAPS, _SOURCE, "0.27M"),
+    "cifar-20-B": Facts(_IMAGE_32, 272_474, 40_813_184, _CIFAR_MAPS, _SOURCE),
+    "cifar-20-C": Facts(_IMAGE_32, 283_962, 42_648_192, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-20": Facts(_IMAGE_32, 269_722, 40_551_040, _CIFAR_MAPS, _SOURCE),
+    "cifar-32": Facts(_IMAGE_32, 464_154, 68_862_592, _CIFAR_MAPS, _SOURCE, "0.46M"),
+    "cifar-32-B": Facts(_IMAGE_32, 466_906, 69_124_736, _CIFAR_MAPS, _SOURCE),
+    "cifar-32-C": Facts(_IMAGE_32, 489_594, 72_532_608, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-32": Facts(_IMAGE_32, 464_154, 68_862_592, _CIFAR_MAPS, _SOURCE),
+    "cifar-44": Facts(_IMAGE_32, 658_586, 97_174_144, _CIFAR_MAPS, _SOURCE, "0.66M"),
+    "cifar-44-B": Facts(_IMAGE_32, 661_338, 97_436_288, _CIFAR_MAPS, _SOURCE),
+    "cifar-44-C": Facts(_IMAGE_32, 695_226, 102_417_024, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-44": Facts(_IMAGE_32, 658_586, 97_174_144, _CIFAR_MAPS, _SOURCE),
+    "cifar-56": Facts(_IMAGE_32, 853_018, 125_485_696, _CIFAR_MAPS, _SOURCE, "0.85M"),
+    "cifar-56-B": Facts(_IMAGE_32, 855_770, 125_747_840, _CIFAR_MAPS, _SOURCE),
+    "cifar-56-C": Facts(_IMAGE_32, 900_858, 132_301_440, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-56": Facts(_IMAGE_32, 853_018, 125_485_696, _CIFAR_MAPS, _SOURCE),
+    "cifar-110": Facts(_IMAGE_32, 1_727_962, 252_887_680, _CIFAR_MAPS, _SOURCE, "1.7M"),
+    "cifar-110-B": Facts(_IMAGE_32, 1_730_714, 253_149_824, _CIFAR_MAPS, _SOURCE),
+    "cifar-110-C": Facts(_IMAGE_32, 1_826_202, 266_781_312, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-110": Facts(_IMAGE_32, 1_727_962, 252_887_680, _CIFAR_MAPS, _SOURCE),
+    "cifar-1202": Facts(_IMAGE_32, 19_421_274, 2_829_238_912, _CIFAR_MAPS, _SOURCE, "19.4M"),
+    "cifar-1202-B": Facts(_IMAGE_32, 19_424_026, 2_829_501_056, _CIFAR_MAPS, _SOURCE),
+    "cifar-1202-C": Facts(_IMAGE_32, 20_538_714, 2_986_263_168, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-1202": Facts(_IMAGE_32, 19_421_274, 2_829_238_912, _CIFAR_MAPS, _SOURCE),
+}

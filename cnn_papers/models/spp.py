@@ -62,12 +62,18 @@ LAST_POOL = {
 }  # to 6×6, without a pyramid
 BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7", "fc8")
 
-VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
-VARIANTS |= {f"{net}-no-spp": {"net": net, "levels": ()} for net in TABLE}
-VARIANTS["zf5-30bins"] = {
-    "net": "zf5",
-    "levels": (4, 3, 2, 1),
-}  # §3.1.2: fewer parameters than without a pyramid
+VARIANTS: dict[str, dict[str, Any]] = {
+    "zf5": {"net": "zf5"},
+    "convnet5": {"net": "convnet5"},
+    "overfeat5": {"net": "overfeat5"},
+    "overfeat7": {"net": "overfeat7"},
+    "zf5-no-spp": {"net": "zf5", "levels": ()},
+    "convnet5-no-spp": {"net": "convnet5", "levels": ()},
+    "overfeat5-no-spp": {"net": "overfeat5", "levels": ()},
+    "overfeat7-no-spp": {"net": "overfeat7", "levels": ()},
+    # §3.1.2: fewer parameters than without a pyramid
+    "zf5-30bins": {"net": "zf5", "levels": (4, 3, 2, 1)},
+}
 
 
 class SPPNet(nn.Module):
@@ -183,50 +189,50 @@ def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
     return model
 
 
-_ZF5 = {
+_ZF5_MAPS = {
     "pool1": (55, 55, 96),
     "conv2": (27, 27, 256),
     "conv3": (13, 13, 384),
     "conv5": (13, 13, 256),
 }
-_CONVNET5 = {
+_CONVNET5_MAPS = {
     "conv1": (55, 55, 96),
     "pool2": (27, 27, 256),
     "pool3": (13, 13, 384),
     "conv5": (13, 13, 256),
 }
-_OVERFEAT = {
+_OVERFEAT5_MAPS = {
     "pool1": (36, 36, 96),
     "pool2": (18, 18, 256),
     "conv3": (18, 18, 512),
     "conv5": (18, 18, 512),
 }
-# Table 1's maps; (parameters, multiply-adds) with a pyramid of 50 bins and without one.
-_COUNTS = {
-    "zf5": (_ZF5, (77_037_672, 1_218_394_912), (62_357_608, 1_203_714_848)),
-    "convnet5": (_CONVNET5, (77_058_408, 3_056_050_720), (62_378_344, 3_041_370_656)),
-    "overfeat5": (_OVERFEAT, (132_268_648, 3_000_687_648), (102_908_520, 2_971_327_520)),
-    "overfeat7": (
-        _OVERFEAT | {"conv7": (18, 18, 512)},
-        (136_988_264, 4_529_511_456),
-        (107_628_136, 4_500_151_328),
+_OVERFEAT7_MAPS = {**_OVERFEAT5_MAPS, "conv7": (18, 18, 512)}
+_INPUT, _SOURCE = (224, 224, 3), "Table 1; counted"
+FACTS = {
+    "zf5": Facts(_INPUT, 77_037_672, 1_218_394_912, {**_ZF5_MAPS, "spp": (1, 1, 12800)}, _SOURCE),
+    "zf5-no-spp": Facts(
+        _INPUT, 62_357_608, 1_203_714_848, {**_ZF5_MAPS, "pool": (6, 6, 256)}, _SOURCE
+    ),
+    "convnet5": Facts(
+        _INPUT, 77_058_408, 3_056_050_720, {**_CONVNET5_MAPS, "spp": (1, 1, 12800)}, _SOURCE
+    ),
+    "convnet5-no-spp": Facts(
+        _INPUT, 62_378_344, 3_041_370_656, {**_CONVNET5_MAPS, "pool": (6, 6, 256)}, _SOURCE
+    ),
+    "overfeat5": Facts(
+        _INPUT, 132_268_648, 3_000_687_648, {**_OVERFEAT5_MAPS, "spp": (1, 1, 25600)}, _SOURCE
+    ),
+    "overfeat5-no-spp": Facts(
+        _INPUT, 102_908_520, 2_971_327_520, {**_OVERFEAT5_MAPS, "pool": (6, 6, 512)}, _SOURCE
+    ),
+    "overfeat7": Facts(
+        _INPUT, 136_988_264, 4_529_511_456, {**_OVERFEAT7_MAPS, "spp": (1, 1, 25600)}, _SOURCE
+    ),
+    "overfeat7-no-spp": Facts(
+        _INPUT, 107_628_136, 4_500_151_328, {**_OVERFEAT7_MAPS, "pool": (6, 6, 512)}, _SOURCE
+    ),
+    "zf5-30bins": Facts(
+        _INPUT, 56_066_152, 1_197_423_392, {**_ZF5_MAPS, "spp": (1, 1, 7680)}, "§3.1.2; counted"
     ),
 }
-
-
-def _facts() -> dict[str, Facts]:
-    facts = {}
-    for net, (maps, spp, no_spp) in _COUNTS.items():
-        channels = maps["conv5"][-1]
-        facts[net] = Facts(
-            (224, 224, 3), *spp, maps | {"spp": (1, 1, 50 * channels)}, "Table 1; counted"
-        )
-        facts[f"{net}-no-spp"] = Facts(
-            (224, 224, 3), *no_spp, maps | {"pool": (6, 6, channels)}, "Table 1; counted"
-        )
-    shapes = _ZF5 | {"spp": (1, 1, 30 * 256)}
-    facts["zf5-30bins"] = Facts((224, 224, 3), 56_066_152, 1_197_423_392, shapes, "§3.1.2; counted")
-    return facts
-
-
-FACTS = _facts()
