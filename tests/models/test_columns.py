@@ -108,12 +108,12 @@ def test_a_mesh_without_columns_sends_nothing_forward():
 def test_dropout_differs_between_columns_and_devices():
     """Each takes its own part of the one mask."""
     mesh = meshes.make_mesh(2, 2)
-    drop = columns.Dropout(0.5, inside=True)
+    drop = columns.Dropout(0.5, holds_one=True)
 
     def local(x: jax.Array) -> jax.Array:
         return drop.apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
 
-    spec = columns.rows(4)
+    spec = columns.activation_spec(4)
     masks = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones((4, 1, 1, 64)))
     parts = [
         np.asarray(masks)[rows, ..., cols]

@@ -1,6 +1,6 @@
 """Layers that more than one paper uses, with the conventions of their time spelled out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -56,13 +56,9 @@ class FullyConnected(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
-    link: Callable[[jax.Array], jax.Array] | None = (
-        None  # what brings the input together: see columns.py
-    )
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.link(x) if self.link else x
         window = tuple(
             max(1, side) for side in x.shape[1:3]
         )  # an empty map passes through: see refuse_small_images
@@ -100,13 +96,9 @@ class ColumnConv(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
-    link: Callable[[jax.Array], jax.Array] | None = (
-        None  # what brings the input together: see columns.py
-    )
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.link(x) if self.link else x
         shape = (*self.kernel_size, x.shape[-1] // self.columns, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
