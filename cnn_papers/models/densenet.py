@@ -6,12 +6,12 @@ arXiv:1608.06993
 Deviations:
   - `memory_efficient` recomputes whole dense layers in the backward pass; the authors' version
     shares the storage of concatenations and normalisations. Both keep memory linear in depth.
-    (XLA's CPU backend saves nothing by it.)
+    (It saves no memory on XLA's CPU backend.)
   - Initialisation is He et al.'s normal over the inputs of a unit; the authors' code counts the
     outputs.
-  - The small nets `B-40-12`, `C-40-12` and `BC-40-12` stand for curves of Figure 4, which come
-    without a table. With bottlenecks the first convolution has 2k channels, as in the authors'
-    code; the text says so of BC alone.
+  - The small nets `B-40-12`, `C-40-12` and `BC-40-12` stand for curves of Figure 4, for which the
+    paper gives no table. With bottlenecks the first convolution has 2k channels, as in the authors'
+    code; the text says so only of BC.
 """
 
 from typing import Any
@@ -50,8 +50,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class DenseLayer(nn.Module):
-    """H_l of §3 over everything before it: BN-ReLU-3×3, behind BN-ReLU-1×1 with 4k channels where
-    `bottleneck`.
+    """H_l of §3: BN, ReLU and a 3×3 convolution of all features before it.
+
+    With `bottleneck` a BN, ReLU and 1×1 convolution to 4k channels come first.
     """
 
     growth: int
@@ -63,16 +64,19 @@ class DenseLayer(nn.Module):
     @nn.compact
     def __call__(self, before: tuple[jax.Array, ...]) -> jax.Array:
         x = jnp.concatenate(before, -1)
-        sizes = ((4 * self.growth, 1), (self.growth, 3)) if self.bottleneck else ((self.growth, 3),)
-        for i, (features, size) in enumerate(sizes, 1):
-            x = nn.relu(_norm(self.train, self.dtype, f"bn{i}")(x))
-            x = _conv(features, size, self.dtype, f"conv{i}")(x)
-            x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
-        return x
+        if self.bottleneck:
+            x = self._bn_relu_conv(x, 4 * self.growth, 1, "1")
+            return self._bn_relu_conv(x, self.growth, 3, "2")
+        return self._bn_relu_conv(x, self.growth, 3, "1")
+
+    def _bn_relu_conv(self, x: jax.Array, features: int, size: int, suffix: str) -> jax.Array:
+        x = nn.relu(_batch_norm(self.train, self.dtype, f"bn{suffix}")(x))
+        x = _conv(features, size, self.dtype, f"conv{suffix}")(x)
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
 
 class DenseBlock(nn.Module):
-    """`count` dense layers, `layer1` …; returns all features concatenated."""
+    """`count` dense layers, `layer1` to `layer<count>`; returns all features, concatenated."""
 
     count: int
     growth: int
@@ -84,11 +88,10 @@ class DenseBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         layer = nn.remat(DenseLayer) if self.memory_efficient else DenseLayer
+        kind = (self.growth, self.bottleneck, self.dropout, train, self.dtype)
         features = [x]
         for i in range(1, self.count + 1):
-            h = layer(
-                self.growth, self.bottleneck, self.dropout, train, self.dtype, name=f"layer{i}"
-            )
+            h = layer(*kind, name=f"layer{i}")
             features.append(h(tuple(features)))
         return jnp.concatenate(features, -1)
 
@@ -102,22 +105,28 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.relu(_norm(train, self.dtype, "bn")(x))
+        x = nn.relu(_batch_norm(train, self.dtype, "bn")(x))
         x = _conv(self.features, 1, self.dtype, "conv")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
+def _batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
     return nn.BatchNorm(
         use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
     )
 
 
 def _conv(features: int, size: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
-    shape = (size, size), (stride, stride), layers.pad(size // 2)
     return nn.Conv(
-        features, *shape, use_bias=False, kernel_init=layers.he_normal, dtype=dtype, name=name
+        features,
+        (size, size),
+        (stride, stride),
+        layers.pad(size // 2),
+        use_bias=False,
+        kernel_init=layers.he_normal,
+        dtype=dtype,
+        name=name,
     )
 
 
@@ -125,8 +134,8 @@ class DenseNet(nn.Module):
     """Dense blocks joined by transitions.
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers: `conv0`, `block1`, `transition1`, … and `norm`, the normalised output of the
-    last block.
+    the paper's layers: `conv0`, `block1`, `transition1`, … and `norm`, the last block's output
+    after batch normalisation and ReLU.
     """
 
     blocks: tuple[int, ...]
@@ -136,13 +145,9 @@ class DenseNet(nn.Module):
     stem: str = "imagenet"  # or "cifar" (§3, implementation details)
     stem_features: int = 64
     num_classes: int = 1000
-    dropout: float = (
-        0.0  # after every convolution but the first; 0.2 on data without augmentation (§4.2)
-    )
+    dropout: float = 0.0  # after every convolution but the first; 0.2 without augmentation (§4.2)
     memory_efficient: bool = False
-    width: float = (
-        1.0  # multiplies the growth rate and the first channels; 1 is the paper's network
-    )
+    width: float = 1.0  # multiplies the growth rate and the first channels; 1 is the paper's
     dtype: Any = None
 
     @nn.compact
@@ -151,23 +156,25 @@ class DenseNet(nn.Module):
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        growth, features = (
-            max(1, round(channels * self.width)) for channels in (self.growth, self.stem_features)
-        )
+        growth = max(1, round(self.growth * self.width))
+        stem_features = max(1, round(self.stem_features * self.width))
+
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = ends["conv0"] = _conv(features, size, self.dtype, "conv0", stride)(image)
+        x = ends["conv0"] = _conv(stem_features, size, self.dtype, "conv0", stride)(image)
         if self.stem == "imagenet":
-            x = nn.relu(_norm(train, self.dtype, "bn0")(x))
+            x = nn.relu(_batch_norm(train, self.dtype, "bn0")(x))
             x = ends["pool0"] = pooling.max_pool(x, 3, 2, padding=1)
+
         kind = (growth, self.bottleneck, self.dropout, self.memory_efficient, self.dtype)
         for i, count in enumerate(self.blocks, 1):
-            x = ends[f"block{i}"] = DenseBlock(count, *kind, name=f"block{i}")(x, train=train)
+            x = DenseBlock(count, *kind, name=f"block{i}")(x, train=train)
+            ends[f"block{i}"] = x
             if i < len(self.blocks):
-                transition = (int(x.shape[-1] * self.compression), self.dropout, self.dtype)
-                x = ends[f"transition{i}"] = Transition(*transition, name=f"transition{i}")(
-                    x, train=train
-                )
-        x = ends["norm"] = nn.relu(_norm(train, self.dtype, "norm")(x))
+                features = int(x.shape[-1] * self.compression)
+                transition = Transition(features, self.dropout, self.dtype, name=f"transition{i}")
+                x = ends[f"transition{i}"] = transition(x, train=train)
+
+        x = ends["norm"] = nn.relu(_batch_norm(train, self.dtype, "norm")(x))
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends

@@ -7,8 +7,8 @@ Deviations:
     share them.
   - Evaluation uses moving averages of batch statistics; `config.eval.precise_bn` recomputes them as
     the release does.
-  - The variants `…-v1.5` are not in the paper: they stride in the 3×3, as fb.resnet.torch and
-    torchvision do.
+  - The variants `…-v1.5` are not in the paper: they stride in the 3×3 convolution, as
+    fb.resnet.torch and torchvision do.
 """
 
 import operator
@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models.shared import layers, pooling
-from cnn_papers.models.shared.variants import build, check_choices, refuse_small_images
+from cnn_papers.models.shared import layers, pooling, variants
 
 _CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "num_classes": 10}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -39,12 +38,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "101-v1.5": {"blocks": (3, 4, 23, 3), "bottleneck": True, "stride_in": "3x3"},
     "152": {"blocks": (3, 8, 36, 3), "bottleneck": True},
     "152-v1.5": {"blocks": (3, 8, 36, 3), "bottleneck": True, "stride_in": "3x3"},
-    # not in the paper: small enough for quick runs
+    # §4.2: 6n + 2 layers; 8 is not in the paper
     "cifar-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "A"},
     "cifar-8-B": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "B"},
     "cifar-8-C": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "C"},
     "cifar-plain-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "none"},
-    # §4.2: 6n + 2 layers
     "cifar-20": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "A"},
     "cifar-20-B": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "B"},
     "cifar-20-C": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "C"},
@@ -79,8 +77,10 @@ CHOICES = {
 
 
 class Block(nn.Module):
-    """Figure 5: two 3×3 convolutions, or 1×1, 3×3, 1×1 with four times the channels; batch norm
-    before each ReLU.
+    """Two 3×3 convolutions, or the bottleneck of 1×1, 3×3 and 1×1 (Figure 5), and the shortcut.
+
+    Batch normalisation follows each convolution and precedes the ReLU. A bottleneck returns four
+    times `features` channels.
     """
 
     features: int
@@ -93,52 +93,61 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shortcut = self._shortcut(x, train)
-        f, strides = (
-            self.features,
-            (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride),
-        )
-        bottleneck = ((f, 1, strides[0]), (f, 3, strides[1]), (4 * f, 1, 1))
-        rows = bottleneck if self.bottleneck else ((f, 3, self.stride), (f, 3, 1))
-        for i, row in enumerate(rows, 1):
-            x = _conv_norm(x, *row, f"{i}", train, self.dtype)
-            x = nn.relu(x) if i < len(rows) else x
-        return nn.relu(x if shortcut is None else x + shortcut)
+        if self.bottleneck:
+            first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
+            x = nn.relu(_conv_bn(x, self.features, 1, first, "1", train, self.dtype))
+            x = nn.relu(_conv_bn(x, self.features, 3, second, "2", train, self.dtype))
+            x = _conv_bn(x, 4 * self.features, 1, 1, "3", train, self.dtype)
+        else:
+            x = nn.relu(_conv_bn(x, self.features, 3, self.stride, "1", train, self.dtype))
+            x = _conv_bn(x, self.features, 3, 1, "2", train, self.dtype)
+        if shortcut is not None:
+            x = x + shortcut
+        return nn.relu(x)
 
     def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | None:
-        """§3.3: identity, (A) zero-padded identity, (B) projection where sizes change, (C)
-        projection everywhere.
+        """Returns what is added to the block's output, None in a plain net (§3.3, §4.1).
+
+        Option A pads the identity with zero channels where sizes change, B projects there, and C
+        projects everywhere.
         """
-        out = self.features * (4 if self.bottleneck else 1)
-        changes = self.stride != 1 or x.shape[-1] != out
+        channels = 4 * self.features if self.bottleneck else self.features
+        changes = self.stride != 1 or x.shape[-1] != channels
         if self.shortcut == "none":
             return None
         if self.shortcut == "C" or (self.shortcut == "B" and changes):
-            return _conv_norm(x, out, 1, self.stride, "_proj", train, self.dtype)
+            return _conv_bn(x, channels, 1, self.stride, "_proj", train, self.dtype)
         x = x[:, :: self.stride, :: self.stride]
-        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, out - x.shape[-1])])
+        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])])
 
 
-def _conv_norm(
-    x: jax.Array, features: int, size: int, stride: int, name: str, train: bool, dtype: Any
+def _conv_bn(
+    x: jax.Array, features: int, size: int, stride: int, suffix: str, train: bool, dtype: Any
 ) -> jax.Array:
-    shape = (size, size), (stride, stride), layers.pad(size // 2)
-    conv = nn.Conv(
+    """Applies a size×size convolution without bias and batch normalisation."""
+    x = nn.Conv(
         features,
-        *shape,
+        (size, size),
+        (stride, stride),
+        layers.pad(size // 2),
         use_bias=False,
         kernel_init=layers.he_normal,
         dtype=dtype,
-        name=f"conv{name}",
-    )
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=f"bn{name}"
-    )
-    return norm(conv(x))
+        name=f"conv{suffix}",
+    )(x)
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        name=f"bn{suffix}",
+    )(x)
 
 
 def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
-    """Applies `times` blocks like `block`, each with parameters of its own, as one loop: it
-    compiles like one block.
+    """Applies `times` blocks like `block`, each with its own parameters, as one loop.
+
+    The loop takes as long to compile as one block.
     """
 
     def body(block: Block, x: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -152,18 +161,16 @@ class ResNet(nn.Module):
     """Residual network, or its plain counterpart with shortcut "none".
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers, `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks after
-    the first of a stage are one loop with stacked parameters, named `conv2_2_to_200`: the same
-    network, compiled in a fraction of the time.
+    the paper's layers, `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks of a
+    stage after its first are one loop with stacked parameters, named like `conv2_2_to_200`: the
+    same network, compiled in a fraction of the time.
     """
 
     blocks: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
     bottleneck: bool = False
     shortcut: str = "B"  # A, B, C of §4.1, or "none" for a plain net
-    stride_in: str = (
-        "1x1"  # which convolution of a bottleneck strides: the first (paper) or the "3x3" (v1.5)
-    )
+    stride_in: str = "1x1"  # the convolution of a bottleneck that strides; "3x3" is v1.5
     stem: str = "imagenet"  # or "cifar" (§4.2)
     scan: bool = False
     num_classes: int = 1000
@@ -171,57 +178,55 @@ class ResNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @refuse_small_images
+    @variants.refuse_small_images
     def __call__(
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         widths = [max(1, round(width * self.width)) for width in self.widths]
-        first = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = ends["conv1"] = nn.relu(_conv_norm(image, widths[0], *first, "1", train, self.dtype))
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _conv_bn(image, widths[0], size, stride, "1", train, self.dtype)
+        x = ends["conv1"] = nn.relu(x)
         if self.stem == "imagenet":
             x = ends["pool1"] = pooling.max_pool(x, 3, 2, padding=1)
+
         kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
         for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
-            parts = (
-                ["1", f"2_to_{count}"]
-                if self.scan and count > 2
-                else [f"{i + 1}" for i in range(count)]
-            )
-            for part in parts:
-                stride = 2 if stage > 2 and part == "1" else 1
-                block = Block(width, stride, *kind, name=f"conv{stage}_{part}")
-                x = _repeat(block, count - 1, x, train) if "to" in part else block(x, train=train)
-                ends[f"conv{stage}_{part}"] = x
+            loop = self.scan and count > 2
+            for i in range(1, 2 if loop else count + 1):
+                name, stride = f"conv{stage}_{i}", 2 if stage > 2 and i == 1 else 1
+                x = ends[name] = Block(width, stride, *kind, name=name)(x, train=train)
+            if loop:
+                name = f"conv{stage}_2_to_{count}"
+                x = ends[name] = _repeat(Block(width, 1, *kind, name=name), count - 1, x, train)
+
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
 
 def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters or statistics of a net of `blocks`, for the same net with the other value of
-    `scan`.
+    """Returns parameters or statistics for the same network with the other value of `scan`.
+
+    `blocks` are the network's: a stage of more than two blocks is stacked or unstacked.
     """
     tree = dict(tree)
     for stage, count in enumerate(blocks, 2):
-        whole, parts = (
-            f"conv{stage}_2_to_{count}",
-            [f"conv{stage}_{i}" for i in range(2, count + 1)],
-        )
-        if whole in tree:
-            stacked = tree.pop(whole)
-            tree |= {
-                part: jax.tree.map(operator.itemgetter(i), stacked) for i, part in enumerate(parts)
-            }
+        loop = f"conv{stage}_2_to_{count}"
+        names = [f"conv{stage}_{i}" for i in range(2, count + 1)]
+        if loop in tree:
+            stacked = tree.pop(loop)
+            for i, name in enumerate(names):
+                tree[name] = jax.tree.map(operator.itemgetter(i), stacked)
         elif count > 2:
-            tree[whole] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tree.pop, parts))
+            tree[loop] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tree.pop, names))
     return tree
 
 
 def Model(variant: str = "50", **fields: Any) -> ResNet:
     """The network named `variant`, `fields` that are not None on top."""
-    model = build(ResNet, VARIANTS, variant, fields)
-    check_choices(model, CHOICES)
+    model = variants.build(ResNet, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     if len(model.blocks) != len(model.widths):
         raise ValueError(
             f"model.blocks names {len(model.blocks)} stages, model.widths {len(model.widths)}"
@@ -229,7 +234,7 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
     return model
 
 
-# Table 1 and the table of §4.2: the map behind the first block of each stage.
+# Table 1 and the table of §4.2: the maps after the first block of each stage.
 _BASIC_MAPS = {
     "conv1": (112, 112, 64),
     "pool1": (56, 56, 64),
