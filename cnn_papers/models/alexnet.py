@@ -184,7 +184,8 @@ class AlexNet(nn.Module):
 
     def _response_norm(self, x: jax.Array) -> jax.Array:
         """Normalises across the channels of each column."""
-        by_column = x.reshape(*x.shape[:3], self._share(self.columns), -1)
+        count = self._share(self.columns)
+        by_column = x.reshape(*x.shape[:3], count, x.shape[-1] // count)
         return layers.local_response_norm(by_column).reshape(x.shape)
 
     def _fully_connected(self, x: jax.Array, name: str, units: int, bias: float) -> jax.Array:

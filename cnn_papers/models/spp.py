@@ -148,7 +148,8 @@ class SPPNet(nn.Module):
             raise ValueError("features of windows need a pyramid: this variant has no model.levels")
         if 0 in feature_map.shape:
             raise ValueError(
-                f"an image of {image.shape[1]}×{image.shape[2]} is too small: its feature map is empty"
+                f"an image of {image.shape[1]}×{image.shape[2]} is too small: "
+                "its feature map has no pixels left"
             )
 
     def geometry(self) -> tuple[int, float]:

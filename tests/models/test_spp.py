@@ -294,7 +294,7 @@ def test_bad_input_is_refused():
     variables = counting.abstract_variables(model, (224, 224, 3))
     windows = jnp.zeros((2, 3, 4))
     with pytest.raises(
-        ValueError, match="an image of 16×16 is too small: its feature map is empty"
+        ValueError, match="an image of 16×16 is too small: its feature map has no pixels"
     ):
         jax.eval_shape(
             lambda v: model.apply(v, jnp.zeros((2, 16, 16, 3)), windows=windows), variables
