@@ -6,15 +6,15 @@ Convolutional Nets. BMVC 2014. arXiv:1405.3531
 Deviations:
   - CNN-S pads its second convolution by one pixel, as Table 1 of the paper does; the networks
     released by the authors do not. Neither the parameters nor the map of 6×6 that fc6 reads differ.
-  - CNN-S has response normalisation after the first convolution alone, as in Table 1; matconvnet's
-    training code for it normalises after the second one too.
-  - Pooling rounds up, as in Caffe, which is what gives fc6 its 6×6 pixels.
-  - Biases start at zero; the paper takes its training from AlexNet and does not speak of them.
-  - The `gray` variants read one channel. An image of several is averaged over them, so a gray image
-    copied to three channels and the one-channel image are the same input.
+  - CNN-S has response normalisation only after the first convolution, as in Table 1; matconvnet's
+    training code for it also normalises after the second one.
+  - Pooling rounds up, as in Caffe, which gives fc6 its 6×6 pixels.
+  - Biases start at zero; the paper takes its training from AlexNet and does not mention them.
+  - The `gray` variants read one channel. They average the channels of an image that has several, so
+    that a gray image and its copy in three channels are the same input.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,29 +23,40 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: kernels, size, stride, padding; whether responses are normalised; window and stride of
-# the max pooling.
-TABLE: dict[str, dict[str, tuple[int, int, int, int, bool, tuple[int, int] | None]]] = {
+
+class Conv(NamedTuple):
+    """A convolution and what follows its ReLU."""
+
+    kernels: int
+    size: int
+    stride: int
+    padding: int
+    norm: bool = False  # response normalisation
+    pool: tuple[int, int] | None = None  # window and stride of a max pooling
+
+
+# Table 1.
+TABLE = {
     "F": {
-        "conv1": (64, 11, 4, 0, True, (3, 2)),
-        "conv2": (256, 5, 1, 2, True, (3, 2)),
-        "conv3": (256, 3, 1, 1, False, None),
-        "conv4": (256, 3, 1, 1, False, None),
-        "conv5": (256, 3, 1, 1, False, (3, 2)),
+        "conv1": Conv(64, 11, 4, 0, norm=True, pool=(3, 2)),
+        "conv2": Conv(256, 5, 1, 2, norm=True, pool=(3, 2)),
+        "conv3": Conv(256, 3, 1, 1),
+        "conv4": Conv(256, 3, 1, 1),
+        "conv5": Conv(256, 3, 1, 1, pool=(3, 2)),
     },
     "M": {
-        "conv1": (96, 7, 2, 0, True, (3, 2)),
-        "conv2": (256, 5, 2, 1, True, (3, 2)),
-        "conv3": (512, 3, 1, 1, False, None),
-        "conv4": (512, 3, 1, 1, False, None),
-        "conv5": (512, 3, 1, 1, False, (3, 2)),
+        "conv1": Conv(96, 7, 2, 0, norm=True, pool=(3, 2)),
+        "conv2": Conv(256, 5, 2, 1, norm=True, pool=(3, 2)),
+        "conv3": Conv(512, 3, 1, 1),
+        "conv4": Conv(512, 3, 1, 1),
+        "conv5": Conv(512, 3, 1, 1, pool=(3, 2)),
     },
     "S": {
-        "conv1": (96, 7, 2, 0, True, (3, 3)),
-        "conv2": (256, 5, 1, 1, False, (2, 2)),
-        "conv3": (512, 3, 1, 1, False, None),
-        "conv4": (512, 3, 1, 1, False, None),
-        "conv5": (512, 3, 1, 1, False, (3, 3)),
+        "conv1": Conv(96, 7, 2, 0, norm=True, pool=(3, 3)),
+        "conv2": Conv(256, 5, 1, 1, pool=(2, 2)),
+        "conv3": Conv(512, 3, 1, 1),
+        "conv4": Conv(512, 3, 1, 1),
+        "conv5": Conv(512, 3, 1, 1, pool=(3, 3)),
     },
 }
 
@@ -89,16 +100,22 @@ class CNN(nn.Module):
         ends: dict[str, jax.Array] = {}
         init = layers.initialisers(self.weight_init) | {"dtype": self.dtype}
         x = image.mean(-1, keepdims=True) if self.gray else image
-        for name, (kernels, size, stride, padding, norm, pool) in TABLE[self.net].items():
-            if name == "conv1":
-                stride = self.conv1_stride or stride
-            shape = (size, size), (stride, stride)
-            x = nn.Conv(self._scaled(kernels), *shape, layers.pad(padding), name=name, **init)(x)
+        for i, (name, row) in enumerate(TABLE[self.net].items(), 1):
+            stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
+            x = nn.Conv(
+                self._scaled(row.kernels),
+                (row.size, row.size),
+                (stride, stride),
+                layers.pad(row.padding),
+                name=name,
+                **init,
+            )(x)
             x = ends[name] = nn.relu(x)
-            if norm and self.lrn:
-                x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
-            if pool:
-                x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *pool, ceil_mode=True)
+            if row.norm and self.lrn:
+                x = ends[f"norm{i}"] = layers.local_response_norm(x)
+            if row.pool:
+                x = ends[f"pool{i}"] = pooling.max_pool(x, *row.pool, ceil_mode=True)
+
         for name, units in (("fc6", 4096), ("fc7", self.fc7_units)):
             x = layers.FullyConnected(self._scaled(units), name=name, **init)(x)
             x = ends[name] = nn.relu(x)
@@ -111,7 +128,11 @@ class CNN(nn.Module):
 
 
 def Model(variant: str = "F", **fields: Any) -> CNN:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(CNN, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model

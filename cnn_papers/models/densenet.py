@@ -181,7 +181,11 @@ class DenseNet(nn.Module):
 
 
 def Model(variant: str = "121", **fields: Any) -> DenseNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(DenseNet, VARIANTS, variant, fields)
     variants.check_choices(model, {"stem": ("imagenet", "cifar")})
     return model

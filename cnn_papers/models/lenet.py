@@ -193,7 +193,11 @@ def _scaled_connections(s2: int, c3: int) -> tuple[tuple[int, ...], ...]:
 
 
 def Model(variant: str = "original", **fields: Any) -> LeNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(LeNet, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model

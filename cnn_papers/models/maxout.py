@@ -187,7 +187,11 @@ class Maxout(nn.Module):
 
 
 def Model(variant: str = "cifar10", **fields: Any) -> Maxout:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(Maxout, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model

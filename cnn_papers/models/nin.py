@@ -166,7 +166,11 @@ class NIN(nn.Module):
 
 
 def Model(variant: str = "cifar10", **fields: Any) -> NIN:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(NIN, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model

@@ -148,7 +148,11 @@ def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
 
 
 def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(OverFeat, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model

@@ -224,7 +224,11 @@ def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, A
 
 
 def Model(variant: str = "50", **fields: Any) -> ResNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(ResNet, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     if len(model.blocks) != len(model.widths):

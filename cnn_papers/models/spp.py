@@ -180,7 +180,11 @@ class SPPNet(nn.Module):
 
 
 def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(SPPNet, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     if min(model.levels, default=1) < 1:

@@ -112,7 +112,11 @@ class VGG(nn.Module):
 
 
 def Model(variant: str = "D", **fields: Any) -> VGG:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(VGG, VARIANTS, variant, fields)
     variants.check_choices(model, {"weight_init": tuple(INITIALISERS)})
     return model

@@ -53,7 +53,7 @@ def test_padding_of_the_released_s_leaves_fc6_its_map(monkeypatch):
     same.
     """
     paper = counting.count(cnn_fms.Model("S"), (224, 224, 3))
-    released = cnn_fms.TABLE["S"] | {"conv2": (256, 5, 1, 0, False, (2, 2))}
+    released = cnn_fms.TABLE["S"] | {"conv2": cnn_fms.Conv(256, 5, 1, 0, pool=(2, 2))}
     monkeypatch.setitem(cnn_fms.TABLE, "S", released)
     network = counting.count(cnn_fms.Model("S"), (224, 224, 3))
     shapes = {layer.name: layer.shape for layer in network.layers}
@@ -120,7 +120,6 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.net 'N'; there are: F, M, S"):
         cnn_fms.Model("F", net="N")
     with pytest.raises(
-        ValueError,
-        match=r"an image of 24×24 is too small: \w+ has no pixels left.* takes is \d+×\d+",
+        ValueError, match="an image of 24×24 is too small: pool5 has no pixels left"
     ):
         jax.eval_shape(cnn_fms.Model("M").init, jax.random.key(0), jnp.zeros((1, 24, 24, 3)))

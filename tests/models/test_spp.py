@@ -287,8 +287,7 @@ def test_bad_input_is_refused():
         spp.Model("zf5", levels=(3, 0))
     model = spp.Model("zf5", width=0.05)
     with pytest.raises(
-        ValueError,
-        match=r"an image of 16×16 is too small: \w+ has no pixels left.* takes is \d+×\d+",
+        ValueError, match="an image of 16×16 is too small: pool2 has no pixels left"
     ):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     variables = counting.abstract_variables(model, (224, 224, 3))
