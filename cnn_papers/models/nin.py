@@ -4,10 +4,10 @@ Lin, Chen, Yan: Network In Network. ICLR 2014. arXiv:1312.4400
 
 Deviations:
   - The paper does not print its channel counts; they are those of the authors' layer files
-    (mavenlin/cuda-convnet, NIN/*_def), as are the initial standard deviations. They have no fully
-    connected head: its weights start as most others do, at 0.05.
-  - `imagenet_caffe` is not in the paper: it is the network that the first author published in
-    Caffe's model zoo.
+    (mavenlin/cuda-convnet, NIN/*_def), and so are the initial standard deviations. They have no
+    fully connected head; its weights start as most others do, with 0.05.
+  - `imagenet_caffe` is not in the paper but the network that the first author published in Caffe's
+    model zoo.
   - The plain twin (§4.6) keeps this network's own convolutions without their 1×1 layers, the last
     giving one map a class; the paper takes the conventional network of Hinton et al.
     (arXiv:1207.0580), whose third layer is local.
@@ -24,15 +24,13 @@ from cnn_papers.models.shared import layers, pooling, variants
 
 
 class MlpConv(NamedTuple):
-    """A convolution and the 1×1 layers above it; the last 1×1 layer of a network has one map a
-    class instead.
-    """
+    """A convolution and the two 1×1 layers above it."""
 
     filters: int
     size: int
     stride: int
     padding: int
-    perceptron: tuple[int, int]
+    perceptron: tuple[int, int]  # maps of the 1×1 layers; 0 stands for one map a class
     dropout: bool  # before the convolution
 
 
@@ -61,7 +59,7 @@ TABLES = {
         MlpConv(1024, 3, 1, 1, (1024, 0), True),
     ),
 }
-# Standard deviation of the initial weights; 0.05 where nothing is said.
+# Standard deviation of the initial weights; 0.05 for layers that are not named.
 INIT_STD = {
     "cifar100": {"conv1": 0.001, "cccp1": 0.01, "cccp2": 0.01},
     "imagenet_caffe": {"conv1": 0.01, "conv3": 0.01, "cccp8": 0.01},
@@ -87,12 +85,11 @@ CHOICES = {
 
 
 class NIN(nn.Module):
-    """Convolutions whose filters are small perceptrons (1×1 convolutions), and global average
-    pooling (Figure 2).
+    """Convolutions with small perceptrons for filters, and global average pooling (Figure 2).
 
-    Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
-    the layers, named as in the authors' files (`conv1`, `cccp1`, …, `poolg`). Every convolution is
-    followed by ReLU, the last one too.
+    The perceptrons are 1×1 convolutions. Called with `image` float [n, h, w, c]; returns logits
+    float32 [n, num_classes] and a dict of the layers, named as in the authors' files (`conv1`,
+    `cccp1`, …, `poolg`). ReLU follows every convolution, also the last one.
     """
 
     num_classes: int = 10
@@ -104,9 +101,7 @@ class NIN(nn.Module):
     dropout: float = 0.5  # between the mlpconv layers
     head_dropout: float = 0.5  # before the fully connected layer of "fc_dropout"
     weight_init: str = "paper"  # or "he"
-    last_bias: float = (
-        0.0  # what the biases of the last ReLU layer start at; above 0 no class starts out silent
-    )
+    last_bias: float = 0.0  # initial, of the last ReLU layer; above 0 every class can learn
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
@@ -136,17 +131,18 @@ class NIN(nn.Module):
     def _mlpconv(
         self, x: jax.Array, i: int, row: MlpConv, last: bool, ends: dict[str, jax.Array]
     ) -> jax.Array:
-        """Layer `i` of the table: conv<i>, then cccp<2i-1> and cccp<2i> ('cascaded cross channel
-        pooling').
+        """Applies row `i`: conv<i>, then cccp<2i-1> and cccp<2i>.
+
+        The names of the authors' files stand for "cascaded cross channel pooling".
         """
-        stack = [(f"conv{i}", row.filters, row.size)]
+        convs = [(f"conv{i}", row.filters, row.size, row.stride, row.padding)]
         if not self.plain:
-            stack += [(f"cccp{2 * i - 1 + j}", units, 1) for j, units in enumerate(row.perceptron)]
-        for j, (name, features, size) in enumerate(stack):
-            classes = last and j == len(stack) - 1
-            features = self.num_classes if classes else max(1, round(features * self.width))
-            stride, padding = (row.stride, row.padding) if j == 0 else (1, 0)
-            conv = nn.Conv(
+            first, second = row.perceptron
+            convs += [(f"cccp{2 * i - 1}", first, 1, 1, 0), (f"cccp{2 * i}", second, 1, 1, 0)]
+        for name, maps, size, stride, padding in convs:
+            classes = last and name == convs[-1][0]
+            features = self.num_classes if classes else max(1, round(maps * self.width))
+            x = nn.Conv(
                 features,
                 (size, size),
                 (stride, stride),
@@ -155,8 +151,8 @@ class NIN(nn.Module):
                 bias_init=nn.initializers.constant(self.last_bias if classes else 0.0),
                 dtype=self.dtype,
                 name=name,
-            )
-            x = ends[name] = nn.relu(conv(x))
+            )(x)
+            x = ends[name] = nn.relu(x)
         return x
 
     def _init(self, name: str) -> nn.initializers.Initializer:

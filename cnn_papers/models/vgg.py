@@ -7,10 +7,10 @@ Deviations:
   - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets
     from layers of a trained net A, or, as it found later, from Glorot and Bengio's initialisation
     (`weight_init` "glorot").
-  - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 for each pair
-    of 3×3.
-  - The variants `…-BN` are not in the paper: they are torchvision's, which normalise every
-    convolution over the batch and keep its bias.
+  - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 convolution
+    for each pair of 3×3.
+  - The variants `…-BN` are not in the paper: they are torchvision's, which follow every convolution
+    with batch normalisation and keep its bias.
 """
 
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ TABLE = {
     "B-5x5": ((5,), (5,), (5,), (5,), (5,)),
 }
 CHANNELS = (64, 128, 256, 512, 512)
-FULLY_CONNECTED = (("fc6", 4096), ("fc7", 4096))
+FULLY_CONNECTED = {"fc6": 4096, "fc7": 4096}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "A": {"stages": TABLE["A"]},
@@ -71,7 +71,7 @@ class VGG(nn.Module):
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
-    column_layers: ClassVar[str] = "fc[67]"  # those whose units the mesh axis `column` splits
+    column_layers: ClassVar[str] = "fc[67]"  # split over the mesh axis `column`
 
     @nn.compact
     @variants.refuse_small_images
@@ -83,10 +83,11 @@ class VGG(nn.Module):
         x = image
         for stage, (sizes, channels) in enumerate(zip(self.stages, CHANNELS, strict=True), 1):
             for i, size in enumerate(sizes, 1):
-                name, window = f"conv{stage}_{i}", (size, size)
-                x = nn.Conv(
-                    self._scaled(channels), window, padding=layers.pad(size // 2), **init, name=name
-                )(x)
+                name, features = f"conv{stage}_{i}", self._scaled(channels)
+                conv = nn.Conv(
+                    features, (size, size), padding=layers.pad(size // 2), **init, name=name
+                )
+                x = conv(x)
                 if self.batch_norm:
                     x = nn.BatchNorm(
                         not train,
@@ -99,10 +100,10 @@ class VGG(nn.Module):
             if self.lrn and stage == 1:
                 x = ends["norm1"] = layers.local_response_norm(x)
             x = ends[f"pool{stage}"] = pooling.max_pool(x, 2, 2)
-        for name, features in FULLY_CONNECTED:
-            x = ends[name] = nn.relu(
-                layers.FullyConnected(self._scaled(features), **init, name=name)(x)
-            )
+
+        for name, units in FULLY_CONNECTED.items():
+            x = layers.FullyConnected(self._scaled(units), **init, name=name)(x)
+            x = ends[name] = nn.relu(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["fc8"] = layers.FullyConnected(self.num_classes, **init, name="fc8")(x)
         return ends["fc8"].mean((1, 2), dtype=jnp.float32), ends

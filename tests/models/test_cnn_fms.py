@@ -120,6 +120,6 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.net 'N'; there are: F, M, S"):
         cnn_fms.Model("F", net="N")
     with pytest.raises(
-        ValueError, match="an image of 24×24 is too small: pool5 has no pixels left"
+        ValueError, match="an image of 24×24 is too small: pool2 has no pixels left"
     ):
         jax.eval_shape(cnn_fms.Model("M").init, jax.random.key(0), jnp.zeros((1, 24, 24, 3)))
