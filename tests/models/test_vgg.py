@@ -24,16 +24,8 @@ def kernels(variant):
 
 
 def test_table_2_in_millions():
-    assert {
-        name: round(vgg.FACTS[name].params / 1e6) for name in ("A", "A-LRN", "B", "C", "D", "E")
-    } == {
-        "A": 133,
-        "A-LRN": 133,
-        "B": 133,
-        "C": 134,
-        "D": 138,
-        "E": 144,
-    }
+    printed = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
+    assert {name: round(vgg.FACTS[name].params / 1e6) for name in printed} == printed
 
 
 @pytest.mark.parametrize(
@@ -53,7 +45,7 @@ def test_where_the_configurations_differ():
     assert d["fc6"] == (7, 7, 512, 4096)
 
 
-def test_local_response_normalisation_follows_the_first_convolution_alone():
+def test_local_response_normalisation_follows_only_the_first_convolution():
     plain, normalised = (
         counting.count(vgg.Model(name), (224, 224, 3)).layers for name in ("A", "A-LRN")
     )
@@ -64,9 +56,8 @@ def test_local_response_normalisation_follows_the_first_convolution_alone():
 def test_batch_normalised_convolutions_keep_their_bias():
     params = counting.abstract_variables(vgg.Model("D-BN"), (224, 224, 3))["params"]
     assert params["conv3_2"]["bias"].shape == params["bn3_2"]["scale"].shape == (256,)
-    assert vgg.FACTS["D-BN"].params - vgg.FACTS["D"].params == 2 * (
-        2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
-    )
+    channels = 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
+    assert vgg.FACTS["D-BN"].params - vgg.FACTS["D"].params == 2 * channels
 
 
 @pytest.mark.parametrize(
