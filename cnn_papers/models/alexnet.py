@@ -9,8 +9,8 @@ Deviations:
   - Response normalisation stays within a column, since only conv3 and the fully connected layers
     read both (§3.5).
   - A layer named in `without` (§7 removes one) leaves its pooling behind, so that the other layers
-    keep their maps. If it reads both columns, the next layer does so instead. Its response
-    normalisation is removed with it.
+    keep their maps; the next layer reads the channels that are left. If the layer reads both
+    columns, the next one does so instead. Its response normalisation is removed with it.
   - `batch_norm` is not in the paper: batch normalisation after each convolution (Ioffe, Szegedy,
     arXiv:1502.03167), which makes the convolution's bias redundant, and no response normalisation.
   - `one_weird_trick` is not this paper's network but torchvision's `alexnet`, after Krizhevsky
@@ -155,10 +155,8 @@ class AlexNet(nn.Module):
 
     def _conv(self, x: jax.Array, name: str, row: Conv, reads_both: bool) -> jax.Array:
         kernels = row.kernels // 2 if name in self.halved else row.kernels
-        stride = row.stride
-        if name == "conv1":
-            stride = self.conv1_stride or row.stride
-        elif reads_both:  # conv1 reads the image, which every device has
+        stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
+        if reads_both and name != "conv1":  # every device has the whole image
             x = self._gather(x, name)
         return layers.ColumnConv(
             self._share(self._scaled(kernels)),

@@ -94,9 +94,7 @@ class NIN(nn.Module):
 
     num_classes: int = 10
     table: str = "cifar10"
-    head: str = (
-        "gap"  # or a fully connected layer instead of the average: "fc", "fc_dropout" (§4.6)
-    )
+    head: str = "gap"  # or a fully connected layer instead: "fc", "fc_dropout" (§4.6)
     plain: bool = False  # without the 1×1 layers
     dropout: float = 0.5  # between the mlpconv layers
     head_dropout: float = 0.5  # before the fully connected layer of "fc_dropout"
@@ -111,13 +109,14 @@ class NIN(nn.Module):
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        x = image
         rows = TABLES[self.table]
+        x = image
         for i, row in enumerate(rows, 1):
             if row.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = self._mlpconv(x, i, row, i == len(rows), ends)
-            if i < len(rows):
+            last = i == len(rows)
+            x = self._mlpconv(x, i, row, last, ends)
+            if not last:
                 x = ends[f"pool{i}"] = pooling.max_pool(x, 3, 2, ceil_mode=True)
         if self.head == "gap":
             ends["poolg"] = x.mean((1, 2), keepdims=True)
@@ -140,15 +139,15 @@ class NIN(nn.Module):
             first, second = row.perceptron
             convs += [(f"cccp{2 * i - 1}", first, 1, 1, 0), (f"cccp{2 * i}", second, 1, 1, 0)]
         for name, maps, size, stride, padding in convs:
-            classes = last and name == convs[-1][0]
-            features = self.num_classes if classes else max(1, round(maps * self.width))
+            is_output = last and name == convs[-1][0]  # one map a class
+            features = self.num_classes if is_output else max(1, round(maps * self.width))
             x = nn.Conv(
                 features,
                 (size, size),
                 (stride, stride),
                 layers.pad(padding),
                 kernel_init=self._init(name),
-                bias_init=nn.initializers.constant(self.last_bias if classes else 0.0),
+                bias_init=nn.initializers.constant(self.last_bias if is_output else 0.0),
                 dtype=self.dtype,
                 name=name,
             )(x)

@@ -93,10 +93,12 @@ def test_a_larger_image_gives_a_map_of_scores_and_their_average():
 def test_an_image_smaller_than_the_first_fully_connected_layer_is_refused():
     model = vgg.Model("A", **SMALL)
     variables = random_variables(model, (64, 64, 3))
-    with pytest.raises(ValueError, match="^an image of 63×80 is too small: fc6 has no pixels left"):
+    with pytest.raises(
+        ValueError, match=r"^an image of 63×80 is too small: fc6 has no pixels left"
+    ):
         model.apply(variables, np.zeros((1, 63, 80, 3), np.float32))
     jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(
-        ValueError, match="^an image of 31×31 is too small: pool5 has no pixels left"
+        ValueError, match=r"^an image of 31×31 is too small: pool5 has no pixels left"
     ):
         jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 31, 31, 3), np.float32))
