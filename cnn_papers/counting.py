@@ -1,6 +1,4 @@
-"""Parameters, shapes and multiply-adds of a network, read off its traced program: nothing is
-compiled or allocated.
-"""
+"""Counts a network's parameters and multiply-adds by tracing, without compiling or allocating."""
 
 import math
 from collections import Counter
@@ -15,7 +13,7 @@ from cnn_papers.errors import UserError
 
 
 class Layer(NamedTuple):
-    """One row of the layer table: `shape` is the output for one image, without the batch axis."""
+    """One row of the layer table; `shape` is its output for one image, without the batch axis."""
 
     name: str
     shape: tuple[int, ...]
@@ -24,7 +22,7 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network's layer table; the totals cover everything, also what no named layer holds."""
+    """A network's layer table; the totals also cover parameters that no named layer holds."""
 
     input: tuple[int, ...]
     layers: tuple[Layer, ...]
@@ -33,8 +31,9 @@ class Network(NamedTuple):
 
 
 def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The shapes of every parameter and statistic for images of `input_shape` (h, w, c), auxiliary
-    heads included.
+    """Returns the shapes of all variables for images of `input_shape` (h, w, c).
+
+    Auxiliary heads are included.
 
     Raises:
       UserError: an image that the network cannot take.
@@ -48,16 +47,19 @@ def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[s
 
 
 def parameter_count(params: Any) -> int:
-    """Scalars in a tree of arrays or shapes."""
+    """Returns the number of scalars in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Counts `model` on one image of `input_shape` (h, w, c), in evaluation.
 
-    Rows are the endpoints in the order of the network, then what has parameters and is none of
-    them: normalisations, auxiliary heads. Multiply-adds are those of convolutions and matrix
-    products, as the papers count them.
+    Rows are the endpoints in the network's order, then other layers with parameters:
+    normalisations, auxiliary heads. Multiply-adds are those of convolutions and matrix products, as
+    the papers count them.
+
+    Raises:
+      UserError: an image that the network cannot take.
     """
     variables = abstract_variables(model, input_shape)
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
@@ -66,9 +68,8 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     def logits(variables: dict[str, Any], image: jax.Array) -> jax.Array:
         outputs: Any = model.apply(variables, image)
         logits, endpoints = outputs
-        ends.update(
-            {name: end.shape[1:] for name, end in endpoints.items()}
-        )  # JAX would sort a returned dict
+        # a side effect, because JAX would sort a returned dict
+        ends.update({name: end.shape[1:] for name, end in endpoints.items()})
         return logits
 
     params = {name: parameter_count(tree) for name, tree in variables["params"].items()}
@@ -100,6 +101,7 @@ def _add_macs(
 
 
 def _equation_macs(eqn: Any) -> int:
+    """Returns the multiply-adds of a convolution or matrix product, 0 for other operations."""
     if eqn.primitive.name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         layout = eqn.params["dimension_numbers"].rhs_spec  # (out, in / groups, *spatial)
@@ -112,13 +114,13 @@ def _equation_macs(eqn: Any) -> int:
 
 
 def _inner_programs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs an equation calls (jit, remat, scan, custom derivatives, …)."""
-    found = []
+    """Returns the programs that an equation calls (jit, remat, scan, custom derivatives, …)."""
+    programs = []
     for value in jax.tree.leaves(
         list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
     ):
         if hasattr(value, "jaxpr"):
             value = value.jaxpr
         if hasattr(value, "eqns"):
-            found.append(value)
-    return found
+            programs.append(value)
+    return programs

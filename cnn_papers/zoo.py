@@ -1,4 +1,4 @@
-"""Finds a network by its file's name and builds it; needs JAX and Flax alone."""
+"""Finds a network by its file's name and builds it; needs only JAX and Flax."""
 
 import importlib
 import pkgutil
@@ -12,7 +12,7 @@ from cnn_papers.errors import UserError
 
 
 def model_names() -> list[str]:
-    """The files of `cnn_papers.models` that are networks."""
+    """Returns the names of the files of `cnn_papers.models`, one for each paper."""
     return [
         module.name
         for module in pkgutil.iter_modules(cnn_papers.models.__path__)
@@ -21,7 +21,11 @@ def model_names() -> list[str]:
 
 
 def model_module(name: str) -> Any:
-    """The file of `cnn_papers.models` called `name`, with `Model` and `FACTS`."""
+    """Returns the module `cnn_papers.models.<name>`, which has `Model`, `VARIANTS` and `FACTS`.
+
+    Raises:
+      UserError: an unknown name (with the list).
+    """
     if name not in model_names():
         raise UserError(
             f"unknown config.model_name '{name}'; there are: {', '.join(model_names())}"
@@ -30,8 +34,12 @@ def model_module(name: str) -> Any:
 
 
 def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Module:
-    """The network `name` with its `variant` and other `fields`; a field that is None is left to the
-    variant.
+    """Returns the network `name` with its `variant` and other fields.
+
+    A field that is None is left to the variant.
+
+    Raises:
+      UserError: an unknown name, variant, field or dtype, or a value that the network refuses.
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype is float32 or bfloat16, not '{dtype}'")

@@ -1,1 +1,1 @@
-"""One file per paper; `layers.py` holds what two papers share."""
+"""One file per paper; `shared/` holds the code that several papers use."""

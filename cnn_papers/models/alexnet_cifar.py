@@ -1,19 +1,19 @@
 """AlexNet's four-layer network for CIFAR-10.
 
-Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS
-2012, Figure 1 (ReLU against tanh) and §3.3 (response normalisation).
+Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks.
+NIPS 2012, Figure 1 (ReLU against tanh) and §3.3 (response normalisation).
 https://papers.nips.cc/paper/4824
 
 Deviations:
   - The paper does not describe the network ("due to space constraints") and refers to the code of
     cuda-convnet. This is that code's network of three convolutions and one fully connected layer,
-    as Caffe keeps it (BVLC/caffe, examples/cifar10/cifar10_full_train_test.prototxt). The figures
-    of §3.3 (13 % and 11 % error) come from another definition there, two of whose layers are local.
-  - Response normalisation is the paper's, across channels; Caffe's file normalises within a
+    as Caffe keeps it (BVLC/caffe, examples/cifar10/cifar10_full_train_test.prototxt). The errors
+    of §3.3 (13 % and 11 %) are of another definition there, in which two layers are local.
+  - Response normalisation is the paper's, across channels. Caffe's file normalises within a
     channel.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,13 +22,22 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Filters, standard deviation of the initial weights, pooling, response normalisation.
+
+class Conv(NamedTuple):
+    """A 5×5 convolution, the pooling after it and whether response normalisation follows."""
+
+    filters: int
+    std: float  # of the initial weights
+    pool: str
+    norm: bool
+
+
 TABLE = {
-    "conv1": (32, 1e-4, "max", True),
-    "conv2": (32, 1e-2, "average", True),
-    "conv3": (64, 1e-2, "average", False),
+    "conv1": Conv(32, 1e-4, "max", norm=True),
+    "conv2": Conv(32, 1e-2, "average", norm=True),
+    "conv3": Conv(64, 1e-2, "average", norm=False),
 }
-FC_STD = 1e-2
+FC_STD = 1e-2  # of the initial weights of fc10
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "relu": {},
@@ -66,19 +75,18 @@ class AlexNetCifar(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         x = image
-        for name, (filters, std, pool, norm) in TABLE.items():
-            features = max(1, round(filters * self.width))
-            init = {"kernel_init": self._init(std), "dtype": self.dtype}
+        for i, (name, row) in enumerate(TABLE.items(), 1):
+            features = max(1, round(row.filters * self.width))
+            init = {"kernel_init": self._init(row.std), "dtype": self.dtype}
             x = nn.Conv(features, (5, 5), padding=layers.pad(2), **init, name=name)(x)
             x = ends[name] = ACTIVATIONS[self.activation](x)
-            x = (
-                pooling.max_pool(x, *self.pool, ceil_mode=True)
-                if pool == "max"
-                else average_pool(x, *self.pool)
-            )
-            ends[name.replace("conv", "pool")] = x
-            if norm and self.lrn:
-                x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
+            if row.pool == "max":
+                x = pooling.max_pool(x, *self.pool, ceil_mode=True)
+            else:
+                x = average_pool(x, *self.pool)
+            ends[f"pool{i}"] = x
+            if row.norm and self.lrn:
+                x = ends[f"norm{i}"] = layers.local_response_norm(x)
         ends["fc10"] = layers.FullyConnected(
             self.num_classes, self._init(FC_STD), dtype=self.dtype, name="fc10"
         )(x)
@@ -89,23 +97,27 @@ class AlexNetCifar(nn.Module):
 
 
 def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Means over window×window at `stride`, the output size rounded up; pixels beyond the edge do
-    not count.
+    """Returns means over window×window pixels at `stride`, the output size rounded up.
+
+    The last window may extend beyond the edge, as in cuda-convnet; the mean is over the pixels
+    that exist.
     """
-    pads: Any = [
-        (0, -(side - window) % stride) for side in x.shape[1:3]
-    ]  # the last window may hang over the edge
+    pads: Any = [(0, -(side - window) % stride) for side in x.shape[1:3]]
     return nn.avg_pool(x, (window, window), (stride, stride), pads, count_include_pad=False)
 
 
 def Model(variant: str = "relu", **fields: Any) -> AlexNetCifar:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(AlexNetCifar, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "conv1": (32, 32, 32),
     "pool1": (16, 16, 32),
     "conv2": (16, 16, 32),
@@ -114,7 +126,9 @@ _SHAPES = {
     "pool3": (4, 4, 64),
     "fc10": (1, 1, 10),
 }
+_INPUT, _SOURCE = (32, 32, 3), "counted from Caffe's file"
 FACTS = {
-    variant: Facts((32, 32, 3), 89_578, 12_298_240, _SHAPES, "counted from Caffe's file")
-    for variant in VARIANTS
+    "relu": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
+    "tanh": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
+    "relu_lrn": Facts(_INPUT, 89_578, 12_298_240, _MAPS, _SOURCE),
 }

@@ -6,15 +6,15 @@ Convolutional Nets. BMVC 2014. arXiv:1405.3531
 Deviations:
   - CNN-S pads its second convolution by one pixel, as Table 1 of the paper does; the networks
     released by the authors do not. Neither the parameters nor the map of 6×6 that fc6 reads differ.
-  - CNN-S has response normalisation after the first convolution alone, as in Table 1; matconvnet's
-    training code for it normalises after the second one too.
-  - Pooling rounds up, as in Caffe, which is what gives fc6 its 6×6 pixels.
-  - Biases start at zero; the paper takes its training from AlexNet and does not speak of them.
-  - The `gray` variants read one channel. An image of several is averaged over them, so a gray image
-    copied to three channels and the one-channel image are the same input.
+  - CNN-S has response normalisation only after the first convolution, as in Table 1; matconvnet's
+    training code for it also normalises after the second one.
+  - Pooling rounds up, as in Caffe, which gives fc6 its 6×6 pixels.
+  - Biases start at zero; the paper takes its training from AlexNet and does not mention them.
+  - The `gray` variants read one channel. They average the channels of an image that has several, so
+    that a gray image and its copy in three channels are the same input.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,29 +23,40 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: kernels, size, stride, padding; whether responses are normalised; window and stride of
-# the max pooling.
-TABLE: dict[str, dict[str, tuple[int, int, int, int, bool, tuple[int, int] | None]]] = {
+
+class Conv(NamedTuple):
+    """A convolution and what follows its ReLU."""
+
+    kernels: int
+    size: int
+    stride: int
+    padding: int
+    norm: bool = False  # response normalisation
+    pool: tuple[int, int] | None = None  # window and stride of a max pooling
+
+
+# Table 1.
+TABLE = {
     "F": {
-        "conv1": (64, 11, 4, 0, True, (3, 2)),
-        "conv2": (256, 5, 1, 2, True, (3, 2)),
-        "conv3": (256, 3, 1, 1, False, None),
-        "conv4": (256, 3, 1, 1, False, None),
-        "conv5": (256, 3, 1, 1, False, (3, 2)),
+        "conv1": Conv(64, 11, 4, 0, norm=True, pool=(3, 2)),
+        "conv2": Conv(256, 5, 1, 2, norm=True, pool=(3, 2)),
+        "conv3": Conv(256, 3, 1, 1),
+        "conv4": Conv(256, 3, 1, 1),
+        "conv5": Conv(256, 3, 1, 1, pool=(3, 2)),
     },
     "M": {
-        "conv1": (96, 7, 2, 0, True, (3, 2)),
-        "conv2": (256, 5, 2, 1, True, (3, 2)),
-        "conv3": (512, 3, 1, 1, False, None),
-        "conv4": (512, 3, 1, 1, False, None),
-        "conv5": (512, 3, 1, 1, False, (3, 2)),
+        "conv1": Conv(96, 7, 2, 0, norm=True, pool=(3, 2)),
+        "conv2": Conv(256, 5, 2, 1, norm=True, pool=(3, 2)),
+        "conv3": Conv(512, 3, 1, 1),
+        "conv4": Conv(512, 3, 1, 1),
+        "conv5": Conv(512, 3, 1, 1, pool=(3, 2)),
     },
     "S": {
-        "conv1": (96, 7, 2, 0, True, (3, 3)),
-        "conv2": (256, 5, 1, 1, False, (2, 2)),
-        "conv3": (512, 3, 1, 1, False, None),
-        "conv4": (512, 3, 1, 1, False, None),
-        "conv5": (512, 3, 1, 1, False, (3, 3)),
+        "conv1": Conv(96, 7, 2, 0, norm=True, pool=(3, 3)),
+        "conv2": Conv(256, 5, 1, 1, pool=(2, 2)),
+        "conv3": Conv(512, 3, 1, 1),
+        "conv4": Conv(512, 3, 1, 1),
+        "conv5": Conv(512, 3, 1, 1, pool=(3, 3)),
     },
 }
 
@@ -89,16 +100,22 @@ class CNN(nn.Module):
         ends: dict[str, jax.Array] = {}
         init = layers.initialisers(self.weight_init) | {"dtype": self.dtype}
         x = image.mean(-1, keepdims=True) if self.gray else image
-        for name, (kernels, size, stride, padding, norm, pool) in TABLE[self.net].items():
-            if name == "conv1":
-                stride = self.conv1_stride or stride
-            shape = (size, size), (stride, stride)
-            x = nn.Conv(self._scaled(kernels), *shape, layers.pad(padding), name=name, **init)(x)
+        for i, (name, row) in enumerate(TABLE[self.net].items(), 1):
+            stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
+            x = nn.Conv(
+                self._scaled(row.kernels),
+                (row.size, row.size),
+                (stride, stride),
+                layers.pad(row.padding),
+                name=name,
+                **init,
+            )(x)
             x = ends[name] = nn.relu(x)
-            if norm and self.lrn:
-                x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
-            if pool:
-                x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *pool, ceil_mode=True)
+            if row.norm and self.lrn:
+                x = ends[f"norm{i}"] = layers.local_response_norm(x)
+            if row.pool:
+                x = ends[f"pool{i}"] = pooling.max_pool(x, *row.pool, ceil_mode=True)
+
         for name, units in (("fc6", 4096), ("fc7", self.fc7_units)):
             x = layers.FullyConnected(self._scaled(units), name=name, **init)(x)
             x = ends[name] = nn.relu(x)
@@ -111,59 +128,59 @@ class CNN(nn.Module):
 
 
 def Model(variant: str = "F", **fields: Any) -> CNN:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(CNN, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model
 
 
-_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "F": {
-        "conv1": (54, 54, 64),
-        "pool1": (27, 27, 64),
-        "conv2": (27, 27, 256),
-        "pool2": (13, 13, 256),
-        "conv5": (13, 13, 256),
-        "pool5": (6, 6, 256),
-    },
-    "M": {
-        "conv1": (109, 109, 96),
-        "pool1": (54, 54, 96),
-        "conv2": (26, 26, 256),
-        "pool2": (13, 13, 256),
-        "conv5": (13, 13, 512),
-        "pool5": (6, 6, 512),
-    },
-    "S": {
-        "conv1": (109, 109, 96),
-        "pool1": (37, 37, 96),
-        "conv2": (35, 35, 256),
-        "pool2": (18, 18, 256),
-        "conv5": (18, 18, 512),
-        "pool5": (6, 6, 512),
-    },
+_F_MAPS = {
+    "conv1": (54, 54, 64),
+    "pool1": (27, 27, 64),
+    "conv2": (27, 27, 256),
+    "pool2": (13, 13, 256),
+    "conv5": (13, 13, 256),
+    "pool5": (6, 6, 256),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
 }
-# (parameters, multiply-adds), counted from Table 1.
-_COUNTS = {
-    "F": (60_834_536, 724_005_632),
-    "M": (102_908_520, 1_676_172_320),
-    "S": (102_908_520, 2_927_705_120),
-    "M-2048": (92_469_864, 1_665_735_712),
-    "M-1024": (87_250_536, 1_660_517_408),
-    "M-128": (82_683_624, 1_655_951_392),
-    "F-gray": (60_819_048, 678_842_624),
-    "M-gray": (102_899_112, 1_564_395_872),
-    "S-gray": (102_899_112, 2_815_928_672),
+_M_MAPS = {
+    "conv1": (109, 109, 96),
+    "pool1": (54, 54, 96),
+    "conv2": (26, 26, 256),
+    "pool2": (13, 13, 256),
+    "conv5": (13, 13, 512),
+    "pool5": (6, 6, 512),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
 }
-
-
-def _facts(variant: str) -> Facts:
-    fields = VARIANTS[variant]
-    units = {"fc6": (1, 1, 4096), "fc7": (1, 1, fields.get("fc7_units", 4096)), "fc8": (1, 1, 1000)}
-    channels = 1 if fields.get("gray") else 3
-    return Facts(
-        (224, 224, channels), *_COUNTS[variant], _SHAPES[fields["net"]] | units, "Table 1; counted"
-    )
-
-
-FACTS = {variant: _facts(variant) for variant in _COUNTS}
+_S_MAPS = {
+    "conv1": (109, 109, 96),
+    "pool1": (37, 37, 96),
+    "conv2": (35, 35, 256),
+    "pool2": (18, 18, 256),
+    "conv5": (18, 18, 512),
+    "pool5": (6, 6, 512),
+    "fc6": (1, 1, 4096),
+    "fc7": (1, 1, 4096),
+    "fc8": (1, 1, 1000),
+}
+_COLOUR, _GRAY = (224, 224, 3), (224, 224, 1)
+_SOURCE = "Table 1; counted"
+FACTS = {
+    "F": Facts(_COLOUR, 60_834_536, 724_005_632, _F_MAPS, _SOURCE),
+    "M": Facts(_COLOUR, 102_908_520, 1_676_172_320, _M_MAPS, _SOURCE),
+    "S": Facts(_COLOUR, 102_908_520, 2_927_705_120, _S_MAPS, _SOURCE),
+    "M-2048": Facts(_COLOUR, 92_469_864, 1_665_735_712, {**_M_MAPS, "fc7": (1, 1, 2048)}, _SOURCE),
+    "M-1024": Facts(_COLOUR, 87_250_536, 1_660_517_408, {**_M_MAPS, "fc7": (1, 1, 1024)}, _SOURCE),
+    "M-128": Facts(_COLOUR, 82_683_624, 1_655_951_392, {**_M_MAPS, "fc7": (1, 1, 128)}, _SOURCE),
+    "F-gray": Facts(_GRAY, 60_819_048, 678_842_624, _F_MAPS, _SOURCE),
+    "M-gray": Facts(_GRAY, 102_899_112, 1_564_395_872, _M_MAPS, _SOURCE),
+    "S-gray": Facts(_GRAY, 102_899_112, 2_815_928_672, _S_MAPS, _SOURCE),
+}

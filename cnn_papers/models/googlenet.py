@@ -9,12 +9,12 @@ Deviations:
     map.
   - `separable_stem` is our reading of Table 1's first row: "2.7K parameters, 34M ops" are those of
     a depthwise 7×7 with eight filters a channel and a 1×1, and so is the total of 1.5 billion. The
-    text speaks of no such thing.
-  - `batch_norm` is not in the paper: normalisation over the batch for biases and response
+    text does not mention them.
+  - `batch_norm` is not in the paper: batch normalisation replaces biases and response
     normalisation.
-  - `torchvision` is the net torchvision publishes weights for: `batch_norm` with 3×3 kernels where
-    the paper has 5×5, a 2×2 fourth pooling, dropout 0.2, and auxiliary heads that average into 4×4
-    cells.
+  - `torchvision` is the network that torchvision publishes weights for: `batch_norm` with 3×3
+    kernels where the paper has 5×5, a 2×2 fourth pooling, dropout 0.2, and auxiliary heads that
+    average into 4×4 cells.
 """
 
 import functools
@@ -28,8 +28,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1. A row is an inception module (1×1 | 3×3 reduce, 3×3 | 5×5 reduce, 5×5 | pool proj) or a
-# max pooling.
+# Table 1. A row is an inception module (1×1 | 3×3 reduce, 3×3 | 5×5 reduce, 5×5 | pool proj), or
+# None for a max pooling.
 TABLE = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
     "inception_3b": (128, 128, 192, 32, 96, 64),
@@ -46,21 +46,23 @@ TABLE = {
 AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}  # §5
 
 _BATCH_NORM = {"batch_norm": True, "lrn": False}
+_TORCHVISION = {
+    **_BATCH_NORM,
+    "large_kernel": 3,
+    "pool4_window": 2,
+    "dropout": 0.2,
+    "aux_cells": 4,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "naive": {"reduce": False},  # Figure 2a
     "separable_stem": {"stem": "separable"},
     "batch_norm": _BATCH_NORM,
-    "torchvision": {
-        **_BATCH_NORM,
-        "large_kernel": 3,
-        "pool4_window": 2,
-        "dropout": 0.2,
-        "aux_cells": 4,
-    },
+    "torchvision": _TORCHVISION,
+    "paper_without_aux": {"aux_heads": False},
+    "batch_norm_without_aux": {**_BATCH_NORM, "aux_heads": False},
+    "torchvision_without_aux": {**_TORCHVISION, "aux_heads": False},
 }
-for _name in ("paper", "batch_norm", "torchvision"):
-    VARIANTS[f"{_name}_without_aux"] = {**VARIANTS[_name], "aux_heads": False}
 
 
 def _conv_relu(
@@ -74,11 +76,15 @@ def _conv_relu(
     train: bool,
     dtype: Any,
 ) -> jax.Array:
-    """Convolution with bias, or without and normalised, then ReLU; 'same' padding for odd kernels."""
-    shape = (size, size), (stride, stride), layers.pad(size // 2)
+    """Applies a convolution with bias and ReLU, or one without bias, batch normalisation and ReLU.
+
+    The padding of ⌊size/2⌋ pixels keeps the map's size at stride 1.
+    """
     x = nn.Conv(
         features,
-        *shape,
+        (size, size),
+        (stride, stride),
+        layers.pad(size // 2),
         use_bias=not batch_norm,
         kernel_init=layers.he_normal,
         dtype=dtype,
@@ -90,7 +96,7 @@ def _conv_relu(
 
 
 class Inception(nn.Module):
-    """Figure 2b: four branches, concatenated along the channels; without `reduce` Figure 2a."""
+    """Four branches, concatenated along the channels: Figure 2b, or 2a without `reduce`."""
 
     widths: tuple[int, ...]
     conv: Callable[..., jax.Array]
@@ -99,23 +105,25 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        one, reduce3, three, reduce5, five, proj = self.widths
+        width_1x1, reduce_3x3, width_3x3, reduce_5x5, width_5x5, pool_proj = self.widths
 
         def reduced(x: jax.Array, features: int, name: str) -> jax.Array:
             return self.conv(x, features, 1, name) if self.reduce else x
 
         branches = (
-            self.conv(x, one, 1, "1x1"),
-            self.conv(reduced(x, reduce3, "3x3_reduce"), three, 3, "3x3"),
-            self.conv(reduced(x, reduce5, "5x5_reduce"), five, self.large_kernel, "5x5"),
-            reduced(pooling.max_pool(x, 3, 1, padding=1), proj, "pool_proj"),
+            self.conv(x, width_1x1, 1, "1x1"),
+            self.conv(reduced(x, reduce_3x3, "3x3_reduce"), width_3x3, 3, "3x3"),
+            self.conv(reduced(x, reduce_5x5, "5x5_reduce"), width_5x5, self.large_kernel, "5x5"),
+            reduced(pooling.max_pool(x, 3, 1, padding=1), pool_proj, "pool_proj"),
         )
         return jnp.concatenate(branches, -1)
 
 
 class AuxiliaryHead(nn.Module):
-    """§5: average pooling 5×5/3 (or into `cells` a side), 1×1 convolution, fully connected layer,
-    dropout, linear.
+    """The auxiliary classifier of §5; returns logits float32 [n, num_classes].
+
+    Average pooling (5×5 at stride 3, or into `cells` a side), a 1×1 convolution, a fully connected
+    layer, dropout and a linear layer.
     """
 
     num_classes: int
@@ -130,7 +138,8 @@ class AuxiliaryHead(nn.Module):
         if self.cells:
             x = pooling.pool_into_bins(x, self.cells, jnp.mean)
         else:
-            x = nn.avg_pool(x, (max(1, min(5, x.shape[1])), max(1, min(5, x.shape[2]))), (3, 3))
+            window = tuple(max(1, min(5, side)) for side in x.shape[1:3])  # smaller maps: whole
+            x = nn.avg_pool(x, window, (3, 3))
         x = self.conv(x, self.widths[0], 1, "conv")
         x = nn.relu(layers.FullyConnected(self.widths[1], dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -142,13 +151,13 @@ class GoogLeNet(nn.Module):
     """The 22-layer network of Table 1.
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers. With `train` the logits of the auxiliary heads are among them, as `aux_4a`
-    and `aux_4d`.
+    the paper's layers. With `train` the dict also has the auxiliary heads' logits, `aux_4a` and
+    `aux_4d`.
     """
 
     num_classes: int = 1000
     aux_heads: bool = True
-    reduce: bool = True  # 1×1 convolutions before the 3×3 and 5×5 and behind the pooling
+    reduce: bool = True  # 1×1 convolutions before the 3×3 and 5×5 and after the pooling
     stem: str = "full"  # or "separable"
     lrn: bool = True
     batch_norm: bool = False
@@ -172,23 +181,23 @@ class GoogLeNet(nn.Module):
         x = self._stem(image, conv, ends)
         for name, row in TABLE.items():
             if row is None:
-                x = pooling.max_pool(
-                    x, self.pool4_window if name == "pool4" else 3, 2, ceil_mode=True
-                )
+                window = self.pool4_window if name == "pool4" else 3
+                x = pooling.max_pool(x, window, 2, ceil_mode=True)
             else:
-                x = Inception(
-                    tuple(map(self._scaled, row)), conv, self.reduce, self.large_kernel, name=name
-                )(x)
+                widths = tuple(map(self._scaled, row))
+                x = Inception(widths, conv, self.reduce, self.large_kernel, name=name)(x)
             ends[name] = x
             if self.aux_heads and train and name in AUXILIARY:
-                kind = (
+                ends[AUXILIARY[name]] = AuxiliaryHead(
                     self.num_classes,
                     (self._scaled(128), self._scaled(1024)),
                     self.aux_dropout,
                     self.aux_cells,
-                )
-                head = AuxiliaryHead(*kind, conv, self.dtype, name=AUXILIARY[name])
-                ends[AUXILIARY[name]] = head(x, train=train)
+                    conv,
+                    self.dtype,
+                    name=AUXILIARY[name],
+                )(x, train=train)
+
         x = ends["pool5"] = x.mean((1, 2), keepdims=True)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
@@ -198,14 +207,20 @@ class GoogLeNet(nn.Module):
         self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]
     ) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
-        size, stride = (1, 1) if self.stem == "separable" else (7, 2)
         if self.stem == "separable":
-            shape = (x.shape[-1] * self._scaled(8), (7, 7), (2, 2), layers.pad(3), x.shape[-1])
-            depthwise = layers.ColumnConv(
-                *shape, use_bias=False, dtype=self.dtype, name="conv1_depthwise"
-            )
-            x = ends["conv1_depthwise"] = depthwise(x)
-        x = ends["conv1"] = conv(x, self._scaled(64), size, "conv1", stride)
+            x = ends["conv1_depthwise"] = layers.ColumnConv(
+                x.shape[-1] * self._scaled(8),
+                (7, 7),
+                (2, 2),
+                layers.pad(3),
+                columns=x.shape[-1],  # each colour on its own
+                use_bias=False,
+                dtype=self.dtype,
+                name="conv1_depthwise",
+            )(x)
+            x = ends["conv1"] = conv(x, self._scaled(64), 1, "conv1")
+        else:
+            x = ends["conv1"] = conv(x, self._scaled(64), 7, "conv1", 2)
         x = ends["pool1"] = pooling.max_pool(x, 3, 2, ceil_mode=True)
         x = ends["conv2_reduce"] = conv(norm(x), self._scaled(64), 1, "conv2_reduce")
         x = ends["conv2"] = conv(x, self._scaled(192), 3, "conv2")
@@ -217,31 +232,58 @@ class GoogLeNet(nn.Module):
 
 
 def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(GoogLeNet, VARIANTS, variant, fields)
     variants.check_choices(model, {"stem": ("full", "separable")})
     return model
 
 
-_LAYERS = ("conv1", "pool1", "conv2", "pool2", *TABLE, "pool5")
-_SIDES = (112, 56, 56, 28, 28, 28, 14, 14, 14, 14, 14, 14, 7, 7, 7, 1)
-_CHANNELS = (64, 64, 192, 192, 256, 480, 480, 512, 512, 512, 528, 832, 832, 832, 1024, 1024)
-_NAIVE = (64, 64, 192, 192, 416, 832, 832, 1280, 1728, 2176, 2640, 3344, 3344, 4048, 4944, 4944)
-_COUNTS = {  # parameters, multiply-adds
-    "paper": (13_378_280, 1_582_671_872),
-    "paper_without_aux": (6_998_552, 1_582_671_872),
-    "naive": (104_274_376, 12_568_061_056),
-    "separable_stem": (13_371_584, 1_498_677_248),
-    "batch_norm": (13_385_816, 1_582_671_872),
-    "batch_norm_without_aux": (7_005_832, 1_582_671_872),
-    "torchvision": (13_004_888, 1_498_376_192),
-    "torchvision_without_aux": (6_624_904, 1_498_376_192),
+# Table 1.
+_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2": (56, 56, 192),
+    "pool2": (28, 28, 192),
+    "inception_3a": (28, 28, 256),
+    "inception_3b": (28, 28, 480),
+    "pool3": (14, 14, 480),
+    "inception_4a": (14, 14, 512),
+    "inception_4b": (14, 14, 512),
+    "inception_4c": (14, 14, 512),
+    "inception_4d": (14, 14, 528),
+    "inception_4e": (14, 14, 832),
+    "pool4": (7, 7, 832),
+    "inception_5a": (7, 7, 832),
+    "inception_5b": (7, 7, 1024),
+    "pool5": (1, 1, 1024),
 }
-FACTS = {}
-for _name, _counts in _COUNTS.items():
-    _rows = zip(_LAYERS, _SIDES, _NAIVE if _name == "naive" else _CHANNELS, strict=True)
-    _shapes = {layer: (side, side, channels) for layer, side, channels in _rows}
-    _stated = "1.5G" if _name in ("paper", "separable_stem") else ""
-    FACTS[_name] = Facts(
-        (224, 224, 3), *_counts, _shapes, "Table 1 (shapes); counted from its channels", _stated
-    )
+_NAIVE_MAPS = {
+    **_MAPS,
+    "inception_3a": (28, 28, 416),
+    "inception_3b": (28, 28, 832),
+    "pool3": (14, 14, 832),
+    "inception_4a": (14, 14, 1280),
+    "inception_4b": (14, 14, 1728),
+    "inception_4c": (14, 14, 2176),
+    "inception_4d": (14, 14, 2640),
+    "inception_4e": (14, 14, 3344),
+    "pool4": (7, 7, 3344),
+    "inception_5a": (7, 7, 4048),
+    "inception_5b": (7, 7, 4944),
+    "pool5": (1, 1, 4944),
+}
+_INPUT, _SOURCE = (224, 224, 3), "Table 1 (shapes); counted from its channels"
+FACTS = {
+    "paper": Facts(_INPUT, 13_378_280, 1_582_671_872, _MAPS, _SOURCE, "1.5G"),
+    "paper_without_aux": Facts(_INPUT, 6_998_552, 1_582_671_872, _MAPS, _SOURCE),
+    "naive": Facts(_INPUT, 104_274_376, 12_568_061_056, _NAIVE_MAPS, _SOURCE),
+    "separable_stem": Facts(_INPUT, 13_371_584, 1_498_677_248, _MAPS, _SOURCE, "1.5G"),
+    "batch_norm": Facts(_INPUT, 13_385_816, 1_582_671_872, _MAPS, _SOURCE),
+    "batch_norm_without_aux": Facts(_INPUT, 7_005_832, 1_582_671_872, _MAPS, _SOURCE),
+    "torchvision": Facts(_INPUT, 13_004_888, 1_498_376_192, _MAPS, _SOURCE),
+    "torchvision_without_aux": Facts(_INPUT, 6_624_904, 1_498_376_192, _MAPS, _SOURCE),
+}

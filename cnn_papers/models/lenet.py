@@ -1,21 +1,21 @@
 """LeNet-5.
 
-LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition. Proceedings
-of the IEEE 86(11),
-1998. https://doi.org/10.1109/5.726791
+LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition.
+Proceedings of the IEEE 86(11), 1998. https://doi.org/10.1109/5.726791
 
 Deviations:
   - The output layer is linear and trained. The paper's ten units measure the squared distance of F6
-    to fixed 7×12 drawings of the digits (Figure 3), of which we have no copy that we could check.
+    to fixed 7×12 drawings of the digits (Figure 3), of which we have no copy that we can check.
     Under a softmax the two are close: the codes all have the same length, so a distance to a fixed
     code is a linear unit with fixed weights. Up to F6 the network has the paper's 60,000 trainable
     parameters; the linear output adds 850.
   - Biases start at zero; the paper draws the weights uniformly within ±2.4/fan-in and does not
-    speak of biases.
+    mention biases.
   - Variant `relu` is not in the paper: ReLU, max pooling and a fully connected C3, as later
     frameworks teach LeNet-5.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -28,7 +28,7 @@ from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, variants
 from cnn_papers.models.shared.pooling import max_pool
 
-# §II-B: maps of the convolutions (5×5) and units of the layers after them.
+# §II-B: maps of the 5×5 convolutions, and units of the layers after them.
 MAPS = {"C1": 6, "C3": 16}
 UNITS = {"C5": 120, "F6": 84}
 # Table I: the maps of S2 that each map of C3 reads.
@@ -64,22 +64,20 @@ CHOICES = {
 
 
 def squash(x: jax.Array) -> jax.Array:
-    """A · tanh(S·x) with A = 1.7159 and S = 2/3 (equation 6 and Appendix A)."""
+    """Returns A · tanh(S·x) with A = 1.7159 and S = 2/3 (equation 6 and Appendix A)."""
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
 def uniform_by_fan_in(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """Uniform within ±2.4 / (inputs of one unit); `shape` is [..., outputs]."""
+    """Draws uniformly within ±2.4 / (inputs of one unit); `shape` is [..., outputs]."""
     bound = 2.4 / math.prod(shape[:-1])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Subsampling(nn.Module):
-    """S2 and S4: the sum over 2×2 pixels, times one coefficient of the map, plus one bias of the
-    map.
-    """
+    """S2 and S4: the sum over 2×2 pixels, times the map's coefficient, plus the map's bias."""
 
     dtype: Any = None
 
@@ -88,24 +86,18 @@ class Subsampling(nn.Module):
         coefficient = self.param("coefficient", _subsampling_init, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
-        return (
-            4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient[None, None, None]
-            + bias[None, None, None]
-        )
+        sums = 4 * nn.avg_pool(x, (2, 2), (2, 2))
+        return sums * coefficient[None, None, None] + bias[None, None, None]
 
 
 def _subsampling_init(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    return uniform_by_fan_in(key, (4, *shape), dtype)[
-        0
-    ]  # a unit of a subsampling layer has four inputs
+    return uniform_by_fan_in(key, (4, *shape), dtype)[0]  # a unit has four inputs
 
 
 class TableConv(nn.Module):
-    """C3: 5×5 convolutions of which map i reads only the maps `sources[i]` of the layer below
-    (Table I).
-    """
+    """C3: 5×5 convolutions; map i reads only the maps `sources[i]` of the layer below (Table I)."""
 
     sources: tuple[tuple[int, ...], ...]
     kernel_init: nn.initializers.Initializer
@@ -130,9 +122,9 @@ class TableConv(nn.Module):
 class LeNet(nn.Module):
     """Two convolutions with subsampling, C5, F6 and the output (Figure 2).
 
-    Called with `image` float [n, h, w, c], the paper's being 32×32×1; returns logits float32 [n,
-    num_classes] and a dict of the paper's layers. Larger images than the one initialised with give
-    maps of scores, averaged over positions into the logits.
+    Called with `image` float [n, h, w, c], 32×32×1 in the paper; returns logits float32
+    [n, num_classes] and a dict of the paper's layers. Larger images than the one initialised with
+    give maps of scores, averaged over positions into the logits.
     """
 
     num_classes: int = 10
@@ -140,9 +132,7 @@ class LeNet(nn.Module):
     pooling: str = "subsample"
     connections: str = "table"
     weight_init: str = "paper"  # or "he"
-    width: float = (
-        1.0  # multiplies every channel count (S2 keeps three maps); 1 is the paper's network
-    )
+    width: float = 1.0  # multiplies every channel count, S2 keeping three; 1 is the paper's network
     dtype: Any = None
 
     @nn.compact
@@ -153,27 +143,26 @@ class LeNet(nn.Module):
         ends: dict[str, jax.Array] = {}
         init = uniform_by_fan_in if self.weight_init == "paper" else layers.he_normal
         activate = squash if self.activation == "squash" else nn.relu
+        conv = functools.partial(
+            nn.Conv, kernel_size=(5, 5), padding="VALID", kernel_init=init, dtype=self.dtype
+        )
         c1, c3 = (max(3, round(maps * self.width)) for maps in MAPS.values())
-        conv = nn.Conv(c1, (5, 5), padding="VALID", kernel_init=init, dtype=self.dtype, name="C1")
-        x = ends["C1"] = activate(conv(image))
+
+        x = ends["C1"] = activate(conv(c1, name="C1")(image))
         x = ends["S2"] = self._pool(x, "S2")
         if self.connections == "table":
             x = TableConv(_scaled_connections(c1, c3), init, self.dtype, name="C3")(x)
         else:
-            x = nn.Conv(c3, (5, 5), padding="VALID", kernel_init=init, dtype=self.dtype, name="C3")(
-                x
-            )
+            x = conv(c3, name="C3")(x)
         x = ends["C3"] = activate(x)
         x = ends["S4"] = self._pool(x, "S4")
         for name, units in UNITS.items():
-            layer = layers.FullyConnected(
-                max(1, round(units * self.width)), init, dtype=self.dtype, name=name
-            )
-            x = ends[name] = activate(layer(x))
-        ends["output"] = layers.FullyConnected(
-            self.num_classes, init, dtype=self.dtype, name="output"
-        )(x)
-        return ends["output"].mean((1, 2), dtype=jnp.float32), ends
+            features = max(1, round(units * self.width))
+            x = layers.FullyConnected(features, init, dtype=self.dtype, name=name)(x)
+            x = ends[name] = activate(x)
+        output = layers.FullyConnected(self.num_classes, init, dtype=self.dtype, name="output")
+        x = ends["output"] = output(x)
+        return x.mean((1, 2), dtype=jnp.float32), ends
 
     def _pool(self, x: jax.Array, name: str) -> jax.Array:
         if self.pooling == "max":
@@ -182,24 +171,30 @@ class LeNet(nn.Module):
 
 
 def _scaled_connections(s2: int, c3: int) -> tuple[tuple[int, ...], ...]:
-    """Table I for other numbers of maps: a map connects as the table's map at the same relative
-    place does.
+    """Returns Table I for `s2` and `c3` maps.
+
+    A map connects as the table's map at the same relative place does.
     """
     rows, columns = MAPS.values()
-    place = [i * rows // s2 for i in range(s2)]
+    row_of = [i * rows // s2 for i in range(s2)]
     return tuple(
-        tuple(k for k in range(s2) if place[k] in CONNECTIONS[i * columns // c3]) for i in range(c3)
+        tuple(i for i in range(s2) if row_of[i] in CONNECTIONS[j * columns // c3])
+        for j in range(c3)
     )
 
 
 def Model(variant: str = "original", **fields: Any) -> LeNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(LeNet, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "C1": (28, 28, 6),
     "S2": (14, 14, 6),
     "C3": (10, 10, 16),
@@ -210,7 +205,7 @@ _SHAPES = {
 }
 FACTS = {
     "original": Facts(
-        (32, 32, 1), 60_850, 326_520, _SHAPES, "§II-B up to F6; 850 of the linear output", "60,000"
+        (32, 32, 1), 60_850, 326_520, _MAPS, "§II-B up to F6; 850 of the linear output", "60,000"
     ),
-    "relu": Facts((32, 32, 1), 61_706, 416_520, _SHAPES, "counted: C3 reads every map"),
+    "relu": Facts((32, 32, 1), 61_706, 416_520, _MAPS, "counted: C3 reads every map"),
 }

@@ -8,7 +8,7 @@ Deviations:
     CIFAR-10 network here.
   - Dropout multiplies the kept units by 1/0.5 in training instead of halving the weights at test
     (§2), as the authors' files do. These leave the input unscaled both in training, where a fifth
-    of it is dropped, and at test; so do we (field `rescale_input` corrects it).
+    of it is dropped, and at test. So do we; the field `rescale_input` corrects it.
   - The `_relu` twins are not the paper's baselines: see `Maxout`.
 """
 
@@ -25,16 +25,14 @@ from cnn_papers.models.shared import layers, pooling, variants
 
 
 class Conv(NamedTuple):
-    """A convolutional maxout layer: units × pieces filters, the maximum over pieces, then max
-    pooling.
-    """
+    """A convolutional maxout layer: units × pieces filters, maxima over pieces, max pooling."""
 
     units: int
     pieces: int
     size: int
     padding: int
     pool: tuple[int, int]  # window and stride
-    max_norm: float  # of the weights of one piece; the optimiser holds to it
+    max_norm: float  # limit of the norm of one piece's weights, for the optimiser
 
 
 class Dense(NamedTuple):
@@ -74,10 +72,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cifar10": {"table": "cifar10"},
     "cifar100": {"table": "cifar100", "num_classes": 100},
     "svhn": {"table": "svhn"},
+    "mnist_fc_relu": {"table": "mnist_fc", "hidden": "relu"},
+    "mnist_conv_relu": {"table": "mnist_conv", "tied_bias": False, "hidden": "relu"},
+    "cifar10_relu": {"table": "cifar10", "hidden": "relu"},
+    "cifar100_relu": {"table": "cifar100", "num_classes": 100, "hidden": "relu"},
+    "svhn_relu": {"table": "svhn", "hidden": "relu"},
 }
-VARIANTS |= {f"{name}_relu": {**fields, "hidden": "relu"} for name, fields in VARIANTS.items()}
-# The norm that the incoming weights of one piece (and of one class, in `y`) may not exceed, by
-# layer.
+# The largest norm allowed for the incoming weights of one piece (in `y`, of one class), by layer.
 MAX_NORM = {
     variant: {name: row.max_norm for name, row in TABLES[fields["table"]].items()} | {"y": 1.9365}
     for variant, fields in VARIANTS.items()
@@ -90,15 +91,17 @@ CHOICES = {
 
 
 def max_over_pieces(z: jax.Array, pieces: int) -> jax.Array:
-    """The maxout unit: [..., units · pieces] → [..., units], the pieces of a unit lying side by
-    side (§3).
+    """Returns the maxout units (§3): [..., units · pieces] to [..., units].
+
+    The pieces of a unit are neighbours on the last axis.
     """
     return z.reshape(*z.shape[:-1], z.shape[-1] // pieces, pieces).max(-1)
 
 
 class BiasedConv(nn.Module):
-    """A convolution whose bias is one value a filter ("tied") or one a filter and position, as [h,
-    w, features].
+    """A convolution with one bias a filter ("tied"), or one a filter and position.
+
+    Flax's `nn.Conv` has only the former; the latter has shape [h, w, features].
     """
 
     features: int
@@ -128,11 +131,11 @@ class Maxout(nn.Module):
     Called with `image` float [n, h, w, c]; returns logits float32 [n, num_classes] and a dict of
     the layers, named as in the authors' files.
 
-    With `hidden="relu"`, or "tanh" (§7 compares with it), it is the twin of the same size: every
-    layer keeps as many weights, each now feeding a unit of its own. A layer of u units of k pieces
-    thus becomes u·k units if it reads as many inputs as before, and fewer in the proportion in
-    which the twin's layer below is wider. With "maxout_zero" a constant 0 is among the pieces of
-    every unit (§8.2).
+    With `hidden="relu"`, or "tanh" (§7 compares with it), it is a twin of the same size: every
+    hidden layer keeps its number of weights, and every piece becomes a unit. A layer of u units of
+    k pieces has u·k units if it reads as many inputs as before, and fewer by the factor by which
+    the twin's layer below is wider. With "maxout_zero" a constant 0 is among the pieces of every
+    unit (§8.2).
     """
 
     num_classes: int = 10
@@ -142,7 +145,7 @@ class Maxout(nn.Module):
     input_dropout: float = 0.2
     dropout: float = 0.5  # on the inputs of every layer but the first
     rescale_input: bool = False  # divide the input by 1 - input_dropout in training
-    weight_init: str = "paper"  # uniform within ± init_range; or "he", which suits the ReLU twins
+    weight_init: str = "paper"  # uniform within ±init_range; or "he", which suits the ReLU twins
     init_range: float = 0.005  # narrow networks need more to start learning
     width: float = 1.0  # multiplies every number of units; 1 is the paper's network
     dtype: Any = None
@@ -160,42 +163,50 @@ class Maxout(nn.Module):
         x = nn.Dropout(self.input_dropout, deterministic=not train)(image)
         if train and not self.rescale_input:
             x = x * (1 - self.input_dropout)
-        wider = 1.0  # the layer below, against maxout's
+        wider = 1.0  # units of the twin's layer below for each unit of maxout's
         for name, row in TABLES[self.table].items():
             units, pieces = max(1, round(row.units * self.width)), row.pieces
             if not self.hidden.startswith("maxout"):
                 wider = row.pieces / wider
                 units, pieces = max(1, round(units * wider)), 1
+            features = units * pieces
             if isinstance(row, Conv):
-                layer = (units * pieces, row.size, row.padding, self.tied_bias, init, self.dtype)
-                x = self._activate(BiasedConv(*layer, name=name)(x), pieces)
+                kind = (row.size, row.padding, self.tied_bias, init, self.dtype)
+                x = BiasedConv(features, *kind, name=name)(x)
+                x = self._activate(x, pieces)
                 x = ends[name] = pooling.max_pool(x, *row.pool, ceil_mode=True)
             else:
-                dense = layers.FullyConnected(units * pieces, init, dtype=self.dtype, name=name)
-                x = ends[name] = self._activate(dense(x), pieces)
+                x = layers.FullyConnected(features, init, dtype=self.dtype, name=name)(x)
+                x = ends[name] = self._activate(x, pieces)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         ends["y"] = layers.FullyConnected(self.num_classes, init, dtype=self.dtype, name="y")(x)
         return ends["y"].mean((1, 2), dtype=jnp.float32), ends
 
     def _activate(self, z: jax.Array, pieces: int) -> jax.Array:
-        nonlinearity = {"maxout": lambda z: z, "tanh": nn.tanh}.get(self.hidden, nn.relu)
-        return nonlinearity(max_over_pieces(z, pieces))  # of the twins, one piece
+        x = max_over_pieces(z, pieces)  # the twins have one piece
+        if self.hidden == "maxout":
+            return x
+        return nn.tanh(x) if self.hidden == "tanh" else nn.relu(x)
 
 
 def Model(variant: str = "cifar10", **fields: Any) -> Maxout:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(Maxout, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
     return model
 
 
-_SHAPES = {
+_MAPS = {
     "mnist_fc": {"h0": (1, 1, 240), "h1": (1, 1, 240), "y": (1, 1, 10)},
     "mnist_conv": {"h0": (10, 10, 48), "h1": (4, 4, 48), "h2": (3, 3, 24), "y": (1, 1, 10)},
     "cifar10": {"h0": (16, 16, 96), "h1": (7, 7, 192), "h2": (5, 5, 192), "h3": (1, 1, 500)},
     "svhn": {"h0": (18, 18, 64), "h1": (10, 10, 128), "h2": (6, 6, 128), "h3": (1, 1, 400)},
 }
-_TWIN_SHAPES = {
+_TWIN_MAPS = {
     "mnist_fc": {"h0": (1, 1, 1200), "h1": (1, 1, 240)},
     "mnist_conv": {"h0": (10, 10, 96), "h1": (4, 4, 48), "h2": (3, 3, 96)},
     "cifar10": {"h0": (16, 16, 192), "h1": (7, 7, 192), "h2": (5, 5, 384), "h3": (1, 1, 1250)},
@@ -205,16 +216,16 @@ _MNIST, _RGB = (28, 28, 1), (32, 32, 3)
 _SOURCE = "counted from the authors' yaml file"
 _TWIN = "counted: as many weights in every hidden layer as the maxout network"
 FACTS = {
-    "mnist_fc": Facts(_MNIST, 1_233_610, 1_231_200, _SHAPES["mnist_fc"], _SOURCE),
-    "mnist_conv": Facts(_MNIST, 471_994, 30_746_736, _SHAPES["mnist_conv"], _SOURCE),
-    "cifar10": Facts(_RGB, 16_247_830, 732_290_696, _SHAPES["cifar10"], _SOURCE),
+    "mnist_fc": Facts(_MNIST, 1_233_610, 1_231_200, _MAPS["mnist_fc"], _SOURCE),
+    "mnist_conv": Facts(_MNIST, 471_994, 30_746_736, _MAPS["mnist_conv"], _SOURCE),
+    "cifar10": Facts(_RGB, 16_247_830, 732_290_696, _MAPS["cifar10"], _SOURCE),
     "cifar100": Facts(
-        _RGB, 16_292_920, 732_335_696, _SHAPES["cifar10"], "counted: the CIFAR-10 network"
+        _RGB, 16_292_920, 732_335_696, _MAPS["cifar10"], "counted: the CIFAR-10 network"
     ),
-    "svhn": Facts(_RGB, 10_461_050, 303_466_400, _SHAPES["svhn"], _SOURCE),
-    "mnist_fc_relu": Facts(_MNIST, 1_232_650, 1_231_200, _TWIN_SHAPES["mnist_fc"], _TWIN),
-    "mnist_conv_relu": Facts(_MNIST, 474_586, 30_753_216, _TWIN_SHAPES["mnist_conv"], _TWIN),
-    "cifar10_relu": Facts(_RGB, 16_253_888, 732_298_196, _TWIN_SHAPES["cifar10"], _TWIN),
-    "cifar100_relu": Facts(_RGB, 16_366_478, 732_410_696, _TWIN_SHAPES["cifar10"], _TWIN),
-    "svhn_relu": Facts(_RGB, 10_465_922, 303_472_400, _TWIN_SHAPES["svhn"], _TWIN),
+    "svhn": Facts(_RGB, 10_461_050, 303_466_400, _MAPS["svhn"], _SOURCE),
+    "mnist_fc_relu": Facts(_MNIST, 1_232_650, 1_231_200, _TWIN_MAPS["mnist_fc"], _TWIN),
+    "mnist_conv_relu": Facts(_MNIST, 474_586, 30_753_216, _TWIN_MAPS["mnist_conv"], _TWIN),
+    "cifar10_relu": Facts(_RGB, 16_253_888, 732_298_196, _TWIN_MAPS["cifar10"], _TWIN),
+    "cifar100_relu": Facts(_RGB, 16_366_478, 732_410_696, _TWIN_MAPS["cifar10"], _TWIN),
+    "svhn_relu": Facts(_RGB, 10_465_922, 303_472_400, _TWIN_MAPS["svhn"], _TWIN),
 }

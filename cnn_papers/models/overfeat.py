@@ -4,12 +4,12 @@ Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun: OverFeat: Integrated Recognition
 Detection using Convolutional Networks. ICLR 2014. arXiv:1312.6229
 
 Deviations:
-  - Biases start at zero: the paper draws the weights from N(0, 0.01²) and does not speak of biases.
+  - Biases start at zero: the paper draws the weights from N(0, 0.01²) and does not mention biases.
   - Padding is that of the released networks: one pixel in the 3×3 convolutions, none elsewhere.
   - The offsets of the last pooling are 0, 1 and 2 in the paper, whose accurate network pools 3×3
-    there. The fast network pools 2×2, so its offsets are 0 and 1: as many as the window has pixels.
-  - At image sizes other than the paper's six, some offsets see one position fewer than others. They
-    are all kept, so that every position of the classifier is scored exactly once.
+    there. The fast network pools 2×2, so its offsets are 0 and 1: one for each pixel of the window.
+  - At image sizes other than the paper's six, some offsets see one position fewer than others. All
+    offsets are kept, so that every position of the classifier is scored exactly once.
 """
 
 from typing import Any
@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Tables 1 and 3. A convolution is (kernels, size, stride, padding), a pooling its side and stride,
-# a fully connected layer its units; the last one has the classes.
+# Tables 1 and 3: the convolutions, then the classifier that slides over their map. A convolution is
+# (kernels, size, stride, padding), a pooling its side and stride, a fully connected layer its units
+# (None for the classes).
 TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fast": (
         {
@@ -51,21 +52,20 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
+VARIANTS: dict[str, dict[str, Any]] = {"fast": {"net": "fast"}, "accurate": {"net": "accurate"}}
 
 
 class OverFeat(nn.Module):
-    """A classifier that slides: on images larger than the one it was initialised with it gives maps
-    of scores.
+    """A classifier that slides over images larger than the one it was initialised with (§3.5).
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes], the mean over
-    the map, and a dict of layers by the paper's numbers; the map is the last of them, `fc8` or
-    `fc9`, [n, a, b, num_classes].
+    the map of scores, and a dict of layers by the paper's numbers. The map of scores is the last of
+    them, `fc8` or `fc9`, [n, a, b, num_classes].
 
-    With `fine`, evaluation applies the last pooling at every offset (Δy, Δx), the classifier to
-    each result, and interleaves the outputs (§3.3): positions 12 image pixels apart instead of 36
-    (accurate), 16 instead of 32 (fast). The last pooling's endpoint is then [n, Δy, Δx, h, w, c];
-    where offsets see fewer positions it is filled with zeros.
+    With `fine`, evaluation applies the last pooling at every offset (Δy, Δx) and the classifier to
+    each result, and interleaves the outputs (§3.3): positions are 12 image pixels apart instead of
+    36 (accurate), or 16 instead of 32 (fast). The last pooling's endpoint is then
+    [n, Δy, Δx, h, w, c], filled with zeros where offsets see fewer positions.
     """
 
     net: str
@@ -86,18 +86,20 @@ class OverFeat(nn.Module):
         convolutions, classifier = TABLE[self.net]
         x = image
         for name, row in convolutions.items():
-            x = ends[name] = (
-                nn.relu(self._conv(name, *row)(x))
-                if "conv" in name
-                else pooling.max_pool(x, row, row)
-            )
-        (last, pool), *fully_connected = classifier.items()
+            if "conv" in name:
+                x = nn.relu(self._conv(name, *row)(x))
+            else:
+                x = pooling.max_pool(x, row, row)
+            ends[name] = x
+
+        (last_pool, pool), *fully_connected = classifier.items()
         fine = self.fine and not train
-        missing = [
-            -(side + 1) % pool for side in x.shape[1:3]
-        ]  # pixels to where the last offset would end
-        ends[last] = _pool_at_offsets(x, pool, missing) if fine else pooling.max_pool(x, pool, pool)
-        x = ends[last].reshape(x.shape[0] * (pool**2 if fine else 1), *ends[last].shape[-3:])
+        missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels that the last offset lacks
+        if fine:
+            maps = ends[last_pool] = _pool_at_offsets(x, pool, missing)
+            x = maps.reshape(x.shape[0] * pool**2, *maps.shape[-3:])
+        else:
+            x = ends[last_pool] = pooling.max_pool(x, pool, pool)
         for name, units in fully_connected:
             hidden = units is not None
             features = self._scaled(units) if hidden else self.num_classes
@@ -111,9 +113,13 @@ class OverFeat(nn.Module):
     def _conv(self, name: str, kernels: int, size: int, stride: int, padding: int) -> nn.Conv:
         if name == "conv1":
             stride = self.conv1_stride or stride
-        shape = (size, size), (stride, stride)
         return nn.Conv(
-            self._scaled(kernels), *shape, layers.pad(padding), name=name, **self._initialisers()
+            self._scaled(kernels),
+            (size, size),
+            (stride, stride),
+            layers.pad(padding),
+            name=name,
+            **self._initialisers(),
         )
 
     def _initialisers(self) -> dict[str, Any]:
@@ -124,7 +130,11 @@ class OverFeat(nn.Module):
 
 
 def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
-    """[n, h, w, c] pooled from every (Δy, Δx): [n, pool, pool, ⌊h / pool⌋, ⌊w / pool⌋, c]."""
+    """Returns the max pooling of [n, h, w, c] at every offset (Δy, Δx).
+
+    The result is [n, pool, pool, a, b, c]. `missing` rows and columns of zeros are appended, so
+    that all offsets have as many positions.
+    """
     h, w = (side + fill + 1 - pool for side, fill in zip(x.shape[1:3], missing, strict=True))
     x = jnp.pad(x, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)])
     shifted = [x[:, dy : dy + h, dx : dx + w] for dy in range(pool) for dx in range(pool)]
@@ -133,30 +143,31 @@ def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
 
 
 def _interleave(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:
-    """[n·pool², a, b, c] to [n, pool·a, pool·b, c]: position (y, x) comes from the offsets (y, x)
-    modulo `pool`.
+    """Interleaves [n·pool², a, b, c] to [n, pool·a, pool·b, c].
 
-    Positions that saw the fill of `_pool_at_offsets` are the last `missing` ones, and are dropped.
+    Position (y, x) comes from the offset (y, x) modulo `pool`. The last `missing` positions saw the
+    zeros that `_pool_at_offsets` appends, and are dropped.
     """
     n, a, b, c = x.shape[0] // pool**2, *x.shape[1:]
-    x = (
-        x.reshape(n, pool, pool, a, b, c)
-        .transpose(0, 3, 1, 4, 2, 5)
-        .reshape(n, a * pool, b * pool, c)
-    )
+    x = x.reshape(n, pool, pool, a, b, c).transpose(0, 3, 1, 4, 2, 5)
+    x = x.reshape(n, a * pool, b * pool, c)
     return x[:, : a * pool - missing[0], : b * pool - missing[1]]
 
 
 def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(OverFeat, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     return model
 
 
-# 145,920,872 and 144,656,488 are also the sizes of the released weight files. The paper's Table 1
-# prints 24×24 as the fast network's input to layer 2, where it is that layer's output.
-_FAST = {
+# 145,920,872 and 144,656,488 are also the numbers of weights in the released files. The paper's
+# Table 1 prints 24×24 as the input of the fast network's layer 2; it is that layer's output.
+_FAST_MAPS = {
     "conv1": (56, 56, 96),
     "pool1": (28, 28, 96),
     "conv2": (24, 24, 256),
@@ -167,7 +178,7 @@ _FAST = {
     "fc6": (1, 1, 3072),
     "fc8": (1, 1, 1000),
 }
-_ACCURATE = {
+_ACCURATE_MAPS = {
     "conv1": (108, 108, 96),
     "pool1": (36, 36, 96),
     "conv2": (30, 30, 256),
@@ -183,7 +194,7 @@ FACTS = {
         (231, 231, 3),
         145_920_872,
         2_801_403_904,
-        _FAST,
+        _FAST_MAPS,
         "Table 1, released weights",
         "145M, 2,810M",
     ),
@@ -191,7 +202,7 @@ FACTS = {
         (221, 221, 3),
         144_656_488,
         5_355_446_784,
-        _ACCURATE,
+        _ACCURATE_MAPS,
         "Table 3, released weights",
         "144M, 5,369M",
     ),

@@ -7,12 +7,11 @@ Deviations:
     share them.
   - Evaluation uses moving averages of batch statistics; `config.eval.precise_bn` recomputes them as
     the release does.
-  - The variants `…-v1.5` are not in the paper: they stride in the 3×3, as fb.resnet.torch and
-    torchvision do.
+  - The variants `…-v1.5` are not in the paper: they stride in the 3×3 convolution, as
+    fb.resnet.torch and torchvision do.
 """
 
 import operator
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -20,49 +19,56 @@ import jax
 import jax.numpy as jnp
 
 from cnn_papers.facts import Facts
-from cnn_papers.models.shared import layers, pooling
-from cnn_papers.models.shared.variants import build, check_choices, refuse_small_images
+from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: residual blocks in conv2_x … conv5_x, and whether a block is the bottleneck of Figure 5
-# (right).
-IMAGENET = {
-    "18": ((2, 2, 2, 2), False),
-    "34": ((3, 4, 6, 3), False),
-    "50": ((3, 4, 6, 3), True),
-    "101": ((3, 4, 23, 3), True),
-    "152": ((3, 8, 36, 3), True),
+_CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "num_classes": 10}
+VARIANTS: dict[str, dict[str, Any]] = {
+    # Table 1: residual blocks of conv2_x, conv3_x, conv4_x and conv5_x
+    "18": {"blocks": (2, 2, 2, 2)},
+    "18-A": {"blocks": (2, 2, 2, 2), "shortcut": "A"},
+    "18-C": {"blocks": (2, 2, 2, 2), "shortcut": "C"},
+    "plain-18": {"blocks": (2, 2, 2, 2), "shortcut": "none"},
+    "34": {"blocks": (3, 4, 6, 3)},
+    "34-A": {"blocks": (3, 4, 6, 3), "shortcut": "A"},
+    "34-C": {"blocks": (3, 4, 6, 3), "shortcut": "C"},
+    "plain-34": {"blocks": (3, 4, 6, 3), "shortcut": "none"},
+    "50": {"blocks": (3, 4, 6, 3), "bottleneck": True},
+    "50-v1.5": {"blocks": (3, 4, 6, 3), "bottleneck": True, "stride_in": "3x3"},
+    "101": {"blocks": (3, 4, 23, 3), "bottleneck": True},
+    "101-v1.5": {"blocks": (3, 4, 23, 3), "bottleneck": True, "stride_in": "3x3"},
+    "152": {"blocks": (3, 8, 36, 3), "bottleneck": True},
+    "152-v1.5": {"blocks": (3, 8, 36, 3), "bottleneck": True, "stride_in": "3x3"},
+    # §4.2: 6n + 2 layers; 8 is not in the paper
+    "cifar-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "A"},
+    "cifar-8-B": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "B"},
+    "cifar-8-C": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "C"},
+    "cifar-plain-8": {**_CIFAR, "blocks": (1, 1, 1), "shortcut": "none"},
+    "cifar-20": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "A"},
+    "cifar-20-B": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "B"},
+    "cifar-20-C": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "C"},
+    "cifar-plain-20": {**_CIFAR, "blocks": (3, 3, 3), "shortcut": "none"},
+    "cifar-32": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "A"},
+    "cifar-32-B": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "B"},
+    "cifar-32-C": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "C"},
+    "cifar-plain-32": {**_CIFAR, "blocks": (5, 5, 5), "shortcut": "none"},
+    "cifar-44": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "A"},
+    "cifar-44-B": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "B"},
+    "cifar-44-C": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "C"},
+    "cifar-plain-44": {**_CIFAR, "blocks": (7, 7, 7), "shortcut": "none"},
+    "cifar-56": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "A"},
+    "cifar-56-B": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "B"},
+    "cifar-56-C": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "C"},
+    "cifar-plain-56": {**_CIFAR, "blocks": (9, 9, 9), "shortcut": "none"},
+    "cifar-110": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "A"},
+    "cifar-110-B": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "B"},
+    "cifar-110-C": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "C"},
+    "cifar-plain-110": {**_CIFAR, "blocks": (18, 18, 18), "shortcut": "none"},
+    # unrolled, 1202 layers would take many minutes and gigabytes to compile
+    "cifar-1202": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "A", "scan": True},
+    "cifar-1202-B": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "B", "scan": True},
+    "cifar-1202-C": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "C", "scan": True},
+    "cifar-plain-1202": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "none", "scan": True},
 }
-CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 1202)  # §4.2: 6n + 2 layers; 8 is not in the paper
-
-
-def _variants() -> dict[str, dict[str, Any]]:
-    variants: dict[str, dict[str, Any]] = {}
-    for depth, (blocks, bottleneck) in IMAGENET.items():
-        variants[depth] = {"blocks": blocks, "bottleneck": bottleneck}
-        if bottleneck:
-            variants[f"{depth}-v1.5"] = variants[depth] | {"stride_in": "3x3"}
-        else:
-            variants |= {
-                f"{depth}-{option}": {"blocks": blocks, "shortcut": option} for option in "AC"
-            }
-            variants[f"plain-{depth}"] = {"blocks": blocks, "shortcut": "none"}
-    for depth in CIFAR_DEPTHS:
-        cifar = {
-            "blocks": ((depth - 2) // 6,) * 3,
-            "widths": (16, 32, 64),
-            "stem": "cifar",
-            "num_classes": 10,
-        }
-        cifar["scan"] = (
-            depth > 1000
-        )  # unrolled, 1202 layers take many minutes and gigabytes to compile
-        variants[f"cifar-{depth}"] = cifar | {"shortcut": "A"}
-        variants |= {f"cifar-{depth}-{option}": cifar | {"shortcut": option} for option in "BC"}
-        variants[f"cifar-plain-{depth}"] = cifar | {"shortcut": "none"}
-    return variants
-
-
-VARIANTS = _variants()
 CHOICES = {
     "shortcut": ("A", "B", "C", "none"),
     "stride_in": ("1x1", "3x3"),
@@ -71,8 +77,10 @@ CHOICES = {
 
 
 class Block(nn.Module):
-    """Figure 5: two 3×3 convolutions, or 1×1, 3×3, 1×1 with four times the channels; batch norm
-    before each ReLU.
+    """Two 3×3 convolutions, or the bottleneck of 1×1, 3×3 and 1×1 (Figure 5), and the shortcut.
+
+    Batch normalisation follows each convolution and precedes the ReLU. A bottleneck returns four
+    times `features` channels.
     """
 
     features: int
@@ -85,52 +93,61 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shortcut = self._shortcut(x, train)
-        f, strides = (
-            self.features,
-            (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride),
-        )
-        bottleneck = ((f, 1, strides[0]), (f, 3, strides[1]), (4 * f, 1, 1))
-        rows = bottleneck if self.bottleneck else ((f, 3, self.stride), (f, 3, 1))
-        for i, row in enumerate(rows, 1):
-            x = _conv_norm(x, *row, f"{i}", train, self.dtype)
-            x = nn.relu(x) if i < len(rows) else x
-        return nn.relu(x if shortcut is None else x + shortcut)
+        if self.bottleneck:
+            first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
+            x = nn.relu(_conv_bn(x, self.features, 1, first, "1", train, self.dtype))
+            x = nn.relu(_conv_bn(x, self.features, 3, second, "2", train, self.dtype))
+            x = _conv_bn(x, 4 * self.features, 1, 1, "3", train, self.dtype)
+        else:
+            x = nn.relu(_conv_bn(x, self.features, 3, self.stride, "1", train, self.dtype))
+            x = _conv_bn(x, self.features, 3, 1, "2", train, self.dtype)
+        if shortcut is not None:
+            x = x + shortcut
+        return nn.relu(x)
 
     def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | None:
-        """§3.3: identity, (A) zero-padded identity, (B) projection where sizes change, (C)
-        projection everywhere.
+        """Returns what is added to the block's output, None in a plain net (§3.3, §4.1).
+
+        Option A pads the identity with zero channels where sizes change, B projects there, and C
+        projects everywhere.
         """
-        out = self.features * (4 if self.bottleneck else 1)
-        changes = self.stride != 1 or x.shape[-1] != out
+        channels = 4 * self.features if self.bottleneck else self.features
+        changes = self.stride != 1 or x.shape[-1] != channels
         if self.shortcut == "none":
             return None
         if self.shortcut == "C" or (self.shortcut == "B" and changes):
-            return _conv_norm(x, out, 1, self.stride, "_proj", train, self.dtype)
+            return _conv_bn(x, channels, 1, self.stride, "_proj", train, self.dtype)
         x = x[:, :: self.stride, :: self.stride]
-        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, out - x.shape[-1])])
+        return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])])
 
 
-def _conv_norm(
-    x: jax.Array, features: int, size: int, stride: int, name: str, train: bool, dtype: Any
+def _conv_bn(
+    x: jax.Array, features: int, size: int, stride: int, suffix: str, train: bool, dtype: Any
 ) -> jax.Array:
-    shape = (size, size), (stride, stride), layers.pad(size // 2)
-    conv = nn.Conv(
+    """Applies a size×size convolution without bias and batch normalisation."""
+    x = nn.Conv(
         features,
-        *shape,
+        (size, size),
+        (stride, stride),
+        layers.pad(size // 2),
         use_bias=False,
         kernel_init=layers.he_normal,
         dtype=dtype,
-        name=f"conv{name}",
-    )
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=f"bn{name}"
-    )
-    return norm(conv(x))
+        name=f"conv{suffix}",
+    )(x)
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        name=f"bn{suffix}",
+    )(x)
 
 
 def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
-    """Applies `times` blocks like `block`, each with parameters of its own, as one loop: it
-    compiles like one block.
+    """Applies `times` blocks like `block`, each with its own parameters, as one loop.
+
+    The loop takes as long to compile as one block.
     """
 
     def body(block: Block, x: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -144,18 +161,16 @@ class ResNet(nn.Module):
     """Residual network, or its plain counterpart with shortcut "none".
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers, `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks after
-    the first of a stage are one loop with stacked parameters, named `conv2_2_to_200`: the same
-    network, compiled in a fraction of the time.
+    the paper's layers, `conv1` and each block as `conv<stage>_<i>`. With `scan` the blocks of a
+    stage after its first are one loop with stacked parameters, named like `conv2_2_to_200`: the
+    same network, compiled in a fraction of the time.
     """
 
     blocks: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
     bottleneck: bool = False
     shortcut: str = "B"  # A, B, C of §4.1, or "none" for a plain net
-    stride_in: str = (
-        "1x1"  # which convolution of a bottleneck strides: the first (paper) or the "3x3" (v1.5)
-    )
+    stride_in: str = "1x1"  # the convolution of a bottleneck that strides; "3x3" is v1.5
     stem: str = "imagenet"  # or "cifar" (§4.2)
     scan: bool = False
     num_classes: int = 1000
@@ -163,57 +178,59 @@ class ResNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    @refuse_small_images
+    @variants.refuse_small_images
     def __call__(
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         widths = [max(1, round(width * self.width)) for width in self.widths]
-        first = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = ends["conv1"] = nn.relu(_conv_norm(image, widths[0], *first, "1", train, self.dtype))
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _conv_bn(image, widths[0], size, stride, "1", train, self.dtype)
+        x = ends["conv1"] = nn.relu(x)
         if self.stem == "imagenet":
             x = ends["pool1"] = pooling.max_pool(x, 3, 2, padding=1)
+
         kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
         for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
-            parts = (
-                ["1", f"2_to_{count}"]
-                if self.scan and count > 2
-                else [f"{i + 1}" for i in range(count)]
-            )
-            for part in parts:
-                stride = 2 if stage > 2 and part == "1" else 1
-                block = Block(width, stride, *kind, name=f"conv{stage}_{part}")
-                x = _repeat(block, count - 1, x, train) if "to" in part else block(x, train=train)
-                ends[f"conv{stage}_{part}"] = x
+            loop = self.scan and count > 2
+            for i in range(1, 2 if loop else count + 1):
+                name, stride = f"conv{stage}_{i}", 2 if stage > 2 and i == 1 else 1
+                x = ends[name] = Block(width, stride, *kind, name=name)(x, train=train)
+            if loop:
+                name = f"conv{stage}_2_to_{count}"
+                x = ends[name] = _repeat(Block(width, 1, *kind, name=name), count - 1, x, train)
+
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
 
 def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters or statistics of a net of `blocks`, for the same net with the other value of
-    `scan`.
+    """Returns parameters or statistics for the same network with the other value of `scan`.
+
+    `blocks` are the network's: a stage of more than two blocks is stacked or unstacked.
     """
     tree = dict(tree)
     for stage, count in enumerate(blocks, 2):
-        whole, parts = (
-            f"conv{stage}_2_to_{count}",
-            [f"conv{stage}_{i}" for i in range(2, count + 1)],
-        )
-        if whole in tree:
-            stacked = tree.pop(whole)
-            tree |= {
-                part: jax.tree.map(operator.itemgetter(i), stacked) for i, part in enumerate(parts)
-            }
+        loop = f"conv{stage}_2_to_{count}"
+        names = [f"conv{stage}_{i}" for i in range(2, count + 1)]
+        if loop in tree:
+            stacked = tree.pop(loop)
+            for i, name in enumerate(names):
+                tree[name] = jax.tree.map(operator.itemgetter(i), stacked)
         elif count > 2:
-            tree[whole] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tree.pop, parts))
+            tree[loop] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tree.pop, names))
     return tree
 
 
 def Model(variant: str = "50", **fields: Any) -> ResNet:
-    """The network named `variant`, `fields` that are not None on top."""
-    model = build(ResNet, VARIANTS, variant, fields)
-    check_choices(model, CHOICES)
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
+    model = variants.build(ResNet, VARIANTS, variant, fields)
+    variants.check_choices(model, CHOICES)
     if len(model.blocks) != len(model.widths):
         raise ValueError(
             f"model.blocks names {len(model.blocks)} stages, model.widths {len(model.widths)}"
@@ -221,64 +238,67 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
     return model
 
 
-# What Tables 1 and 6 print; (parameters, multiply-adds) with shortcuts A (nothing more than the
-# plain net), B and C.
-_COUNTS = {
-    "18": (
-        "1.8G",
-        (11_515_688, 1_794_805_760),
-        (11_689_512, 1_814_073_344),
-        (12_043_816, 1_878_298_624),
-    ),
-    "34": (
-        "3.6G",
-        (21_623_848, 3_644_493_824),
-        (21_797_672, 3_663_761_408),
-        (22_716_840, 3_830_747_136),
-    ),
-    "cifar-8": ("", (75_290, 12_239_488), (78_042, 12_501_632), (78_330, 12_763_776)),
-    "cifar-20": ("0.27M", (269_722, 40_551_040), (272_474, 40_813_184), (283_962, 42_648_192)),
-    "cifar-32": ("0.46M", (464_154, 68_862_592), (466_906, 69_124_736), (489_594, 72_532_608)),
-    "cifar-44": ("0.66M", (658_586, 97_174_144), (661_338, 97_436_288), (695_226, 102_417_024)),
-    "cifar-56": ("0.85M", (853_018, 125_485_696), (855_770, 125_747_840), (900_858, 132_301_440)),
-    "cifar-110": (
-        "1.7M",
-        (1_727_962, 252_887_680),
-        (1_730_714, 253_149_824),
-        (1_826_202, 266_781_312),
-    ),
-    "cifar-1202": (
-        "19.4M",
-        (19_421_274, 2_829_238_912),
-        (19_424_026, 2_829_501_056),
-        (20_538_714, 2_986_263_168),
-    ),
-    # bottlenecks: with the stride in the first 1×1 and in the 3×3
-    "50": ("3.8G", (25_557_032, 3_857_973_248), (25_557_032, 4_089_184_256)),
-    "101": ("7.6G", (44_549_160, 7_570_194_432), (44_549_160, 7_801_405_440)),
-    "152": ("11.3G", (60_192_808, 11_282_415_616), (60_192_808, 11_513_626_624)),
+# Table 1 and the table of §4.2: the maps after the first block of each stage.
+_BASIC_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2_1": (56, 56, 64),
+    "conv3_1": (28, 28, 128),
+    "conv4_1": (14, 14, 256),
+    "conv5_1": (7, 7, 512),
 }
-
-
-def _facts(variant: str) -> Facts:
-    """Shapes are those of Table 1 and of the table of §4.2: the map after the first block of each
-    stage.
-    """
-    net = Model(variant)
-    named = re.sub("plain-|-[ABC]$|-v1.5$", "", variant)
-    stated, *counts = _COUNTS[named]
-    params, macs = counts[
-        net.stride_in == "3x3" if net.bottleneck else max(0, "ABC".find(net.shortcut))
-    ]
-    cifar = net.stem == "cifar"
-    first, channels = (32, 1) if cifar else (56, 4 if net.bottleneck else 1)
-    shapes = {} if cifar else {"conv1": (112, 112, 64), "pool1": (56, 56, 64)}
-    shapes |= {
-        f"conv{i + 2}_1": (first >> i, first >> i, width * channels)
-        for i, width in enumerate(net.widths)
-    }
-    shown = (shapes, "Table 1, §4.2; counted", stated if variant == named else "")
-    return Facts((32, 32, 3) if cifar else (224, 224, 3), params, macs, *shown)
-
-
-FACTS = {variant: _facts(variant) for variant in VARIANTS}
+_BOTTLENECK_MAPS = {
+    "conv1": (112, 112, 64),
+    "pool1": (56, 56, 64),
+    "conv2_1": (56, 56, 256),
+    "conv3_1": (28, 28, 512),
+    "conv4_1": (14, 14, 1024),
+    "conv5_1": (7, 7, 2048),
+}
+_CIFAR_MAPS = {"conv2_1": (32, 32, 16), "conv3_1": (16, 16, 32), "conv4_1": (8, 8, 64)}
+_IMAGE_224, _IMAGE_32 = (224, 224, 3), (32, 32, 3)
+_SOURCE = "Table 1, §4.2; counted"
+FACTS = {
+    "18": Facts(_IMAGE_224, 11_689_512, 1_814_073_344, _BASIC_MAPS, _SOURCE, "1.8G"),
+    "18-A": Facts(_IMAGE_224, 11_515_688, 1_794_805_760, _BASIC_MAPS, _SOURCE),
+    "18-C": Facts(_IMAGE_224, 12_043_816, 1_878_298_624, _BASIC_MAPS, _SOURCE),
+    "plain-18": Facts(_IMAGE_224, 11_515_688, 1_794_805_760, _BASIC_MAPS, _SOURCE),
+    "34": Facts(_IMAGE_224, 21_797_672, 3_663_761_408, _BASIC_MAPS, _SOURCE, "3.6G"),
+    "34-A": Facts(_IMAGE_224, 21_623_848, 3_644_493_824, _BASIC_MAPS, _SOURCE),
+    "34-C": Facts(_IMAGE_224, 22_716_840, 3_830_747_136, _BASIC_MAPS, _SOURCE),
+    "plain-34": Facts(_IMAGE_224, 21_623_848, 3_644_493_824, _BASIC_MAPS, _SOURCE),
+    "50": Facts(_IMAGE_224, 25_557_032, 3_857_973_248, _BOTTLENECK_MAPS, _SOURCE, "3.8G"),
+    "50-v1.5": Facts(_IMAGE_224, 25_557_032, 4_089_184_256, _BOTTLENECK_MAPS, _SOURCE),
+    "101": Facts(_IMAGE_224, 44_549_160, 7_570_194_432, _BOTTLENECK_MAPS, _SOURCE, "7.6G"),
+    "101-v1.5": Facts(_IMAGE_224, 44_549_160, 7_801_405_440, _BOTTLENECK_MAPS, _SOURCE),
+    "152": Facts(_IMAGE_224, 60_192_808, 11_282_415_616, _BOTTLENECK_MAPS, _SOURCE, "11.3G"),
+    "152-v1.5": Facts(_IMAGE_224, 60_192_808, 11_513_626_624, _BOTTLENECK_MAPS, _SOURCE),
+    "cifar-8": Facts(_IMAGE_32, 75_290, 12_239_488, _CIFAR_MAPS, _SOURCE),
+    "cifar-8-B": Facts(_IMAGE_32, 78_042, 12_501_632, _CIFAR_MAPS, _SOURCE),
+    "cifar-8-C": Facts(_IMAGE_32, 78_330, 12_763_776, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-8": Facts(_IMAGE_32, 75_290, 12_239_488, _CIFAR_MAPS, _SOURCE),
+    "cifar-20": Facts(_IMAGE_32, 269_722, 40_551_040, _CIFAR_MAPS, _SOURCE, "0.27M"),
+    "cifar-20-B": Facts(_IMAGE_32, 272_474, 40_813_184, _CIFAR_MAPS, _SOURCE),
+    "cifar-20-C": Facts(_IMAGE_32, 283_962, 42_648_192, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-20": Facts(_IMAGE_32, 269_722, 40_551_040, _CIFAR_MAPS, _SOURCE),
+    "cifar-32": Facts(_IMAGE_32, 464_154, 68_862_592, _CIFAR_MAPS, _SOURCE, "0.46M"),
+    "cifar-32-B": Facts(_IMAGE_32, 466_906, 69_124_736, _CIFAR_MAPS, _SOURCE),
+    "cifar-32-C": Facts(_IMAGE_32, 489_594, 72_532_608, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-32": Facts(_IMAGE_32, 464_154, 68_862_592, _CIFAR_MAPS, _SOURCE),
+    "cifar-44": Facts(_IMAGE_32, 658_586, 97_174_144, _CIFAR_MAPS, _SOURCE, "0.66M"),
+    "cifar-44-B": Facts(_IMAGE_32, 661_338, 97_436_288, _CIFAR_MAPS, _SOURCE),
+    "cifar-44-C": Facts(_IMAGE_32, 695_226, 102_417_024, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-44": Facts(_IMAGE_32, 658_586, 97_174_144, _CIFAR_MAPS, _SOURCE),
+    "cifar-56": Facts(_IMAGE_32, 853_018, 125_485_696, _CIFAR_MAPS, _SOURCE, "0.85M"),
+    "cifar-56-B": Facts(_IMAGE_32, 855_770, 125_747_840, _CIFAR_MAPS, _SOURCE),
+    "cifar-56-C": Facts(_IMAGE_32, 900_858, 132_301_440, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-56": Facts(_IMAGE_32, 853_018, 125_485_696, _CIFAR_MAPS, _SOURCE),
+    "cifar-110": Facts(_IMAGE_32, 1_727_962, 252_887_680, _CIFAR_MAPS, _SOURCE, "1.7M"),
+    "cifar-110-B": Facts(_IMAGE_32, 1_730_714, 253_149_824, _CIFAR_MAPS, _SOURCE),
+    "cifar-110-C": Facts(_IMAGE_32, 1_826_202, 266_781_312, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-110": Facts(_IMAGE_32, 1_727_962, 252_887_680, _CIFAR_MAPS, _SOURCE),
+    "cifar-1202": Facts(_IMAGE_32, 19_421_274, 2_829_238_912, _CIFAR_MAPS, _SOURCE, "19.4M"),
+    "cifar-1202-B": Facts(_IMAGE_32, 19_424_026, 2_829_501_056, _CIFAR_MAPS, _SOURCE),
+    "cifar-1202-C": Facts(_IMAGE_32, 20_538_714, 2_986_263_168, _CIFAR_MAPS, _SOURCE),
+    "cifar-plain-1202": Facts(_IMAGE_32, 19_421_274, 2_829_238_912, _CIFAR_MAPS, _SOURCE),
+}

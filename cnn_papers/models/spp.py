@@ -1,19 +1,19 @@
 """SPP-net.
 
 He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition.
-ECCV 2014 and TPAMI
-2015. arXiv:1406.4729
+ECCV 2014 and TPAMI 2015. arXiv:1406.4729
 
 Deviations:
-  - The paper adjusts padding to have its maps at 224 pixels and does not say how: TABLE's does.
-    (The released ZF-5 pads otherwise and has a map of 26 after conv2, where the paper has 27.)
+  - The paper adjusts padding to reach its maps at 224 pixels and does not say how; the padding in
+    TABLE reaches them. (The released ZF-5 pads differently and has a map of 26 after conv2, where
+    the paper has 27.)
   - The windows of ⌈a/n⌉ cells at stride ⌊a/n⌋ that the paper pools with (§2.3) end with the map
     only where a mod n is 0 or 1, as on its maps of 13 and 18. On others, such as the 10×10 cells of
-    180 pixels, they leave cells out or make more than n bins. We use the bins the paper gives
-    arbitrary windows, which on maps of 13 and 18 are the same.
+    180 pixels, they leave cells out or make more than n bins. We use the bins that the paper gives
+    to arbitrary windows; on maps of 13 and 18 the two are the same.
   - Response normalisation is AlexNet's; the released ZF-5 normalises over 3×3 pixels of one channel
     instead.
-  - Biases start at one where they do in the released ZF-5, and at zero in Overfeat-7's last two
+  - Biases start at one where the released ZF-5's do, and at zero in Overfeat-7's last two
     convolutions.
 """
 
@@ -27,8 +27,8 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
-# Table 1: kernels, size, stride, padding; what follows, "norm" or the window and stride of a max
-# pooling.
+# Table 1: kernels, size, stride, padding, and what follows in order: "norm" or a max pooling's
+# window and stride.
 OVERFEAT: dict[str, tuple[Any, ...]] = {
     "conv1": (96, 7, 2, 0, (3, 3), "norm"),
     "conv2": (256, 5, 1, 2, (2, 2)),
@@ -54,30 +54,31 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "overfeat5": OVERFEAT,
     "overfeat7": OVERFEAT | {"conv6": (512, 3, 1, 1), "conv7": (512, 3, 1, 1)},
 }
-LAST_POOL = {
-    "zf5": (3, 2),
-    "convnet5": (3, 2),
-    "overfeat5": (3, 3),
-    "overfeat7": (3, 3),
-}  # to 6×6, without a pyramid
+# Without a pyramid, the pooling to 6×6 cells.
+LAST_POOL = {"zf5": (3, 2), "convnet5": (3, 2), "overfeat5": (3, 3), "overfeat7": (3, 3)}
 BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7", "fc8")
 
-VARIANTS: dict[str, dict[str, Any]] = {net: {"net": net} for net in TABLE}
-VARIANTS |= {f"{net}-no-spp": {"net": net, "levels": ()} for net in TABLE}
-VARIANTS["zf5-30bins"] = {
-    "net": "zf5",
-    "levels": (4, 3, 2, 1),
-}  # §3.1.2: fewer parameters than without a pyramid
+VARIANTS: dict[str, dict[str, Any]] = {
+    "zf5": {"net": "zf5"},
+    "convnet5": {"net": "convnet5"},
+    "overfeat5": {"net": "overfeat5"},
+    "overfeat7": {"net": "overfeat7"},
+    "zf5-no-spp": {"net": "zf5", "levels": ()},
+    "convnet5-no-spp": {"net": "convnet5", "levels": ()},
+    "overfeat5-no-spp": {"net": "overfeat5", "levels": ()},
+    "overfeat7-no-spp": {"net": "overfeat7", "levels": ()},
+    # §3.1.2: fewer parameters than without a pyramid
+    "zf5-30bins": {"net": "zf5", "levels": (4, 3, 2, 1)},
+}
 
 
 class SPPNet(nn.Module):
-    """Convolutions, spatial pyramid pooling, three fully connected layers; for images of any size
-    (Table 1).
+    """Convolutions, spatial pyramid pooling and three fully connected layers (Table 1).
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers. With `windows` [n, k, 4] (left, top, right, bottom in image pixels) each
-    window of the one feature map is pooled and classified (§4.1): logits are [n, k, num_classes],
-    and endpoints from `spp` on are [n·k, 1, 1, …].
+    the paper's layers. The pyramid takes images of any size. With `windows` [n, k, 4] (left, top,
+    right, bottom in image pixels) each window of the one feature map is pooled and classified
+    (§4.1): logits are [n, k, num_classes], and endpoints from `spp` on are [n·k, 1, 1, …].
     """
 
     net: str
@@ -103,51 +104,56 @@ class SPPNet(nn.Module):
             pool = partial(
                 pooling.window_features, levels=self.levels, stride=stride, offset=offset
             )
-            x = ends["spp"] = jax.vmap(pool)(x, windows).reshape(
-                windows.shape[0] * windows.shape[1], 1, 1, -1
-            )
+            features = jax.vmap(pool)(x, windows)
+            x = ends["spp"] = features.reshape(windows.shape[0] * windows.shape[1], 1, 1, -1)
         elif self.levels:
             x = ends["spp"] = pooling.pyramid_pool(x, self.levels)
         else:
             x = ends["pool"] = pooling.max_pool(x, *LAST_POOL[self.net])
+
         for name in ("fc6", "fc7"):
-            x = nn.relu(
-                layers.FullyConnected(self._scaled(4096), name=name, **self._initialisers(name))(x)
-            )
-            ends[name] = x
+            x = self._fully_connected(x, name, self._scaled(4096))
+            x = ends[name] = nn.relu(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["fc8"] = layers.FullyConnected(
-            self.num_classes, name="fc8", **self._initialisers("fc8")
-        )(x)
-        logits = ends["fc8"].mean((1, 2), dtype=jnp.float32)
+        x = ends["fc8"] = self._fully_connected(x, "fc8", self.num_classes)
+        logits = x.mean((1, 2), dtype=jnp.float32)
         return logits if windows is None else logits.reshape(*windows.shape[:2], -1), ends
 
     def _features(self, image: jax.Array, ends: dict[str, jax.Array]) -> jax.Array:
         x = image
-        for name, (kernels, size, stride, padding, *after) in self._rows():
-            shape = (size, size), (stride, stride), layers.pad(padding)
-            x = nn.relu(
-                nn.Conv(self._scaled(kernels), *shape, name=name, **self._initialisers(name))(x)
-            )
-            ends[name] = x
+        for i, (name, (kernels, size, stride, padding, *after)) in enumerate(self._rows(), 1):
+            x = nn.Conv(
+                self._scaled(kernels),
+                (size, size),
+                (stride, stride),
+                layers.pad(padding),
+                name=name,
+                **self._initialisers(name),
+            )(x)
+            x = ends[name] = nn.relu(x)
             for step in after:
                 if step != "norm":
-                    x = ends[name.replace("conv", "pool")] = pooling.max_pool(x, *step)
+                    x = ends[f"pool{i}"] = pooling.max_pool(x, *step)
                 elif self.lrn:
-                    x = ends[name.replace("conv", "norm")] = layers.local_response_norm(x)
+                    x = ends[f"norm{i}"] = layers.local_response_norm(x)
         return x
+
+    def _fully_connected(self, x: jax.Array, name: str, units: int) -> jax.Array:
+        return layers.FullyConnected(units, name=name, **self._initialisers(name))(x)
 
     def _check_windows(self, image: jax.Array, feature_map: jax.Array) -> None:
         if not self.levels:
             raise ValueError("features of windows need a pyramid: this variant has no model.levels")
         if 0 in feature_map.shape:
             raise ValueError(
-                f"an image of {image.shape[1]}×{image.shape[2]} is too small: its feature map is empty"
+                f"an image of {image.shape[1]}×{image.shape[2]} is too small: "
+                "its feature map has no pixels left"
             )
 
     def geometry(self) -> tuple[int, float]:
-        """Appendix A's S, the image pixels from one cell of the last map to the next, and the first
-        cell's centre.
+        """Returns the stride of the last map's cells and the centre of the first, in image pixels.
+
+        The stride is Appendix A's S.
         """
         distance, centre = 1, 0.0
         for _, (_, size, stride, padding, *after) in self._rows():
@@ -158,7 +164,7 @@ class SPPNet(nn.Module):
         return distance, centre
 
     def _rows(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """The table's rows, with the stride that was asked for."""
+        """Returns the table's rows, with `conv1_stride` in the first."""
         rows = dict(TABLE[self.net])
         kernels, size, stride, *rest = rows["conv1"]
         rows["conv1"] = (kernels, size, self.conv1_stride or stride, *rest)
@@ -173,7 +179,11 @@ class SPPNet(nn.Module):
 
 
 def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
-    """The network named `variant`, `fields` that are not None on top."""
+    """Returns the network named `variant`; `fields` that are not None replace its own.
+
+    Raises:
+      ValueError: an unknown variant or field, or a value that a field does not take.
+    """
     model = variants.build(SPPNet, VARIANTS, variant, fields)
     variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
     if min(model.levels, default=1) < 1:
@@ -183,50 +193,50 @@ def Model(variant: str = "zf5", **fields: Any) -> SPPNet:
     return model
 
 
-_ZF5 = {
+_ZF5_MAPS = {
     "pool1": (55, 55, 96),
     "conv2": (27, 27, 256),
     "conv3": (13, 13, 384),
     "conv5": (13, 13, 256),
 }
-_CONVNET5 = {
+_CONVNET5_MAPS = {
     "conv1": (55, 55, 96),
     "pool2": (27, 27, 256),
     "pool3": (13, 13, 384),
     "conv5": (13, 13, 256),
 }
-_OVERFEAT = {
+_OVERFEAT5_MAPS = {
     "pool1": (36, 36, 96),
     "pool2": (18, 18, 256),
     "conv3": (18, 18, 512),
     "conv5": (18, 18, 512),
 }
-# Table 1's maps; (parameters, multiply-adds) with a pyramid of 50 bins and without one.
-_COUNTS = {
-    "zf5": (_ZF5, (77_037_672, 1_218_394_912), (62_357_608, 1_203_714_848)),
-    "convnet5": (_CONVNET5, (77_058_408, 3_056_050_720), (62_378_344, 3_041_370_656)),
-    "overfeat5": (_OVERFEAT, (132_268_648, 3_000_687_648), (102_908_520, 2_971_327_520)),
-    "overfeat7": (
-        _OVERFEAT | {"conv7": (18, 18, 512)},
-        (136_988_264, 4_529_511_456),
-        (107_628_136, 4_500_151_328),
+_OVERFEAT7_MAPS = {**_OVERFEAT5_MAPS, "conv7": (18, 18, 512)}
+_INPUT, _SOURCE = (224, 224, 3), "Table 1; counted"
+FACTS = {
+    "zf5": Facts(_INPUT, 77_037_672, 1_218_394_912, {**_ZF5_MAPS, "spp": (1, 1, 12800)}, _SOURCE),
+    "zf5-no-spp": Facts(
+        _INPUT, 62_357_608, 1_203_714_848, {**_ZF5_MAPS, "pool": (6, 6, 256)}, _SOURCE
+    ),
+    "convnet5": Facts(
+        _INPUT, 77_058_408, 3_056_050_720, {**_CONVNET5_MAPS, "spp": (1, 1, 12800)}, _SOURCE
+    ),
+    "convnet5-no-spp": Facts(
+        _INPUT, 62_378_344, 3_041_370_656, {**_CONVNET5_MAPS, "pool": (6, 6, 256)}, _SOURCE
+    ),
+    "overfeat5": Facts(
+        _INPUT, 132_268_648, 3_000_687_648, {**_OVERFEAT5_MAPS, "spp": (1, 1, 25600)}, _SOURCE
+    ),
+    "overfeat5-no-spp": Facts(
+        _INPUT, 102_908_520, 2_971_327_520, {**_OVERFEAT5_MAPS, "pool": (6, 6, 512)}, _SOURCE
+    ),
+    "overfeat7": Facts(
+        _INPUT, 136_988_264, 4_529_511_456, {**_OVERFEAT7_MAPS, "spp": (1, 1, 25600)}, _SOURCE
+    ),
+    "overfeat7-no-spp": Facts(
+        _INPUT, 107_628_136, 4_500_151_328, {**_OVERFEAT7_MAPS, "pool": (6, 6, 512)}, _SOURCE
+    ),
+    "zf5-30bins": Facts(
+        _INPUT, 56_066_152, 1_197_423_392, {**_ZF5_MAPS, "spp": (1, 1, 7680)}, "§3.1.2; counted"
     ),
 }
-
-
-def _facts() -> dict[str, Facts]:
-    facts = {}
-    for net, (maps, spp, no_spp) in _COUNTS.items():
-        channels = maps["conv5"][-1]
-        facts[net] = Facts(
-            (224, 224, 3), *spp, maps | {"spp": (1, 1, 50 * channels)}, "Table 1; counted"
-        )
-        facts[f"{net}-no-spp"] = Facts(
-            (224, 224, 3), *no_spp, maps | {"pool": (6, 6, channels)}, "Table 1; counted"
-        )
-    shapes = _ZF5 | {"spp": (1, 1, 30 * 256)}
-    facts["zf5-30bins"] = Facts((224, 224, 3), 56_066_152, 1_197_423_392, shapes, "§3.1.2; counted")
-    return facts
-
-
-FACTS = _facts()

@@ -25,7 +25,7 @@ from cnn_papers.runs import inputs, ranges
 from cnn_papers.training import optim
 from configs import common
 
-NOT_THE_USERS = {"parent", "name", "inside"}  # model fields that Flax or the run sets
+NOT_THE_USERS = {"parent", "name", "holds_one"}  # model fields that Flax or the run sets
 
 each_file = pytest.mark.parametrize("name", NAMES)
 each_recipe = pytest.mark.parametrize(("name", "recipe"), RECIPES)

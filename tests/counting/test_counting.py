@@ -1,6 +1,4 @@
-"""Counting multiply-adds, parameters and shapes of programs that loop, recompute and call compiled
-functions.
-"""
+"""Counts of programs that loop, recompute and call compiled functions."""
 
 import flax.linen as nn
 import jax
@@ -46,8 +44,8 @@ class Net(nn.Module):
         return ends["a_last"].mean((1, 2)), ends
 
 
-# one image of 6×6×3; a 3×3 convolution from 4 to 4 channels has 9·4·4 weights, 4 biases, and works
-# at 36 places
+# The image is 6×6×3. A 3×3 convolution from 4 to 4 channels has 9·4·4 weights and 4 biases, and is
+# applied at 36 positions.
 ONE = 9 * 4 * 4
 
 
@@ -79,9 +77,8 @@ def test_counts_a_whole_program_inside_jit():
 
     inside, outside = counting.count(Compiled(), (6, 6, 3)), counting.count(Net("scan"), (6, 6, 3))
     assert inside.macs == outside.macs
-    assert inside.layers[-1] == counting.Layer(
-        "inner", (), outside.params - 35, outside.macs
-    )  # no auxiliary head
+    # without the auxiliary head's 35 parameters
+    assert inside.layers[-1] == counting.Layer("inner", (), outside.params - 35, outside.macs)
 
 
 def test_batch_normalisation_counts_two_parameters_a_channel_and_no_statistics():
@@ -126,9 +123,8 @@ def test_rows_follow_the_network_and_not_the_alphabet():
 def test_an_image_smaller_than_the_papers_counts_less():
     whole, small = (counting.count(resnet.Model("18"), (side, side, 3)) for side in (128, 64))
     assert small.params == whole.params
-    assert (
-        4 * (small.macs - 512_000) == whole.macs - 512_000
-    )  # all but the classifier shrinks with the area
+    # all but the classifier's 512,000 shrink with the area
+    assert 4 * (small.macs - 512_000) == whole.macs - 512_000
 
 
 def test_nothing_is_allocated():

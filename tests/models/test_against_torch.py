@@ -1,6 +1,4 @@
-"""Logits of the published families equal to torch's, on random weights and perturbed batch
-statistics.
-"""
+"""Logits equal to torch's, with random weights and perturbed batch statistics."""
 
 import functools
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ SMALL = {"width": 0.125, "num_classes": CLASSES}
 
 
 class Pair(NamedTuple):
-    """Our network and its file, torch's, the sizes of image to compare them on (native first)."""
+    """Our network with its file's name, torch's, and the image sizes to compare (native first)."""
 
     name: str
     model: Any
@@ -33,9 +31,8 @@ def vgg_pair(variant: str) -> Pair:
     model = vgg.Model(variant, **SMALL)
     counts = tuple(len(sizes) for sizes in model.stages)
     reference = functools.partial(torch_reference.vgg, counts, model.batch_norm, *SMALL.values())
-    return Pair(
-        "vgg", model, reference, ((224, 224), (231, 225))
-    )  # beyond, theirs averages and ours slides
+    sizes = ((224, 224), (231, 225))  # at larger ones torch's averages and ours slides
+    return Pair("vgg", model, reference, sizes)
 
 
 def resnet_pair(variant: str) -> Pair:
@@ -99,7 +96,7 @@ def perturb(module: Any) -> dict[str, np.ndarray]:
 
 
 def images(h: int, w: int) -> tuple[np.ndarray, Any]:
-    """The same two images for us, [n, h, w, c], and for torch."""
+    """Returns the same two images for us, [n, h, w, c], and for torch, [n, c, h, w]."""
     image = np.random.default_rng(1).normal(size=(2, h, w, 3)).astype(np.float32)
     return image, torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
 
@@ -118,7 +115,7 @@ def pair(request):
 
 
 def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tuple[int, int]) -> Any:
-    """The torch weights in our layout; every tensor must have found its place."""
+    """Returns torch's weights in our layout; asserts that none of ours is left without."""
     source = convert.from_torch(state, name, model, (*size, 3), place="torch")
     arrays, fresh = convert.select(source, model, (*size, 3))
     assert not fresh

@@ -1,6 +1,4 @@
-"""AlexNet's switches: columns and their crossings, layers left out, normalisation, dropout,
-initialisation.
-"""
+"""AlexNet's fields: columns, layers left out, normalisation, dropout, initialisation."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +12,7 @@ SMALL = {"width": 0.125, "conv1_stride": 1, "num_classes": 7}
 
 
 def build(variant="paper", **fields):
-    """A small network as a compiled function of (variables, image), random variables and two images
-    for it.
-    """
+    """Returns a small network's compiled `apply`, random variables and two images."""
     model = alexnet.Model(variant, **SMALL, **fields)
     random = np.random.default_rng(0)
 
@@ -29,7 +25,7 @@ def build(variant="paper", **fields):
 
 
 def kernels(**fields):
-    """The kernel shapes of the full network."""
+    """Returns the kernel shapes of the full network."""
     params = counting.abstract_variables(alexnet.Model(**fields), (227, 227, 3))["params"]
     return {name: layer["kernel"].shape for name, layer in params.items() if "kernel" in layer}
 
@@ -71,7 +67,7 @@ def test_columns_meet_at_conv3_and_not_before():
     "without, reader, shape",
     [
         ("conv2", "conv3", (3, 3, 96, 384)),
-        ("conv3", "conv4", (3, 3, 256, 384)),  # the columns now cross before conv4
+        ("conv3", "conv4", (3, 3, 256, 384)),  # conv4 now reads both columns
         ("conv4", "conv5", (3, 3, 192, 256)),
         ("conv5", "fc6", (6, 6, 384, 4096)),
         ("fc6", "fc7", (6, 6, 256, 4096)),
@@ -80,23 +76,18 @@ def test_columns_meet_at_conv3_and_not_before():
 )
 def test_a_layer_left_out_changes_only_what_reads_it(without, reader, shape):
     whole, got = kernels(), kernels(without=(without,))
-    assert got == {
-        **{name: kernel for name, kernel in whole.items() if name != without},
-        reader: shape,
-    }
+    others = {name: kernel for name, kernel in whole.items() if name != without}
+    assert got == {**others, reader: shape}
     network = counting.count(alexnet.Model(without=(without,)), (227, 227, 3))
     shapes = {row.name: row.shape for row in network.layers}
     assert without not in shapes and shapes["pool1"] == (27, 27, 96)
-    assert (
-        shapes["pool2"][:2] == (13, 13)
-        and shapes["pool5"][:2] == (6, 6)
-        and shapes["fc8"] == (1, 1, 1000)
-    )
+    assert shapes["pool2"][:2] == (13, 13) and shapes["pool5"][:2] == (6, 6)
+    assert shapes["fc8"] == (1, 1, 1000)
     sizes = [np.prod(kernel) + kernel[-1] for kernel in got.values()]
     assert network.params == sum(sizes)
 
 
-def test_two_layers_left_out_hand_the_crossing_on():
+def test_the_layer_after_two_left_out_reads_both_columns():
     got = kernels(without=("conv3", "conv4"))
     assert got["conv5"] == (3, 3, 256, 256) and got["fc6"] == (6, 6, 256, 4096)
 
@@ -134,7 +125,7 @@ def test_activation_bounds_every_hidden_layer(activation, low, high):
     assert (ends["conv1"].min() < -0.1) == (activation == "tanh")
 
 
-def test_the_paper_drops_what_fc6_and_fc7_give():
+def test_the_paper_drops_outputs_of_fc6_and_fc7():
     apply, variables, image = build(dropout=1.0)
     logits, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(2)})
     assert ends["fc6"].max() > 1 and ends["fc6"].std(0).max() > 0.1  # fc6 itself has seen the image
@@ -143,7 +134,7 @@ def test_the_paper_drops_what_fc6_and_fc7_give():
     np.testing.assert_allclose(logits[1], variables["params"]["fc8"]["bias"], rtol=1e-6)
 
 
-def test_one_weird_trick_drops_what_fc6_and_fc7_read():
+def test_one_weird_trick_drops_inputs_of_fc6_and_fc7():
     apply, variables, image = build("one_weird_trick", dropout=1.0)
     logits, ends = apply(variables, image, train=True, rngs={"dropout": jax.random.key(2)})
     assert ends["avgpool"].max() > 1
@@ -151,9 +142,8 @@ def test_one_weird_trick_drops_what_fc6_and_fc7_read():
         ends["fc6"][0, 0, 0], np.maximum(variables["params"]["fc6"]["bias"], 0), rtol=1e-6
     )
     fc8 = variables["params"]["fc8"]
-    expected = (
-        np.asarray(ends["fc7"])[:, 0, 0] @ fc8["kernel"][0, 0] + fc8["bias"]
-    )  # nothing dropped before fc8
+    fc7 = np.asarray(ends["fc7"])[:, 0, 0]
+    expected = fc7 @ fc8["kernel"][0, 0] + fc8["bias"]  # nothing is dropped before fc8
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -215,7 +205,7 @@ def test_one_weird_trick_takes_any_size(height, width):
         ),
     ],
 )
-def test_what_is_unknown_is_refused_with_a_list(fields, message):
+def test_an_unknown_value_is_refused_with_a_list(fields, message):
     with pytest.raises(ValueError, match=message):
         alexnet.Model(**fields)
 
@@ -224,7 +214,7 @@ def test_an_image_too_small_is_refused():
     model = alexnet.Model()
     image = jax.ShapeDtypeStruct((1, 66, 66, 3), jnp.float32)
     with pytest.raises(
-        ValueError, match=r"pool5 has no pixels left; the smallest square image .* is 67×67"
+        ValueError, match="an image of 66×66 is too small: pool5 has no pixels left"
     ):
         jax.eval_shape(model.init, jax.random.key(0), image)
     jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 67, 67, 3), jnp.float32))

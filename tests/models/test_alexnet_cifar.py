@@ -1,4 +1,4 @@
-"""AlexNet's CIFAR network: pooling as cuda-convnet rounds it, initial weights, switches."""
+"""AlexNet's CIFAR network: cuda-convnet's pooling, initial weights, variants."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from cnn_papers.models import alexnet_cifar
 
 
 @pytest.mark.parametrize("h, w, shape", [(16, 16, (8, 8)), (15, 8, (7, 4)), (5, 2, (2, 1))])
-def test_average_pooling_rounds_up_and_ignores_what_is_outside(h, w, shape):
+def test_average_pooling_rounds_up_and_ignores_pixels_outside(h, w, shape):
     x = np.random.default_rng(0).normal(size=(2, h, w, 3)).astype(np.float32)
     got = jax.jit(alexnet_cifar.average_pool)(x)
     expected = np.empty((2, *shape, 3), np.float32)
@@ -24,9 +24,8 @@ def test_pooling_that_does_not_overlap_keeps_the_shapes_and_reads_every_pixel_on
     image = np.random.default_rng(0).normal(size=(1, 5, 4, 2)).astype(np.float32)
     means = alexnet_cifar.average_pool(jnp.asarray(image), 2, 2)
     np.testing.assert_allclose(means[:, 1, 1], image[:, 2:4, 2:4].mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(
-        means[:, 2, 1], image[:, 4:, 2:4].mean((1, 2)), rtol=1e-5
-    )  # half a window
+    half_window = image[:, 4:, 2:4].mean((1, 2))
+    np.testing.assert_allclose(means[:, 2, 1], half_window, rtol=1e-5)
     both = [
         counting.count(alexnet_cifar.Model(pool=pool), (32, 32, 3)) for pool in ((3, 2), (2, 2))
     ]
@@ -45,7 +44,7 @@ def test_weights_start_as_in_the_published_file():
         assert not params[name]["bias"].any()
 
 
-def test_variants_differ_in_what_they_say_and_nothing_else():
+def test_variants_differ_only_in_activation_and_normalisation():
     random = np.random.default_rng(0)
     shapes = counting.abstract_variables(alexnet_cifar.Model(), (32, 32, 3))
     variables = jax.tree.map(
@@ -60,12 +59,11 @@ def test_variants_differ_in_what_they_say_and_nothing_else():
     assert relu["conv1"].min() == 0 and tanh["conv1"].min() < 0
     np.testing.assert_allclose(tanh["conv1"].clip(0), np.tanh(relu["conv1"]), rtol=1e-5)
     assert set(lrn) - set(relu) == {"norm1", "norm2"}
-    np.testing.assert_allclose(
-        lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3
-    )  # so small that k = 2 alone divides
+    # the responses are so small that only k = 2 divides them
+    np.testing.assert_allclose(lrn["norm1"], relu["pool1"] * 2**-0.75, rtol=1e-3)
 
 
-def test_what_is_unknown_or_too_small_is_refused():
+def test_unknown_values_and_small_images_are_refused():
     with pytest.raises(
         ValueError, match=r"unknown model\.activation 'elu'; there are: relu, tanh, sigmoid"
     ):
@@ -74,9 +72,7 @@ def test_what_is_unknown_or_too_small_is_refused():
         ValueError, match=r"unknown model\.variant 'paper'; there are: relu, tanh, relu_lrn"
     ):
         alexnet_cifar.Model("paper")
-    with pytest.raises(
-        ValueError, match=r"pool3 has no pixels left; the smallest square image .* is 8×8"
-    ):
-        jax.eval_shape(
-            alexnet_cifar.Model().init, jax.random.key(0), np.zeros((1, 7, 7, 3), np.float32)
-        )
+    init = alexnet_cifar.Model().init
+    jax.eval_shape(init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match="an image of 7×7 is too small: pool3 has no pixels left"):
+        jax.eval_shape(init, jax.random.key(0), np.zeros((1, 7, 7, 3), np.float32))

@@ -1,4 +1,4 @@
-"""AlexNet's two columns over a mesh: what is sent and where, and the same numbers as on one device."""
+"""AlexNet's two columns over a mesh: the exchanges, and the same numbers as on one device."""
 
 import functools
 from typing import Any
@@ -29,15 +29,10 @@ def hasty():
 
 
 def sent(compiled: Any) -> list[tuple[str, str]]:
-    """Every exchange between devices in a compiled program: its kind and the layer it serves, in
-    order.
-    """
-    layers = [
-        f"{kind}{i}"
-        for kind, numbers in (("conv", "12345"), ("bn", "12345"), ("fc", "678"))
-        for i in numbers
-    ]
-    return [(each.kind, each.layer) for each in collectives(compiled, layers)]
+    """Returns the kind and the layer of each exchange in a compiled program, in order."""
+    layers = [f"{kind}{i}" for kind in ("conv", "bn") for i in range(1, 6)]
+    exchanges = collectives(compiled, [*layers, "fc6", "fc7", "fc8"])
+    return [(exchange.kind, exchange.layer) for exchange in exchanges]
 
 
 def images(seed: int = 0, count: int = BATCH) -> np.ndarray:
@@ -60,7 +55,7 @@ def forward(net: Any) -> Any:
 
 @functools.cache
 def one_device(variant: str) -> tuple[Any, Any, Any, Any]:
-    """The network, its variables, and what it gives on one device, dropout on."""
+    """Returns the network, its variables and its outputs on one device, with dropout."""
     model = alexnet.Model(variant, **SMALL)
     variables = random_variables(model, IMAGE)
     return model, variables, *forward(model)(variables, images())
@@ -68,7 +63,7 @@ def one_device(variant: str) -> tuple[Any, Any, Any, Any]:
 
 @pytest.mark.parametrize("shape", [(1, 2), (2, 2), (4, 2)])
 @pytest.mark.parametrize("variant", ["paper", "batch_norm"])
-def test_the_columns_meet_before_conv3_and_the_fully_connected_layers_alone(shape, variant):
+def test_only_conv3_and_the_fully_connected_layers_gather_both_columns(shape, variant):
     model, variables, (logits, ends), updates = one_device(variant)
     mesh = meshes.make_mesh(*shape)
     compiled = forward(columns.over(model, mesh)).lower(on(mesh, variables), images()).compile()
@@ -77,17 +72,17 @@ def test_the_columns_meet_before_conv3_and_the_fully_connected_layers_alone(shap
     others = {layer for kind, layer in sent(compiled) if kind != "all-gather"}
     assert others <= {f"bn{i}" for i in range(1, 6)}  # the statistics of the global batch
     assert bool(others) == (variant == "batch_norm" and shape[0] > 1)
-    (found, found_ends), found_updates = compiled(
+    (split_logits, split_ends), split_updates = compiled(
         on(mesh, variables), jax.device_put(images(), meshes.data_sharding(mesh))
     )
-    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
-    assert found_ends.keys() == ends.keys()
+    np.testing.assert_allclose(split_logits, logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
+    assert split_ends.keys() == ends.keys()
     for name, end in ends.items():
         np.testing.assert_allclose(
-            found_ends[name], end, rtol=1e-4, atol=1e-5 * np.abs(end).max(), err_msg=name
+            split_ends[name], end, rtol=1e-4, atol=1e-5 * np.abs(end).max(), err_msg=name
         )
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found_updates, updates
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split_updates, updates
     )
 
 
@@ -106,14 +101,14 @@ def test_a_mesh_without_columns_sends_nothing_forward():
 
 
 def test_dropout_differs_between_columns_and_devices():
-    """Each takes its own part of the one mask."""
+    """Each device takes its own part of one mask."""
     mesh = meshes.make_mesh(2, 2)
-    drop = columns.Dropout(0.5, inside=True)
+    drop = columns.Dropout(0.5, holds_one=True)
 
     def local(x: jax.Array) -> jax.Array:
         return drop.apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
 
-    spec = columns.rows(4)
+    spec = columns.activation_spec(4)
     masks = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones((4, 1, 1, 64)))
     parts = [
         np.asarray(masks)[rows, ..., cols]
@@ -125,7 +120,7 @@ def test_dropout_differs_between_columns_and_devices():
 
 
 def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[Any, list[float]]:
-    """Parameters after ten steps of a run with momentum, decay and dropout, and the losses."""
+    """Returns the state and the losses of ten steps with momentum, decay and dropout."""
     optimizer = optim.make_optimizer(
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *IMAGE))))["params"],
         optim.OptimizerSettings(lr=0.01, lr_batch=BATCH, weight_decay=5e-4),
@@ -175,8 +170,8 @@ def reference() -> tuple[Any, Any, list[float]]:
 @pytest.mark.parametrize("shard_params", [False, True])
 def test_ten_training_steps_are_those_of_one_device(shape, shard_params):
     model, expected, losses = reference()
-    state, found = ten_steps(model, meshes.make_mesh(*shape), shard_params=shard_params)
-    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    state, split_losses = ten_steps(model, meshes.make_mesh(*shape), shard_params=shard_params)
+    np.testing.assert_allclose(split_losses, losses, rtol=1e-4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
         state.params,
@@ -185,7 +180,7 @@ def test_ten_training_steps_are_those_of_one_device(shape, shard_params):
 
 
 def test_each_device_holds_its_share():
-    """The paper's halves; with `shard_params` also split over `data`, the optimiser's state too."""
+    """Half of each column layer; with `shard_params` also a part of that over `data`."""
     model = alexnet.Model("paper", **SMALL)
     optimizer = optim.Optimizer(lambda params: {"trace": params}, None, None, None)
     state = jax.eval_shape(
@@ -204,16 +199,14 @@ def test_each_device_holds_its_share():
         return sum(held) / whole
 
     assert share(meshes.make_mesh(4), state.params) == 1
-    assert share(meshes.make_mesh(4, 2), state.params) == 0.5
-    assert share(meshes.make_mesh(4, 2), state.params, shard_params=True) == pytest.approx(
-        0.125, rel=0.1
-    )  # conv1 does not divide
-    assert share(meshes.make_mesh(4, 2), state.opt_state, shard_params=True) == pytest.approx(
-        0.125, rel=0.1
-    )  # conv1 does not divide
+    mesh = meshes.make_mesh(4, 2)
+    assert share(mesh, state.params) == 0.5
+    eighth = pytest.approx(0.125, rel=0.1)  # conv1 does not divide
+    assert share(mesh, state.params, shard_params=True) == eighth
+    assert share(mesh, state.opt_state, shard_params=True) == eighth
 
 
-def test_vggs_fully_connected_layers_split_by_annotation_alone():
+def test_vggs_fully_connected_layers_split_by_annotation_only():
     model = vgg.Model("A", width=0.125, num_classes=CLASSES)
     variables = random_variables(model, (32, 32, 3))
     mesh = meshes.make_mesh(2, 2)
@@ -243,12 +236,12 @@ def test_vggs_fully_connected_layers_split_by_annotation_alone():
         ({}, 4, "the network has 2 columns"),
     ],
 )
-def test_a_split_that_the_network_does_not_have(fields, column, message):
+def test_a_mesh_that_the_columns_do_not_fit_is_refused(fields, column, message):
     with pytest.raises(ValueError, match=message):
         columns.over(alexnet.Model("paper", **fields), meshes.make_mesh(2, column))
 
 
-def test_an_image_too_small_is_told_on_a_mesh_too():
+def test_an_image_too_small_is_refused_on_a_mesh_too():
     model = alexnet.Model("paper", **SMALL)
     mesh = meshes.make_mesh(1, 2)
     variables = random_variables(model, IMAGE)
@@ -256,7 +249,7 @@ def test_an_image_too_small_is_told_on_a_mesh_too():
         columns.over(model, mesh).apply(variables, jnp.zeros((2, 20, 20, 3)))
 
 
-def test_a_mesh_is_made_of_what_is_there():
+def test_a_mesh_takes_the_available_devices():
     assert dict(meshes.make_mesh().shape) == {"data": 8}
     assert dict(meshes.make_mesh(-1, 2).shape) == {"data": 4, "column": 2}
     assert dict(meshes.make_mesh(3, 2).shape) == {"data": 3, "column": 2}

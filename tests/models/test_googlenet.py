@@ -1,4 +1,4 @@
-"""GoogLeNet: Table 1's multiply-adds, and how the variants differ."""
+"""GoogLeNet: Table 1's multiply-adds, and the differences of the variants."""
 
 import jax
 import numpy as np
@@ -58,13 +58,10 @@ def test_batch_normalisation_replaces_biases():
     assert set(tree["conv1"]) == {"kernel"} and set(tree["conv1_bn"]) == {"scale", "bias"}
     assert set(tree["aux_4a"]) == {"conv", "conv_bn", "fc1", "fc2"}
     convolutions = 3 + 9 * 6
-    assert (
-        len([path for path, _ in jax.tree.leaves_with_path(params("batch_norm_without_aux"))])
-        == 3 * convolutions + 2
-    )
+    assert len(jax.tree.leaves(params("batch_norm_without_aux"))) == 3 * convolutions + 2
 
 
-def test_auxiliary_heads_speak_in_training_alone():
+def test_auxiliary_heads_have_logits_only_in_training():
     model = googlenet.Model(width=0.0625, num_classes=5)
     variables = random_variables(model, (64, 64, 3))
     image = np.zeros((2, 64, 64, 3), np.float32)
@@ -81,7 +78,7 @@ def test_auxiliary_heads_speak_in_training_alone():
 
 
 @pytest.mark.parametrize("name", ["paper", "batch_norm", "torchvision"])
-def test_twins_without_auxiliary_heads_differ_in_them_alone(name):
+def test_variants_without_auxiliary_heads_differ_only_in_them(name):
     assert set(params(name)) - set(params(f"{name}_without_aux")) == {"aux_4a", "aux_4d"}
     assert googlenet.Model(f"{name}_without_aux") == googlenet.Model(name, aux_heads=False)
 

@@ -1,4 +1,4 @@
-"""Layers against the papers' formulas and against torch."""
+"""Shared layers against the papers' formulas and against torch."""
 
 import itertools
 
@@ -24,8 +24,9 @@ def nhwc(x):
 
 
 def paper_response_norm(a, n, k, alpha, beta):
-    """AlexNet §3.3: b_i = a_i / (k + alpha · sum of a_j² over j from max(0, i - n/2) to min(N - 1,
-    i + n/2)) ^ beta.
+    """Returns b_i = a_i / (k + alpha · Σ a_j²)^beta, channel by channel (AlexNet §3.3).
+
+    The sum is over j from max(0, i - n/2) to min(N - 1, i + n/2).
     """
     b = np.empty_like(a)
     channels = a.shape[-1]

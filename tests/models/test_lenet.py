@@ -1,6 +1,4 @@
-"""LeNet-5 against the text of the paper: parameters and connections of every layer, Table I,
-subsampling, squashing.
-"""
+"""LeNet-5 against the paper: parameters and connections, Table I, subsampling, squashing."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,7 @@ X X X . . . X X X . . X . X X X
 
 
 def build(variant="original", **fields):
-    """The network as a compiled function of (variables, image), and random variables for it."""
+    """Returns the network's compiled `apply` and random variables."""
     model = lenet.Model(variant, **fields)
     random = np.random.default_rng(0)
     shapes = counting.abstract_variables(model, (32, 32, 1))
@@ -107,12 +105,10 @@ def test_width_keeps_every_map_connected(width, maps):
     assert params["C1"]["kernel"].shape[-1] == maps[0] and len(read) == maps[1]
     assert min(read) >= 1
     if width > 1:
-        assert (
-            sum(read) == 4 * 60
-        )  # every connection of Table I, between twice as many maps on either side
+        assert sum(read) == 4 * 60  # Table I's connections, with twice the maps on both sides
 
 
-def test_what_is_unknown_or_too_small_is_refused():
+def test_unknown_values_and_small_images_are_refused():
     with pytest.raises(
         ValueError, match=r"unknown model\.variant 'lenet1'; there are: original, relu"
     ):
@@ -121,7 +117,6 @@ def test_what_is_unknown_or_too_small_is_refused():
         ValueError, match=r"unknown model\.pooling 'average'; there are: subsample, max"
     ):
         lenet.Model(pooling="average")
-    with pytest.raises(
-        ValueError, match=r"S4 has no pixels left; the smallest square image .* is 16×16"
-    ):
+    jax.eval_shape(lenet.Model().init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    with pytest.raises(ValueError, match="an image of 15×15 is too small: S4 has no pixels left"):
         jax.eval_shape(lenet.Model().init, jax.random.key(0), jnp.zeros((1, 15, 15, 1)))

@@ -1,6 +1,4 @@
-"""Maxout: the maximum over pieces against NumPy, dropout before the weights, limits of the norms,
-ReLU twins.
-"""
+"""Maxout: maxima over pieces against NumPy, dropout, limits of norms, ReLU twins."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +10,7 @@ from cnn_papers.models import maxout
 
 
 def build(variant, **fields):
-    """A network as a compiled function of (variables, image), random variables and two images for
-    it.
-    """
+    """Returns a network's compiled `apply`, random variables and two images."""
     model = maxout.Model(variant, **fields)
     random = np.random.default_rng(0)
     shape = maxout.FACTS[variant].input
@@ -78,9 +74,7 @@ def test_hidden_dropout_keeps_the_expectation_and_the_input_is_left_unscaled():
     }
     image, key = np.ones((2, 28, 28, 1), np.float32), {"dropout": jax.random.key(0)}
     _, ends = apply({"params": params}, image, train=True, rngs=key)
-    np.testing.assert_allclose(
-        ends["h0"], 0.8, atol=0.05
-    )  # the mean of an input whose fifth is gone
+    np.testing.assert_allclose(ends["h0"], 0.8, atol=0.05)  # a fifth of the input is dropped
     apply, _, _ = build("mnist_fc", width=0.05, dropout=0.5, rescale_input=True)
     params["h1"] = {"kernel": np.full((1, 1, 12, 60), 1 / 12), "bias": np.zeros(60)}
     _, ends = apply({"params": params}, np.ones((500, 28, 28, 1), np.float32), train=True, rngs=key)
@@ -138,7 +132,7 @@ def test_weights_start_tiny_and_uniform():
         assert jnp.abs(layer["kernel"]).max() <= 0.005 and not layer["bias"].any()
 
 
-def test_what_is_unknown_or_too_small_is_refused():
+def test_unknown_values_and_small_images_are_refused():
     with pytest.raises(
         ValueError,
         match=r"unknown model\.variant 'mnist'; there are: mnist_fc, mnist_conv, cifar10",
@@ -148,9 +142,7 @@ def test_what_is_unknown_or_too_small_is_refused():
         ValueError, match=r"unknown model\.hidden 'elu'; there are: maxout, maxout_zero, relu, tanh"
     ):
         maxout.Model(hidden="elu")
-    with pytest.raises(
-        ValueError, match=r"h1 has no pixels left; the smallest square image .* is 16×16"
-    ):
-        jax.eval_shape(
-            maxout.Model("mnist_conv").init, jax.random.key(0), jnp.zeros((1, 13, 13, 1))
-        )
+    init = maxout.Model("mnist_conv").init
+    jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    with pytest.raises(ValueError, match="an image of 15×15 is too small: h1 has no pixels left"):
+        jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 15, 15, 1)))

@@ -1,4 +1,4 @@
-"""Network in Network: the layers of the authors' files, heads, plain twin, dropout, the last ReLU."""
+"""Network in Network: layers of the authors' files, heads, plain twin, dropout, last ReLU."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,7 @@ from cnn_papers.models import nin
 
 
 def build(variant="cifar10", **fields):
-    """A small network as a compiled function of (variables, image), random variables and two images
-    for it.
-    """
+    """Returns a small network's compiled `apply`, random variables and two images."""
     model = nin.Model(variant, width=0.125, **fields)
     random = np.random.default_rng(0)
     shapes = counting.abstract_variables(model, (16, 16, 3))
@@ -52,7 +50,7 @@ def test_layers_are_those_of_the_published_files(variant, kernels):
     assert got == kernels.split()
 
 
-def test_heads_differ_by_the_fully_connected_layer_alone():
+def test_heads_differ_only_by_the_fully_connected_layer():
     count = {
         variant: counting.count(nin.Model(variant), (32, 32, 3)).params
         for variant in nin.VARIANTS
@@ -125,9 +123,7 @@ def test_weights_start_with_the_published_deviations():
 
 @pytest.mark.parametrize("last_bias, all_learn", [(0.0, False), (2.0, True)])
 def test_biases_above_zero_in_the_last_layer_let_every_class_learn(last_bias, all_learn):
-    """A class whose map starts at zero everywhere gets no gradient, and features of one sign make
-    such classes.
-    """
+    """A class whose map is zero everywhere gets no gradient; features of one sign make such."""
     model = nin.Model("mnist", width=0.25, weight_init="he", last_bias=last_bias)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(4, 28, 28, 1)), jnp.float32)
     params = jax.jit(model.init)(jax.random.key(0), image)["params"]
@@ -142,7 +138,7 @@ def test_biases_above_zero_in_the_last_layer_let_every_class_learn(last_bias, al
     assert gradient.any((0, 1, 2)).all() == all_learn
 
 
-def test_what_is_unknown_or_too_small_is_refused():
+def test_unknown_values_and_small_images_are_refused():
     with pytest.raises(
         ValueError, match=r"unknown model\.head 'max'; there are: gap, fc, fc_dropout"
     ):
@@ -155,7 +151,6 @@ def test_what_is_unknown_or_too_small_is_refused():
         ValueError, match=r"unknown model\.variant 'imagenet'; there are: cifar10, .*imagenet_caffe"
     ):
         nin.Model("imagenet")
-    with pytest.raises(
-        ValueError, match=r"pool2 has no pixels left; the smallest square image .* is 4×4"
-    ):
+    jax.eval_shape(nin.Model().init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    with pytest.raises(ValueError, match="an image of 3×3 is too small: pool2 has no pixels left"):
         jax.eval_shape(nin.Model().init, jax.random.key(0), jnp.zeros((1, 3, 3, 3)))

@@ -12,11 +12,8 @@ from support.random_variables import random_variables
 from cnn_papers import counting
 from cnn_papers.models import resnet
 
-DEEP = {
-    "blocks": (3, 3, 2),
-    "width": 0.5,
-    "num_classes": 5,
-}  # the last stage is too short to be a loop
+# the last stage is too short for a loop
+DEEP = {"blocks": (3, 3, 2), "width": 0.5, "num_classes": 5}
 IMAGE = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
 
 
@@ -33,7 +30,7 @@ def convert(variables, blocks):
 
 
 def outcome(model, variables):
-    """Logits in evaluation, and the loss gradient and statistics of a training step."""
+    """Returns logits in evaluation, and gradients and statistics of a training step."""
 
     @jax.jit
     def run(variables):
@@ -80,7 +77,7 @@ def test_a_loop_over_blocks_computes_the_same_network(shortcut):
         np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-4 * np.abs(mine).max())
 
 
-def test_a_loop_names_what_it_holds():
+def test_a_loop_is_named_by_its_blocks():
     layers = counting.count(resnet.Model("cifar-1202"), (32, 32, 3)).layers
     shapes = {row.name: (row.shape, row.params) for row in layers}
     assert shapes["conv2_2_to_200"] == ((32, 32, 16), 199 * (2 * 9 * 16 * 16 + 4 * 16))
@@ -113,15 +110,13 @@ def test_options_a_b_and_c_cost_what_the_paper_says():
 
 
 @pytest.mark.parametrize("depth", ["50", "101", "152"])
-def test_the_later_stride_costs_more_and_weighs_the_same(depth):
+def test_the_later_stride_costs_more_with_as_many_parameters(depth):
     paper, later = resnet.FACTS[depth], resnet.FACTS[f"{depth}-v1.5"]
     assert later.params == paper.params
-    assert (
-        later.macs - paper.macs == 231_211_008
-    )  # the first 1×1 of conv3_1, conv4_1 and conv5_1 on four times the area
-    assert (
-        resnet.Model(depth).stride_in == "1x1" and resnet.Model(f"{depth}-v1.5").stride_in == "3x3"
-    )
+    # the first 1×1 of conv3_1, conv4_1 and conv5_1 on four times the area
+    assert later.macs - paper.macs == 231_211_008
+    assert resnet.Model(depth).stride_in == "1x1"
+    assert resnet.Model(f"{depth}-v1.5").stride_in == "3x3"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""OverFeat, CNN-F/M/S and SPP-net against the same networks written out in torch, on random
-weights.
-"""
+"""OverFeat, CNN-F/M/S and SPP-net against the same networks in torch, with random weights."""
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +13,10 @@ functional = torch.nn.functional
 
 
 def compare(model, native, size, reference):
-    """Asserts that `model` and `reference(layer, images)` agree on images of `size` within 1e-4 of
-    the largest score.
+    """Asserts that `model` and `reference(layer, images)` agree on images of `size`.
 
-    `layer(name, x, **options)` is torch's convolution with the parameters of the layer of that
-    name.
+    The tolerance is 1e-4 of the largest score. `layer(name, x, **options)` is torch's convolution
+    with the parameters of the layer `name`.
     """
     rng = np.random.default_rng(0)
     params = counting.abstract_variables(model, (*native, 3))["params"]
@@ -43,9 +40,8 @@ def compare(model, native, size, reference):
 
 
 def norm(x):
-    return functional.local_response_norm(
-        x, 5, alpha=5e-4, beta=0.75, k=2.0
-    )  # torch divides alpha by the 5 channels
+    # torch divides alpha by the 5 channels
+    return functional.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
 
 
 def fully_connected(layer, x, *names):
@@ -79,7 +75,7 @@ def test_overfeat_accurate():
     )
 
 
-# conv1's stride, conv2's stride and padding, whether norm2, and the three poolings.
+# conv1's stride, conv2's stride and padding, whether conv2 is normalised, and the three poolings.
 CNN_FMS = {
     "F": (4, 1, 2, True, (3, 2), (3, 2), (3, 2)),
     "M": (2, 2, 1, True, (3, 2), (3, 2), (3, 2)),

@@ -24,16 +24,8 @@ def kernels(variant):
 
 
 def test_table_2_in_millions():
-    assert {
-        name: round(vgg.FACTS[name].params / 1e6) for name in ("A", "A-LRN", "B", "C", "D", "E")
-    } == {
-        "A": 133,
-        "A-LRN": 133,
-        "B": 133,
-        "C": 134,
-        "D": 138,
-        "E": 144,
-    }
+    printed = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
+    assert {name: round(vgg.FACTS[name].params / 1e6) for name in printed} == printed
 
 
 @pytest.mark.parametrize(
@@ -53,7 +45,7 @@ def test_where_the_configurations_differ():
     assert d["fc6"] == (7, 7, 512, 4096)
 
 
-def test_local_response_normalisation_follows_the_first_convolution_alone():
+def test_local_response_normalisation_follows_only_the_first_convolution():
     plain, normalised = (
         counting.count(vgg.Model(name), (224, 224, 3)).layers for name in ("A", "A-LRN")
     )
@@ -64,9 +56,8 @@ def test_local_response_normalisation_follows_the_first_convolution_alone():
 def test_batch_normalised_convolutions_keep_their_bias():
     params = counting.abstract_variables(vgg.Model("D-BN"), (224, 224, 3))["params"]
     assert params["conv3_2"]["bias"].shape == params["bn3_2"]["scale"].shape == (256,)
-    assert vgg.FACTS["D-BN"].params - vgg.FACTS["D"].params == 2 * (
-        2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
-    )
+    channels = 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
+    assert vgg.FACTS["D-BN"].params - vgg.FACTS["D"].params == 2 * channels
 
 
 @pytest.mark.parametrize(
@@ -103,12 +94,11 @@ def test_an_image_smaller_than_the_first_fully_connected_layer_is_refused():
     model = vgg.Model("A", **SMALL)
     variables = random_variables(model, (64, 64, 3))
     with pytest.raises(
-        ValueError,
-        match=r"^an image of 63×80 is too small: fc6 has no pixels left; .* takes is 64×64\b",
+        ValueError, match=r"^an image of 63×80 is too small: fc6 has no pixels left"
     ):
         model.apply(variables, np.zeros((1, 63, 80, 3), np.float32))
+    jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(
-        ValueError,
-        match=r"^an image of 31×31 is too small: pool5 has no pixels left; .* takes is 32×32\b",
+        ValueError, match=r"^an image of 31×31 is too small: pool5 has no pixels left"
     ):
         jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 31, 31, 3), np.float32))

@@ -1,1 +1,1 @@
-"""Layers and helpers that two or more papers use."""
+"""Layers and checks that several papers use."""

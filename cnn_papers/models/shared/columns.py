@@ -1,9 +1,8 @@
-"""A network of two columns over the mesh axis `column`: each device holds one, and they meet where
-they are linked.
+"""Splits AlexNet's two columns over the mesh axis `column`, one column a device.
 
-The paper's Figure 2, written out: every device runs the network with half of its kernels
-(`inside=True`) under `jax.shard_map`, and a layer that reads both columns gathers its input first.
-Nothing else is sent in the forward pass.
+This is the paper's Figure 2. Under `jax.shard_map` every device runs the network with half of its
+kernels (`holds_one=True`), and a layer that reads both columns gathers its input first. Nothing
+else is sent in the forward pass but the statistics of batch normalisation.
 """
 
 from typing import Any, NamedTuple
@@ -17,11 +16,10 @@ DATA, COLUMN = "data", "column"
 
 
 class OverColumns(NamedTuple):
-    """A network of two columns on a mesh with the axes `data` and `column`; `apply` is a Flax
-    module's.
+    """A network of two columns on a mesh with the axes `data` and `column`.
 
-    The variables are the network's own, whole; each kernel, bias and statistic is split along its
-    last axis.
+    Its `apply` is called like a Flax module's. The variables are the network's own, unsplit in
+    shape; each kernel, bias and statistic is sharded along its last axis.
     """
 
     model: Any
@@ -36,37 +34,45 @@ class OverColumns(NamedTuple):
         rngs: dict[str, jax.Array] | None = None,
         mutable: Any = False,
     ) -> Any:
-        """What `model.apply` gives, its logits [n, classes] and endpoints split over both axes.
+        """Returns what `model.apply` returns, logits and endpoints sharded over both axes.
 
-        Dropout draws what the network on one device draws. Raises a ValueError for an image too
-        small for the network.
+        Dropout draws the mask that the network on one device draws.
+
+        Raises:
+          ValueError: an image that is too small for the network.
         """
-        plain = {"train": train, "rngs": rngs, "mutable": mutable}
-        shapes = jax.eval_shape(lambda v, x: self.model.apply(v, x, **plain), variables, image)
-        local = self.model.clone(inside=True)
+        options = {"train": train, "rngs": rngs, "mutable": mutable}
+        shapes = jax.eval_shape(lambda v, x: self.model.apply(v, x, **options), variables, image)
+        one_column = self.model.clone(holds_one=True)
 
-        def column(variables: Any, image: jax.Array, rngs: Any) -> Any:
-            return local.apply(variables, image, train=train, rngs=rngs, mutable=mutable)
+        def apply_one(variables: Any, image: jax.Array, rngs: Any) -> Any:
+            return one_column.apply(variables, image, train=train, rngs=rngs, mutable=mutable)
 
-        split = jax.tree.map(lambda leaf: last_axis(leaf.ndim), variables)
+        variable_specs = jax.tree.map(lambda leaf: channel_spec(leaf.ndim), variables)
         (logits, ends), updates = shapes if mutable else (shapes, None)
-        outputs: Any = (rows(logits.ndim), {name: rows(end.ndim) for name, end in ends.items()})
-        if mutable:
-            outputs = (outputs, jax.tree.map(lambda leaf: last_axis(leaf.ndim), updates))
-        over = jax.shard_map(
-            column,
-            mesh=self.mesh,
-            in_specs=(split, PartitionSpec(DATA), PartitionSpec()),
-            out_specs=outputs,
+        out_specs: Any = (
+            activation_spec(logits.ndim),
+            {name: activation_spec(end.ndim) for name, end in ends.items()},
         )
-        return over(variables, image, rngs)
+        if mutable:
+            out_specs = (out_specs, jax.tree.map(lambda leaf: channel_spec(leaf.ndim), updates))
+        apply_all = jax.shard_map(
+            apply_one,
+            mesh=self.mesh,
+            in_specs=(variable_specs, PartitionSpec(DATA), PartitionSpec()),
+            out_specs=out_specs,
+        )
+        return apply_all(variables, image, rngs)
 
 
 def over(model: Any, mesh: Mesh) -> Any:
-    """`model` itself, or on a mesh with the axis `column` its columns over it, if it has two.
+    """Returns `model` with its columns over `mesh`, or as it is.
+
+    A model of one column and a mesh without the axis `column` leave it as it is.
 
     Raises:
-      ValueError: an axis of another length, classes that do not divide into the columns.
+      ValueError: an axis whose length is not the number of columns, or a number of classes that
+        does not divide into the columns.
     """
     if COLUMN not in mesh.shape or getattr(model, "columns", 1) == 1:
         return model
@@ -79,28 +85,34 @@ def over(model: Any, mesh: Mesh) -> Any:
     return OverColumns(model, mesh)
 
 
-def last_axis(ndim: int) -> PartitionSpec:
-    """Split along the last of `ndim` axes over `column`."""
+def channel_spec(ndim: int) -> PartitionSpec:
+    """Returns the sharding of a variable of `ndim` axes: the last axis over `column`."""
     return PartitionSpec(*[None] * (ndim - 1), COLUMN)
 
 
-def rows(ndim: int) -> PartitionSpec:
-    """Examples over `data`, channels over `column`."""
+def activation_spec(ndim: int) -> PartitionSpec:
+    """Returns the sharding of activations: examples over `data`, channels over `column`."""
     return PartitionSpec(DATA, *[None] * (ndim - 2), COLUMN)
 
 
-def link(x: jax.Array) -> jax.Array:
-    """The channels of both columns, [..., c] to [..., 2·c]: the lines that cross in Figure 2."""
+def gather(x: jax.Array) -> jax.Array:
+    """Returns the channels of both columns, [..., c] to [..., 2·c], inside `jax.shard_map`.
+
+    These are the lines that cross in Figure 2.
+    """
     return jax.lax.all_gather(x, COLUMN, axis=x.ndim - 1, tiled=True)
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout`; with `inside`, each device takes its part of the mask that one device would
-    have drawn.
+    """`nn.Dropout`, whose mask does not depend on the mesh.
+
+    With `holds_one`, each device draws the mask of the whole batch and both columns, as one device
+    does, and takes its own part of it. A mask drawn by each device would change the run's numbers
+    with the number of devices.
     """
 
     rate: float
-    inside: bool = False
+    holds_one: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
@@ -109,11 +121,11 @@ class Dropout(nn.Module):
         if self.rate == 1:
             return jnp.zeros_like(x)
         shape, key = list(x.shape), self.make_rng("dropout")
-        if self.inside:
+        if self.holds_one:
             shape[0] *= jax.lax.axis_size(DATA)
             shape[-1] *= jax.lax.axis_size(COLUMN)
         kept = jax.random.bernoulli(key, 1 - self.rate, tuple(shape))
-        if self.inside:
+        if self.holds_one:
             start = [jnp.int32(0)] * x.ndim
             start[0] = jax.lax.axis_index(DATA) * x.shape[0]
             start[-1] = jax.lax.axis_index(COLUMN) * x.shape[-1]

@@ -1,6 +1,6 @@
-"""Layers that more than one paper uses, with the conventions of their time spelled out."""
+"""Layers and initialisers that several papers use, in the conventions of their time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,17 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-he_normal = nn.initializers.variance_scaling(
-    2.0, "fan_in", "normal"
-)  # He et al. 2015, arXiv:1502.01852, eq. 10
+# He et al. 2015, arXiv:1502.01852, eq. 10. Flax's `he_normal` draws from a truncated normal.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, Any]:
-    """How AlexNet and its successors start: "paper" draws N(0, 0.01²) and sets biases to `bias`
-    (AlexNet §5).
+    """Returns `kernel_init` and `bias_init` of AlexNet and its successors.
 
-    "he" is He et al.'s normal with zero biases, which narrow networks on small images need to start
-    learning.
+    "paper" draws from N(0, 0.01²) and sets biases to `bias` (AlexNet §5). "he" is He et al.'s
+    normal with zero biases, which narrow networks on small images need to start learning.
     """
     if weight_init == "he":
         return {"kernel_init": he_normal, "bias_init": nn.initializers.zeros}
@@ -31,11 +29,11 @@ def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, Any]:
 def local_response_norm(
     x: jax.Array, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
 ) -> jax.Array:
-    """b = a / (k + alpha · Σ a²)^beta, summed over the `n` neighbouring channels (AlexNet §3.3).
+    """Returns b = a / (k + alpha · Σ a²)^beta over `n` neighbouring channels (AlexNet §3.3).
 
-    `alpha` multiplies the plain sum, as the paper prints it. Caffe and torch divide `alpha` by `n`
-    first: their alpha=5e-4 is this alpha=1e-4. Sums run in float32; the result has the dtype of
-    `x`, shape [..., c] unchanged.
+    `x` is [..., c]; the result has its shape and dtype, and the sum is in float32. `alpha`
+    multiplies the plain sum, as the paper prints it. Caffe and torch divide `alpha` by `n` first:
+    their alpha=5e-4 is this alpha=1e-4. Flax has no such layer.
     """
     squares = jnp.square(x.astype(jnp.float32))
     before = n // 2
@@ -47,33 +45,26 @@ def local_response_norm(
 class FullyConnected(nn.Module):
     """A fully connected layer over a whole feature map, kept as a convolution.
 
-    At initialisation the window is the map it sees, so [n, h, w, c] becomes [n, 1, 1, features].
-    Given a larger map later, the same parameters slide over it (VGG §3.2, OverFeat §3.5) and give
-    [n, h - window + 1, …, features].
+    At initialisation the window is the whole map: [n, h, w, c] becomes [n, 1, 1, features]. Over a
+    larger map the same parameters slide (VGG §3.2, OverFeat §3.5) and give
+    [n, h - window + 1, …, features]; `nn.Dense` on a flattened map cannot.
     """
 
     features: int
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
-    link: Callable[[jax.Array], jax.Array] | None = (
-        None  # what brings the input together: see columns.py
-    )
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.link(x) if self.link else x
-        window = tuple(
-            max(1, side) for side in x.shape[1:3]
-        )  # an empty map passes through: see refuse_small_images
+        window = tuple(max(1, side) for side in x.shape[1:3])  # empty: see refuse_small_images
         if self.has_variable("params", "kernel"):
             window = self.get_variable("params", "kernel").shape[:2]
         kernel = self.param("kernel", self.kernel_init, (*window, x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if (
-            tuple(window) == x.shape[1:3]
-        ):  # one position: a matrix product, which every backend runs best
+        if tuple(window) == x.shape[1:3]:
+            # one position: every backend runs a matrix product faster than this convolution
             y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features)
             return (y + bias[None])[:, None, None, :]
         y = jax.lax.conv_general_dilated(
@@ -83,12 +74,12 @@ class FullyConnected(nn.Module):
 
 
 class ColumnConv(nn.Module):
-    """A convolution whose input and output channels fall into `columns` that do not see each other
-    (AlexNet §3.5).
+    """A convolution in `columns` that do not read each other's channels (AlexNet §3.5).
 
     The kernel is [h, w, c_in / columns, c_out]: column i owns the i-th slice of both channel axes.
-    Written as one convolution a column, not with grouped convolutions: XLA's partitioner replicates
-    those over a mesh (openxla/xla#47945), and on CPU they run several times slower.
+    Each column is a convolution of its own rather than a group of one grouped convolution, because
+    XLA's partitioner replicates grouped convolutions over a mesh (openxla/xla#47945), and on CPU
+    they are several times slower.
     """
 
     features: int
@@ -100,21 +91,17 @@ class ColumnConv(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = None
-    link: Callable[[jax.Array], jax.Array] | None = (
-        None  # what brings the input together: see columns.py
-    )
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.link(x) if self.link else x
         shape = (*self.kernel_size, x.shape[-1] // self.columns, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        parts = zip(
-            jnp.split(x, self.columns, -1), jnp.split(kernel, self.columns, -1), strict=True
-        )
-        y = jnp.concatenate([self._convolve(*part) for part in parts], -1)
+        inputs = jnp.split(x, self.columns, -1)
+        kernels = jnp.split(kernel, self.columns, -1)
+        outputs = [self._convolve(*pair) for pair in zip(inputs, kernels, strict=True)]
+        y = jnp.concatenate(outputs, -1)
         return y if bias is None else y + bias[None, None, None]
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -124,7 +111,8 @@ class ColumnConv(nn.Module):
 
 
 def pad(pixels: int) -> Sequence[tuple[int, int]]:
-    """The same explicit padding on every side: 'SAME' pads unevenly at stride 2 (PyTorch and Caffe
-    do not).
+    """Returns padding of `pixels` on every side, as in Caffe and PyTorch.
+
+    Flax's "SAME" pads unevenly at stride 2.
     """
     return ((pixels, pixels), (pixels, pixels))

@@ -1,4 +1,4 @@
-"""Max pooling, adaptive bins, spatial pyramids and the pooling of windows."""
+"""Max pooling, adaptive bins, spatial pyramids and pyramids over windows of a map."""
 
 import functools
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import numpy as np
 def max_pool(
     x: jax.Array, window: int, stride: int, *, padding: int = 0, ceil_mode: bool = False
 ) -> jax.Array:
-    """Max pooling of [n, h, w, c] over window×window at `stride`, `padding` pixels of -inf on every
-    side.
+    """Returns maxima of [n, h, w, c] over window×window pixels at `stride`.
 
-    With `ceil_mode` the last window may hang over the lower and right edge, as Caffe's and
-    cuda-convnet's do, but never starts beyond the padded input.
+    Every side is padded by `padding` pixels of -inf. With `ceil_mode` the output size is rounded
+    up: the last window may extend beyond the lower and right edge, as in Caffe and cuda-convnet,
+    which `nn.max_pool` does not do. It never starts in the lower or right padding.
     """
     pads: Any = [
         (padding, padding + _overhang(size, window, stride, padding) if ceil_mode else padding)
@@ -27,9 +27,7 @@ def max_pool(
 
 
 def _overhang(size: int, window: int, stride: int, padding: int) -> int:
-    """How many pixels the last window reaches over the lower edge when the output size is rounded
-    up.
-    """
+    """Returns by how many pixels the last window extends beyond the edge in ceil mode."""
     count = -(-(size + 2 * padding - window) // stride) + 1
     if (count - 1) * stride >= size + padding:  # it would start in the padding: Caffe drops it
         count -= 1
@@ -37,11 +35,11 @@ def _overhang(size: int, window: int, stride: int, padding: int) -> int:
 
 
 def pool_into_bins(x: jax.Array, m: int, reduce: Callable[..., jax.Array]) -> jax.Array:
-    """[n, h, w, c] of any size to [n, m, m, c]: `reduce` (jnp.mean, jnp.max) over m×m bins, which
-    cover every cell.
+    """Applies `reduce` (jnp.mean, jnp.max) to m×m bins of [n, h, w, c]; returns [n, m, m, c].
 
-    Bin i along a side of a cells is [⌊i·a/m⌋, ⌈(i+1)·a/m⌉) (SPP-net, Appendix A; torch's adaptive
-    pooling).
+    Bin i along a side of a cells is [⌊i·a/m⌋, ⌈(i+1)·a/m⌉): bins cover every cell of a map of any
+    size and may overlap (SPP-net, Appendix A; torch's adaptive pooling). No pooling of one window
+    and stride has these bins.
     """
     for axis in (1, 2):
         size = x.shape[axis]
@@ -54,15 +52,13 @@ def pool_into_bins(x: jax.Array, m: int, reduce: Callable[..., jax.Array]) -> ja
 
 
 def pyramid_pool(x: jax.Array, levels: tuple[int, ...]) -> jax.Array:
-    """[n, h, w, c] of any size to [n, 1, 1, bins·c]: for each level m the maxima of m×m bins
-    (SPP-net §2.2).
+    """Returns the maxima of m×m bins for each level m: [n, h, w, c] to [n, 1, 1, bins·c].
+
+    The map has any size (SPP-net §2.2).
     """
-    largest = functools.partial(
-        jnp.max, initial=-jnp.inf
-    )  # of an empty map: see refuse_small_images
-    return jnp.concatenate(
-        [pool_into_bins(x, m, largest).reshape(x.shape[0], 1, 1, -1) for m in levels], -1
-    )
+    largest = functools.partial(jnp.max, initial=-jnp.inf)  # empty map: see refuse_small_images
+    pooled = [pool_into_bins(x, m, largest).reshape(x.shape[0], 1, 1, -1) for m in levels]
+    return jnp.concatenate(pooled, -1)
 
 
 def window_features(
@@ -73,15 +69,22 @@ def window_features(
     stride: int,
     offset: float = 0.0,
 ) -> jax.Array:
-    """The pyramid over each window of one feature map: [h, w, c] and [k, 4] to [k, bins·c] (SPP-net
-    §4.1, Appendix A).
+    """Returns the pyramid over each window of one feature map (SPP-net §4.1, Appendix A).
 
-    `windows` are left, top, right, bottom in image pixels; `stride` is S, the pixels from one cell
-    to the next, and `offset` the first cell's centre, 0 if every layer pads ⌊size/2⌋. A window
-    covers the cells whose centres lie inside
-    it: left and top ⌊x/S⌋ + 1, right and bottom ⌈x/S⌉ - 1, cut off at the map's edges. One that
-    holds no centre takes the cell at its middle, as the released code does. A bin costs four
-    look-ups, whatever its size.
+    Args:
+      feature_map: [h, w, c].
+      windows: [k, 4], left, top, right, bottom in image pixels. A window covers the cells whose
+        centres lie inside it: from ⌊x/S⌋ + 1 (left, top) to ⌈x/S⌉ - 1 (right, bottom), cut off at
+        the map's edges. One that holds no centre takes the cell at its middle, as in the released
+        code.
+      levels: the pyramid's bins per side.
+      stride: S, the image pixels from one cell to the next.
+      offset: the first cell's centre in image pixels, 0 if every layer pads ⌊size/2⌋.
+
+    Returns:
+      [k, bins·c]. Windows have sizes that only the arrays tell, so they cannot be sliced: maxima
+      over blocks of 2^i × 2^j cells are computed once, and a bin takes four of them, whatever its
+      size.
     """
     h, w, _ = feature_map.shape
     maxima = _block_maxima(_block_maxima(feature_map[None, None], 1, 3), 0, 2)
@@ -96,10 +99,9 @@ def window_features(
 
 
 def _cells(low: jax.Array, high: jax.Array, stride: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """The first and one past the last of `size` cells whose centres lie between two borders."""
-    first = (low // stride).astype(
-        jnp.int32
-    ) + 1  # not floor(low / stride): XLA multiplies by an inexact 1 / stride
+    """Returns the first of `size` cells with centres between two borders, and one past the last."""
+    # floor(low / stride) would be wrong when compiled: XLA multiplies by an inexact 1 / stride
+    first = (low // stride).astype(jnp.int32) + 1
     last = -(-high // stride).astype(jnp.int32) - 1
     middle = (first + last) // 2
     first, last = (jnp.where(first > last, middle, end).clip(0, size - 1) for end in (first, last))
@@ -109,28 +111,24 @@ def _cells(low: jax.Array, high: jax.Array, stride: int, size: int) -> tuple[jax
 def _bins(
     start: jax.Array, stop: jax.Array, i: np.ndarray, m: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
-    """Starts and ends, [k, bins], of bin i of the m that `pyramid_pool` makes of the cells from
-    `start` to `stop`.
+    """Returns starts and ends, [k, bins], of bin i of m between the cells `start` and `stop`.
+
+    The bins are those of `pool_into_bins`.
     """
     start, size, i, m = start[:, None], (stop - start)[:, None], i[None], m[None]
     return start + i * size // m, start - (-(i + 1) * size // m)
 
 
 def _blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two blocks of 2^power cells that together cover the cells of a bin: power, and where each
-    starts.
-    """
+    """Returns `power` and the starts of two blocks of 2^power cells that together cover a bin."""
     power = 31 - jax.lax.clz(stop - start)
     return power, start, stop - (1 << power)
 
 
 def _block_maxima(x: jax.Array, table: int, axis: int) -> jax.Array:
-    """Concatenates along `table` the maxima of 1, 2, 4, … cells along `axis` from each cell
-    onwards.
-    """
+    """Stacks along `table` the maxima of the 1, 2, 4, … cells along `axis` from each cell on."""
     blocks = [x]
     for power in range(x.shape[axis].bit_length() - 1):
-        blocks.append(
-            jnp.maximum(blocks[-1], jnp.roll(blocks[-1], -(2**power), axis))
-        )  # no bin reads what wraps round
+        # no bin reads the maxima that wrap round
+        blocks.append(jnp.maximum(blocks[-1], jnp.roll(blocks[-1], -(2**power), axis)))
     return jnp.concatenate(blocks, table)
