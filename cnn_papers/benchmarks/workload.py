@@ -135,7 +135,9 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
         zoo.build_model(work.model_name, **work.model),
         work.image_shape,
         mesh,
-        augment.compose(work.train_device, _statistics(work), key="data.train_device", train=True),
+        augment.compose(
+            work.train_device, synthetic_statistics(work), key="data.train_device", train=True
+        ),
         work.optim,
         work.step,
         batch_size=work.batch_size,
@@ -163,7 +165,7 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
     return train
 
 
-def _statistics(work: Workload) -> Statistics:
+def synthetic_statistics(work: Workload) -> Statistics:
     """About those of noise."""
     shape, full = work.image_shape, functools.partial(np.full, dtype=np.float32)
     channels, values = shape[-1], int(np.prod(shape))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.config_values import flat
+from support.step_options import STEP_OPTIONS
 
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -26,25 +27,6 @@ from configs import common
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (2, 2, 1)
 
-# Another value for every setting, by its key. A new setting needs a line here.
-CHANGES = {
-    "loss.aux_weight": 0.5,
-    "optim.accumulate": 2,
-    "optim.bn_group": 4,
-    "optim.ema_decay": 0.9,
-    "optim.lr": 0.3,
-    "optim.lr_batch": 64,
-    "optim.lr_mults": ((".*/bias", 2.0),),
-    "optim.max_loss": 5.0,
-    "optim.max_norms": (("fc/kernel", 1.0),),
-    "optim.momentum": 0.5,
-    "optim.momentum_form": "torch",
-    "optim.nesterov": True,
-    "optim.schedule": "cosine",
-    "optim.warmup_epochs": 2.0,
-    "optim.wd_mults": ((".*/bias", 0.0),),
-    "optim.weight_decay": 0.2,
-}
 OF_THE_LOOP = {"optim.max_skipped_in_a_row"}  # read by the loop of a run, not by its step
 
 
@@ -87,24 +69,24 @@ def program(config: Any) -> str:
 def test_every_key_is_a_setting_or_the_loops():
     config = configured()
     keys = {key for key in flat(config) if key.startswith(("loss.", "optim."))}
-    assert keys == {*CHANGES, *OF_THE_LOOP}
-    names = [key.partition(".")[2] for key in CHANGES]
+    assert keys == {*STEP_OPTIONS, *OF_THE_LOOP}
+    names = [key.partition(".")[2] for key in STEP_OPTIONS]
     assert sorted(names) == sorted([*StepSettings._fields, *OptimizerSettings._fields])
     assert all(name in config.optim for name in OptimizerSettings._fields)
 
 
 def test_settings_take_the_values_of_their_keys():
-    config = configured(**CHANGES)
+    config = configured(**STEP_OPTIONS)
     settings = {
         **StepSettings.from_config(config)._asdict(),
         **OptimizerSettings.from_config(config)._asdict(),
     }
-    assert settings == {key.partition(".")[2]: value for key, value in CHANGES.items()}
+    assert settings == {key.partition(".")[2]: value for key, value in STEP_OPTIONS.items()}
 
 
-@pytest.mark.parametrize("key", CHANGES)
+@pytest.mark.parametrize("key", STEP_OPTIONS)
 def test_a_key_changes_the_step_of_a_run(key):
-    assert program(configured(**{key: CHANGES[key]})) != program(configured())
+    assert program(configured(**{key: STEP_OPTIONS[key]})) != program(configured())
 
 
 @pytest.mark.parametrize(
