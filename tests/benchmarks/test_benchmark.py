@@ -2,6 +2,7 @@
 packages.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from support.commands import exit_code
 from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import timing, torchvision, wording, workload
+from cnn_papers.benchmarks import step_speed, timing, torchvision, wording, workload
 from cnn_papers.errors import UserError
 from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.step import StepSettings
@@ -382,7 +383,7 @@ def test_torchvision_that_is_not_there(monkeypatch):
         torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
     )
     with pytest.raises(
-        UserError, match="torch is installed, torchvision not; pip install torch torchvision"
+        UserError, match="torch is installed, torchvision is not; pip install torch torchvision"
     ):
         torchvision.torch_name("resnet", "18")
     there.clear()
@@ -498,7 +499,7 @@ def test_the_ratio_is_ours_to_theirs(torch_networks, monkeypatch):
     work = tiny(devices=1)
     network = workload.network(work)._replace(params=40)
     monkeypatch.setattr(workload, "network", lambda work: network)
-    results = benchmark.step_results(work, "tiny", seconds=0.1)
+    results = step_speed.measure(work, functools.partial(timing.measure, seconds=0.1), "tiny")
     theirs, ours = results["torchvision"], results["train_step"]
     assert theirs["ratio"] == ours["images_per_second"] / theirs["images_per_second"]
     assert len(theirs["windows"]) == 5 and "torchvision 0.0 tiny" in theirs["what"]

@@ -1,4 +1,4 @@
-"""What saving costs: the figures are of real saves by a run's own code, and leave nothing behind."""
+"""The cost of saving: it is of real saves by a run's own code, which leave nothing behind."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def test_a_runs_own_code_is_timed(tmp_path, monkeypatch):
         lambda self, step, state: (steps.append((step, state.step)), save(self, step, state)),
     )
     monkeypatch.setattr(workdir, "hold", lambda folder: (held.append(folder), hold(folder))[1])
-    found = saving.results(tiny(), tmp_path, every_steps=50)
+    found = saving.measure(tiny(), tmp_path, every_steps=50)
     assert [step for step, _ in steps] == list(range(saving.SAVES + 1)) and len(
         held
     ) == saving.LOCKS
@@ -61,7 +61,7 @@ def test_a_disk_that_is_not_there(tmp_path):
         UserError,
         match=f"--workdir={tmp_path}/none cannot be written to: No such file or directory",
     ):
-        saving.results(tiny(), tmp_path / "none", every_steps=50)
+        saving.measure(tiny(), tmp_path / "none", every_steps=50)
 
 
 def test_lines():

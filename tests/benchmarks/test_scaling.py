@@ -20,7 +20,7 @@ from support.compiling import hasty_compiler
 from cnn_papers import benchmark
 from cnn_papers.benchmarks import scaling, topologies, traffic, workload
 from cnn_papers.benchmarks.collectives import Collective, collectives
-from cnn_papers.benchmarks.least_traffic import least
+from cnn_papers.benchmarks.least_traffic import least_bytes
 from cnn_papers.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,18 +45,17 @@ def work(
     name: str, fields: dict[str, Any], size: int, mesh: str, **changes: Any
 ) -> workload.Workload:
     """A step of eight images."""
-    found = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])._replace(
-        model=fields, **changes
-    )
-    return traffic.over(found, traffic.parse(mesh))
+    paper = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])
+    return paper._replace(model=fields, **changes).on_mesh(workload.parse_mesh(mesh))
 
 
 @functools.cache
 def report(name: str, mesh: str) -> dict[str, Any]:
     """The compiled step of a small network on fake devices, its rows by layer."""
-    asked = work(name, *{"alexnet": (ALEXNET, 67), "resnet": (RESNET, 8)}[name], mesh)
-    found = traffic.report(asked, topologies.devices(f"cpu:{traffic.size(traffic.parse(mesh))}"))
-    return found | {"rows": {row["layer"]: row for row in found["rows"]}}
+    on_mesh = work(name, *{"alexnet": (ALEXNET, 67), "resnet": (RESNET, 8)}[name], mesh)
+    devices = topologies.devices(f"cpu:{workload.mesh_size(workload.parse_mesh(mesh))}")
+    results = traffic.report(on_mesh, devices)
+    return results | {"rows": {row["layer"]: row for row in results["rows"]}}
 
 
 # --- reading a compiled program -------------------------------------------------------------------
@@ -142,7 +141,7 @@ def test_lines_of_a_program(name):
 
 def bound(asked: workload.Workload) -> dict[str, int]:
     step = workload.make_step(asked)
-    return dict(least(asked, step.abstract, step.mesh))
+    return dict(least_bytes(asked, step.abstract, step.mesh))
 
 
 def test_one_device_need_send_nothing():

@@ -169,7 +169,7 @@ def test_multipliers_scale_rate_and_decay_apart():
     [
         (
             (("fc9/.*", 2.0),),
-            r"'fc9/\.\*' matches no parameter.*; they are named like conv1/bias, conv1/kernel, fc8/b",
+            r"'fc9/\.\*' matches no parameter.*; parameters are named like conv1/bias, conv1/kernel, fc8/b",
         ),
         ((("fc8", 2.0),), "'fc8' matches no parameter"),  # part of a path is not enough
         (
