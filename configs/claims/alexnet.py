@@ -95,7 +95,10 @@ def _middle_layer(name: str) -> Claim:
 
 CLAIMS = {
     "relu_sooner": Claim(
-        "A net of rectified units reaches 25 % training error several times sooner than one of tanh units.",
+        (
+            "A net of rectified units reaches 25 % training error several times sooner than one of "
+            "tanh units."
+        ),
         "AlexNet §3.1, Figure 1",
         # Each at the rate that brings it there soonest of those that differ by factors of two
         # (desk, seed 100).
@@ -130,7 +133,10 @@ CLAIMS = {
         -0.4,
     ),
     "overlapping_pooling_overfits_less": Claim(
-        "With overlapping windows the error on held-out images is less far above that on training images.",
+        (
+            "With overlapping windows the error on held-out images is less far above that on "
+            "training images."
+        ),
         "AlexNet §3.4",
         {"apart": {"model.pool": (2, 2)}, "overlapping": {"model.pool": (3, 2)}},
         "gap('val/top1_error', 'train/top1_error')",
@@ -149,7 +155,10 @@ CLAIMS = {
     "conv3_is_needed": _middle_layer("conv3"),
     "conv4_is_needed": _middle_layer("conv4"),
     "dropout_is_slower": Claim(
-        "With dropout it takes longer until the error on held-out images, tested without it, has fallen to 70 %.",
+        (
+            "With dropout it takes longer until the error on held-out images, tested without it, "
+            "has fallen to 70 %."
+        ),
         "AlexNet §4.2",
         {arm: {"eval.every_epochs": 1.0, **dropout} for arm, dropout in _DROPOUT.items()},
         "images_to('val/top1_error', 70.0)",  # which both reach within a desk run
@@ -210,7 +219,10 @@ CLAIMS = {
         _FIVE,
     ),
     "he_starts_sooner": Claim(
-        "He et al.'s initial weights bring the training error to 60 % sooner than N(0, 0.01²) and biases of one.",
+        (
+            "He et al.'s initial weights bring the training error to 60 % sooner than N(0, 0.01²) "
+            "and biases of one."
+        ),
         "AlexNet §5; He et al., arXiv:1502.01852, §2.2",
         {"paper": {"model.weight_init": "paper"}, "he": {"model.weight_init": "he"}},
         "images_to('train/top1_error', 60.0)",

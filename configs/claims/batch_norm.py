@@ -39,7 +39,10 @@ _WATCHED = {
 
 CLAIMS = {
     "bn_sooner": Claim(
-        "With batch normalisation the training error falls to 60 % sooner, at the same learning rate.",
+        (
+            "With batch normalisation the training error falls to 60 % sooner, at the same "
+            "learning rate."
+        ),
         "Batch normalisation §4.2.2, Figure 2",
         {"without": _WITHOUT, "with": _WITH},
         "images_to('train/top1_error', 60.0)",
@@ -50,7 +53,10 @@ CLAIMS = {
         ratio=True,
     ),
     "bn_higher_rates": Claim(
-        "At five times the learning rate, a net with batch normalisation has a lower error than one without.",
+        (
+            "At five times the learning rate, a net with batch normalisation has a lower error "
+            "than one without."
+        ),
         "Batch normalisation §4.2.2",
         {"without": _FAST | _WITHOUT, "with": _FAST | _WITH},
         "last('val/top1_error')",
@@ -59,12 +65,18 @@ CLAIMS = {
         _ALL,
     ),
     "bn_rates_are_sooner": Claim(
-        "With batch normalisation, five times the learning rate brings the training error to 60 % sooner.",
+        (
+            "With batch normalisation, five times the learning rate brings the training error to "
+            "60 % sooner."
+        ),
         "Batch normalisation §4.2.2, Figure 3",
         {"rate": _WITH, "five times": _FAST | _WITH},
         "images_to('train/top1_error', 60.0)",
         "lower",
-        "Inception reaches 72.2 % accuracy in 2.1 instead of 13.3 million steps, with other changes too",
+        (
+            "Inception reaches 72.2 % accuracy in 2.1 instead of 13.3 million steps, with other "
+            "changes too"
+        ),
         _ALL,
         paper_delta=2.1 / 13.3,
         ratio=True,

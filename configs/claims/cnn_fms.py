@@ -55,12 +55,18 @@ _AUGMENTED_ON_IMAGENET = {
 
 CLAIMS = {
     "cnn_fms_augmentation": Claim(
-        statement="From no augmentation to mirror images to mirror images of random crops the error falls.",
+        statement=(
+            "From no augmentation to mirror images to mirror images of random crops the error "
+            "falls."
+        ),
         source="Return of the Devil §3.3, Table 2",
         arms=_AUGMENTED,
         metric="last('val/top1_error')",
         expect="falling",
-        paper="of VOC 2007's images for a classifier on features: about 1 point of mAP by flips, 3 by crops and flips",
+        paper=(
+            "of VOC 2007's images for a classifier on features: about 1 point of mAP by flips, 3 "
+            "by crops and flips"
+        ),
         scales=_ALL | {"paper": Scale(_PAPER, _AUGMENTED_ON_IMAGENET)},
     ),
     "cnn_fms_grayscale": Claim(
@@ -92,7 +98,10 @@ CLAIMS = {
         ratio=True,
     ),
     "cnn_fms_fc7_1024": Claim(
-        statement="With 1,024 units in the last hidden layer instead of 4,096 the error is the same, within a point.",
+        statement=(
+            "With 1,024 units in the last hidden layer instead of 4,096 the error is the same, "
+            "within a point."
+        ),
         source="Return of the Devil, Table 2; the authors' published networks",
         arms={"4096": {"model.variant": "M"}, "1024": {"model.variant": "M-1024"}},
         metric="last('val/top1_error')",

@@ -62,7 +62,10 @@ CLAIMS = {
         scales={"paper": Scale(_ON_IMAGENET)},
     ),
     "densenet_parameter_efficiency": Claim(
-        statement="DenseNet-BC has a lower error than a ResNet with half as many parameters again or more.",
+        statement=(
+            "DenseNet-BC has a lower error than a ResNet with half as many parameters again or "
+            "more."
+        ),
         source="DenseNet §5, Figure 4",
         arms={
             "ResNet-20": {"model_name": "resnet", "model.variant": "cifar-20"},
@@ -87,14 +90,19 @@ CLAIMS = {
         },
     ),
     "densenet_feature_reuse": Claim(
-        statement="Layers read from all layers of their block: the weights on distant ones are, on average, at least a "
-        "tenth of those on the nearest.",
+        statement=(
+            "Layers read from all layers of their block: the weights on distant ones are, on "
+            "average, at least a tenth of those on the nearest."
+        ),
         source="DenseNet §5, Figure 5",
         arms={"DenseNet-40": _WATCHED},
         metric="analysis('feature_reuse')",
         expect="at_least",
         bound=0.1,
-        paper="a heat map; the bound is ours, and new weights start at one, from where a desk run would not move them",
+        paper=(
+            "a heat map; the bound is ours, and new weights start at one, from where a desk run "
+            "would not move them"
+        ),
         scales={"gpu": Scale(_GPU | _SPLITS | {"model.variant": "40-12"})},
     ),
     "densenet_dropout": Claim(

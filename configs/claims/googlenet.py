@@ -75,11 +75,17 @@ CLAIMS = {
         metric="parameters()",
         expect="at_most",
         bound=60_965_224 / 12,
-        paper="12 times fewer, though the column of parameters of its own Table 1 adds up to 6.8 million",
+        paper=(
+            "12 times fewer, though the column of parameters of its own Table 1 adds up to 6.8 "
+            "million"
+        ),
         scales=_EXACT,
     ),
     "googlenet_budget": Claim(
-        statement="A pass takes at most 1.5 billion multiply-adds, with the full 7×7 convolution of the text.",
+        statement=(
+            "A pass takes at most 1.5 billion multiply-adds, with the full 7×7 convolution of the "
+            "text."
+        ),
         source="GoogLeNet §1",
         arms={"full stem": {"model.variant": "paper"}},
         metric="multiply_adds()",
@@ -89,8 +95,10 @@ CLAIMS = {
         scales=_EXACT,
     ),
     "googlenet_budget_separable": Claim(
-        statement="A pass takes at most 1.5 billion multiply-adds, with the separable first convolution that the "
-        "figures in Table 1's first row are of.",
+        statement=(
+            "A pass takes at most 1.5 billion multiply-adds, with the separable first convolution "
+            "that the figures in Table 1's first row are of."
+        ),
         source="GoogLeNet §1, Table 1",
         arms={"separable stem": {"model.variant": "separable_stem"}},
         metric="multiply_adds()",
@@ -100,7 +108,10 @@ CLAIMS = {
         scales=_EXACT,
     ),
     "googlenet_reductions": Claim(
-        statement="Convolutions of 1×1 before the larger ones (Figure 2b) take fewer multiply-adds than none (2a).",
+        statement=(
+            "Convolutions of 1×1 before the larger ones (Figure 2b) take fewer multiply-adds than "
+            "none (2a)."
+        ),
         source="GoogLeNet §4, Figure 2",
         arms={"naive": {"model.variant": "naive"}, "reduced": {"model.variant": "paper"}},
         metric="multiply_adds()",

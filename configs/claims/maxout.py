@@ -49,7 +49,10 @@ CLAIMS = {
         _TWINS,
         "last('val/top1_error')",
         "lower",
-        "MNIST 0.94 %, where rectifiers had 1.05; CIFAR-10 11.68 %, below all that they had reached",
+        (
+            "MNIST 0.94 %, where rectifiers had 1.05; CIFAR-10 11.68 %, below all that they had "
+            "reached"
+        ),
         {"desk": Scale(_DESK, paper_delta=-0.11), "gpu": Scale(_CIFAR, _CIFAR_TWINS)},
     ),
     "maxout_twins_are_equal": Claim(
@@ -69,7 +72,10 @@ CLAIMS = {
         {"with 0": {"model.hidden": "maxout_zero"}, "maxout": {"model.hidden": "maxout"}},
         "analysis('dead_units')",
         "lower",
-        "of 1,200 pieces a layer, 17.6 and 39.2 % are never used with the constant, 2 of all 2,400 without",
+        (
+            "of 1,200 pieces a layer, 17.6 and 39.2 % are never used with the constant, 2 of all "
+            "2,400 without"
+        ),
         _MNIST,
         paper_delta=2 / 2400 - (0.176 + 0.392) / 2,
     ),
@@ -91,7 +97,10 @@ CLAIMS = {
         paper_delta=0.55,
     ),
     "maxout_averages": Claim(
-        "With maxout units the whole net is nearer the geometric mean of its dropped-out nets than with tanh units.",
+        (
+            "With maxout units the whole net is nearer the geometric mean of its dropped-out nets "
+            "than with tanh units."
+        ),
         "Maxout §7, Figure 7",
         _AVERAGED,
         "analysis('dropout_average')",

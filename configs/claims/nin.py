@@ -56,7 +56,10 @@ CLAIMS = {
         "Small perceptrons as filters have a lower error than plain convolutions.",
         "Network in Network §4.6, Table 1",
         {"plain": _PLAIN, "mlpconv": {"model.plain": False}},
-        "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), 10.41 % with perceptrons",
+        (
+            "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), "
+            "10.41 % with perceptrons"
+        ),
         10.41 - 16.46,
     ),
     "average_pooling_against_fc": _lower_error(
@@ -74,7 +77,10 @@ CLAIMS = {
         10.41 - 10.88,
     ),
     "average_pooling_in_plain_nets": _lower_error(
-        "In a plain convolutional net, too, global average pooling has a lower error than a fully connected layer.",
+        (
+            "In a plain convolutional net, too, global average pooling has a lower error than a "
+            "fully connected layer."
+        ),
         "Network in Network §4.6",
         {"fully connected": _PLAIN | _FC, "average": _PLAIN},
         "CIFAR-10: 17.56 % and 16.46 %",
@@ -88,8 +94,10 @@ CLAIMS = {
         10.88 - 11.59,
     ),
     "dropout_in_plain_nets": _lower_error(
-        "In a plain convolutional net a fully connected layer with dropout has a lower error than global average "
-        "pooling.",
+        (
+            "In a plain convolutional net a fully connected layer with dropout has a lower error "
+            "than global average pooling."
+        ),
         "Network in Network §4.6",
         {"average": _PLAIN, "fully connected, dropout": _PLAIN | _FC_DROPOUT},
         "CIFAR-10: 16.46 % and 15.99 %",

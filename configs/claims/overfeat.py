@@ -49,7 +49,10 @@ _ONE_RUN: dict[str, dict[str, Any]] = {"one network": {}}  # the protocols test 
 
 CLAIMS = {
     "overfeat_finer_stride": Claim(
-        statement="Applying the last pooling at every offset, which makes the stride finer, lowers the error.",
+        statement=(
+            "Applying the last pooling at every offset, which makes the stride finer, lowers the "
+            "error."
+        ),
         source="OverFeat §3.3, Table 2",
         arms=_ONE_RUN,
         metric="tested_change(0, 1, 'top1_error')",
@@ -80,24 +83,35 @@ CLAIMS = {
         ratio=True,
     ),
     "overfeat_sliding_is_exact": Claim(
-        statement="Fully connected layers slid over a larger map as convolutions give each window the scores they give "
-        "it alone, up to rounding.",
+        statement=(
+            "Fully connected layers slid over a larger map as convolutions give each window the "
+            "scores they give it alone, up to rounding."
+        ),
         source="OverFeat §3.5, Figure 5",
         arms={"fast": {}},
         metric="sliding_difference(112, 96)",
         expect="at_most",
         bound=1e-5,
-        paper="says so without a figure; 1e-5 of the largest output is our bound for rounding in float32",
+        paper=(
+            "says so without a figure; 1e-5 of the largest output is our bound for rounding in "
+            "float32"
+        ),
         scales={"exact": Scale({"config": "configs/overfeat.py"})},
     ),
     "overfeat_sliding_shares_work": Claim(
-        statement="One pass over an image takes fewer multiply-adds than a pass for each window that it scores.",
+        statement=(
+            "One pass over an image takes fewer multiply-adds than a pass for each window that it "
+            "scores."
+        ),
         source="OverFeat §3.5",
         arms={"accurate": _ACCURATE},
         metric="window_saving(461, 569)",
         expect="at_least",
         bound=1.0,
-        paper="calls sliding inherently efficient without a figure; asked of its largest scale, 70 windows",
+        paper=(
+            "calls sliding inherently efficient without a figure; asked of its largest scale, 70 "
+            "windows"
+        ),
         scales={"exact": Scale({"config": "configs/overfeat.py:imagenet2012"})},
     ),
 }

@@ -75,7 +75,10 @@ CLAIMS = {
         arms=_nets("cifar-20", "cifar-56"),
         metric="last('val/top1_error')",
         expect="lower",
-        paper="CIFAR-10: 8.75 % with 20 layers, 6.97 % with 56; ImageNet: 27.88 % with 18, 25.03 % with 34",
+        paper=(
+            "CIFAR-10: 8.75 % with 20 layers, 6.97 % with 56; ImageNet: 27.88 % with 18, 25.03 % "
+            "with 34"
+        ),
         paper_delta=-1.78,
         scales=_scales(
             _RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A"), 25.03 - 27.88
@@ -91,7 +94,9 @@ CLAIMS = {
         scales=_scales(_RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A")),
     ),
     "resnet_residual_against_plain": Claim(
-        statement="Identity shortcuts, which add no parameter, lower the error of a deep plain network.",
+        statement=(
+            "Identity shortcuts, which add no parameter, lower the error of a deep plain network."
+        ),
         source="ResNet §4.1, Table 3",
         arms=_nets("cifar-plain-56", "cifar-56"),
         metric="last('val/top1_error')",
@@ -105,7 +110,9 @@ CLAIMS = {
         ),
     ),
     "resnet_shortcuts": Claim(
-        statement="From shortcuts A to B to C, with more and more projections, the error falls a little.",
+        statement=(
+            "From shortcuts A to B to C, with more and more projections, the error falls a little."
+        ),
         source="ResNet §4.1, Table 3",
         arms=_nets("cifar-56", "cifar-56-B", "cifar-56-C"),
         metric="last('val/top1_error')",
@@ -119,8 +126,10 @@ CLAIMS = {
         ),
     ),
     "resnet_plain_gradients": Claim(
-        statement="With batch normalisation the gradient does not vanish in a deep plain network: at the first layer "
-        "its norm is within ten times that of a shallow one.",
+        statement=(
+            "With batch normalisation the gradient does not vanish in a deep plain network: at the "
+            "first layer its norm is within ten times that of a shallow one."
+        ),
         source="ResNet §4.1",
         arms=_nets("cifar-plain-20", "cifar-plain-56"),
         metric="analysis('gradient_norm')",
@@ -166,7 +175,9 @@ CLAIMS = {
         ratio=True,
     ),
     "resnet_small_responses": Claim(
-        statement="The layers of a residual network respond less strongly than those of the plain one.",
+        statement=(
+            "The layers of a residual network respond less strongly than those of the plain one."
+        ),
         source="ResNet §4.2, Figure 7",
         arms=_nets("cifar-plain-56", "cifar-56"),
         metric="analysis('response_std')",

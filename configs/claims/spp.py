@@ -72,7 +72,10 @@ _FIVE_BINS = {
 
 CLAIMS = {
     "spp_pyramid": Claim(
-        statement="A pyramid of levels before the fully connected layers lowers the error against one level as fine.",
+        statement=(
+            "A pyramid of levels before the fully connected layers lowers the error against one "
+            "level as fine."
+        ),
         source="SPP-net §3.1.2, Table 2",
         arms=_SINGLE,
         metric="last('val/top1_error')",
@@ -82,7 +85,10 @@ CLAIMS = {
         scales=_ALL | {"paper": Scale(_PAPER, _SINGLE_ON_IMAGENET)},
     ),
     "spp_fewer_parameters": Claim(
-        statement="The pyramid of 30 bins that lowers the error too takes fewer parameters than one level of 6×6.",
+        statement=(
+            "The pyramid of 30 bins that lowers the error too takes fewer parameters than one "
+            "level of 6×6."
+        ),
         source="SPP-net §3.1.2",
         arms=_FEWER,
         metric="parameters()",
@@ -117,7 +123,9 @@ CLAIMS = {
         | {"paper": Scale({"eval.protocol": "single_view|spp_full"}, _SIZES_ON_IMAGENET)},
     ),
     "spp_full_image": Claim(
-        statement="The whole image gives a lower error than its central crop, with the same weights.",
+        statement=(
+            "The whole image gives a lower error than its central crop, with the same weights."
+        ),
         source="SPP-net §3.1.4, Table 3",
         arms={"one network": {}},
         metric="tested_change('single_view', 'spp_full', 'top1_error')",
@@ -127,15 +135,19 @@ CLAIMS = {
         scales=_ALL,
     ),
     "spp_windows_share_features": Claim(
-        statement="The convolutional features of 2,000 windows take at least 140 times fewer multiply-adds from one "
-        "map of the image than window by window.",
+        statement=(
+            "The convolutional features of 2,000 windows take at least 140 times fewer "
+            "multiply-adds from one map of the image than window by window."
+        ),
         source="SPP-net §4.3",
         arms={"ZF-5": {}},
         metric="window_saving(688, 917, windows=2000, features_only=True)",
         expect="at_least",
         bound=140.0,
-        paper="about 160 times at 688 pixels, by the areas of a 4:3 image and of windows of 227; ours are of 224, and "
-        "the bound is ours",
+        paper=(
+            "about 160 times at 688 pixels, by the areas of a 4:3 image and of windows of 227; "
+            "ours are of 224, and the bound is ours"
+        ),
         scales={"exact": Scale(_ZF5)},
     ),
 }
