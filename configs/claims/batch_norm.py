@@ -1,4 +1,4 @@
-"""The claims of batch normalisation, asked of AlexNet's convolutions.
+"""The claims of batch normalisation, tested on AlexNet's convolutions.
 
 Without fc6 and fc7, every nonlinearity of variant `batch_norm` reads normalised values, as those of
 the paper's do.
@@ -25,12 +25,9 @@ _PAPER = (
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
 _FAST: dict[str, Any] = {"optim.lr": 0.05}  # five times the rate of every scale
 _SIGMOID: dict[str, Any] = {"model.activation": "sigmoid"}
-_WITHOUT: dict[str, Any] = {
-    "model.variant": "paper",
-    "model.lrn": False,
-}  # no normalisation of either kind
+_WITHOUT: dict[str, Any] = {"model.variant": "paper", "model.lrn": False}  # of neither kind
 _WITH: dict[str, Any] = {"model.variant": "batch_norm"}
-# What the units of conv5 read, written down after every second pass.
+# The inputs of conv5's units, analysed after every second epoch.
 _OFTEN: dict[str, Any] = {"eval.every_epochs": 2.0}
 _WATCHED = {
     "without": _OFTEN | _WITHOUT | {"eval.analyses": "input_percentiles('conv5')"},

@@ -5,16 +5,15 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-_SMALL: dict[
-    str, Any
-] = {  # CIFAR-10 enlarged to where the papers' strides leave the deeper layers something
+# CIFAR-10, enlarged so that the paper's strides leave the deeper layers more than one cell.
+_SMALL: dict[str, Any] = {
     "config": "configs/cnn_fms.py",
     "model.variant": "F",
     "data.train_host": "decode|resize(64)",
     "data.eval_host": "decode|resize(64)",
 }
-# Smaller: a quarter as wide at 64 pixels, 1,024 images of CIFAR-10 so that they can be seen thirty
-# times. Response normalisation would take a CPU longer than the convolutions.
+# Smaller: a quarter as wide at 64 pixels, thirty epochs of 1,024 images of CIFAR-10. On a CPU,
+# response normalisation would take longer than the convolutions.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_SMALL,
@@ -23,7 +22,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 30.0,
     "eval.every_epochs": 10.0,
 }
-# Smaller: half as wide at 64 pixels, CIFAR-10, sixty passes.
+# Smaller: half as wide at 64 pixels, CIFAR-10, sixty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_SMALL,

@@ -6,7 +6,7 @@ from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
 _PAPER: dict[str, Any] = {"config": "configs/googlenet.py:imagenet2012"}
-# Smaller: a quarter as wide on the embedded digits, eight passes: without batch normalisation it
+# Smaller: a quarter as wide, eight epochs of the embedded digits; without batch normalisation it
 # needs easy images.
 _DESK: dict[str, Any] = {
     "config": "configs/googlenet.py",
@@ -15,11 +15,10 @@ _DESK: dict[str, Any] = {
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
 }
-_GRADIENT: dict[str, Any] = {
-    "eval.analyses": "gradient_norm(aux_weight=0.3)"
-}  # of the loss that training lowers
-# Whole but for the first layers' strides, with batch normalisation, on CIFAR-10 enlarged to 64
-# pixels, thirty passes.
+# The gradient of the loss that training minimises.
+_GRADIENT: dict[str, Any] = {"eval.analyses": "gradient_norm(aux_weight=0.3)"}
+# In full width except for the first layers' strides, with batch normalisation, thirty epochs of
+# CIFAR-10 enlarged to 64 pixels.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     "config": "configs/googlenet.py",
@@ -40,7 +39,7 @@ _EXACT = {"exact": Scale(_PAPER)}
 
 
 def _crops(statement: str, fewer: str, more: str, paper: str, delta: float) -> Claim:
-    """That the protocol `more` gives the same network a lower error than `fewer`."""
+    """Returns the claim that the protocol `more` gives a lower error than `fewer`."""
     return Claim(
         statement=statement,
         source="GoogLeNet §7, Table 3",

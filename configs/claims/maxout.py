@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the permutation-invariant MNIST network half as wide, 10,000 digits, twenty passes; all
-# start by He et al.
+# Smaller: the permutation-invariant MNIST network half as wide, twenty epochs of 10,000 digits, all
+# with He et al.'s initialisation.
 _DESK: dict[str, Any] = {
     "config": "configs/maxout.py:mnist",
     "data.train_split": "train[:10000]",
@@ -21,7 +21,7 @@ _DESK: dict[str, Any] = {
     "eval.analyses": "dead_units|saturated|dropout_average(masks=32)",
     "checkpoint.every_steps": 1000,
 }
-# Whole, and in full length.
+# In full width and length.
 _GPU = _DESK | {"data.train_split": "train[:50000]", "model.width": 1.0, "total_epochs": 250.0}
 _MNIST = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
 _CIFAR: dict[str, Any] = {
@@ -31,12 +31,13 @@ _CIFAR: dict[str, Any] = {
     "eval.analyses": "dead_units|saturated",
 }
 _TWINS = {"relu": {"model.variant": "mnist_fc_relu"}, "maxout": {"model.variant": "mnist_fc"}}
-_CIFAR_TWINS = {  # by He et al., since ±0.005 lets rectifiers start from nothing
+# With He et al.'s initialisation: from weights within ±0.005, rectifiers do not start.
+_CIFAR_TWINS = {
     "relu": {"model.variant": "cifar10_relu", "model.weight_init": "he"},
     "maxout": {"model.variant": "cifar10", "model.weight_init": "he"},
 }
 _SIZES = {"relu": {"model.variant": "cifar10_relu"}, "maxout": {"model.variant": "cifar10"}}
-# what the input loses in training is made up for, so that the whole net is the mean of its inputs
+# The input that dropout leaves is scaled up, so that the whole net gets the mean of its inputs.
 _AVERAGED = {
     "tanh": {"model.variant": "mnist_fc_relu", "model.hidden": "tanh", "model.rescale_input": True},
     "maxout": {"model.variant": "mnist_fc", "model.rescale_input": True},

@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the MNIST network a quarter as wide at 14 pixels; 1,000 digits, so few that
-# regularisation has something to do, eighty passes.
+# Smaller: the MNIST network a quarter as wide at 14 pixels, eighty epochs of only 1,000 digits, so
+# that regularisation matters.
 _DESK: dict[str, Any] = {
     "config": "configs/nin.py",
     "data.name": "mnist",
@@ -24,7 +24,7 @@ _DESK: dict[str, Any] = {
     "eval.batch_size": 200,
     "checkpoint.every_steps": 2000,
 }
-# Whole, and in full length.
+# In full width and length.
 _GPU: dict[str, Any] = {
     "config": "configs/nin.py:cifar10",
     "data.train_split": "train[:45000]",
@@ -40,14 +40,14 @@ _PLAIN: dict[str, Any] = {
     "optim.lr_mults": (("conv3/kernel", 0.1), ("conv3/bias", 0.2), (".*/bias", 2.0)),
 }
 _GAP = {"model.head": "gap"}
-# `last_bias` keeps classes from starting out silent where they are averaged; in front of a layer it
-# saturates that.
+# `last_bias` keeps class maps that are averaged from starting at zero; in front of a layer it would
+# saturate that layer.
 _FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0}
 _FC_DROPOUT: dict[str, Any] = {"model.head": "fc_dropout", "model.last_bias": 0.0}
 
 
 def _lower_error(statement: str, source: str, arms: Any, paper: str, delta: float) -> Claim:
-    """That the second arm has the lower error on held-out images."""
+    """Returns the claim that the second arm has the lower error on held-out images."""
     return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, _ALL, delta)
 
 

@@ -7,16 +7,17 @@ from configs.claims import common
 
 _SEVERAL = "overfeat_dense(((72, 72), (80, 80), (112, 112), (136, 136)))"
 _AT_72 = f"overfeat_dense(((72, 72),), fine=False)|overfeat_dense(((72, 72),))|{_SEVERAL}"
-# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network one
-# window either way.
+# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network only
+# one window with either stride.
 _AT_281 = "overfeat_dense(((281, 317),), fine=False)|overfeat_dense(((281, 317),))|overfeat_dense"
-_CROPS = {  # CIFAR-10 enlarged as the paper has its images to its crops, 256 to 231
+# CIFAR-10, enlarged so that images are to crops about as the paper's are, 256 to 231.
+_CROPS = {
     "data.train_host": "decode|resize(72, method='bicubic')|random_crop(64)",
     "data.train_device": "standardize|flip",
     "data.eval_host": "decode|resize(72, method='bicubic')|center_crop(64)",
     "eval.protocol": _AT_72,
 }
-# Smaller: the fast network an eighth as wide at 64 pixels, 5,120 images of CIFAR-10, five passes;
+# Smaller: the fast network an eighth as wide at 64 pixels, five epochs of 5,120 images of CIFAR-10,
 # four scales up to 136.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
@@ -26,7 +27,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 5.0,
     "eval.every_epochs": 5.0,
 }
-# Smaller: half as wide, CIFAR-10 at 64 pixels, thirty passes.
+# Smaller: half as wide, CIFAR-10 at 64 pixels, thirty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_CROPS,

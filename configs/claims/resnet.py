@@ -6,7 +6,7 @@ from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
 _ANALYSES = "response_std|gradient_norm"
-# Smaller: 8, 14 and 26 layers half as wide at 16 pixels, 5,120 images of CIFAR-10, six passes.
+# Smaller: 8, 14 and 26 layers half as wide at 16 pixels, six epochs of 5,120 images of CIFAR-10.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/resnet.py",
@@ -20,10 +20,8 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 2.0,
     "eval.analyses": _ANALYSES,
 }
-_GPU: dict[str, Any] = {
-    "config": "configs/resnet.py:cifar10",
-    "eval.analyses": _ANALYSES,
-}  # §4.2 in full
+# §4.2 in full.
+_GPU: dict[str, Any] = {"config": "configs/resnet.py:cifar10", "eval.analyses": _ANALYSES}
 _PAPER: dict[str, Any] = {"config": "configs/resnet.py:imagenet2012"}
 
 
@@ -31,8 +29,8 @@ def _nets(*variants: str) -> dict[str, dict[str, Any]]:
     return {variant.removeprefix("cifar-"): {"model.variant": variant} for variant in variants}
 
 
-def _small(*kinds: str, shortcut: str = "") -> dict[str, dict[str, Any]]:
-    """Of "plain 26" or "A 26" the variant cifar-8 with blocks for as many layers."""
+def _small(*kinds: str) -> dict[str, dict[str, Any]]:
+    """Returns overrides that make of cifar-8 such nets as "plain 26" or "A 26", by name."""
     nets = {}
     for kind in kinds:
         shortcut, layers = kind.split()
@@ -47,13 +45,13 @@ def _scales(
     paper: dict[str, Any] | None = None,
     delta: float | None = None,
 ) -> dict[str, Scale]:
-    """`delta` is the paper's on ImageNet, where that is not the claim's own."""
+    """Returns the scales of a claim; `delta` is the paper's on ImageNet, if not the claim's own."""
     at = {"desk": Scale(_DESK, desk), "gpu": Scale(_GPU, gpu)}
     return at | ({"paper": Scale(_PAPER, paper, delta)} if paper else {})
 
 
-# The paper starts its 110 layers at a tenth of the rate until the training error is below 80 %,
-# some 400 steps.
+# The paper starts its 110 layers at a tenth of the rate, until the training error is below 80 %
+# (about 400 steps).
 _WARMED_UP = {"110": {"model.variant": "cifar-110", "optim.warmup_epochs": 1.0}}
 _PLAIN, _RESIDUAL = _small("plain 8", "plain 26"), _small("A 8", "A 26")
 

@@ -5,7 +5,7 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# CIFAR-10 enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13
+# CIFAR-10, enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13.
 _CROPS = {
     "data.train_host": "decode|resize(64, method='bicubic')|corner_crop(56)",
     "data.train_device": "standardize|flip",
@@ -14,8 +14,8 @@ _CROPS = {
     "eval.mirror": False,  # as in Table 3: the whole image, not its mirror image too
     "model.conv1_stride": 1,
 }
-# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels; 2,048 images of
-# CIFAR-10, eight passes, in batches small enough for a thousand steps.
+# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels, eight epochs of
+# 2,048 images of CIFAR-10 in batches small enough for a thousand steps.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_CROPS,
@@ -31,7 +31,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
 }
-# Smaller: half as wide, CIFAR-10 at 56 pixels, forty passes.
+# Smaller: half as wide, CIFAR-10 at 56 pixels, forty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_CROPS,
@@ -49,10 +49,8 @@ _ZF5: dict[str, Any] = {"config": "configs/spp.py:imagenet2012"}
 _PAPER = _ZF5 | {"eval.protocol": "single_view|spp_full", "eval.mirror": False}
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
 
-_ONE_LEVEL: dict[str, Any] = {
-    "model.levels": (),
-    "eval.protocol": "single_view",
-}  # as fine as the last map
+# A level as fine as the last map.
+_ONE_LEVEL: dict[str, Any] = {"model.levels": (), "eval.protocol": "single_view"}
 _SINGLE = {"one level": _ONE_LEVEL, "pyramid": {}}
 _SINGLE_ON_IMAGENET = {
     "one level": {"model.variant": "zf5-no-spp", "eval.protocol": "single_view"},

@@ -5,7 +5,7 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# Smaller: an eighth as wide at 32 pixels; 4,000 digits of MNIST, ten passes, since without batch
+# Smaller: an eighth as wide at 32 pixels, ten epochs of 4,000 digits of MNIST; without batch
 # normalisation the deeper nets need easy images to start learning within minutes. He et al.'s
 # initialisation, the paper's learning rate.
 _DESK: dict[str, Any] = {
@@ -24,7 +24,7 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 5.0,
     "checkpoint.every_steps": 1000,
 }
-# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four passes as in the paper; He et al.'s
+# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four epochs as in the paper; He et al.'s
 # initialisation.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
