@@ -41,14 +41,14 @@ def speeds_of(speeds, taken):
 
 def test_a_resident_split_is_compared_with_the_same_streamed(config):
     taken = []
-    found = input_speed.measure(
+    results = input_speed.measure(
         config, speeds_of({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20
     )
     assert taken == ["input", "streamed"]
-    assert (found["from"], found["images_per_second"]) == ("a split on the devices", 600.0)
-    assert found["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
-    assert found["memory"]["batches"] == 20 and found["memory"]["bytes_at_the_end"] > 10**8
-    assert "versus" not in found
+    assert (results["from"], results["images_per_second"]) == ("a split on the devices", 600.0)
+    assert results["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
+    assert results["memory"]["batches"] == 20 and results["memory"]["bytes_at_the_end"] > 10**8
+    assert "versus" not in results
 
 
 def test_another_library_is_compared_with_our_streamed_input(config, monkeypatch):
@@ -65,21 +65,19 @@ def test_another_library_is_compared_with_our_streamed_input(config, monkeypatch
     monkeypatch.setattr(other_pipelines, "batches", batches)
     monkeypatch.setattr(input_speed, "OTHERS_READ", 50)
     speeds = {"input": 600.0, "streamed": 90.0, "torch": 60.0}
-    found = input_speed.measure(config, speeds_of(speeds, []), ["torch"], growth_batches=0)
+    results = input_speed.measure(config, speeds_of(speeds, []), ["torch"], growth_batches=0)
     assert seen == [("torch", 50, 50, 16)]
-    assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith(
-        "torch "
-    )
+    versus = results["versus"]["torch"]
+    assert versus["ratio"] == 1.5 and versus["what"].startswith("torch ")
 
 
 def test_memory_does_not_grow_over_many_batches(config):
-    found = input_speed.measure(
+    results = input_speed.measure(
         config, speeds_of({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000
     )
-    memory = found["memory"]
-    assert (
-        memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6
-    )  # 2,700 batches of 49 kB
+    memory = results["memory"]
+    growth = memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"]
+    assert growth < 20e6  # over 2,700 batches of 49 kB
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,8 @@ def test_a_runs_own_code_is_timed(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(workdir, "hold", lambda folder: (held.append(folder), hold(folder))[1])
     found = saving.measure(tiny(), tmp_path, every_steps=50)
-    assert [step for step, _ in steps] == list(range(saving.SAVES + 1)) and len(
-        held
-    ) == saving.LOCKS
+    assert [step for step, _ in steps] == list(range(saving.SAVES + 1))
+    assert len(held) == saving.LOCKS
     seconds = found["seconds"]
     assert set(seconds) == {"step", "blocked", "step_meanwhile", "written", "digests", "lock"}
     assert min(seconds.values()) > 0 and seconds["written"] > seconds["blocked"]
@@ -86,7 +85,8 @@ def test_lines():
     results["devices"] = {"count": 1, "kind": "cpu", "cpu_threads": 2}
     assert wording.as_text(results).splitlines()[2:] == [
         "        saving  blocks 100.0 ms, 5.0% of a step of 2,000.0 ms",
-        "     meanwhile  204.0 MB in 7.0 s in the background, where a step takes 1.50 times as long",
+        "     meanwhile  204.0 MB in 7.0 s in the background, "
+        "where a step takes 1.50 times as long",
         "       digests  500.0 ms a save; the lock 1.0 ms a run",
         "         added  at most 0.50% of a run that saves every 50 steps, by digests and lock",
     ]
@@ -95,8 +95,7 @@ def test_lines():
 def test_the_command(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     options = ("--model=resnet", "--variant=cifar-8", "--batch_size=8", "--image_size=8")
-    assert exit_code(
-        benchmark.cli, *options, "--measure=saving", f"--workdir={tmp_path}", "--json"
-    ) in (0, None)
+    options += ("--measure=saving", f"--workdir={tmp_path}", "--json")
+    assert exit_code(benchmark.cli, *options) in (0, None)
     found = json.loads(capfd.readouterr().out)["saving"]
     assert found["every_steps"] == benchmark.EVERY_STEPS == 200 and found["disk"] == str(tmp_path)
