@@ -121,7 +121,7 @@ def _step(config: Any, size: tuple[int, ...]) -> str:
     from cnn_papers.runs import inputs
 
     work = workload.from_config(config, size or inputs.configured_input(config, "train_host"))
-    work, devices = traffic.compiled_only(work, flags.FLAGS.mesh, flags.FLAGS.topology)
+    work, devices = traffic.on_topology(work, flags.FLAGS.mesh, flags.FLAGS.topology)
     return traffic.as_text(traffic.report(work, devices))
 
 

@@ -1,1 +1,1 @@
-"""The papers' recipes: one file per paper."""
+"""The recipes of the papers, one file a paper."""

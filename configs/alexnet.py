@@ -1,10 +1,13 @@
 """AlexNet (Krizhevsky et al., NIPS 2012).
 
-python -m cnn_papers.main --config=configs/alexnet.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012     the
-paper's python -m cnn_papers.main --config=configs/alexnet.py:cifar10          §3.1's four layers,
-as in Figure 1 python -m cnn_papers.main --config=configs/alexnet.py:torchvision      from the
-weights torchvision publishes
+python -m cnn_papers.main --config=configs/alexnet.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/alexnet.py:imagenet2012
+    the paper's recipe
+python -m cnn_papers.main --config=configs/alexnet.py:cifar10
+    the four layers of §3.1, as in Figure 1
+python -m cnn_papers.main --config=configs/alexnet.py:torchvision
+    for the weights that torchvision publishes
 """
 
 from typing import Any
@@ -40,33 +43,30 @@ def imagenet2012() -> Any:
     config.batch_size = 128  # §5
     config.total_epochs = 90.0  # §5: roughly 90 cycles
     config.optim.lr, config.optim.lr_batch = 0.01, 128  # §5
-    config.optim.schedule = (
-        "plateau(0.1, patience=3)"  # §5: by hand, when the validation error stopped improving
-    )
+    # §5: by hand, when the validation error stopped improving
+    config.optim.schedule = "plateau(0.1, patience=3)"
     return config
 
 
 def cifar10() -> Any:
-    """The four-layer network of Figure 1, "no regularization of any kind"; the paper gives no more
-    of its recipe.
+    """The four-layer network of Figure 1, with "no regularization of any kind".
+
+    The paper says no more of its recipe.
     """
     config = common.base("alexnet_cifar", "relu", 10, CIFAR_FIELDS)
     config.data.name = "cifar10"
-    config.data.train_device = config.data.eval_device = (
-        "subtract_mean_image"  # as in Caffe's file of this network
-    )
+    # as in Caffe's file of this network
+    config.data.train_device = config.data.eval_device = "subtract_mean_image"
     config.total_epochs = 40.0  # what Figure 1 shows
     _sgd(config)
     config.optim.weight_decay = 0.0  # Figure 1
-    config.optim.lr, config.optim.lr_batch = (
-        0.001,
-        100,
-    )  # not in paper, which tunes it for each net: Caffe's
+    # Caffe's; the paper tunes the rate for each net
+    config.optim.lr, config.optim.lr_batch = 0.001, 100
     return config
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's alexnet: the network of "One weird trick", not the paper's."""
+    """For the weights of torchvision's alexnet, which is the network of "One weird trick"."""
     config = imagenet2012()
     config.model.variant = "one_weird_trick"
     common.as_torchvision(config, **common.IMAGENET_COLOUR)
@@ -80,18 +80,14 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), imagenet2012, cifar10 or torchvision."""
-    return common.choose(
-        {
-            "desk": desk,
-            "imagenet2012": imagenet2012,
-            "cifar10": cifar10,
-            "torchvision": torchvision,
-        },
-        recipe,
-        name="alexnet",
-        paper="imagenet2012",
-    )
+    """Returns the config of `recipe`: desk (also for ""), imagenet2012, cifar10 or torchvision."""
+    recipes = {
+        "desk": desk,
+        "imagenet2012": imagenet2012,
+        "cifar10": cifar10,
+        "torchvision": torchvision,
+    }
+    return common.choose(recipes, recipe, name="alexnet", paper="imagenet2012")
 
 
 REPORTED = (

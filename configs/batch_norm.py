@@ -1,9 +1,11 @@
-"""Batch normalisation (Ioffe, Szegedy, ICML 2015, arXiv:1502.03167) in AlexNet; the paper's
-Inception is not here.
+"""Batch normalisation (Ioffe, Szegedy, ICML 2015, arXiv:1502.03167) in AlexNet.
 
-python -m cnn_papers.main --config=configs/batch_norm.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/batch_norm.py:imagenet2012
-AlexNet's recipe, changed as §4.2.1 says
+The paper's own network, Inception, is not here.
+
+    python -m cnn_papers.main --config=configs/batch_norm.py
+        desk: embedded digits, minutes on two cores
+    python -m cnn_papers.main --config=configs/batch_norm.py:imagenet2012
+        AlexNet's recipe with the changes of §4.2.1
 """
 
 from typing import Any
@@ -31,15 +33,13 @@ def imagenet2012() -> Any:
         train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",  # as AlexNet's
         eval_host="decode|resize_short(256)|center_crop(227)",  # §4.2: a single crop
     )
-    config.data.train_device = (
-        "flip|subtract_mean_image"  # §4.2.1: fewer distortions, so no shift of colours
-    )
+    # §4.2.1: fewer distortions, so no shift of colours
+    config.data.train_device = "flip|subtract_mean_image"
     config.data.eval_device = "subtract_mean_image"
     config.model.dropout = 0.0  # §4.2.1
     config.batch_size = 128  # AlexNet §5
-    config.total_epochs = (
-        15.0  # §4.2.1: the learning rate falls six times as fast; AlexNet's 90 epochs
-    )
+    # §4.2.1: the learning rate falls six times as fast; AlexNet's 90 epochs
+    config.total_epochs = 15.0
     config.optim.lr, config.optim.lr_batch = 0.05, 128  # five times AlexNet's
     config.optim.schedule = "plateau(0.1, patience=1)"  # not in paper: AlexNet's rule, sooner
     config.optim.momentum = 0.9  # AlexNet §5
@@ -48,7 +48,7 @@ def imagenet2012() -> Any:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or imagenet2012."""
+    """Returns the config of `recipe`: desk (also for "") or imagenet2012."""
     recipes = {"desk": desk, "imagenet2012": imagenet2012}
     return common.choose(recipes, recipe, name="batch_norm", paper="imagenet2012")
 

@@ -1,8 +1,9 @@
 """CNN-F, CNN-M, CNN-S (Chatfield, Simonyan, Vedaldi, Zisserman, BMVC 2014, arXiv:1405.3531).
 
-python -m cnn_papers.main --config=configs/cnn_fms.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/cnn_fms.py:imagenet2012     §3.2;
---config.model.variant=M …
+python -m cnn_papers.main --config=configs/cnn_fms.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/cnn_fms.py:imagenet2012
+    §3.2; --config.model.variant=M … for the other networks
 """
 
 from typing import Any
@@ -26,16 +27,15 @@ def desk() -> Any:
     """CNN-F, a quarter as wide."""
     config = common.base("cnn_fms", "F", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
     common.on_digits(config, side=64, epochs=24.0, lr=0.01)
-    config.batch_size = config.optim.lr_batch = (
-        32  # without batch normalisation it takes many steps to get going
-    )
+    # without batch normalisation it takes many steps to get going
+    config.batch_size = config.optim.lr_batch = 32
     config.optim.warmup_epochs = 1.0
     _sgd(config)
     return config
 
 
 def imagenet2012() -> Any:
-    """As AlexNet's (§3.2)."""
+    """The paper's recipe, which follows AlexNet's (§3.2)."""
     config = common.base("cnn_fms", "F", 1000, FIELDS)
     common.on_imagenet(
         config,
@@ -44,9 +44,8 @@ def imagenet2012() -> Any:
     )
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §3.2
     config.data.eval_device = "subtract_mean_image"
-    config.eval.protocol = (
-        "single_view|ten_crop(whole=True)"  # §3.2: four corners and centre of the whole image
-    )
+    # §3.2: four corners and centre of the whole image
+    config.eval.protocol = "single_view|ten_crop(whole=True)"
     _sgd(config)
     config.batch_size = 128  # not in paper: AlexNet's
     config.total_epochs = 90.0  # not in paper: AlexNet's
@@ -62,10 +61,9 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or imagenet2012."""
-    return common.choose(
-        {"desk": desk, "imagenet2012": imagenet2012}, recipe, name="cnn_fms", paper="imagenet2012"
-    )
+    """Returns the config of `recipe`: desk (also for "") or imagenet2012."""
+    recipes = {"desk": desk, "imagenet2012": imagenet2012}
+    return common.choose(recipes, recipe, name="cnn_fms", paper="imagenet2012")
 
 
 _TABLE_3, _PUBLISHED = "Table 3", "the authors' published networks"

@@ -1,4 +1,4 @@
-"""The keys that every recipe has, with the values most of them share."""
+"""The keys that every recipe has, with the values that most of them share."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,8 +30,16 @@ ALEXNET = {
 
 
 def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> Any:
-    """The config of `recipe` ("" is desk) of the config file `name`, whose paper's own recipe is
-    called `paper`.
+    """Returns the locked config of a recipe.
+
+    Args:
+      recipes: the recipes of a config file, by name.
+      recipe: name of the one to return; "" is desk.
+      name: of the config file.
+      paper: name of the paper's own recipe.
+
+    Raises:
+      UserError: there is no such recipe.
     """
     recipe = recipe or "desk"
     if recipe not in recipes:
@@ -45,14 +53,14 @@ def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str)
 
 
 def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, Any]) -> Any:
-    """A ConfigDict with every key (typed Any, since its attributes are its keys).
+    """Returns a ConfigDict with every key (typed Any, since its attributes are its keys).
 
     Args:
       model_name: a file of `cnn_papers.models`.
       variant: one of its VARIANTS.
-      num_classes: width of the head.
-      fields: the model's other fields by type, such as {"dropout": float}, left to the variant
-        unless given a value.
+      num_classes: number of classes of the head.
+      fields: the model's other fields. A field given as its type, such as {"dropout": float}, is
+        left to the variant.
     """
     config = ConfigDict()
     config.seed = 0
@@ -65,9 +73,8 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     for field, value in fields.items():
         config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
     config.init_from = ""  # weights to start from: a file, or the folder of a run
-    config.init_layers = (
-        ""  # a regular expression for the layers to take; "": all, but for a head of other classes
-    )
+    # a regular expression for the layers to take; "": all, except a head with other classes
+    config.init_layers = ""
     config.data = ConfigDict(
         {
             "name": "digits",
@@ -88,19 +95,20 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
         {
             "every_epochs": 1.0,
             "batch_size": 0,  # 0: batch_size
-            # of the final test, several joined by |; training looks at single views
+            # protocols of the final test, joined by |; training evaluates single views
             "protocol": "single_view",
-            # whether it looks at mirror images where the papers do; not of digits, say
+            # mirror images too in the final test, where the papers have them; not for digits, say
             "mirror": True,
-            # what to look at inside the network at every evaluation in training, joined by |
+            # analyses of the network at every evaluation in training, joined by |
             "analyses": "",
-            # training batches to recompute batch-norm statistics over for it; 0: moving averages
+            # number of training batches over which batch-norm statistics are recomputed for the
+            # final test; 0: moving averages
             "precise_bn": 0,
         }
     )
     config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    # `data` splits the batch (-1: all devices), `column` the network where it has columns; with
-    # `shard_params` parameters and optimiser are split over `data` too, and gathered in use.
+    # `data` splits the batch (-1: all devices), `column` the network where it has columns. With
+    # `shard_params`, parameters and optimiser are split over `data` too, and gathered for use.
     config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
     return config
 
@@ -119,21 +127,21 @@ def _optim() -> ConfigDict:
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
             "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
-            "accumulate": 1,  # parts a batch is worked through in
+            "accumulate": 1,  # parts that a batch is split into, worked through one by one
             "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch
             "ema_decay": 0.0,  # 0: no running average of the parameters
-            # a step whose loss is above it is left out as one that is not finite; 0: none is
+            # a step with a larger loss is skipped, like one that is not finite; 0: no limit
             "max_loss": 0.0,
-            "max_skipped_in_a_row": 20,  # steps left out before the run stops
+            "max_skipped_in_a_row": 20,  # the run stops after this many in a row
         }
     )
 
 
 def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int = 3) -> None:
-    """Makes `config` a desk recipe: 8×8 embedded digits enlarged to side×side, a short cosine
-    schedule.
+    """Makes `config` a desk recipe, which trains the network in minutes on two cores.
 
-    None of it is in a paper: it lets the network train in front of one, in minutes on two cores.
+    The images are the embedded 8×8 digits, enlarged to side×side; the schedule is a short cosine.
+    None of it is in a paper.
     """
     decode = "decode" if channels == 3 else f"decode({channels})"
     config.batch_size = 64
@@ -150,8 +158,9 @@ def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int
 
 
 def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
-    """The data keys of an ImageNet recipe; `eval_host` makes the single views that training is
-    watched by.
+    """Sets the data keys of an ImageNet recipe.
+
+    `eval_host` makes the single views that are evaluated in training.
     """
     config.model.dtype = "bfloat16"  # not in the papers: for TPU and GPU
     config.data.name = "imagenet2012"
@@ -161,11 +170,10 @@ def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
 
 
 def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Makes an ImageNet recipe one for torchvision's weights: predict with them, or go on from
-    `init_from`.
+    """Makes an ImageNet recipe fit torchvision's weights, to predict with or to fine-tune.
 
     None of it is in a paper; the optimiser's values are a start for fine-tuning on one's own
-    images.
+    images, from `init_from`.
     """
     config.model.dtype = "float32"
     config.data.train_host = "decode|resize_short(256)|random_crop(224)"

@@ -1,10 +1,13 @@
 """DenseNet (Huang et al., CVPR 2017, arXiv:1608.06993).
 
-python -m cnn_papers.main --config=configs/densenet.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/densenet.py:cifar10          §4.2,
-with augmentation (C10+) python -m cnn_papers.main --config=configs/densenet.py:imagenet2012
-§4.2, DenseNet-121 python -m cnn_papers.main --config=configs/densenet.py:torchvision      from the
-weights torchvision publishes
+python -m cnn_papers.main --config=configs/densenet.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/densenet.py:cifar10
+    §4.2, with augmentation (C10+)
+python -m cnn_papers.main --config=configs/densenet.py:imagenet2012
+    §4.2, DenseNet-121
+python -m cnn_papers.main --config=configs/densenet.py:torchvision
+    for the weights that torchvision publishes
 """
 
 from typing import Any
@@ -34,8 +37,9 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """§4.2 with flips and shifts; for results without, drop both from train_device and set
-    model.dropout=0.2 (§4.2).
+    """§4.2 with flips and shifts.
+
+    For results without them, drop both from train_device and set model.dropout=0.2 (§4.2).
     """
     config = common.base("densenet", "BC-100-12", 10, FIELDS)
     _sgd(config)
@@ -71,8 +75,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's densenet121; `--config.model.variant=161`, 169, 201 for the
-    others.
+    """For the weights of torchvision's densenet121.
+
+    `--config.model.variant=161`, 169 or 201 for the others.
     """
     config = imagenet2012()
     config.model.variant = "121"
@@ -88,7 +93,7 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
+    """Returns the config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
     recipes = {
         "desk": desk,
         "cifar10": cifar10,

@@ -1,9 +1,11 @@
 """GoogLeNet (Szegedy et al., CVPR 2015, arXiv:1409.4842).
 
-python -m cnn_papers.main --config=configs/googlenet.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/googlenet.py:imagenet2012     the
-paper's python -m cnn_papers.main --config=configs/googlenet.py:torchvision      from the weights
-torchvision publishes
+python -m cnn_papers.main --config=configs/googlenet.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/googlenet.py:imagenet2012
+    the paper's recipe
+python -m cnn_papers.main --config=configs/googlenet.py:torchvision
+    for the weights that torchvision publishes
 """
 
 from typing import Any
@@ -32,9 +34,8 @@ def desk() -> Any:
         "googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5}
     )
     common.on_digits(config, side=32, epochs=16.0, lr=0.02)
-    config.batch_size = config.optim.lr_batch = (
-        32  # without batch normalisation it takes many steps to get going
-    )
+    # without batch normalisation it takes many steps to get going
+    config.batch_size = config.optim.lr_batch = 32
     config.optim.warmup_epochs = 1.0
     config.loss.aux_weight = 0.3  # §5
     config.optim.weight_decay = 2e-4  # not in paper: Caffe's quick_solver
@@ -65,8 +66,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's googlenet, which was trained on colours in -1 … 1
-    (`transform_input`).
+    """For the weights of torchvision's googlenet.
+
+    It was trained on colours in -1 … 1 (`transform_input`).
     """
     config = imagenet2012()
     config.model.variant = "torchvision"
@@ -75,7 +77,7 @@ def torchvision() -> Any:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), imagenet2012 or torchvision."""
+    """Returns the config of `recipe`: desk (also for ""), imagenet2012 or torchvision."""
     recipes = {"desk": desk, "imagenet2012": imagenet2012, "torchvision": torchvision}
     return common.choose(recipes, recipe, name="googlenet", paper="imagenet2012")
 

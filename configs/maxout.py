@@ -1,10 +1,15 @@
 """Maxout Networks (Goodfellow, Warde-Farley, Mirza, Courville, Bengio, ICML 2013, arXiv:1302.4389).
 
-python -m cnn_papers.main --config=configs/maxout.py                     desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/maxout.py:mnist               §5.1,
-permutation invariant python -m cnn_papers.main --config=configs/maxout.py:cifar10             §5.2,
-without augmentation python -m cnn_papers.main --config=configs/maxout.py:cifar10_augmented   §5.2,
-with shifts and flips python -m cnn_papers.main --config=configs/maxout.py:svhn                §5.4
+python -m cnn_papers.main --config=configs/maxout.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/maxout.py:mnist
+    §5.1, permutation invariant
+python -m cnn_papers.main --config=configs/maxout.py:cifar10
+    §5.2, without augmentation
+python -m cnn_papers.main --config=configs/maxout.py:cifar10_augmented
+    §5.2, with shifts and flips
+python -m cnn_papers.main --config=configs/maxout.py:svhn
+    §5.4
 """
 
 from typing import Any
@@ -26,7 +31,7 @@ FIELDS = {
 
 
 def desk() -> Any:
-    """The permutation-invariant MNIST network, whole, on shifted digits."""
+    """The permutation-invariant MNIST network, in full width, on shifted digits."""
     config = common.base("maxout", "mnist_fc", 10, FIELDS)
     common.on_digits(config, side=28, epochs=100.0, lr=0.1, channels=1)
     config.data.train_device = "pad_crop(2)|scale(0.00392156862745098)"
@@ -40,8 +45,9 @@ def desk() -> Any:
 
 
 def mnist() -> Any:
-    """The authors' mnist_pi.yaml, its first stage; they go on with the 10,000 held-out digits
-    added.
+    """The first stage of the authors' mnist_pi.yaml.
+
+    They then continue with the 10,000 held-out digits added.
     """
     config = common.base("maxout", "mnist_fc", 10, FIELDS)
     config.data.name = "mnist"
@@ -51,9 +57,8 @@ def mnist() -> Any:
     config.batch_size = 100
     config.total_epochs = 250.0  # theirs stops when the held-out error has been flat for 100
     config.optim.lr, config.optim.lr_batch = 0.1, 100
-    config.optim.schedule = (
-        "exponential(0.998, every_epochs=1)"  # theirs: ÷1.000004 an update, 500 an epoch
-    )
+    # theirs: ÷1.000004 an update, 500 an epoch
+    config.optim.schedule = "exponential(0.998, every_epochs=1)"
     config.optim.momentum = 0.6  # theirs rises from 0.5 to 0.7 over 250 epochs
     config.optim.max_norms = _MNIST_NORMS
     return config
@@ -79,31 +84,29 @@ def cifar10_augmented() -> Any:
 
 
 def svhn() -> Any:
-    """The authors' svhn.yaml, its first stage; they hold out 400 images a class of `train` and 200
-    of `extra`.
+    """The first stage of the authors' svhn.yaml.
+
+    They hold out 400 images a class of `train` and 200 of `extra`.
     """
     config = common.base("maxout", "svhn", 10, FIELDS)
     config.data.name = "svhn_cropped"
     config.data.train_split, config.data.eval_split = "train[6000:]+extra", "train[:6000]"
-    config.data.train_device = config.data.eval_device = (
-        "gcn|lcn(7, center=False)"  # svhn_preprocessing.py
-    )
-    config.total_epochs = (
-        242.0  # theirs stops when the held-out error has been flat for 100, after its best at 142
-    )
+    # svhn_preprocessing.py
+    config.data.train_device = config.data.eval_device = "gcn|lcn(7, center=False)"
+    # theirs stops when the held-out error has been flat for 100, after its best at 142
+    config.total_epochs = 242.0
     _sgd(config, lr=0.2)
     config.optim.schedule = "linear(0.001, epochs=250)"
     return config
 
 
 def _sgd(config: Any, *, lr: float) -> None:
-    """What the convolutional networks share."""
+    """Sets the values that the convolutional networks share."""
     config.batch_size = 128
     config.optim.lr, config.optim.lr_batch = lr, 128
     config.optim.lr_mults = (("h[012]/.*", 0.05),)
-    config.optim.momentum = (
-        0.6  # theirs rises from 0.5 to 0.6, with augmentation to 0.65, over 250 epochs
-    )
+    # theirs rises from 0.5 to 0.6, with augmentation to 0.65, over 250 epochs
+    config.optim.momentum = 0.6
     config.optim.max_norms = (("h0/kernel", 0.9), ("h3/kernel", 1.9), ("(h1|h2|y)/kernel", 1.9365))
     config.eval.every_epochs = 5.0
     config.checkpoint.every_steps = 1000
@@ -114,7 +117,10 @@ _MNIST_NORMS = (("(h0|h1|y)/kernel", 1.9365),)
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), mnist, cifar10, cifar10_augmented or svhn."""
+    """Returns the config of `recipe`.
+
+    It is desk (also for ""), mnist, cifar10, cifar10_augmented or svhn.
+    """
     recipes = {
         "desk": desk,
         "mnist": mnist,

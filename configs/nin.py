@@ -1,7 +1,9 @@
 """Network in Network (Lin, Chen, Yan, ICLR 2014, arXiv:1312.4400).
 
-python -m cnn_papers.main --config=configs/nin.py             desk: embedded digits, minutes on two
-cores python -m cnn_papers.main --config=configs/nin.py:cifar10     the authors' released recipe
+python -m cnn_papers.main --config=configs/nin.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/nin.py:cifar10
+    the authors' released recipe
 """
 
 from typing import Any
@@ -34,14 +36,14 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """As released (mavenlin/cuda-convnet: NIN/cifar-10_def), on images contrast-normalised and
-    whitened as Maxout's.
+    """The released recipe (mavenlin/cuda-convnet: NIN/cifar-10_def).
+
+    The images are contrast-normalised and whitened as Maxout's are.
     """
     config = common.base("nin", "cifar10", 10, FIELDS)
     config.data.name = "cifar10"
-    config.data.train_device = config.data.eval_device = (
-        "gcn(55.0)|zca(0.1)"  # §4.2; the constants of Maxout's authors
-    )
+    # §4.2; the constants of Maxout's authors
+    config.data.train_device = config.data.eval_device = "gcn(55.0)|zca(0.1)"
     config.batch_size = 128
     config.total_epochs = 260.0  # README: 200, 30, 30
     config.optim.lr = 0.1
@@ -60,7 +62,7 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or cifar10."""
+    """Returns the config of `recipe`: desk (also for "") or cifar10."""
     return common.choose({"desk": desk, "cifar10": cifar10}, recipe, name="nin", paper="cifar10")
 
 

@@ -1,8 +1,9 @@
 """OverFeat (Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun, ICLR 2014, arXiv:1312.6229).
 
-python -m cnn_papers.main --config=configs/overfeat.py                  desk: embedded digits,
-minutes on two cores python -m cnn_papers.main --config=configs/overfeat.py:imagenet2012     §3.1;
---config.model.variant=accurate
+python -m cnn_papers.main --config=configs/overfeat.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/overfeat.py:imagenet2012
+    §3.1; --config.model.variant=accurate for the other network
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ def desk() -> Any:
 
 
 def imagenet2012() -> Any:
-    """§3.1; five crops an image and pass there, one here."""
+    """§3.1, but with one crop of an image a pass; the paper has five."""
     config = common.base("overfeat", "fast", 1000, FIELDS)
     common.on_imagenet(
         config,
@@ -52,10 +53,9 @@ def imagenet2012() -> Any:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for "") or imagenet2012."""
-    return common.choose(
-        {"desk": desk, "imagenet2012": imagenet2012}, recipe, name="overfeat", paper="imagenet2012"
-    )
+    """Returns the config of `recipe`: desk (also for "") or imagenet2012."""
+    recipes = {"desk": desk, "imagenet2012": imagenet2012}
+    return common.choose(recipes, recipe, name="overfeat", paper="imagenet2012")
 
 
 REPORTED = (

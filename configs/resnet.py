@@ -1,10 +1,13 @@
 """ResNet (He et al., CVPR 2016, arXiv:1512.03385).
 
-python -m cnn_papers.main --config=configs/resnet.py                desk: embedded digits, a minute
-or two on two cores python -m cnn_papers.main --config=configs/resnet.py:cifar10        §4.2,
-ResNet-20; --config.model.variant=cifar-56 … python -m cnn_papers.main
---config=configs/resnet.py:imagenet2012   §3.4, ResNet-50 python -m cnn_papers.main
---config=configs/resnet.py:torchvision      from the weights torchvision publishes
+python -m cnn_papers.main --config=configs/resnet.py
+    desk: embedded digits, a minute or two on two cores
+python -m cnn_papers.main --config=configs/resnet.py:cifar10
+    §4.2, ResNet-20; --config.model.variant=cifar-56 … for deeper ones
+python -m cnn_papers.main --config=configs/resnet.py:imagenet2012
+    §3.4, ResNet-50
+python -m cnn_papers.main --config=configs/resnet.py:torchvision
+    for the weights that torchvision publishes
 """
 
 from typing import Any
@@ -33,8 +36,9 @@ def desk() -> Any:
 
 
 def cifar10() -> Any:
-    """§4.2, trained on 45k and judged on 5k as the paper chose its schedule; `train` and `test` for
-    its Table 6.
+    """§4.2, trained on 45k and evaluated on 5k images, as the paper chose its schedule.
+
+    Its Table 6 takes `train` and `test`.
     """
     config = common.base("resnet", "cifar-20", 10, FIELDS)
     _sgd(config)
@@ -42,9 +46,8 @@ def cifar10() -> Any:
     config.total_steps = 64_000  # §4.2
     config.data.name = "cifar10"
     config.data.train_split, config.data.eval_split = "train[:45000]", "train[45000:]"  # §4.2
-    config.data.train_device = (
-        "subtract_mean_image|pad_crop(4)|flip|scale(0.0078125)"  # §4.2; scale not in paper
-    )
+    # §4.2; scale not in paper
+    config.data.train_device = "subtract_mean_image|pad_crop(4)|flip|scale(0.0078125)"
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
     config.optim.lr = 0.1  # §4.2
     config.optim.schedule = "step(32000, 48000)"  # §4.2
@@ -54,8 +57,9 @@ def cifar10() -> Any:
 
 
 def imagenet2012() -> Any:
-    """§3.4. The paper drops the rate when the error plateaus; its released code does at fixed
-    steps.
+    """§3.4.
+
+    The paper drops the rate when the error plateaus; its released code does so at fixed steps.
     """
     config = common.base("resnet", "50", 1000, FIELDS)
     _sgd(config)
@@ -64,14 +68,13 @@ def imagenet2012() -> Any:
         train_host="decode|resize_short_between(256, 480)|random_crop(224)",  # §3.4
         eval_host="decode|resize_short(256)|center_crop(224)",  # authors' release: 1 crop
     )
-    config.data.train_device = (
-        "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"  # §3.4; scale not in paper
-    )
+    # §3.4; scale not in paper
+    config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"
     # §3.4, Table 3. Table 4's resnet_dense needs a mean that fits any size:
     # data.eval_device='subtract_mean|scale(…)'
     config.eval.protocol = "single_view|ten_crop"
-    config.eval.precise_bn = 200  # authors' release, of so many batches (not in paper)
+    config.eval.precise_bn = 200  # authors' release; the number of batches is not in paper
     config.batch_size = 256  # §3.4
     config.optim.bn_group = 32  # authors' release: 8 GPUs, statistics on each
     config.total_steps = 600_000  # §3.4
@@ -81,8 +84,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's resnet50; `--config.model.variant=18`, 34, 101-v1.5,
-    152-v1.5 for the others.
+    """For the weights of torchvision's resnet50.
+
+    `--config.model.variant=18`, 34, 101-v1.5 or 152-v1.5 for the others.
     """
     config = imagenet2012()
     config.model.variant = "50-v1.5"
@@ -91,14 +95,14 @@ def torchvision() -> Any:
 
 
 def _sgd(config: Any) -> None:
-    """What §3.4 and §4.2 share; the velocity holds the learning rate, as in the authors' Caffe."""
+    """Sets the values that §3.4 and §4.2 share."""
     config.optim.momentum = 0.9  # §3.4, §4.2
-    config.optim.momentum_form = "caffe"
+    config.optim.momentum_form = "caffe"  # the authors train with Caffe
     config.optim.weight_decay = 1e-4  # §3.4, §4.2
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
+    """Returns the config of `recipe`: desk (also for ""), cifar10, imagenet2012 or torchvision."""
     recipes = {
         "desk": desk,
         "cifar10": cifar10,

@@ -1,10 +1,13 @@
 """SPP-net (He, Zhang, Ren, Sun, ECCV 2014, arXiv:1406.4729).
 
-python -m cnn_papers.main --config=configs/spp.py                  desk: embedded digits, minutes on
-two cores python -m cnn_papers.main --config=configs/spp.py:imagenet2012     §3.1, ZF-5 with the
-50-bin pyramid, one size python -m cnn_papers.main --config=configs/spp.py:multi_size       §2.3,
-the same at 224 and 180 pixels in turns python -m cnn_papers.main
---config=configs/spp.py:desk_multi_size  desk, at 64 and 48 pixels in turns
+python -m cnn_papers.main --config=configs/spp.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/spp.py:imagenet2012
+    §3.1, ZF-5 with the 50-bin pyramid, one size
+python -m cnn_papers.main --config=configs/spp.py:multi_size
+    §2.3, the same at 224 and 180 pixels in turns
+python -m cnn_papers.main --config=configs/spp.py:desk_multi_size
+    desk, at 64 and 48 pixels in turns
 """
 
 from typing import Any
@@ -57,9 +60,7 @@ def imagenet2012() -> Any:
 
 
 def multi_size() -> Any:
-    """§2.3: an epoch at 224 pixels, the next at 180, the same region smaller; the weights are
-    shared.
-    """
+    """§2.3: an epoch at 224 pixels, the next at 180, of the same region, with the same weights."""
     config = imagenet2012()
     config.data.train_host = "decode|resize_short(256)|corner_crop(224)|resize_by_epoch(224, 180)"
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean"  # a mean image has one size
@@ -83,7 +84,10 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), imagenet2012, multi_size or desk_multi_size."""
+    """Returns the config of `recipe`.
+
+    It is desk (also for ""), imagenet2012, multi_size or desk_multi_size.
+    """
     recipes = {
         "desk": desk,
         "imagenet2012": imagenet2012,

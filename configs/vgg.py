@@ -1,9 +1,11 @@
 """VGG (Simonyan & Zisserman, ICLR 2015, arXiv:1409.1556).
 
-python -m cnn_papers.main --config=configs/vgg.py                  desk: embedded digits, minutes on
-two cores python -m cnn_papers.main --config=configs/vgg.py:imagenet2012     the paper's;
---config.model.variant=A … E python -m cnn_papers.main --config=configs/vgg.py:torchvision      from
-the weights torchvision publishes
+python -m cnn_papers.main --config=configs/vgg.py
+    desk: embedded digits, minutes on two cores
+python -m cnn_papers.main --config=configs/vgg.py:imagenet2012
+    the paper's recipe; --config.model.variant=A … E
+python -m cnn_papers.main --config=configs/vgg.py:torchvision
+    for the weights that torchvision publishes
 """
 
 from typing import Any
@@ -30,24 +32,19 @@ def desk() -> Any:
 
 
 def imagenet2012() -> Any:
-    """The paper's recipe at a fixed training scale S = 256, configuration D from random
-    initialisation.
-    """
-    config = common.base(
-        "vgg", "D", 1000, FIELDS | {"weight_init": "glorot"}
-    )  # §3.1: Glorot's works without pre-training
+    """Configuration D at the fixed training scale S = 256, from random initialisation."""
+    # §3.1: Glorot's initialisation works without pre-training
+    config = common.base("vgg", "D", 1000, FIELDS | {"weight_init": "glorot"})
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|random_crop(224)",  # §3.1
         eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: to watch training by
     )
-    config.data.train_device = (
-        "flip|pca_light(0.1)|subtract_mean"  # §3.1: the colour shift of AlexNet; §2.1
-    )
+    # §3.1: the colour shift of AlexNet; §2.1
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean"
     config.data.eval_device = "subtract_mean"
-    config.eval.protocol = (
-        "single_view|vgg_dense(256)"  # §3.2, Table 3: Q = S; Table 5 has vgg_both too
-    )
+    # §3.2, Table 3: Q = S; Table 5 has vgg_both too
+    config.eval.protocol = "single_view|vgg_dense(256)"
     _sgd(config)
     config.batch_size = 256  # §3.1
     config.total_epochs = 74.0  # §3.1
@@ -57,8 +54,9 @@ def imagenet2012() -> Any:
 
 
 def torchvision() -> Any:
-    """For the weights of torchvision's vgg16; `--config.model.variant=D-BN` for vgg16_bn, A, B, E
-    for vgg11, 13, 19.
+    """For the weights of torchvision's vgg16.
+
+    `--config.model.variant=D-BN` for vgg16_bn; A, B or E for vgg11, vgg13 or vgg19.
     """
     config = imagenet2012()
     config.model.variant = "D"
@@ -73,17 +71,13 @@ def _sgd(config: Any) -> None:
 
 
 def get_config(recipe: str = "") -> Any:
-    """The config of `recipe`: desk (also for ""), imagenet2012 or torchvision."""
-    return common.choose(
-        {"desk": desk, "imagenet2012": imagenet2012, "torchvision": torchvision},
-        recipe,
-        name="vgg",
-        paper="imagenet2012",
-    )
+    """Returns the config of `recipe`: desk (also for ""), imagenet2012 or torchvision."""
+    recipes = {"desk": desk, "imagenet2012": imagenet2012, "torchvision": torchvision}
+    return common.choose(recipes, recipe, name="vgg", paper="imagenet2012")
 
 
-# Tables 3 and 4: the nets trained at S = 256, and the best of each with scale jitter, S in [256,
-# 512].
+# Table 3 has the nets trained at S = 256, Table 4 the best of each with scale jitter, S in
+# [256, 512].
 REPORTED = (
     *top1_and_top5(
         "imagenet2012",

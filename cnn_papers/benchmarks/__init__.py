@@ -1,1 +1,1 @@
-"""What the door `benchmark` measures besides the train step itself, and how it says it."""
+"""The measurements of the command `benchmark`."""

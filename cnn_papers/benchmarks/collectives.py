@@ -1,6 +1,4 @@
-"""What the devices of a mesh send each other in a compiled program, by layer: kind, direction,
-bytes.
-"""
+"""Reads off a compiled program what the devices of a mesh send each other, by layer."""
 
 import math
 import re
@@ -11,24 +9,26 @@ from typing import Any, NamedTuple
 # A line of XLA's text: `%x = f32[8,3,3]{…} all-gather(…)`, or a tuple of such shapes,
 # `op_name="jit(…)/…/conv3/…"`.
 _LINE = re.compile(
-    r"= (?P<shapes>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
+    r"= (?P<shapes>.*?) "
+    r"(?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
     r"(?P<start>-start)?\("
 )
 _SHAPE = re.compile(r"\b(?:[a-z]+(?P<bits>\d+)|pred)\[(?P<sides>[\d,]*)\]")
 _GROUP = re.compile(
-    r"replica_groups=(?:\{\{(?P<listed>[\d,]*)\}|\[\d+,(?P<size>\d+)\]|mesh\[(?P<axes>.*?)\][^{]*\{(?P<over>.*?)\})"
+    r"replica_groups=(?:\{\{(?P<listed>[\d,]*)\}|\[\d+,(?P<size>\d+)\]"
+    r"|mesh\[(?P<axes>.*?)\][^{]*\{(?P<over>.*?)\})"
 )
 
 
 class Collective(NamedTuple):
-    """One exchange, or the part of a joint one that serves a layer.
+    """A collective operation, or the part of a joined one that serves one layer.
 
     Attributes:
       kind: all-gather, all-reduce, reduce-scatter, all-to-all or collective-permute.
-      layer: of the network; "" outside it, and where XLA joins several exchanges without saying
-      whose each part is.
-      backward: whether it serves the gradient, as far as its name says so.
-      bytes: that each device holds when it is done (before, for a reduce-scatter).
+      layer: of the network; "" outside it, and where XLA joins several operations without naming
+        the layer of each part.
+      backward: whether it serves the gradient, as far as its name tells.
+      bytes: number that each device holds when it is done (before it, for a reduce-scatter).
     """
 
     kind: str
@@ -38,10 +38,12 @@ class Collective(NamedTuple):
 
 
 def collectives(compiled: Any, layers: Iterable[str]) -> list[Collective]:
-    """The exchanges of a compiled program between more than one device, for the `layers` of the
-    network by name.
+    """Returns the collective operations of a compiled program over more than one device.
+
+    Args:
+      layers: the names of the network's layers.
     """
-    known, found = set(layers), []
+    layers, result = set(layers), []
     for line in compiled.as_text().splitlines():
         match = _LINE.search(line)
         if match is None or _group_size(line) == 1:
@@ -49,25 +51,23 @@ def collectives(compiled: Any, layers: Iterable[str]) -> list[Collective]:
         sizes = _sizes(match)
         name = re.search(r'op_name="([^"]*)"', line)
         names = _parts(name[1] if name else "")
-        backward = all("transpose(" in part for part in names)
-        if (
-            len(names) == 1 and len(set(sizes)) == 1
-        ):  # XLA for TPUs names parts of any shape after the first
-            names *= len(sizes)
+        if len(names) == 1 and len(set(sizes)) == 1:
+            names *= len(sizes)  # with other shapes too, XLA for TPUs names all after the first
         parts = Counter[tuple[str, bool]]()
-        for i, size in enumerate(sizes):
-            paired = len(names) == len(sizes)
-            layer = (
-                next((part for part in names[i].split("/") if part in known), "") if paired else ""
-            )
-            parts[layer, "transpose(" in names[i] if paired else backward] += size
+        if len(names) == len(sizes):
+            for path, size in zip(names, sizes, strict=True):
+                layer = next((part for part in path.split("/") if part in layers), "")
+                parts[layer, "transpose(" in path] += size
+        elif sizes:
+            parts["", all("transpose(" in path for path in names)] += sum(sizes)
         times = _group_size(line) if match["kind"] == "reduce-scatter" else 1
-        found += [Collective(match["kind"], *whose, size * times) for whose, size in parts.items()]
-    return found
+        for (layer, backward), size in parts.items():
+            result.append(Collective(match["kind"], layer, backward, size * times))
+    return result
 
 
 def _parts(path: str) -> list[str]:
-    """The names of what XLA joined into one: `a/(b:c)/d` is a/b/d and a/c/d."""
+    """Returns the names of what XLA joined into one: `a/(b:c)/d` is a/b/d and a/c/d."""
     opening = re.search(r"(?:^|/)\(", path)
     if opening is None:
         return [path]
@@ -83,6 +83,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _group_size(line: str) -> int:
+    """Returns the number of devices that exchange with each other, 0 if the line does not tell."""
     match = _GROUP.search(line)
     if match is None:
         return 0
@@ -94,13 +95,11 @@ def _group_size(line: str) -> int:
 
 
 def _sizes(line: re.Match[str]) -> list[int]:
-    """Bytes of each result."""
+    """Returns the number of bytes of each result."""
     sizes = []
     for match in _SHAPE.finditer(line["shapes"]):
         sides = [int(side) for side in match["sides"].split(",") if side]
         sizes.append(math.prod(sides) * int(match["bits"] or 8) // 8)
-    if (
-        line["start"] and line["kind"] != "all-reduce"
-    ):  # the other kinds' first halves list the operands too
+    if line["start"] and line["kind"] != "all-reduce":  # the others list their operands first
         sizes = sizes[1:2] if line["kind"] == "collective-permute" else sizes[len(sizes) // 2 :]
     return sizes

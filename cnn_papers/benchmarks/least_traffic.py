@@ -1,5 +1,6 @@
-"""The least that a train step can send over a mesh, by layer, to hold what a compiled program sends
-against.
+"""Computes the least that a train step can send over a mesh, by layer.
+
+What a compiled program sends is compared with it.
 """
 
 import functools
@@ -23,47 +24,50 @@ FLOAT32 = 4  # bytes
 
 
 class _Call(NamedTuple):
-    """What a layer with a kernel takes and gives for one image, in numbers, and whether it reads
-    all of its input.
+    """A call of a layer with a kernel, for one image.
+
+    Attributes:
+      name: of the layer.
+      inputs, outputs: number of activations that it takes and gives.
+      reads_all: whether each output channel reads every input channel.
     """
 
     name: str
-    takes: int
-    gives: int
+    inputs: int
+    outputs: int
     reads_all: bool
 
 
-def least(work: Workload, abstract: State, mesh: Mesh) -> Counter[str]:
-    """Bytes that each device must come to hold through others in one step, by layer; "" is outside
-    the network.
+def least_bytes(work: Workload, abstract: State, mesh: Mesh) -> Counter[str]:
+    """Returns the bytes that each device must receive in one step, by layer; "" is outside layers.
 
-    Counted from the network alone, as `collectives` counts a program (the size of the whole before
-    a reduce-scatter):
+    They follow from the network only, and are counted as `collectives` counts those of a program
+    (for a reduce-scatter, the size of the whole before it):
 
     - Over `data`, the gradient of every parameter that a device works with is summed once, in the
       type it is computed in (float32: 4 bytes a parameter). With `shard_params`, a parameter that
       is split is gathered once too.
-    - Batch normalisation over the global batch sums two numbers a channel forward. The two it sums
-      backward are the gradients of its scale and bias.
-    - Over `column`, a layer that reads both columns gathers its input, the paper's activations of
-      this device's images, and the gradient of that input is summed back. One that is not split
-      itself may sum what it gives instead.
-    - The loss and the error are summed over `data`: two numbers. The few numbers an image that a
-      softmax over split classes takes, and the gradient's norm over split parameters, are left out.
+    - Batch normalisation over the global batch sums two numbers a channel forward. The two that it
+      sums backward are the gradients of its scale and bias.
+    - Over `column`, a layer that reads both columns gathers its input (the activations of this
+      device's images), and the gradient of that input is summed back. A layer that is not split
+      itself may sum its output instead.
+    - The loss and the error are summed over `data`: two numbers.
+
+    Left out are the few numbers an image that a softmax over split classes takes, and the norm of
+    the gradient over split parameters.
     """
     width = np.dtype(work.model["dtype"]).itemsize
     sent = Counter[str]()
     if mesh.shape[DATA] > 1:
         sent[""] = 2 * FLOAT32
-        normalised = {
-            path[:-1] for path, _ in jax.tree_util.tree_leaves_with_path(abstract.batch_stats)
-        }
+        statistics = jax.tree_util.tree_leaves_with_path(abstract.batch_stats)
+        normalisations = {path[:-1] for path, _ in statistics}  # they compute in float32
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract.params):
             times = 2 if DATA in leaf.sharding.spec else 1
-            sent[path[0].key] += (
-                times * _worked_with(leaf) * (FLOAT32 if path[:-1] in normalised else width)
-            )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract.batch_stats):
+            size = FLOAT32 if path[:-1] in normalisations else width
+            sent[path[0].key] += times * _worked_with(leaf) * size
+        for path, leaf in statistics:
             sent[path[0].key] += _worked_with(leaf) * FLOAT32
     if mesh.shape.get(COLUMN, 1) > 1:
         images = work.batch_size // mesh.shape[DATA]
@@ -73,48 +77,47 @@ def least(work: Workload, abstract: State, mesh: Mesh) -> Counter[str]:
 
 
 def _worked_with(leaf: Any) -> int:
-    """Numbers of a parameter or statistic that a device works with: its column's, gathered over
-    `data`.
+    """Returns the size of a parameter or statistic that a device works with.
+
+    It is that of the device's column, gathered over `data`.
     """
     held = math.prod(leaf.sharding.shard_shape(leaf.shape))
     return held * (leaf.sharding.mesh.shape[DATA] if DATA in leaf.sharding.spec else 1)
 
 
 def _between_columns(work: Workload) -> list[tuple[str, int]]:
-    """Numbers an image that each layer's device needs from the other columns, forward and backward
-    together.
+    """Returns the number of values an image that each layer needs from the other columns.
+
+    Those of the forward and the backward pass are added.
     """
-    found, split, first = [], False, True
+    numbers, split, first = [], False, True
     model = zoo.build_model(work.model_name, **work.model)
     split_layers = placement.split_layers(model)
     for call in _calls(work, model):
         splits = re.fullmatch(split_layers, call.name) is not None
         forward = backward = 0
         if call.reads_all and split:
-            forward = call.takes if splits else min(call.takes, call.gives)
+            forward = call.inputs if splits else min(call.inputs, call.outputs)
         if call.reads_all and splits and not first:  # nobody needs the gradient of the image
-            backward = call.takes
-        found.append((call.name, forward + backward))
+            backward = call.inputs
+        numbers.append((call.name, forward + backward))
         split, first = splits, False
-    return found
+    return numbers
 
 
 def _calls(work: Workload, model: nn.Module) -> list[_Call]:
-    """The layers with a kernel in the order they are called; networks with columns are chains."""
+    """Returns the calls of layers with a kernel, in order; networks with columns are chains."""
     variables, calls = counting.abstract_variables(model, work.image_shape), []
 
-    def look(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+    def record(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
         result, module = call(*arguments, **keywords), context.module
-        if (
-            context.method_name == "__call__"
-            and len(module.path) == 1
-            and module.has_variable("params", "kernel")
-        ):
+        is_layer = context.method_name == "__call__" and len(module.path) == 1
+        if is_layer and module.has_variable("params", "kernel"):
             image, channels = arguments[0], module.get_variable("params", "kernel").shape[-2]
             calls.append(_Call(module.name, image.size, result.size, channels == image.shape[-1]))
         return result
 
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(record):
         image = jax.ShapeDtypeStruct((1, *work.image_shape), np.float32)
         jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
     return calls

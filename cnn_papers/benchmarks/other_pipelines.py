@@ -1,8 +1,7 @@
-"""Other libraries' input pipelines doing what ours does: tf.data, and torch's DataLoader over
-Pillow.
+"""Input pipelines of other libraries: tf.data, and torch's DataLoader over Pillow.
 
-What `benchmark --input_versus` measures against. They read encoded images from memory; ours reads
-them from disk.
+`benchmark --input_versus` compares ours with them. They do the same operations, and read encoded
+images from memory; ours reads them from disk.
 """
 
 import importlib.util
@@ -15,25 +14,18 @@ import numpy as np
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op
 
-RIVALS = {"tf.data": ("tensorflow",), "torch": ("torch", "PIL")}
-KNOWN = (
-    "decode",
-    "resize",
-    "resize_short",
-    "random_crop",
-    "center_crop",
-)  # operations that both copies have
-FILTERS = {
-    "area": "BOX",
-    "bilinear": "BILINEAR",
-    "bicubic": "BICUBIC",
-    "nearest": "NEAREST",
-}  # Pillow's names
+LIBRARIES = {"tf.data": ("tensorflow",), "torch": ("torch", "PIL")}  # and the packages they need
+OPERATIONS = ("decode", "resize", "resize_short", "random_crop", "center_crop")  # of both
+FILTERS = {"area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "nearest": "NEAREST"}
 
 
 class Work(NamedTuple):
-    """What a pipeline is to do: the encoded images and labels, operations, images a batch, and
-    readers at once.
+    """The work of a pipeline.
+
+    Attributes:
+      images, labels: encoded images and their classes.
+      ops: parsed operations of `data.host_ops`.
+      threads: number of images that are read at once.
     """
 
     images: list[bytes]
@@ -44,32 +36,31 @@ class Work(NamedTuple):
 
 
 def check(names: Sequence[str], ops: Sequence[Op]) -> None:
-    """Raises UserError for a rival that there is not, or that is not installed, and for operations
-    that they lack.
-    """
+    """Raises UserError if a library is unknown or not installed, or lacks one of `ops`."""
     for name in names:
-        if name not in RIVALS:
-            raise UserError(f"--input_versus={name}: there are {', '.join(RIVALS)}")
-        if missing := [
-            package for package in RIVALS[name] if importlib.util.find_spec(package) is None
-        ]:
-            raise UserError(f"--input_versus={name} needs {missing[0]}, which is not installed")
-    if names and (lacking := [op.name for op in ops if op.name not in KNOWN]):
+        if name not in LIBRARIES:
+            raise UserError(f"--input_versus={name}: there are {', '.join(LIBRARIES)}")
+        for package in LIBRARIES[name]:
+            if importlib.util.find_spec(package) is None:
+                raise UserError(f"--input_versus={name} needs {package}, which is not installed")
+    if names and (lacking := [op.name for op in ops if op.name not in OPERATIONS]):
         raise UserError(
-            f"the rivals of --input_versus have no '{lacking[0]}'; they have {', '.join(KNOWN)}"
+            f"--input_versus: other libraries have no '{lacking[0]}' here; "
+            f"they have {', '.join(OPERATIONS)}"
         )
 
 
 def batches(name: str, work: Work) -> Iterator[dict[str, np.ndarray]]:
-    """Endless shuffled training batches, uint8 `image` and `label`, by the rival `name`."""
+    """Yields shuffled training batches without end, uint8 `image` and `label`, by `name`."""
     return {"tf.data": _tf_data, "torch": _torch}[name](work)
 
 
 def describe(name: str) -> str:
-    """The rival in words."""
-    version = importlib.import_module(RIVALS[name][0]).__version__
+    """Returns the library with its version and settings, in words."""
+    package = LIBRARIES[name][0]
+    version = importlib.import_module(package).__version__
     how = {"tf.data": "AUTOTUNE", "torch": "DataLoader over Pillow, a process a core"}
-    return f"{RIVALS[name][0]} {version}, {how[name]}"
+    return f"{package} {version}, {how[name]}"
 
 
 def _tf_data(work: Work) -> Iterator[dict[str, np.ndarray]]:
@@ -96,17 +87,15 @@ def _tf_data(work: Work) -> Iterator[dict[str, np.ndarray]]:
         return image, label
 
     data = tf.data.Dataset.from_tensor_slices((work.images, work.labels))
-    data = (
-        data.shuffle(len(work.images)).repeat().map(transform, num_parallel_calls=tf.data.AUTOTUNE)
-    )
+    data = data.shuffle(len(work.images)).repeat()
+    data = data.map(transform, num_parallel_calls=tf.data.AUTOTUNE)
     for image, label in data.batch(work.batch_size).prefetch(2).as_numpy_iterator():
         yield {"image": image, "label": label}
 
 
 def _tf_resize(tf: Any, image: Any, size: Any, op: Op) -> Any:
-    return tf.cast(
-        tf.round(tf.image.resize(image, size, op.kwargs.get("method", "area"))), tf.uint8
-    )
+    resized = tf.image.resize(image, size, op.kwargs.get("method", "area"))
+    return tf.cast(tf.round(resized), tf.uint8)
 
 
 def _torch(work: Work) -> Iterator[dict[str, np.ndarray]]:
@@ -127,9 +116,7 @@ def _torch(work: Work) -> Iterator[dict[str, np.ndarray]]:
 
 
 class PillowImages:
-    """A torch dataset: images decoded and transformed by Pillow, uint8 [h, w, c], with their
-    labels.
-    """
+    """A torch dataset: images decoded and transformed by Pillow, uint8 [h, w, c], with labels."""
 
     def __init__(self, work: Work):
         self._images, self._labels = work.images, work.labels
@@ -141,23 +128,24 @@ class PillowImages:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         import PIL.Image
 
-        image: Any = PIL.Image.open(io.BytesIO(self._images[index]))
+        image = PIL.Image.open(io.BytesIO(self._images[index]))
         for name, args, method in self._ops:
-            if name == "decode":
-                image = image.convert("L" if args == (1,) else "RGB")
-            elif name.startswith("resize"):
-                short = args[0] / min(image.size)
-                size = (
-                    (args * 2)[1::-1]
-                    if name == "resize"
-                    else [round(side * short) for side in image.size]
-                )
-                image = image.resize(size, PIL.Image.Resampling[FILTERS[method]])
-            else:
-                space = image.width - args[0], image.height - args[0]
-                left, top = (
-                    side // 2 if name == "center_crop" else np.random.randint(side + 1)
-                    for side in space
-                )
-                image = image.crop((left, top, left + args[0], top + args[0]))
+            image = _with_pillow(image, name, args, PIL.Image.Resampling[FILTERS[method]])
         return np.array(image).reshape(image.height, image.width, -1), self._labels[index]
+
+
+def _with_pillow(image: Any, name: str, args: Any, resampling: Any) -> Any:
+    """Returns a Pillow image after the host operation `name`."""
+    if name == "decode":
+        return image.convert("L" if args == (1,) else "RGB")
+    if name == "resize":
+        return image.resize((args * 2)[1::-1], resampling)  # Pillow wants the width first
+    if name == "resize_short":
+        scale = args[0] / min(image.size)
+        return image.resize([round(side * scale) for side in image.size], resampling)
+    spare = image.width - args[0], image.height - args[0]
+    if name == "center_crop":
+        left, top = spare[0] // 2, spare[1] // 2
+    else:
+        left, top = np.random.randint(spare[0] + 1), np.random.randint(spare[1] + 1)
+    return image.crop((left, top, left + args[0], top + args[0]))

@@ -1,6 +1,4 @@
-"""What saving costs a run: how long a step waits for it, what runs on meanwhile, what digests and
-the lock add.
-"""
+"""Measures what saving costs a run: the steps that wait for it, its digests and the lock."""
 
 import pathlib
 import statistics
@@ -20,28 +18,28 @@ from cnn_papers.parallel import processes
 SAVES, LOCKS = 3, 20
 
 
-def results(work: Workload, disk: pathlib.Path, every_steps: int) -> dict[str, Any]:
-    """Times, in seconds, of saving the state of `work` to the disk of the folder `disk`, by a run's
-    own code.
+def measure(work: Workload, disk: pathlib.Path, every_steps: int) -> dict[str, Any]:
+    """Returns the cost of saving the state of `work` to the disk of the folder `disk`.
 
-    The state is the real one: parameters, statistics, optimiser, average. Medians over SAVES saves.
+    It is measured by the code that a run uses, on the whole state: parameters, statistics,
+    optimiser, average. The values are medians over SAVES saves, in seconds:
 
     - step: a step while nothing is saved.
-    - blocked: `Checkpoints.save` as the train loop calls it, the state being computed: the time
-      that no step begins.
+    - blocked: `Checkpoints.save` as the train loop calls it, on a computed state. No step begins
+      during this time.
     - step_meanwhile: a step while the save is written in the background, which takes cores and
       memory from it.
-    - written: from the call until the digests lie on the disk, to the end of a step.
-    - digests: checking those of a saved step, as a start that resumes does: its files are read and
-      hashed, which is also how they are made, as a part of `written`.
+    - written: from the call until the digests are on the disk, rounded up to the end of a step.
+    - digests: checking those of a saved step, as a resuming run does. The files are read and
+      hashed; making the digests does the same, as a part of `written`.
     - lock: taking and releasing the workdir, once a run.
 
-    Shares: `blocked_share` is blocked / step, of the one step before which a save comes;
-    `added_share` is (digests + lock) / (every_steps · step): as if the hashing stopped the training
-    and a run saved once, so an upper bound.
+    `blocked_share` is blocked / step: the share of the one step that follows a save. `added_share`
+    is (digests + lock) / (every_steps · step), an upper bound: as if hashing stopped the training
+    and a run saved only once.
 
     Raises:
-      UserError: packages that are missing, a disk that cannot be written to.
+      UserError: packages are missing, or the disk cannot be written to.
     """
     try:
         from cnn_papers.runs import checkpoint, workdir
@@ -67,7 +65,7 @@ def results(work: Workload, disk: pathlib.Path, every_steps: int) -> dict[str, A
 
 
 def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[str, float], int]:
-    """Medians of `results` and the bytes of a saved step."""
+    """Returns the medians of `measure`, without the lock, and the bytes of a saved step."""
     step, key = workload.make_step(work), jax.random.key(0)
     state = step.init(key)
     batch = processes.put(workload.synthetic_batch(work), meshes.data_sharding(step.mesh))
@@ -78,13 +76,8 @@ def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[st
         jax.block_until_ready(state)
 
     take()  # compiles
-    times: dict[str, list[float]] = {
-        "step": [],
-        "blocked": [],
-        "step_meanwhile": [],
-        "written": [],
-        "digests": [],
-    }
+    names = ("step", "blocked", "step_meanwhile", "written", "digests")
+    times: dict[str, list[float]] = {name: [] for name in names}
     checkpoints = checkpoint.Checkpoints(root / "checkpoints")
     try:
         for number in range(SAVES + 1):
@@ -96,8 +89,8 @@ def _saves(work: Workload, checkpoint: Any, root: pathlib.Path) -> tuple[dict[st
             checkpoints.finish()
             times["written"].append(time.perf_counter() - began)
             times["digests"].append(_timed(checkpoints.newest_good))
-            if number == 0:  # orbax's own start
-                times = {name: [] for name in times}
+            if number == 0:  # the first save starts Orbax
+                times = {name: [] for name in names}
         saved = root / "checkpoints" / f"{SAVES:08d}"
         size = sum(path.stat().st_size for path in saved.rglob("*") if path.is_file())
     finally:
@@ -110,7 +103,7 @@ def _lock(workdir: Any, root: pathlib.Path) -> None:
         pass
 
 
-def _timed(do: Callable[[], Any]) -> float:
+def _timed(action: Callable[[], Any]) -> float:
     began = time.perf_counter()
-    do()
+    action()
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Times what a benchmark compares, in turns; the start of a process; peak memory."""
+"""Measures speeds in turns, the time to the first step of a process, and peak memory."""
 
 import functools
 import itertools
@@ -21,36 +21,38 @@ from cnn_papers.parallel import processes
 from cnn_papers.runs import compile_cache
 
 WINDOWS = 5
-
-
-Contender = Callable[[int], None]  # works through so many batches and returns when they are done
+Contender = Callable[[int], None]  # works through a number of batches, returns when they are done
+FIRST_STEP = """
+import sys
+from cnn_papers.benchmarks import timing
+timing.take_first_step(sys.argv[1])
+"""
 
 
 class Speed(NamedTuple):
-    """Images a second: the median of the windows, and every window."""
+    """Images a second: the median of the windows, and each window."""
 
     images_per_second: float
     windows: list[float]
 
 
 class Memory(NamedTuple):
-    """Bytes, and of what."""
+    """A number of bytes, and whose they are."""
 
     bytes: int
     of: str
 
 
 def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
-    """The speed of every contender over `seconds`, in windows taken in turns so that all see the
-    same machine.
+    """Returns the speed of every contender, each measured for about `seconds`.
+
+    The contenders run in turns, a window each, so that all see the same machine.
     """
-    batches = {}
+    batches = {}  # of a window
     for name, run in contenders.items():
         run(2)  # compiles, fills caches
-        taken = _timed(run, 2)
-        batches[name] = processes.broadcast(
-            functools.partial(max, 1, round(2 * seconds / WINDOWS / taken))
-        )
+        count = round(2 * seconds / WINDOWS / _timed(run, 2))
+        batches[name] = processes.broadcast(functools.partial(max, 1, count))
     windows: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
         windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
@@ -64,8 +66,9 @@ def _timed(run: Contender, batches: int) -> float:
 
 
 def peak_memory() -> Memory:
-    """The most in use so far, where the backend counts it: of the device with the most. Else of
-    this process.
+    """Returns the peak memory of the fullest device so far.
+
+    Where the backend does not count it, it returns that of this process.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in stat for stat in stats):
@@ -75,14 +78,17 @@ def peak_memory() -> Memory:
     return Memory(bytes_used, "of the whole process, compiling included")
 
 
+def cpu_threads() -> int:
+    """Returns the number of CPU cores that this process may use, as XLA counts them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def first_step_seconds(work: Workload) -> dict[str, float]:
-    """From the start of a fresh process to the end of its first step: with an empty compilation
-    cache, and again.
+    """Returns the time from the start of a fresh process to the end of its first step.
+
+    It is taken with an empty compilation cache ("cold"), and with what that left ("warm").
     """
-    code = (
-        "import sys; from cnn_papers.benchmarks import timing; timing.take_first_step(sys.argv[1])"
-    )
-    command, seconds = [sys.executable, "-c", code, work.as_text()], {}
+    command, seconds = [sys.executable, "-c", FIRST_STEP, work.as_text()], {}
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
         for name in ("cold", "warm"):

@@ -1,4 +1,4 @@
-"""Devices to compile for that need not be there: TPUs, GPUs, and fake ones of the CPU."""
+"""Devices to compile for without having them: TPUs, GPUs, and fake CPU devices."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ from jax.experimental import topologies
 
 from cnn_papers.errors import UserError
 
-# What XLA asks about a GPU to compile for it: an H100 SXM, as NVIDIA describes it.
+# What XLA has to know of a GPU to compile for it: an H100 SXM, by NVIDIA's data sheet.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 }
@@ -18,7 +18,8 @@ gpu_device_info {
   threads_per_block_limit: 1024  threads_per_core_limit: 2048  threads_per_warp: 32
   block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
   registers_per_block_limit: 65536  registers_per_core_limit: 65536
-  shared_memory_per_block: 49152  shared_memory_per_block_optin: 232448  shared_memory_per_core: 233472
+  shared_memory_per_block: 49152  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
   l2_cache_size: 52428800  device_memory_size: 84929347584  memory_bandwidth: 3352320000000
 }
 platform_name: "CUDA"
@@ -28,22 +29,24 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def fake(count: int) -> None:
-    """Gives this process, which has not used a device yet, at least `count` CPU devices."""
+def fake_devices(count: int) -> None:
+    """Gives this process at least `count` CPU devices; it must not have used a device yet."""
     config: Any = jax.config
     if config.jax_num_cpu_devices < count:
         config.update("jax_num_cpu_devices", count)
 
 
 def devices(name: str) -> list[Any]:
-    """The devices of the topology `name`, to compile for and no more: v5e:2x2, h100:8, h100:2x8,
-    cpu:4.
+    """Returns the devices of a topology, which can only be compiled for.
 
-    TPUs by generation and arrangement; GPUs in one host, or hosts × GPUs in each; fake CPU devices
-    by number. To be called before this process uses a device.
+    It has to be called before this process uses a device.
+
+    Args:
+      name: v5e:2x2 (TPUs by generation and arrangement), h100:8 or h100:2x8 (GPUs of one host, or
+        hosts × GPUs of each), or cpu:4 (fake CPU devices).
 
     Raises:
-      UserError: a name that means nothing, a package that is not installed.
+      UserError: the name is none of these, or a package is not installed.
     """
     match = re.fullmatch(
         r"(?P<kind>v\d\w*|h100|cpu):(?P<sides>[1-9]\d{0,3}(x[1-9]\d{0,3}){0,2})", name
@@ -54,8 +57,9 @@ def devices(name: str) -> list[Any]:
         )
     jax.config.update("jax_platforms", "cpu")
     if match["kind"] == "cpu":
-        fake(int(match["sides"]))
-        return jax.devices("cpu")[: int(match["sides"])]
+        count = int(match["sides"])
+        fake_devices(count)
+        return jax.devices("cpu")[:count]
     return _gpus(name, match["sides"]) if match["kind"] == "h100" else _tpus(name)
 
 
@@ -76,8 +80,7 @@ def _gpus(name: str, sides: str) -> list[Any]:
         )
     shape = f"1x{sides}" if "x" in sides else f"1x1x{sides}"
     try:
-        return list(
-            topologies.get_topology_desc("", "cuda", topology=shape, target_config=H100).devices
-        )
+        gpus = topologies.get_topology_desc("", "cuda", topology=shape, target_config=H100)
     except RuntimeError as error:
         raise UserError(f"--topology={name}: {str(error).splitlines()[0]}") from error
+    return list(gpus.devices)

@@ -1,8 +1,5 @@
-"""A train step compiled for a mesh: which layers communicate, how many bytes a step, what each
-device holds.
-"""
+"""Compiles a train step for a mesh and reports what its layers send and its devices hold."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,127 +7,113 @@ import jax
 import numpy as np
 
 from cnn_papers import terminal
-from cnn_papers.benchmarks import least_traffic, topologies, workload
+from cnn_papers.benchmarks import topologies, workload
 from cnn_papers.benchmarks.collectives import collectives
+from cnn_papers.benchmarks.least_traffic import least_bytes
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 
 HEADER = ("layer", "parameters", "of them here", "forward", "backward", "least")
-OUTSIDE = "loss, joint sums"  # what serves no layer, or not one alone
+OUTSIDE = "loss, joint sums"  # the row of what serves no layer, or several
 
 
-def parse(text: str) -> dict[str, int]:
-    """`data:4,column:2` as {"data": 4, "column": 2}."""
-    if not re.fullmatch(r"data:[1-9]\d{0,3}(,column:[1-9]\d?)?", text):
-        raise UserError(f"--mesh={text}: write data:4 or data:4,column:2")
-    return {name: int(count) for name, count in (part.split(":") for part in text.split(","))}
+def on_topology(work: Workload, mesh: str, topology: str) -> tuple[Workload, list[Any]]:
+    """Returns `work` over `mesh`, and devices of `topology` to compile it for.
 
+    It has to be called before this process uses a device.
 
-def over(work: Workload, mesh: dict[str, int]) -> Workload:
-    """`work` on a mesh that `parse` gives."""
-    return work._replace(devices=mesh["data"], column=mesh.get("column", 1))
-
-
-def size(mesh: dict[str, int]) -> int:
-    """How many devices a mesh takes."""
-    return mesh["data"] * mesh.get("column", 1)
-
-
-def compiled_only(work: Workload, mesh: str, topology: str) -> tuple[Workload, list[Any]]:
-    """`work` over `mesh` ("": its own), and devices to compile it for: of `topology` ("": fake
-    ones, for that mesh).
-
-    To be called before this process uses a device.
+    Args:
+      mesh: as `workload.parse_mesh` takes it; "" is that of `work`.
+      topology: as `topologies.devices` takes it; "" is fake CPU devices, as many as `mesh` has.
     """
     if not mesh:
         return work, topologies.devices(topology)
-    shape = parse(mesh)
-    return over(work, shape), topologies.devices(topology or f"cpu:{size(shape)}")
+    shape = workload.parse_mesh(mesh)
+    devices = topologies.devices(topology or f"cpu:{workload.mesh_size(shape)}")
+    return work.on_mesh(shape), devices
 
 
 def report(work: Workload, devices: Sequence[Any]) -> dict[str, Any]:
-    """Compiles the step for `devices`, which need not be there, and reads off what it sends and
-    holds.
+    """Compiles the step for `devices`, which need not exist, and returns what it sends and holds.
 
-    Counted as if the batch were worked through in one part and no block in a loop, whose body XLA's
-    text has once. Values of JSON: `mesh`, `devices`, `rows` (for each layer `parameters`, how many
-    of them are `here` on each device, bytes a step by kind `forward` and `backward`, and the
-    `least`; XLA for GPUs leaves many exchanges without a name, which then are the last row's),
-    `sent` and `least` in all, and the `memory` of each device in bytes.
+    It is compiled with the batch in one part and no loop over blocks: XLA's text has the body of a
+    loop only once.
+
+    Returns:
+      Values of JSON: `mesh`; `devices`; `rows`, one a layer and a last one for the rest, with the
+      layer's `parameters`, how many of them are `here` on each device, the bytes a step that it
+      sends `forward` and `backward`, by kind, and the `least` it could send; `sent` and `least`
+      over all rows; and the `memory` of each device in bytes. XLA for GPUs leaves many collective
+      operations without a name; they are in the last row.
 
     Raises:
-      UserError: what cannot be, as `workload.make_step`; a step that does not fit into the memory
-      of a device.
+      UserError: as `workload.make_step` does, or the step does not fit into a device's memory.
     """
     loops = {"scan": False} if "scan" in work.model else {}
     work = work._replace(step=work.step._replace(accumulate=1), model=work.model | loops)
     step = workload.make_step(work, devices)
+    compiled = _compile(step, work)
+    params = step.abstract.params
+    operations = collectives(compiled, params)
+    least = least_bytes(work, step.abstract, step.mesh)
+    order = [layer.name for layer in workload.network(work).layers if layer.name in params]
+    rows: list[dict[str, Any]] = []
+    for name in [*order, *(name for name in params if name not in order), ""]:
+        sent: dict[bool, dict[str, int]] = {False: {}, True: {}}
+        for operation in operations:
+            if operation.layer == name:
+                by_kind = sent[operation.backward]
+                by_kind[operation.kind] = by_kind.get(operation.kind, 0) + operation.bytes
+        whole, here = _sizes(params.get(name, {}))
+        held = {"layer": name or OUTSIDE, "parameters": whole, "here": here}
+        rows.append({**held, "forward": sent[False], "backward": sent[True], "least": least[name]})
+    return {
+        "mesh": ",".join(f"{axis}:{count}" for axis, count in step.mesh.shape.items()),
+        "devices": f"{step.mesh.size} × {step.mesh.devices.flat[0].device_kind}",
+        "rows": rows,
+        "sent": sum(operation.bytes for operation in operations),
+        "least": least.total(),
+        "memory": _memory(compiled.memory_analysis()),
+    }
+
+
+def _compile(step: workload.Step, work: Workload) -> Any:
     image = jax.ShapeDtypeStruct((work.batch_size, *work.image_shape), np.uint8)
     batch = {"image": image, "label": jax.ShapeDtypeStruct((work.batch_size,), np.int32)}
+    key = jax.eval_shape(lambda: jax.random.key(0))
     try:
-        compiled = step.train.lower(
-            step.abstract, batch, jax.eval_shape(lambda: jax.random.key(0))
-        ).compile()
+        return step.train.lower(step.abstract, batch, key).compile()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         raise UserError(
             f"the step does not fit into a device's memory: {str(error).splitlines()[0]}"
         ) from error
-    params = step.abstract.params
-    found, bound = (
-        collectives(compiled, params),
-        least_traffic.least(work, step.abstract, step.mesh),
-    )
-    order = [layer.name for layer in workload.network(work).layers if layer.name in params]
-    rows: list[dict[str, Any]] = []
-    for name in [*order, *(name for name in params if name not in order), ""]:
-        sent: dict[bool, dict[str, int]] = {False: {}, True: {}}
-        for each in found:
-            if each.layer == name:
-                kinds = sent[each.backward]
-                kinds[each.kind] = kinds.get(each.kind, 0) + each.bytes
-        whole, here = _numbers(params.get(name, {}))
-        held = {"layer": name or OUTSIDE, "parameters": whole, "here": here}
-        rows.append({**held, "forward": sent[False], "backward": sent[True], "least": bound[name]})
-    return {
-        "mesh": ",".join(f"{axis}:{count}" for axis, count in step.mesh.shape.items()),
-        "devices": f"{step.mesh.size} × {step.mesh.devices.flat[0].device_kind}",
-        "rows": rows,
-        "sent": sum(each.bytes for each in found),
-        "least": bound.total(),
-        "memory": _memory(compiled.memory_analysis()),
-    }
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """What `report` gives: a table under HEADER and two lines below."""
-    rows: Any = found["rows"]
+def as_text(results: dict[str, Any]) -> str:
+    """Returns what `report` returned as a table under HEADER and two lines below."""
+    rows: Any = results["rows"]
     cells: list[tuple[str, ...]] = [HEADER]
     for row in rows:
         held = (f"{row['parameters']:,}", f"{row['here']:,}") if row["parameters"] else ("", "")
-        cells.append(
-            (
-                row["layer"],
-                *held,
-                _kinds(row["forward"]),
-                _kinds(row["backward"]),
-                _bytes(row["least"]),
-            )
-        )
+        ways = (_kinds(row["forward"]), _kinds(row["backward"]))
+        cells.append((row["layer"], *held, *ways, _bytes(row["least"])))
     held = [f"{sum(row[key] for row in rows):,}" for key in ("parameters", "here")]
     ways = [f"{sum(sum(row[key].values()) for row in rows):,} B" for key in ("forward", "backward")]
-    cells.append(("total", *held, *ways, f"{found['least']:,} B"))
-    times = f", {found['sent'] / found['least']:.3f} times the least" if found["least"] else ""
-    memory = {name: f"{number / 1e6:,.1f}" for name, number in found["memory"].items()}
+    cells.append(("total", *held, *ways, f"{results['least']:,} B"))
+    times = ""
+    if results["least"]:
+        times = f", {results['sent'] / results['least']:.3f} times the least"
+    memory = {name: f"{number / 1e6:,.1f}" for name, number in results["memory"].items()}
     total = memory.pop("total")
     parts = " + ".join(f"{number} {name}" for name, number in memory.items()).replace("+ -", "- ")
-    sent = f"sent    {found['sent']:,} B a device and step{times}"
+    sent = f"sent    {results['sent']:,} B a device and step{times}"
     return f"{terminal.aligned(cells)}\n{sent}\nmemory  {total} MB a device: {parts}"
 
 
-def _numbers(tree: Any) -> tuple[int, int]:
-    """Numbers in a tree: in all, and on each device."""
+def _sizes(tree: Any) -> tuple[int, int]:
+    """Returns the number of values of a tree: in all, and on each device."""
     leaves = jax.tree.leaves(tree)
     here = sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in leaves)
     return sum(leaf.size for leaf in leaves), here
@@ -145,10 +128,11 @@ def _bytes(number: int) -> str:
 
 
 def _memory(stats: Any) -> dict[str, int]:
-    """Arguments (the state and the batch) and results share memory as far as the state is donated."""
+    """Returns the bytes by use, and their total."""
     parts = {
         "arguments": stats.argument_size_in_bytes,
         "results": stats.output_size_in_bytes,
+        # the state is donated, so that its old and its new arrays share memory
         "shared by both": -stats.alias_size_in_bytes,
         "temporary": stats.temp_size_in_bytes,
         "program": stats.generated_code_size_in_bytes,

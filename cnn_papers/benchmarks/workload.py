@@ -1,12 +1,12 @@
-"""A train step as a run takes it, on a synthetic batch that lies on the devices: what `benchmark`
-measures.
+"""Builds the train step that `benchmark` measures, as a run takes it, on a synthetic batch.
 
-Needs JAX, Flax, Optax and NumPy alone.
+Needs only JAX, Flax, Optax and NumPy.
 """
 
 import ast
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import augment
+from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.data.operations import parse_device
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
@@ -26,14 +27,15 @@ from cnn_papers.training.step import StepSettings
 
 
 class Workload(NamedTuple):
-    """What the step consists of, in plain values.
+    """A train step in plain values, so that it can be handed to another process.
 
     Attributes:
       model: arguments of the network's `Model`, `variant` and `dtype` among them.
+      image_shape: (h, w, c) of the images of a batch.
       train_device: operations on the images, an op string of `data.device_ops`.
-      devices: how many share the batch; -1 is all.
+      devices: number of devices that the batch is split over; -1 is all.
       column, shard_params: as in `config.mesh`.
-      steps_per_epoch, total_steps: of the schedule; what a step costs does not depend on them.
+      steps_per_epoch, total_steps: for the schedule; the cost of a step does not depend on them.
     """
 
     model_name: str
@@ -49,19 +51,23 @@ class Workload(NamedTuple):
     steps_per_epoch: float = 1000.0
     total_steps: int = 1_000_000
 
+    def on_mesh(self, mesh: dict[str, int]) -> "Workload":
+        """Returns this workload on a mesh that `parse_mesh` returned."""
+        return self._replace(devices=mesh["data"], column=mesh.get("column", 1))
+
     def as_text(self) -> str:
-        """For another process; `from_text` reads it."""
+        """Returns the workload as text for another process; `from_text` reads it."""
         return repr(tuple(self._replace(optim=tuple(self.optim), step=tuple(self.step))))
 
 
 def from_text(text: str) -> Workload:
-    """The workload that `as_text` wrote."""
+    """Returns the workload that `as_text` wrote."""
     work = Workload(*ast.literal_eval(text))
     return work._replace(optim=OptimizerSettings(*work.optim), step=StepSettings(*work.step))
 
 
 def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
-    """The train step of `config` (a ConfigDict) on images of `image_shape` (h, w, c)."""
+    """Returns the train step of `config` (a ConfigDict) on images of `image_shape` (h, w, c)."""
     return Workload(
         model_name=config.model_name,
         model=config.model.to_dict(),
@@ -79,8 +85,14 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
 def from_paper(
     model: str, variant: str | None, batch_size: int, image_size: int | None, dtype: str
 ) -> Workload:
-    """A network as its paper has it, trained by SGD with momentum on square images (None: as large
-    as the paper's).
+    """Returns the train step of a network as its paper has it, by SGD with momentum.
+
+    Args:
+      variant: of `model`; None is its default.
+      image_size: height and width of the images, in pixels; None is the paper's.
+
+    Raises:
+      UserError: there is no such network or variant.
     """
     module = zoo.model_module(model)
     variant = variant or str(inspect.signature(module.Model).parameters["variant"].default)
@@ -98,26 +110,68 @@ def from_paper(
     )
 
 
+def parse_mesh(text: str) -> dict[str, int]:
+    """Returns `data:4,column:2` as {"data": 4, "column": 2}."""
+    if not re.fullmatch(r"data:[1-9]\d{0,3}(,column:[1-9]\d?)?", text):
+        raise UserError(f"--mesh={text}: write data:4 or data:4,column:2")
+    return {name: int(count) for name, count in (part.split(":") for part in text.split(","))}
+
+
+def mesh_size(mesh: dict[str, int]) -> int:
+    """Returns the number of devices of a mesh that `parse_mesh` returned."""
+    return mesh["data"] * mesh.get("column", 1)
+
+
 def network(work: Workload) -> counting.Network:
-    """The layers, parameters and multiply-adds of the network."""
+    """Returns the layers, parameters and multiply-adds of the network."""
     return counting.count(zoo.build_model(work.model_name, **work.model), work.image_shape)
 
 
 def num_classes(work: Workload) -> int:
-    """The width of the network's head."""
+    """Returns the number of classes of the network's head."""
     model: Any = zoo.build_model(work.model_name, **work.model)
     return model.num_classes
 
 
 def synthetic_batch(work: Workload) -> dict[str, np.ndarray]:
-    """Noise: uint8 `image` [n, h, w, c] and int32 `label` [n]."""
+    """Returns a batch of noise: uint8 `image` [n, h, w, c] and int32 `label` [n]."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (work.batch_size, *work.image_shape), np.uint8)
     return {"image": image, "label": rng.integers(0, num_classes(work), work.batch_size, np.int32)}
 
 
+def synthetic_augment(work: Workload) -> DeviceTransform:
+    """Returns the operations of `work.train_device`, with statistics like those of uniform noise.
+
+    Raises:
+      UserError: an operation that does not exist or does not take its arguments.
+    """
+    train_device = parse_device(work.train_device, key="data.train_device")
+    full = functools.partial(np.full, dtype=np.float32)
+    eye = functools.partial(np.eye, dtype=np.float32)
+    shape, channels = work.image_shape, work.image_shape[-1]
+    values, whitening = int(np.prod(shape)), None
+    if augment.before_whitening(train_device, train_device) is not None:
+        whitening = Whitening(full(values, 0.0), full(values, 1.0), eye(values))
+    statistics = Statistics(
+        mean=full(channels, 127.5),
+        std=full(channels, 74.0),
+        mean_image=full(shape, 127.5),
+        eigenvalues=full(channels, 74.0**2),
+        eigenvectors=eye(channels),
+        whitening=whitening,
+    )
+    return augment.compose(train_device, statistics, train=True)
+
+
 class Step(NamedTuple):
-    """A train step on its mesh: jitted (state, batch, key), and its first state's maker and shapes."""
+    """A train step on its mesh.
+
+    Attributes:
+      train: jitted, (state, batch, key) -> (state, scalars); the state passed in is donated.
+      init: jitted, key -> a fresh state.
+      abstract: the shapes, types and shardings of the state.
+    """
 
     mesh: jax.sharding.Mesh
     train: Any
@@ -126,20 +180,20 @@ class Step(NamedTuple):
 
 
 def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
-    """The train step of `work`, jitted and not compiled yet, on `devices` (None: those there are).
+    """Returns the train step of `work`, jitted but not compiled yet.
+
+    Args:
+      devices: those to use instead of this process's, such as devices to compile for only.
 
     Raises:
-      UserError: a network, an operation, a batch or a mesh that cannot be.
+      UserError: the network, an operation, the batch or the mesh is impossible.
     """
     mesh = meshes.make_mesh(work.devices, work.column, devices)
-    train_device = parse_device(work.train_device, key="data.train_device")
-    whitens = augment.before_whitening(train_device, train_device) is not None
-    statistics = _statistics(work.image_shape, whitens)
     training = make_training(
         zoo.build_model(work.model_name, **work.model),
         work.image_shape,
         mesh,
-        augment.compose(train_device, statistics, train=True),
+        synthetic_augment(work),
         work.optim,
         work.step,
         batch_size=work.batch_size,
@@ -151,8 +205,9 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
 
 
 def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callable[[int], None]:
-    """A function that takes so many steps and waits for the last; its first call compiles. As
-    `make_step` else.
+    """Returns a function that takes a given number of steps and waits for the last.
+
+    Its first call compiles. Arguments and errors are those of `make_step`.
     """
     step, key = make_step(work, devices), jax.random.key(0)
     state = step.init(key)
@@ -165,18 +220,3 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
         jax.block_until_ready(state)
 
     return train
-
-
-def _statistics(shape: tuple[int, ...], whitens: bool) -> Statistics:
-    """About those of noise."""
-    full = functools.partial(np.full, dtype=np.float32)
-    channels, values = shape[-1], int(np.prod(shape))
-    eye = functools.partial(np.eye, dtype=np.float32)
-    return Statistics(
-        mean=full(channels, 127.5),
-        std=full(channels, 74.0),
-        mean_image=full(shape, 127.5),
-        eigenvalues=full(channels, 74.0**2),
-        eigenvectors=eye(channels),
-        whitening=Whitening(full(values, 0.0), full(values, 1.0), eye(values)) if whitens else None,
-    )

@@ -1,1 +1,1 @@
-"""Step, losses, optimiser, mesh, checkpoint, writer."""
+"""The train step and its parts: losses, optimiser, schedules, placement on a mesh."""

@@ -6,15 +6,16 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Mean softmax cross-entropy of float32 logits [n, classes] and int32 labels [n]."""
+    """Returns the mean softmax cross-entropy of float32 logits [n, classes], int32 labels [n]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
 
 def classification(
     logits: jax.Array, endpoints: dict[str, jax.Array], label: jax.Array, *, aux_weight: float
 ) -> jax.Array:
-    """Cross-entropy, plus `aux_weight` times that of every endpoint named `aux_…` (GoogLeNet §5:
-    0.3 each).
+    """Returns the cross-entropy, plus `aux_weight` times that of every endpoint named `aux_…`.
+
+    GoogLeNet §5 gives each auxiliary head a weight of 0.3.
     """
     loss = cross_entropy(logits, label)
     for name, aux_logits in endpoints.items():
@@ -24,10 +25,10 @@ def classification(
 
 
 def errors(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
-    """1.0 where the label is not among the `k` highest logits (all, if there are fewer), float32
-    [n].
+    """Returns the top-k error of each image, float32 [n].
 
-    Logits that are not finite count as wrong: a network that diverged has no opinion.
+    It is 1.0 where the label is not among the `k` highest logits (or all, if there are fewer) and
+    where a logit is not finite, as a network that has diverged predicts nothing.
     """
     _, best = jax.lax.top_k(logits, min(k, logits.shape[-1]))
     right = (best == label[:, None]).any(-1) & jnp.isfinite(logits).all(-1)

@@ -1,5 +1,7 @@
-"""Gradient descent as the papers write it: coupled weight decay, two forms of momentum, per-path
-multipliers.
+"""SGD with momentum as the papers write it.
+
+Weight decay is added to the gradient, momentum has two forms, and rates and decays can be
+multiplied by path.
 """
 
 import inspect
@@ -19,22 +21,22 @@ Multipliers = Sequence[tuple[str, float]]
 
 
 class OptimizerSettings(NamedTuple):
-    """SGD with momentum as the papers write it; the keys of `config.optim`.
+    """Options of the optimiser; the keys of `config.optim`.
 
     Attributes:
-      lr, lr_batch: base learning rate at a batch of `lr_batch`; it scales with the batch size in
-      proportion.
+      lr, lr_batch: base learning rate for a batch of `lr_batch` images. It is scaled in proportion
+        to the batch size.
       momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v
         (AlexNet §5, Caffe); "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ
         once the rate changes.
       weight_decay: L2, added to the gradient before momentum.
       schedule: an op string of `training.schedules`.
-      warmup_epochs: the rate rises linearly from 0 over these.
-      lr_mults, wd_mults: (regex, factor) pairs; the first that matches a whole path such as
-      `fc8/bias` holds.
-      max_norms: (regex, limit) pairs; after each update the weights of every output (the last axis)
-        of a matching kernel are scaled down to that length (Maxout §4, after Srebro & Shraibman
-        2005).
+      warmup_epochs: number of epochs over which the rate rises linearly from 0.
+      lr_mults, wd_mults: (regex, factor) pairs. The first that matches the whole path of a
+        parameter, such as `fc8/bias`, multiplies its rate or its decay.
+      max_norms: (regex, limit) pairs. After each update, the weights of every output (the last
+        axis) of a matching kernel are scaled down to a length of at most `limit` (Maxout §4, after
+        Srebro & Shraibman 2005).
     """
 
     lr: float
@@ -56,7 +58,13 @@ class OptimizerSettings(NamedTuple):
 
 
 class LearningRate(NamedTuple):
-    """The state of the learning rate: updates made, and what a plateau schedule has seen and done."""
+    """The state of the learning rate.
+
+    Attributes:
+      count: number of updates made.
+      factor, best_error, waited: of a plateau schedule: the product of its drops, the lowest error
+        it has observed, and the number of evaluations in a row since then.
+    """
 
     count: jax.Array
     factor: jax.Array
@@ -65,11 +73,14 @@ class LearningRate(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """`init(params)`, `update(grads, state, params) -> (updates, state)`, and what a run asks
-    besides.
+    """An optimiser in Optax's form, with access to its learning rate.
 
-    `learning_rate(state)` is the rate of the next update; `observe(state, error)` tells a plateau
-    schedule of an evaluation and changes nothing for the others.
+    Attributes:
+      init: params -> state.
+      update: (grads, state, params) -> (updates, state).
+      learning_rate: state -> the rate of the next update.
+      observe: (state, error) -> state; tells a plateau schedule the error of an evaluation, and
+        returns the state unchanged for any other schedule.
     """
 
     init: Any
@@ -86,70 +97,77 @@ def make_optimizer(
     steps_per_epoch: float,
     total_steps: int,
 ) -> Optimizer:
-    """SGD with momentum for the parameters `params` (arrays or shapes).
+    """Returns the optimiser for the parameters `params` (arrays or shapes).
 
     Raises:
-      UserError: unknown schedule or momentum form, a pattern that matches no parameter.
+      UserError: unknown schedule or momentum form, or a pattern that matches no parameter.
     """
     parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
+    (schedule,) = parsed
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
     def rate(state: LearningRate) -> jax.Array:
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
         warmup = jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-        return base * state.factor * warmup * parsed[0](progress)
+        return base * state.factor * warmup * schedule(progress)
 
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
     scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
-    order = {"caffe": (scale, trace), "torch": (trace, scale)}
-    if settings.momentum_form not in order:
+    orders = {"caffe": (scale, trace), "torch": (trace, scale)}
+    if settings.momentum_form not in orders:
         raise UserError(
             f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
         )
-    decay = _add_decay(
-        settings.weight_decay, multipliers(params, settings.wd_mults, "optim.wd_mults")
+    decays = multipliers(params, settings.wd_mults, "optim.wd_mults")
+    limits = multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
+    transform = optax.chain(
+        _add_decay(settings.weight_decay, decays),
+        *orders[settings.momentum_form],
+        optax.scale(-1.0),
+        *([_limit_norms(limits)] if settings.max_norms else []),
     )
-    limit = _limit_norms(
-        multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
-    )
-    project = [limit] if settings.max_norms else []
-    transform = optax.chain(decay, *order[settings.momentum_form], optax.scale(-1.0), *project)
     return Optimizer(
         transform.init,
         transform.update,
         lambda state: rate(_rate_state(state)),
-        _observer(parsed[0]),
+        _observer(schedule),
     )
 
 
 def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1.0) -> Any:
-    """A tree like `params` with the factor of the first pattern that matches each path, `default`
-    where none does.
+    """Returns a tree like `params` with the factor of the first pattern that matches each path.
+
+    It has `default` where none matches.
+
+    Raises:
+      UserError: `patterns` (of `config.<key>`) are not pairs of a regular expression and a number,
+        or one of them is the first match of no parameter.
     """
     _check_patterns(patterns, key)
     used = set()
 
     def factor(path: Any, _: Any) -> float:
-        name = "/".join(str(part.key) for part in path)
         for pattern, value in patterns:
-            if re.fullmatch(pattern, name):
+            if re.fullmatch(pattern, _name(path)):
                 used.add(pattern)
                 return float(value)
         return default
 
     tree = jax.tree_util.tree_map_with_path(factor, params)
     if unused := [pattern for pattern, _ in patterns if pattern not in used]:
-        names = [
-            "/".join(str(part.key) for part in path)
-            for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        ]
+        names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         raise UserError(
-            f"config.{key}: '{unused[0]}' matches no parameter left to it; they are named like {', '.join(names[:4])}"
+            f"config.{key}: '{unused[0]}' matches no parameter that an earlier pattern does not; "
+            f"parameters are named like {', '.join(names[:4])}"
         )
     return tree
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(part.key) for part in path)
 
 
 def _check_patterns(patterns: Any, key: str) -> None:
@@ -195,9 +213,8 @@ def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         now = rate(state)
-        return jax.tree.map(lambda g, mult: now * mult * g, updates, mults), state._replace(
-            count=state.count + 1
-        )
+        updates = jax.tree.map(lambda g, mult: now * mult * g, updates, mults)
+        return updates, state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
 
@@ -211,16 +228,14 @@ def _rate_state(state: Any) -> LearningRate:
 
 
 def _observer(schedule: Op) -> Any:
-    """Drops the factor after `patience` evaluations in a row without a lower error, when the
-    schedule is `plateau`.
-    """
+    """Returns `Optimizer.observe`: for `plateau`, it multiplies the factor when it is due."""
     if schedule.name != "plateau":
         return lambda state, error: state
-    settings = inspect.signature(schedules.plateau).bind(None, *schedule.args, **schedule.kwargs)
-    settings.apply_defaults()
-    factor, patience = settings.arguments["factor"], settings.arguments["patience"]
+    bound = inspect.signature(schedules.plateau).bind(None, *schedule.args, **schedule.kwargs)
+    bound.apply_defaults()
+    factor, patience = bound.arguments["factor"], bound.arguments["patience"]
 
-    def seen(state: LearningRate, error: float) -> LearningRate:
+    def after_evaluation(state: LearningRate, error: float) -> LearningRate:
         better = error < state.best_error
         waited = jnp.where(better, 0, state.waited + 1)
         drop = waited >= patience
@@ -232,7 +247,9 @@ def _observer(schedule: Op) -> Any:
 
     def observe(state: Any, error: float) -> Any:
         return jax.tree.map(
-            lambda node: seen(node, error) if _is_rate(node) else node, state, is_leaf=_is_rate
+            lambda node: after_evaluation(node, error) if _is_rate(node) else node,
+            state,
+            is_leaf=_is_rate,
         )
 
     return observe

@@ -1,5 +1,6 @@
-"""Places a network, its state and its train step on a mesh, as `config.mesh` asks; needs JAX, Flax
-and Optax alone.
+"""Places a network, its state and its train step on a mesh, as `config.mesh` asks.
+
+Needs only JAX, Flax and Optax.
 """
 
 import functools
@@ -19,14 +20,14 @@ from cnn_papers.training.step import State, StepSettings, init_state, make_train
 
 
 class Training(NamedTuple):
-    """How a network is trained on its mesh.
+    """A network placed on a mesh, with its optimiser and train step.
 
     Attributes:
-      net: the network as it is applied there.
-      optimizer: what updates its parameters.
-      abstract: the shapes and places of its state.
+      net: the network as it is applied on the mesh.
+      optimizer: the optimiser of its parameters.
+      abstract: the shapes, types and shardings of its state.
       init: jitted, key -> a fresh state.
-      step: jitted, (state, batch, key) -> (state, scalars); the state given is donated.
+      step: jitted, (state, batch, key) -> (state, scalars); the state passed in is donated.
     """
 
     net: Any
@@ -49,35 +50,33 @@ def make_training(
     total_steps: int,
     shard_params: bool = False,
 ) -> Training:
-    """Makes the train step of `model` over `mesh`, jitted and not compiled yet: the step of a run
-    and of `benchmark`.
+    """Makes the train step of `model` over `mesh`, jitted but not compiled yet.
+
+    Runs and `benchmark` both take their step from here.
 
     Args:
-      image_shape: (h, w, c) of what `augment` makes of a batch's uint8 images.
+      image_shape: (h, w, c) of the images that `augment` returns.
       shard_params: split parameters and optimiser over the data axis (`config.mesh.shard_params`).
 
     Raises:
-      UserError: a batch or a network that the mesh cannot split, settings that the optimiser
-      refuses.
+      UserError: the mesh cannot split the batch or the network, or the optimiser refuses its
+        settings.
     """
     meshes.check_batch(mesh, batch_size, step_settings.accumulate)
     params = counting.abstract_variables(model, image_shape)["params"]
-    lengths = {
-        "batch_size": batch_size,
-        "steps_per_epoch": steps_per_epoch,
-        "total_steps": total_steps,
-    }
-    optimizer = make_optimizer(params, optimizer_settings, **lengths)
+    optimizer = make_optimizer(
+        params,
+        optimizer_settings,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
     net = over_mesh(model, mesh, bn_group=step_settings.bn_group)
     init = functools.partial(
         init_state, model, optimizer, image_shape, ema=step_settings.ema_decay > 0
     )
-    abstract = _placed(
-        jax.eval_shape(init, jax.random.key(0)),
-        mesh,
-        split_layers(model),
-        shard_params=shard_params,
-    )
+    state = jax.eval_shape(init, jax.random.key(0))
+    abstract = _placed(state, mesh, split_layers(model), shard_params=shard_params)
     places, everywhere = places_of(abstract), meshes.replicated(mesh)
     step = jax.jit(
         make_train_step(net, optimizer, augment, step_settings),
@@ -89,11 +88,12 @@ def make_training(
 
 
 def over_mesh(model: nn.Module, mesh: Mesh, *, bn_group: int = 0) -> Any:
-    """Returns `model` as it is applied on `mesh`; UserError for a split that it does not have."""
+    """Returns `model` as it is applied on `mesh`; raises UserError if it has no such columns."""
     count = mesh.shape.get(meshes.COLUMN, 1)
     if count > 1 and not split_layers(model):
         raise UserError(
-            f"config.mesh.column={count}: this network has no columns; 1 disables column parallelism"
+            f"config.mesh.column={count}: this network has no columns; "
+            "1 disables column parallelism"
         )
     if count > 1 and bn_group:
         raise UserError("config.optim.bn_group and config.mesh.column cannot be combined")
@@ -104,20 +104,23 @@ def over_mesh(model: nn.Module, mesh: Mesh, *, bn_group: int = 0) -> Any:
 
 
 def split_layers(model: nn.Module) -> str:
-    """The layers that the mesh axis `column` splits, as a regular expression; empty for a network
-    without columns.
+    """Returns a regular expression for the layers that the mesh axis `column` splits.
+
+    It is empty for a network without columns.
     """
     return getattr(model, "column_layers", "")
 
 
 def places_of(abstract: Any) -> Any:
-    """The shardings of a tree of placed shapes, such as `Training.abstract`."""
+    """Returns the shardings of a tree of placed shapes, such as `Training.abstract`."""
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
 def _placed(state: Any, mesh: Mesh, column_layers: str, *, shard_params: bool) -> Any:
-    """The shapes of `state` with their places on `mesh`."""
-    places = meshes.shardings(mesh, state, columns=column_layers, shard_params=shard_params)
-    return jax.tree.map(
-        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), state, places
-    )
+    """Returns the shapes of `state` with their shardings on `mesh`."""
+    shardings = meshes.shardings(mesh, state, columns=column_layers, shard_params=shard_params)
+
+    def place(leaf: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, state, shardings)

@@ -1,7 +1,7 @@
-"""Learning-rate schedules, named in `config.optim.schedule`: each gives the factor on the base
-learning rate.
+"""Learning-rate schedules, named in `config.optim.schedule`.
 
-The first argument is where training stands, a `Progress`; the others come from the config string.
+Each returns the factor on the base learning rate, a float32 scalar. Its first argument is the
+progress of training; the others come from the op string.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,11 @@ import jax.numpy as jnp
 
 
 class Progress(NamedTuple):
-    """Where training stands: `step` from 0 (a traced scalar), and what a step is in epochs and of
-    the whole.
+    """The progress of training.
+
+    Attributes:
+      step: number of steps taken, a traced scalar.
+      steps_per_epoch, total_steps: the length of an epoch and of the whole training, in steps.
     """
 
     step: jax.Array
@@ -21,57 +24,61 @@ class Progress(NamedTuple):
 
 
 def constant(progress: Progress) -> jax.Array:
-    """No change."""
+    """Returns 1."""
     return jnp.ones_like(progress.step, jnp.float32)
 
 
 def step(progress: Progress, *boundaries: int, factor: float = 0.1) -> jax.Array:
-    """Multiplied by `factor` at each of the given steps."""
+    """Multiplies the rate by `factor` at each of the given steps."""
     return _staircase(progress.step, boundaries, factor)
 
 
 def step_epochs(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
-    """Multiplied by `factor` at each of the given epochs."""
+    """Multiplies the rate by `factor` at each of the given epochs."""
     return _staircase(progress.step / progress.steps_per_epoch, boundaries, factor)
 
 
 def step_fractions(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
-    """Multiplied by `factor` at each of the given fractions of the whole training (DenseNet §4.2:
-    0.5, 0.75).
+    """Multiplies the rate by `factor` at each of the given fractions of the whole training.
+
+    DenseNet §4.2: 0.5 and 0.75.
     """
     return _staircase(progress.step / progress.total_steps, boundaries, factor)
 
 
 def exponential(progress: Progress, factor: float, every_epochs: float = 1.0) -> jax.Array:
-    """Multiplied by `factor` every so many epochs (GoogLeNet §6: 0.96 every 8)."""
+    """Multiplies the rate by `factor` every `every_epochs` epochs (GoogLeNet §6: 0.96 every 8)."""
     drops = jnp.floor(progress.step / (progress.steps_per_epoch * every_epochs))
     return factor**drops
 
 
 def linear(progress: Progress, last: float, epochs: float) -> jax.Array:
-    """Falls in a straight line to `last` of the base rate over so many epochs and stays there
-    (Maxout's authors).
+    """Falls linearly to `last` of the base rate over `epochs` epochs, then stays there.
+
+    From the released configurations of Maxout's authors.
     """
     done = jnp.minimum(progress.step / (progress.steps_per_epoch * epochs), 1.0)
     return 1 - (1 - last) * done
 
 
 def poly(progress: Progress, power: float = 0.5) -> jax.Array:
-    """(1 - t)^power, t from 0 to 1 over the whole training (Caffe's policy)."""
+    """Returns (1 - t)^power, with t from 0 to 1 over the whole training (Caffe's policy)."""
     return (1 - jnp.minimum(progress.step / progress.total_steps, 1.0)) ** power
 
 
 def cosine(progress: Progress) -> jax.Array:
-    """Half a cosine from 1 to 0 over the whole training (Loshchilov & Hutter, arXiv:1608.03983)."""
+    """Falls from 1 to 0 along half a cosine over the whole training.
+
+    Loshchilov & Hutter, arXiv:1608.03983.
+    """
     return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress.step / progress.total_steps, 1.0)))
 
 
 def plateau(progress: Progress, factor: float = 0.1, patience: int = 3) -> jax.Array:
-    """Multiplied by `factor` whenever the validation error has not fallen for `patience`
-    evaluations (AlexNet §5).
+    """Multiplies the rate by `factor` when `patience` evaluations have not lowered the error.
 
-    The drops follow evaluations, not steps: `optim.observe` makes them, and this leaves the step
-    out.
+    AlexNet §5. The drops follow evaluations, not steps: `Optimizer.observe` makes them, and this
+    function returns 1.
     """
     return jnp.ones_like(progress.step, jnp.float32)
 

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions of arrays."""
+"""The train step and the predict step, as pure functions of arrays."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,16 +16,17 @@ Batch = dict[str, jax.Array]
 
 
 class StepSettings(NamedTuple):
-    """What a train step does besides the network and the optimiser; the keys of `config.loss` and
-    `config.optim`.
+    """Options of the train step; the keys of `config.loss`, and some of `config.optim`.
 
     Attributes:
-      aux_weight: of the losses of auxiliary heads (GoogLeNet §5).
-      ema_decay: of the running average of the parameters (GoogLeNet §6); 0 keeps none.
-      accumulate: parts that a batch is worked through in, each with its own batch statistics.
-      bn_group: images that share batch statistics, as on one GPU of several; 0 is the whole part.
-      max_loss: a step with a larger loss is left out and counted, as one that is not finite is; 0
-        leaves out none.
+      aux_weight: weight of the losses of auxiliary heads (GoogLeNet §5).
+      ema_decay: decay of the running average of the parameters (GoogLeNet §6); 0 keeps no average.
+      accumulate: number of parts that a batch is split into. They are worked through one after the
+        other, each with its own batch statistics.
+      bn_group: number of images that share batch statistics, as on one of several GPUs; 0 means all
+        images of a part.
+      max_loss: a step whose loss is larger is skipped, like one that is not finite; 0 sets no
+        limit.
     """
 
     aux_weight: float = 0.0
@@ -42,8 +43,9 @@ class StepSettings(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over the finite steps since the last report, kept with the state so that a resumed run
-    reports the same.
+    """Sums over the steps since the last report, without skipped ones.
+
+    They are part of the state, so that a resumed run reports the same means.
     """
 
     steps: jax.Array
@@ -53,15 +55,15 @@ class Totals(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything a run continues from.
+    """Everything that a run continues from.
 
     Attributes:
-      step: steps taken, skipped ones too: the position in the data.
-      params, batch_stats, opt_state: of the model and the optimiser.
+      step: number of steps taken, skipped ones included; also the position in the data.
+      params, batch_stats, opt_state: variables of the network, and state of the optimiser.
       ema: running average of `params` (GoogLeNet §6), or None.
-      skipped, skipped_in_a_row: steps that left everything else as it was, their outcome not being
-      finite, or a spike.
-      totals: for the next report.
+      skipped, skipped_in_a_row: number of steps that were skipped because their outcome was not
+        finite or their loss too large.
+      totals: sums for the next report.
     """
 
     step: jax.Array
@@ -82,7 +84,7 @@ def init_state(
     *,
     ema: bool,
 ) -> State:
-    """A fresh state for images of `image_shape` (h, w, c)."""
+    """Returns a fresh state for images of `image_shape` (h, w, c)."""
     params_key, dropout_key = jax.random.split(key)
     rngs: Any = {"params": params_key, "dropout": dropout_key}
     variables = model.init(rngs, jnp.zeros((1, *image_shape)), train=True)
@@ -93,26 +95,72 @@ def init_state(
 
 
 def zero_totals() -> Totals:
-    """Totals of no step."""
+    """Returns the totals of no steps."""
     return Totals(jnp.int32(0), jnp.float32(0), jnp.float32(0), jnp.float32(0))
 
 
 def make_train_step(
-    model: Any,
-    optimizer: Optimizer,
-    augment: DeviceTransform,
-    settings: StepSettings,
+    model: Any, optimizer: Optimizer, augment: DeviceTransform, settings: StepSettings
 ) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, jax.Array]]]:
-    """The pure function (state, batch, key) -> (state, scalars).
+    """Returns the pure function (state, batch, key) -> (state, scalars).
 
-    `model` is a network, or one over a mesh, with Flax's `apply`. `batch` holds uint8 `image` [n,
-    h, w, c] and int32 `label` [n]. With `settings.bn_group` the moving averages see the mean over
-    the groups. `key` is the run's; each step folds its number in.
+    A step is skipped if its loss, its gradient's norm, its new parameters or its new statistics
+    are not finite (an activation whose square overflows gives a finite loss and an infinite
+    variance), or if its loss exceeds a positive `settings.max_loss`. A skipped step is counted and
+    leaves parameters, statistics, optimiser, average and totals as they were.
 
-    A step whose loss, gradient norm, new parameters or new statistics are not finite (an activation
-    whose square overflows gives a finite loss and an infinite variance), or whose loss is above a
-    positive `settings.max_loss`, leaves parameters, statistics, optimiser and average as they were
-    and is counted.
+    Args:
+      model: a network, or one over a mesh, with Flax's `apply`.
+      augment: turns the uint8 `image` [n, h, w, c] of a batch into float32 images. A batch also
+        holds int32 `label` [n]. `key` is that of the run; each step folds its number into it.
+    """
+    gradient = _make_gradient(model, settings)
+
+    def train_step(
+        state: State, batch: Batch, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        image, label = augment(batch["image"], augment_key), batch["label"]
+        (loss, (batch_stats, error)), grads = gradient(
+            state.params, state.batch_stats, image, label, dropout_key
+        )
+        norm = optax.tree.norm(grads)
+        rate = optimizer.learning_rate(state.opt_state)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema and _moved_average(state.ema, params, settings.ema_decay)
+        good = _all_finite((loss, norm, params, batch_stats))
+        if settings.max_loss:
+            good &= loss <= settings.max_loss
+        totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
+        updated = state._replace(
+            params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema, totals=totals
+        )
+        state = _updated_if(good, updated, state)
+        scalars = {"loss": loss, "top1_error": 100 * error, "grad_norm": norm, "lr": rate}
+        return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
+
+    return train_step
+
+
+def make_predict_step(
+    model: Any, normalise: DeviceTransform
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns the pure function (variables, images) -> logits.
+
+    The images are uint8 [n, h, w, c], the logits float32 [n, classes].
+    """
+
+    def predict(variables: Any, image: jax.Array) -> jax.Array:
+        return model.apply(variables, normalise(image, jax.random.key(0)))[0]
+
+    return predict
+
+
+def _make_gradient(model: Any, settings: StepSettings) -> Callable[..., Any]:
+    """Returns (params, batch_stats, image, label, key) -> ((loss, (batch_stats, error)), grads).
+
+    `error` is the top-1 error, from 0 to 1.
     """
 
     def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
@@ -123,100 +171,70 @@ def make_train_step(
     apply = _in_groups(apply, settings.bn_group) if settings.bn_group else apply
 
     def loss_of(
-        params: Any, stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
+        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        (logits, endpoints), updates = apply({"params": params, "batch_stats": stats}, image, key)
+        variables = {"params": params, "batch_stats": batch_stats}
+        (logits, endpoints), updates = apply(variables, image, key)
         loss = losses.classification(logits, endpoints, label, aux_weight=settings.aux_weight)
         return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
 
-    def train_step(
-        state: State, batch: Batch, key: jax.Array
-    ) -> tuple[State, dict[str, jax.Array]]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        image, label = augment(batch["image"], augment_key), batch["label"]
-        grad = jax.value_and_grad(loss_of, has_aux=True)
-        if settings.accumulate == 1:
-            (loss, (stats, error)), grads = grad(
-                state.params, state.batch_stats, image, label, dropout_key
-            )
-        else:
-            loss, stats, error, grads = _accumulated(
-                grad, state, image, label, dropout_key, settings.accumulate
-            )
-        norm = optax.tree.norm(grads)
-        rate = optimizer.learning_rate(state.opt_state)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = settings.ema_decay
-        ema = state.ema and jax.tree.map(
-            lambda a, p: decay * a + (1 - decay) * p, state.ema, params
-        )
-        good = _all_finite((loss, norm, params, stats))
-        if settings.max_loss:
-            good &= loss <= settings.max_loss
-        totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
-        new = state._replace(
-            params=params, batch_stats=stats, opt_state=opt_state, ema=ema, totals=totals
-        )
-        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)._replace(
-            step=state.step + 1,
-            skipped=state.skipped + ~good,
-            skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1),
-        )
-        scalars = {"loss": loss, "top1_error": 100 * error, "grad_norm": norm, "lr": rate}
-        return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
-
-    return train_step
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    return gradient if settings.accumulate == 1 else _in_parts(gradient, settings.accumulate)
 
 
 def _in_groups(apply: Any, size: int) -> Any:
-    """`apply` on each `size` images by themselves; the updates of the statistics are averaged."""
+    """Returns `apply` with batch statistics of each `size` images; their updates are averaged."""
 
     def grouped(variables: Any, image: jax.Array, key: jax.Array) -> Any:
-        images = image.reshape(-1, size, *image.shape[1:])
-        outputs, updates = jax.vmap(apply, (None, 0, 0))(
-            variables, images, jax.random.split(key, len(images))
-        )
-        whole = jax.tree.map(lambda x: x.reshape(image.shape[0], *x.shape[2:]), outputs)
-        return whole, jax.tree.map(lambda x: x.mean(0), updates)
+        groups = image.reshape(-1, size, *image.shape[1:])
+        keys = jax.random.split(key, len(groups))
+        outputs, updates = jax.vmap(apply, (None, 0, 0))(variables, groups, keys)
+        joined = jax.tree.map(lambda x: x.reshape(image.shape[0], *x.shape[2:]), outputs)
+        return joined, jax.tree.map(lambda x: x.mean(0), updates)
 
     return grouped
+
+
+def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """Returns `gradient` over `parts` parts of the batch, one after the other.
+
+    Loss, error and gradient are means over the parts; the statistics pass from part to part.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        # The parts take rows in turn, so that each stays spread over the devices, as the batch is.
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def accumulated(
+        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
+    ) -> Any:
+        def add(carry: Any, part: Any) -> tuple[Any, None]:
+            stats, sums = carry
+            (loss, (stats, error)), grads = gradient(params, stats, *part)
+            return (stats, jax.tree.map(jnp.add, sums, (loss, error, grads))), None
+
+        zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+        parted = (split(image), split(label), jax.random.split(key, parts))
+        (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), parted)
+        loss, error, grads = jax.tree.map(lambda total: total / parts, sums)
+        return (loss, (batch_stats, error)), grads
+
+    return accumulated
+
+
+def _moved_average(average: Any, params: Any, decay: float) -> Any:
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
 
 
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _accumulated(
-    grad: Any, state: State, image: jax.Array, label: jax.Array, key: jax.Array, parts: int
-) -> tuple[jax.Array, Any, jax.Array, Any]:
-    """Means of loss, error and gradient over `parts` parts of the batch, one after the other."""
-
-    def split(x: jax.Array) -> jax.Array:
-        # Rows go to the parts in turn, so that every part stays spread over the devices as the
-        # batch is.
-        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
-
-    def add(carry: Any, part: Any) -> tuple[Any, None]:
-        stats, sums = carry
-        (loss, (stats, error)), grads = grad(state.params, stats, *part)
-        return (stats, jax.tree.map(jnp.add, sums, (loss, error, grads))), None
-
-    zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
-    parted = (split(image), split(label), jax.random.split(key, parts))
-    (stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), parted)
-    loss, error, grads = jax.tree.map(lambda total: total / parts, sums)
-    return loss, stats, error, grads
-
-
-def make_predict_step(
-    model: Any, normalise: DeviceTransform
-) -> Callable[[Any, jax.Array], jax.Array]:
-    """The pure function (variables, uint8 images [n, h, w, c]) -> class logits float32 [n,
-    classes].
-    """
-
-    def predict(variables: Any, image: jax.Array) -> jax.Array:
-        return model.apply(variables, normalise(image, jax.random.key(0)))[0]
-
-    return predict
+def _updated_if(good: jax.Array, updated: State, state: State) -> State:
+    """Returns `updated` if the step was good, else `state`, with the step counted."""
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, state)
+    return kept._replace(
+        step=state.step + 1,
+        skipped=state.skipped + ~good,
+        skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1),
+    )

@@ -1,1 +1,1 @@
-"""The claims of the papers, one file per config file; `cnn_papers.claims.catalogue` finds them."""
+"""The claims of the papers, one file a config file; `cnn_papers.claims.catalogue` finds them."""

@@ -5,8 +5,8 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels; eighty passes of 1,024
-# images, which overfit.
+# The network of Figure 1 on CIFAR-10. Smaller: half as wide at 16 pixels, eighty epochs of 1,024
+# images, which it overfits.
 _FOUR_LAYERS: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/alexnet.py:cifar10",
@@ -27,7 +27,7 @@ _FOUR_LAYERS: dict[str, Any] = {
     "optim.weight_decay": 5e-4,
     "checkpoint.every_steps": 1000,
 }
-# Whole.
+# In full width, on 45,000 images.
 _FOUR_LAYERS_GPU = _FOUR_LAYERS | {
     "data.train_split": "train[:45000]",
     "data.eval_split": "train[45000:]",
@@ -38,7 +38,7 @@ _FOUR_LAYERS_GPU = _FOUR_LAYERS | {
     "total_epochs": 60.0,
 }
 _FOUR = {"desk": Scale(_FOUR_LAYERS), "gpu": Scale(_FOUR_LAYERS_GPU)}
-# No regularisation, no schedule.
+# Without regularisation and schedule.
 _FIGURE_1 = {
     "optim.schedule": "constant",
     "optim.weight_decay": 0.0,
@@ -61,12 +61,12 @@ _DROPOUT: dict[str, dict[str, Any]] = {
 def _lower_error(
     statement: str, source: str, arms: Any, paper: str, scales: Any, delta: float | None = None
 ) -> Claim:
-    """That the second arm has the lower error on held-out images."""
+    """Returns the claim that the second arm has the lower error on held-out images."""
     return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, scales, delta)
 
 
 def _windows(setting: dict[str, Any], side: int, size: int) -> Scale:
-    """Windows of `size` pixels, and their mirror images, of images of `side` pixels."""
+    """Returns `setting` with windows of `size` of images of `side` pixels, and their mirrors."""
     hosts = {"train_host": f"random_crop({size})", "eval_host": f"center_crop({size})"}
     hosts = {f"data.{key}": f"decode|resize({side})|{crop}" for key, crop in hosts.items()}
     hosts |= {
@@ -95,10 +95,12 @@ def _middle_layer(name: str) -> Claim:
 
 CLAIMS = {
     "relu_sooner": Claim(
-        "A net of rectified units reaches 25 % training error several times sooner than one of tanh units.",
+        (
+            "A net of rectified units reaches 25 % training error several times sooner than one of "
+            "tanh units."
+        ),
         "AlexNet §3.1, Figure 1",
-        # Each at the rate that brings it there soonest of those that differ by factors of two
-        # (desk, seed 100).
+        # Each at the rate, of rates a factor of two apart, that is soonest there (desk, seed 100).
         {
             "tanh": {"model.activation": "tanh", "optim.lr": 0.2},
             "relu": {"model.activation": "relu", "optim.lr": 0.006},
@@ -130,7 +132,10 @@ CLAIMS = {
         -0.4,
     ),
     "overlapping_pooling_overfits_less": Claim(
-        "With overlapping windows the error on held-out images is less far above that on training images.",
+        (
+            "With overlapping windows the error on held-out images is less far above that on "
+            "training images."
+        ),
         "AlexNet §3.4",
         {"apart": {"model.pool": (2, 2)}, "overlapping": {"model.pool": (3, 2)}},
         "gap('val/top1_error', 'train/top1_error')",
@@ -149,7 +154,10 @@ CLAIMS = {
     "conv3_is_needed": _middle_layer("conv3"),
     "conv4_is_needed": _middle_layer("conv4"),
     "dropout_is_slower": Claim(
-        "With dropout it takes longer until the error on held-out images, tested without it, has fallen to 70 %.",
+        (
+            "With dropout it takes longer until the error on held-out images, tested without it, "
+            "has fallen to 70 %."
+        ),
         "AlexNet §4.2",
         {arm: {"eval.every_epochs": 1.0, **dropout} for arm, dropout in _DROPOUT.items()},
         "images_to('val/top1_error', 70.0)",  # which both reach within a desk run
@@ -210,15 +218,17 @@ CLAIMS = {
         _FIVE,
     ),
     "he_starts_sooner": Claim(
-        "He et al.'s initial weights bring the training error to 60 % sooner than N(0, 0.01²) and biases of one.",
+        (
+            "He et al.'s initial weights bring the training error to 60 % sooner than N(0, 0.01²) "
+            "and biases of one."
+        ),
         "AlexNet §5; He et al., arXiv:1502.01852, §2.2",
         {"paper": {"model.weight_init": "paper"}, "he": {"model.weight_init": "he"}},
         "images_to('train/top1_error', 60.0)",
         "lower",
         "no figure for this network",
-        {
-            scale: _FIVE[scale] for scale in ("gpu", "paper")
-        },  # an eighth as wide, N(0, 0.01²) is far too little
+        # not at the desk: an eighth as wide, N(0, 0.01²) is far too little
+        {scale: _FIVE[scale] for scale in ("gpu", "paper")},
         ratio=True,
     ),
 }

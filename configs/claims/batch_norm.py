@@ -1,4 +1,4 @@
-"""The claims of batch normalisation, asked of AlexNet's convolutions.
+"""The claims of batch normalisation, tested on AlexNet's convolutions.
 
 Without fc6 and fc7, every nonlinearity of variant `batch_norm` reads normalised values, as those of
 the paper's do.
@@ -25,12 +25,9 @@ _PAPER = (
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
 _FAST: dict[str, Any] = {"optim.lr": 0.05}  # five times the rate of every scale
 _SIGMOID: dict[str, Any] = {"model.activation": "sigmoid"}
-_WITHOUT: dict[str, Any] = {
-    "model.variant": "paper",
-    "model.lrn": False,
-}  # no normalisation of either kind
+_WITHOUT: dict[str, Any] = {"model.variant": "paper", "model.lrn": False}  # of neither kind
 _WITH: dict[str, Any] = {"model.variant": "batch_norm"}
-# What the units of conv5 read, written down after every second pass.
+# The inputs of conv5's units, analysed after every second epoch.
 _OFTEN: dict[str, Any] = {"eval.every_epochs": 2.0}
 _WATCHED = {
     "without": _OFTEN | _WITHOUT | {"eval.analyses": "input_percentiles('conv5')"},
@@ -39,7 +36,10 @@ _WATCHED = {
 
 CLAIMS = {
     "bn_sooner": Claim(
-        "With batch normalisation the training error falls to 60 % sooner, at the same learning rate.",
+        (
+            "With batch normalisation the training error falls to 60 % sooner, at the same "
+            "learning rate."
+        ),
         "Batch normalisation §4.2.2, Figure 2",
         {"without": _WITHOUT, "with": _WITH},
         "images_to('train/top1_error', 60.0)",
@@ -50,7 +50,10 @@ CLAIMS = {
         ratio=True,
     ),
     "bn_higher_rates": Claim(
-        "At five times the learning rate, a net with batch normalisation has a lower error than one without.",
+        (
+            "At five times the learning rate, a net with batch normalisation has a lower error "
+            "than one without."
+        ),
         "Batch normalisation §4.2.2",
         {"without": _FAST | _WITHOUT, "with": _FAST | _WITH},
         "last('val/top1_error')",
@@ -59,12 +62,18 @@ CLAIMS = {
         _ALL,
     ),
     "bn_rates_are_sooner": Claim(
-        "With batch normalisation, five times the learning rate brings the training error to 60 % sooner.",
+        (
+            "With batch normalisation, five times the learning rate brings the training error to "
+            "60 % sooner."
+        ),
         "Batch normalisation §4.2.2, Figure 3",
         {"rate": _WITH, "five times": _FAST | _WITH},
         "images_to('train/top1_error', 60.0)",
         "lower",
-        "Inception reaches 72.2 % accuracy in 2.1 instead of 13.3 million steps, with other changes too",
+        (
+            "Inception reaches 72.2 % accuracy in 2.1 instead of 13.3 million steps, with other "
+            "changes too"
+        ),
         _ALL,
         paper_delta=2.1 / 13.3,
         ratio=True,

@@ -5,16 +5,15 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-_SMALL: dict[
-    str, Any
-] = {  # CIFAR-10 enlarged to where the papers' strides leave the deeper layers something
+# CIFAR-10, enlarged so that the paper's strides leave the deeper layers more than one cell.
+_SMALL: dict[str, Any] = {
     "config": "configs/cnn_fms.py",
     "model.variant": "F",
     "data.train_host": "decode|resize(64)",
     "data.eval_host": "decode|resize(64)",
 }
-# Smaller: a quarter as wide at 64 pixels, 1,024 images of CIFAR-10 so that they can be seen thirty
-# times. Response normalisation would take a CPU longer than the convolutions.
+# Smaller: a quarter as wide at 64 pixels, thirty epochs of 1,024 images of CIFAR-10. On a CPU,
+# response normalisation would take longer than the convolutions.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_SMALL,
@@ -23,7 +22,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 30.0,
     "eval.every_epochs": 10.0,
 }
-# Smaller: half as wide at 64 pixels, CIFAR-10, sixty passes.
+# Smaller: half as wide at 64 pixels, CIFAR-10, sixty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_SMALL,
@@ -55,12 +54,18 @@ _AUGMENTED_ON_IMAGENET = {
 
 CLAIMS = {
     "cnn_fms_augmentation": Claim(
-        statement="From no augmentation to mirror images to mirror images of random crops the error falls.",
+        statement=(
+            "From no augmentation to mirror images to mirror images of random crops the error "
+            "falls."
+        ),
         source="Return of the Devil §3.3, Table 2",
         arms=_AUGMENTED,
         metric="last('val/top1_error')",
         expect="falling",
-        paper="of VOC 2007's images for a classifier on features: about 1 point of mAP by flips, 3 by crops and flips",
+        paper=(
+            "of VOC 2007's images for a classifier on features: about 1 point of mAP by flips, 3 "
+            "by crops and flips"
+        ),
         scales=_ALL | {"paper": Scale(_PAPER, _AUGMENTED_ON_IMAGENET)},
     ),
     "cnn_fms_grayscale": Claim(
@@ -92,7 +97,10 @@ CLAIMS = {
         ratio=True,
     ),
     "cnn_fms_fc7_1024": Claim(
-        statement="With 1,024 units in the last hidden layer instead of 4,096 the error is the same, within a point.",
+        statement=(
+            "With 1,024 units in the last hidden layer instead of 4,096 the error is the same, "
+            "within a point."
+        ),
         source="Return of the Devil, Table 2; the authors' published networks",
         arms={"4096": {"model.variant": "M"}, "1024": {"model.variant": "M-1024"}},
         metric="last('val/top1_error')",

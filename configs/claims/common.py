@@ -1,4 +1,4 @@
-"""Settings that claims of several papers share."""
+"""Settings that the claims of several papers share."""
 
 # The split that ResNet's paper chooses its schedule on (§4.2); the test images stay unseen.
 CIFAR10 = {
@@ -11,21 +11,21 @@ CIFAR10 = {
     "data.eval_device": "standardize",
     "eval.mirror": True,
 }
-# About a tenth of it, whole batches of 64, for two CPU cores.
+# About a tenth of it, in whole batches of 64, for two CPU cores.
 SMALL_CIFAR10 = CIFAR10 | {
     "data.train_split": "train[:5120]",
     "data.eval_split": "train[48000:]",
     "checkpoint.every_steps": 1000,
 }
 
-# AlexNet with every switch that claims turn, so that a run is the same whichever claim asks for it.
+# AlexNet with every option that claims change, so that claims share the runs they have in common.
 _ALEXNET = {
     "model.variant": "paper",
     "model.activation": "relu",
     "model.dropout": 0.5,
     "optim.weight_decay": 5e-4,
 }
-# Smaller: an eighth as wide, 2,048 images of CIFAR-10 enlarged to 67 pixels, twenty passes.
+# Smaller: an eighth as wide, 2,048 images of CIFAR-10 enlarged to 67 pixels, twenty epochs.
 ALEXNET_DESK = {
     **SMALL_CIFAR10,
     **_ALEXNET,
@@ -43,7 +43,7 @@ ALEXNET_DESK = {
     "optim.lr_batch": 32,
     "checkpoint.every_steps": 1000,
 }
-# Smaller: half as wide, CIFAR-10 enlarged to 67 pixels, sixty passes.
+# Smaller: half as wide, CIFAR-10 enlarged to 67 pixels, sixty epochs.
 ALEXNET_GPU = {
     **ALEXNET_DESK,
     "data.train_split": "train[:45000]",

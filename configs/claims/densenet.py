@@ -13,26 +13,23 @@ _SMALL: dict[str, Any] = common.SMALL_CIFAR10 | {
     "total_epochs": 5.0,
     "eval.every_epochs": 2.5,
 }
-# Smaller: DenseNet-BC with three layers a block at 16 pixels, 5,120 images of CIFAR-10, five
-# passes.
+# Smaller: DenseNet-BC with three layers a block at 16 pixels, five epochs of 5,120 images of
+# CIFAR-10.
 _DESK: dict[str, Any] = _SMALL | {"config": "configs/densenet.py"}
-_GPU: dict[str, Any] = {
-    "config": "configs/densenet.py:cifar10",
-    "model.variant": "BC-40-12",
-}  # §4.2 otherwise
+# §4.2, with a smaller network.
+_GPU: dict[str, Any] = {"config": "configs/densenet.py:cifar10", "model.variant": "BC-40-12"}
 _SPLITS = {key: common.CIFAR10[key] for key in ("data.train_split", "data.eval_split")}
 _TRAINED = {"desk": Scale(_DESK), "gpu": Scale(_GPU | _SPLITS)}
 _PLAIN_IMAGES: dict[str, Any] = {"data.train_device": "standardize"}
 _WATCHED = {"eval.analyses": "feature_reuse"}
-# 1,024 images, so few that regularisation has something to do, as often as the others are seen.
+# Only 1,024 images, so that regularisation matters, in as many steps as the others take.
 _FEW: dict[str, Any] = {
     "data.train_split": "train[:1024]",
     "total_epochs": 25.0,
     "eval.every_epochs": 12.5,
 }
 _DROPOUT = {"without": {"model.dropout": 0.0}, "with": {"model.dropout": 0.2}}
-# §4.4 changes nothing but the network: ResNets by DenseNet's recipe, as the authors' own code
-# trains them.
+# §4.4 changes only the network: ResNets are trained by DenseNet's recipe, as by the authors' code.
 _AGAINST = {
     "ResNet-101": {"model_name": "resnet", "model.variant": "101-v1.5"},
     "DenseNet-201": {"model.variant": "201"},
@@ -62,7 +59,10 @@ CLAIMS = {
         scales={"paper": Scale(_ON_IMAGENET)},
     ),
     "densenet_parameter_efficiency": Claim(
-        statement="DenseNet-BC has a lower error than a ResNet with half as many parameters again or more.",
+        statement=(
+            "DenseNet-BC has a lower error than a ResNet with half as many parameters again or "
+            "more."
+        ),
         source="DenseNet §5, Figure 4",
         arms={
             "ResNet-20": {"model_name": "resnet", "model.variant": "cifar-20"},
@@ -87,14 +87,19 @@ CLAIMS = {
         },
     ),
     "densenet_feature_reuse": Claim(
-        statement="Layers read from all layers of their block: the weights on distant ones are, on average, at least a "
-        "tenth of those on the nearest.",
+        statement=(
+            "Layers read from all layers of their block: the weights on distant ones are, on "
+            "average, at least a tenth of those on the nearest."
+        ),
         source="DenseNet §5, Figure 5",
         arms={"DenseNet-40": _WATCHED},
         metric="analysis('feature_reuse')",
         expect="at_least",
         bound=0.1,
-        paper="a heat map; the bound is ours, and new weights start at one, from where a desk run would not move them",
+        paper=(
+            "a heat map; the bound is ours, and new weights start at one, from where a desk run "
+            "would not move them"
+        ),
         scales={"gpu": Scale(_GPU | _SPLITS | {"model.variant": "40-12"})},
     ),
     "densenet_dropout": Claim(

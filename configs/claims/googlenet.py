@@ -6,7 +6,7 @@ from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
 _PAPER: dict[str, Any] = {"config": "configs/googlenet.py:imagenet2012"}
-# Smaller: a quarter as wide on the embedded digits, eight passes: without batch normalisation it
+# Smaller: a quarter as wide, eight epochs of the embedded digits; without batch normalisation it
 # needs easy images.
 _DESK: dict[str, Any] = {
     "config": "configs/googlenet.py",
@@ -15,11 +15,10 @@ _DESK: dict[str, Any] = {
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
 }
-_GRADIENT: dict[str, Any] = {
-    "eval.analyses": "gradient_norm(aux_weight=0.3)"
-}  # of the loss that training lowers
-# Whole but for the first layers' strides, with batch normalisation, on CIFAR-10 enlarged to 64
-# pixels, thirty passes.
+# The gradient of the loss that training minimises.
+_GRADIENT: dict[str, Any] = {"eval.analyses": "gradient_norm(aux_weight=0.3)"}
+# In full width except for the first layers' strides, with batch normalisation, thirty epochs of
+# CIFAR-10 enlarged to 64 pixels.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     "config": "configs/googlenet.py",
@@ -40,7 +39,7 @@ _EXACT = {"exact": Scale(_PAPER)}
 
 
 def _crops(statement: str, fewer: str, more: str, paper: str, delta: float) -> Claim:
-    """That the protocol `more` gives the same network a lower error than `fewer`."""
+    """Returns the claim that the protocol `more` gives a lower error than `fewer`."""
     return Claim(
         statement=statement,
         source="GoogLeNet §7, Table 3",
@@ -75,11 +74,17 @@ CLAIMS = {
         metric="parameters()",
         expect="at_most",
         bound=60_965_224 / 12,
-        paper="12 times fewer, though the column of parameters of its own Table 1 adds up to 6.8 million",
+        paper=(
+            "12 times fewer, though the column of parameters of its own Table 1 adds up to 6.8 "
+            "million"
+        ),
         scales=_EXACT,
     ),
     "googlenet_budget": Claim(
-        statement="A pass takes at most 1.5 billion multiply-adds, with the full 7×7 convolution of the text.",
+        statement=(
+            "A pass takes at most 1.5 billion multiply-adds, with the full 7×7 convolution of the "
+            "text."
+        ),
         source="GoogLeNet §1",
         arms={"full stem": {"model.variant": "paper"}},
         metric="multiply_adds()",
@@ -89,8 +94,10 @@ CLAIMS = {
         scales=_EXACT,
     ),
     "googlenet_budget_separable": Claim(
-        statement="A pass takes at most 1.5 billion multiply-adds, with the separable first convolution that the "
-        "figures in Table 1's first row are of.",
+        statement=(
+            "A pass takes at most 1.5 billion multiply-adds, with the separable first convolution "
+            "that the figures in Table 1's first row are of."
+        ),
         source="GoogLeNet §1, Table 1",
         arms={"separable stem": {"model.variant": "separable_stem"}},
         metric="multiply_adds()",
@@ -100,7 +107,10 @@ CLAIMS = {
         scales=_EXACT,
     ),
     "googlenet_reductions": Claim(
-        statement="Convolutions of 1×1 before the larger ones (Figure 2b) take fewer multiply-adds than none (2a).",
+        statement=(
+            "Convolutions of 1×1 before the larger ones (Figure 2b) take fewer multiply-adds than "
+            "none (2a)."
+        ),
         source="GoogLeNet §4, Figure 2",
         arms={"naive": {"model.variant": "naive"}, "reduced": {"model.variant": "paper"}},
         metric="multiply_adds()",

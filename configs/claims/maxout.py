@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the permutation-invariant MNIST network half as wide, 10,000 digits, twenty passes; all
-# start by He et al.
+# Smaller: the permutation-invariant MNIST network half as wide, twenty epochs of 10,000 digits, all
+# with He et al.'s initialisation.
 _DESK: dict[str, Any] = {
     "config": "configs/maxout.py:mnist",
     "data.train_split": "train[:10000]",
@@ -21,7 +21,7 @@ _DESK: dict[str, Any] = {
     "eval.analyses": "dead_units|saturated|dropout_average(masks=32)",
     "checkpoint.every_steps": 1000,
 }
-# Whole, and in full length.
+# In full width and length.
 _GPU = _DESK | {"data.train_split": "train[:50000]", "model.width": 1.0, "total_epochs": 250.0}
 _MNIST = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
 _CIFAR: dict[str, Any] = {
@@ -31,12 +31,13 @@ _CIFAR: dict[str, Any] = {
     "eval.analyses": "dead_units|saturated",
 }
 _TWINS = {"relu": {"model.variant": "mnist_fc_relu"}, "maxout": {"model.variant": "mnist_fc"}}
-_CIFAR_TWINS = {  # by He et al., since ±0.005 lets rectifiers start from nothing
+# With He et al.'s initialisation: from weights within ±0.005, rectifiers do not start.
+_CIFAR_TWINS = {
     "relu": {"model.variant": "cifar10_relu", "model.weight_init": "he"},
     "maxout": {"model.variant": "cifar10", "model.weight_init": "he"},
 }
 _SIZES = {"relu": {"model.variant": "cifar10_relu"}, "maxout": {"model.variant": "cifar10"}}
-# what the input loses in training is made up for, so that the whole net is the mean of its inputs
+# The input that dropout leaves is scaled up, so that the whole net gets the mean of its inputs.
 _AVERAGED = {
     "tanh": {"model.variant": "mnist_fc_relu", "model.hidden": "tanh", "model.rescale_input": True},
     "maxout": {"model.variant": "mnist_fc", "model.rescale_input": True},
@@ -49,7 +50,10 @@ CLAIMS = {
         _TWINS,
         "last('val/top1_error')",
         "lower",
-        "MNIST 0.94 %, where rectifiers had 1.05; CIFAR-10 11.68 %, below all that they had reached",
+        (
+            "MNIST 0.94 %, where rectifiers had 1.05; CIFAR-10 11.68 %, below all that they had "
+            "reached"
+        ),
         {"desk": Scale(_DESK, paper_delta=-0.11), "gpu": Scale(_CIFAR, _CIFAR_TWINS)},
     ),
     "maxout_twins_are_equal": Claim(
@@ -69,7 +73,10 @@ CLAIMS = {
         {"with 0": {"model.hidden": "maxout_zero"}, "maxout": {"model.hidden": "maxout"}},
         "analysis('dead_units')",
         "lower",
-        "of 1,200 pieces a layer, 17.6 and 39.2 % are never used with the constant, 2 of all 2,400 without",
+        (
+            "of 1,200 pieces a layer, 17.6 and 39.2 % are never used with the constant, 2 of all "
+            "2,400 without"
+        ),
         _MNIST,
         paper_delta=2 / 2400 - (0.176 + 0.392) / 2,
     ),
@@ -91,7 +98,10 @@ CLAIMS = {
         paper_delta=0.55,
     ),
     "maxout_averages": Claim(
-        "With maxout units the whole net is nearer the geometric mean of its dropped-out nets than with tanh units.",
+        (
+            "With maxout units the whole net is nearer the geometric mean of its dropped-out nets "
+            "than with tanh units."
+        ),
         "Maxout §7, Figure 7",
         _AVERAGED,
         "analysis('dropout_average')",

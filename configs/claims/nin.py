@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# Smaller: the MNIST network a quarter as wide at 14 pixels; 1,000 digits, so few that
-# regularisation has something to do, eighty passes.
+# Smaller: the MNIST network a quarter as wide at 14 pixels, eighty epochs of only 1,000 digits, so
+# that regularisation matters.
 _DESK: dict[str, Any] = {
     "config": "configs/nin.py",
     "data.name": "mnist",
@@ -24,7 +24,7 @@ _DESK: dict[str, Any] = {
     "eval.batch_size": 200,
     "checkpoint.every_steps": 2000,
 }
-# Whole, and in full length.
+# In full width and length.
 _GPU: dict[str, Any] = {
     "config": "configs/nin.py:cifar10",
     "data.train_split": "train[:45000]",
@@ -40,14 +40,14 @@ _PLAIN: dict[str, Any] = {
     "optim.lr_mults": (("conv3/kernel", 0.1), ("conv3/bias", 0.2), (".*/bias", 2.0)),
 }
 _GAP = {"model.head": "gap"}
-# `last_bias` keeps classes from starting out silent where they are averaged; in front of a layer it
-# saturates that.
+# `last_bias` keeps class maps that are averaged from starting at zero; in front of a layer it would
+# saturate that layer.
 _FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0}
 _FC_DROPOUT: dict[str, Any] = {"model.head": "fc_dropout", "model.last_bias": 0.0}
 
 
 def _lower_error(statement: str, source: str, arms: Any, paper: str, delta: float) -> Claim:
-    """That the second arm has the lower error on held-out images."""
+    """Returns the claim that the second arm has the lower error on held-out images."""
     return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, _ALL, delta)
 
 
@@ -56,7 +56,10 @@ CLAIMS = {
         "Small perceptrons as filters have a lower error than plain convolutions.",
         "Network in Network §4.6, Table 1",
         {"plain": _PLAIN, "mlpconv": {"model.plain": False}},
-        "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), 10.41 % with perceptrons",
+        (
+            "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), "
+            "10.41 % with perceptrons"
+        ),
         10.41 - 16.46,
     ),
     "average_pooling_against_fc": _lower_error(
@@ -74,7 +77,10 @@ CLAIMS = {
         10.41 - 10.88,
     ),
     "average_pooling_in_plain_nets": _lower_error(
-        "In a plain convolutional net, too, global average pooling has a lower error than a fully connected layer.",
+        (
+            "In a plain convolutional net, too, global average pooling has a lower error than a "
+            "fully connected layer."
+        ),
         "Network in Network §4.6",
         {"fully connected": _PLAIN | _FC, "average": _PLAIN},
         "CIFAR-10: 17.56 % and 16.46 %",
@@ -88,8 +94,10 @@ CLAIMS = {
         10.88 - 11.59,
     ),
     "dropout_in_plain_nets": _lower_error(
-        "In a plain convolutional net a fully connected layer with dropout has a lower error than global average "
-        "pooling.",
+        (
+            "In a plain convolutional net a fully connected layer with dropout has a lower error "
+            "than global average pooling."
+        ),
         "Network in Network §4.6",
         {"average": _PLAIN, "fully connected, dropout": _PLAIN | _FC_DROPOUT},
         "CIFAR-10: 16.46 % and 15.99 %",

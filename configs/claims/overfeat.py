@@ -7,16 +7,17 @@ from configs.claims import common
 
 _SEVERAL = "overfeat_dense(((72, 72), (80, 80), (112, 112), (136, 136)))"
 _AT_72 = f"overfeat_dense(((72, 72),), fine=False)|overfeat_dense(((72, 72),))|{_SEVERAL}"
-# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network one
-# window either way.
+# The paper's second scale: at its first, 245 pixels, the last pooling leaves the fast network only
+# one window with either stride.
 _AT_281 = "overfeat_dense(((281, 317),), fine=False)|overfeat_dense(((281, 317),))|overfeat_dense"
-_CROPS = {  # CIFAR-10 enlarged as the paper has its images to its crops, 256 to 231
+# CIFAR-10, enlarged so that images are to crops about as the paper's are, 256 to 231.
+_CROPS = {
     "data.train_host": "decode|resize(72, method='bicubic')|random_crop(64)",
     "data.train_device": "standardize|flip",
     "data.eval_host": "decode|resize(72, method='bicubic')|center_crop(64)",
     "eval.protocol": _AT_72,
 }
-# Smaller: the fast network an eighth as wide at 64 pixels, 5,120 images of CIFAR-10, five passes;
+# Smaller: the fast network an eighth as wide at 64 pixels, five epochs of 5,120 images of CIFAR-10,
 # four scales up to 136.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
@@ -26,7 +27,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 5.0,
     "eval.every_epochs": 5.0,
 }
-# Smaller: half as wide, CIFAR-10 at 64 pixels, thirty passes.
+# Smaller: half as wide, CIFAR-10 at 64 pixels, thirty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_CROPS,
@@ -49,7 +50,10 @@ _ONE_RUN: dict[str, dict[str, Any]] = {"one network": {}}  # the protocols test 
 
 CLAIMS = {
     "overfeat_finer_stride": Claim(
-        statement="Applying the last pooling at every offset, which makes the stride finer, lowers the error.",
+        statement=(
+            "Applying the last pooling at every offset, which makes the stride finer, lowers the "
+            "error."
+        ),
         source="OverFeat §3.3, Table 2",
         arms=_ONE_RUN,
         metric="tested_change(0, 1, 'top1_error')",
@@ -80,24 +84,35 @@ CLAIMS = {
         ratio=True,
     ),
     "overfeat_sliding_is_exact": Claim(
-        statement="Fully connected layers slid over a larger map as convolutions give each window the scores they give "
-        "it alone, up to rounding.",
+        statement=(
+            "Fully connected layers slid over a larger map as convolutions give each window the "
+            "scores they give it alone, up to rounding."
+        ),
         source="OverFeat §3.5, Figure 5",
         arms={"fast": {}},
         metric="sliding_difference(112, 96)",
         expect="at_most",
         bound=1e-5,
-        paper="says so without a figure; 1e-5 of the largest output is our bound for rounding in float32",
+        paper=(
+            "says so without a figure; 1e-5 of the largest output is our bound for rounding in "
+            "float32"
+        ),
         scales={"exact": Scale({"config": "configs/overfeat.py"})},
     ),
     "overfeat_sliding_shares_work": Claim(
-        statement="One pass over an image takes fewer multiply-adds than a pass for each window that it scores.",
+        statement=(
+            "One pass over an image takes fewer multiply-adds than a pass for each window that it "
+            "scores."
+        ),
         source="OverFeat §3.5",
         arms={"accurate": _ACCURATE},
         metric="window_saving(461, 569)",
         expect="at_least",
         bound=1.0,
-        paper="calls sliding inherently efficient without a figure; asked of its largest scale, 70 windows",
+        paper=(
+            "calls sliding inherently efficient without a figure; asked of its largest scale, 70 "
+            "windows"
+        ),
         scales={"exact": Scale({"config": "configs/overfeat.py:imagenet2012"})},
     ),
 }

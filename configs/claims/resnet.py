@@ -6,7 +6,7 @@ from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
 _ANALYSES = "response_std|gradient_norm"
-# Smaller: 8, 14 and 26 layers half as wide at 16 pixels, 5,120 images of CIFAR-10, six passes.
+# Smaller: 8, 14 and 26 layers half as wide at 16 pixels, six epochs of 5,120 images of CIFAR-10.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     "config": "configs/resnet.py",
@@ -20,10 +20,8 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 2.0,
     "eval.analyses": _ANALYSES,
 }
-_GPU: dict[str, Any] = {
-    "config": "configs/resnet.py:cifar10",
-    "eval.analyses": _ANALYSES,
-}  # §4.2 in full
+# §4.2 in full.
+_GPU: dict[str, Any] = {"config": "configs/resnet.py:cifar10", "eval.analyses": _ANALYSES}
 _PAPER: dict[str, Any] = {"config": "configs/resnet.py:imagenet2012"}
 
 
@@ -31,8 +29,8 @@ def _nets(*variants: str) -> dict[str, dict[str, Any]]:
     return {variant.removeprefix("cifar-"): {"model.variant": variant} for variant in variants}
 
 
-def _small(*kinds: str, shortcut: str = "") -> dict[str, dict[str, Any]]:
-    """Of "plain 26" or "A 26" the variant cifar-8 with blocks for as many layers."""
+def _small(*kinds: str) -> dict[str, dict[str, Any]]:
+    """Returns overrides that make of cifar-8 such nets as "plain 26" or "A 26", by name."""
     nets = {}
     for kind in kinds:
         shortcut, layers = kind.split()
@@ -47,13 +45,13 @@ def _scales(
     paper: dict[str, Any] | None = None,
     delta: float | None = None,
 ) -> dict[str, Scale]:
-    """`delta` is the paper's on ImageNet, where that is not the claim's own."""
+    """Returns the scales of a claim; `delta` is the paper's on ImageNet, if not the claim's own."""
     at = {"desk": Scale(_DESK, desk), "gpu": Scale(_GPU, gpu)}
     return at | ({"paper": Scale(_PAPER, paper, delta)} if paper else {})
 
 
-# The paper starts its 110 layers at a tenth of the rate until the training error is below 80 %,
-# some 400 steps.
+# The paper starts its 110 layers at a tenth of the rate, until the training error is below 80 %
+# (about 400 steps).
 _WARMED_UP = {"110": {"model.variant": "cifar-110", "optim.warmup_epochs": 1.0}}
 _PLAIN, _RESIDUAL = _small("plain 8", "plain 26"), _small("A 8", "A 26")
 
@@ -75,7 +73,10 @@ CLAIMS = {
         arms=_nets("cifar-20", "cifar-56"),
         metric="last('val/top1_error')",
         expect="lower",
-        paper="CIFAR-10: 8.75 % with 20 layers, 6.97 % with 56; ImageNet: 27.88 % with 18, 25.03 % with 34",
+        paper=(
+            "CIFAR-10: 8.75 % with 20 layers, 6.97 % with 56; ImageNet: 27.88 % with 18, 25.03 % "
+            "with 34"
+        ),
         paper_delta=-1.78,
         scales=_scales(
             _RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A"), 25.03 - 27.88
@@ -91,7 +92,9 @@ CLAIMS = {
         scales=_scales(_RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A")),
     ),
     "resnet_residual_against_plain": Claim(
-        statement="Identity shortcuts, which add no parameter, lower the error of a deep plain network.",
+        statement=(
+            "Identity shortcuts, which add no parameter, lower the error of a deep plain network."
+        ),
         source="ResNet §4.1, Table 3",
         arms=_nets("cifar-plain-56", "cifar-56"),
         metric="last('val/top1_error')",
@@ -105,7 +108,9 @@ CLAIMS = {
         ),
     ),
     "resnet_shortcuts": Claim(
-        statement="From shortcuts A to B to C, with more and more projections, the error falls a little.",
+        statement=(
+            "From shortcuts A to B to C, with more and more projections, the error falls a little."
+        ),
         source="ResNet §4.1, Table 3",
         arms=_nets("cifar-56", "cifar-56-B", "cifar-56-C"),
         metric="last('val/top1_error')",
@@ -119,8 +124,10 @@ CLAIMS = {
         ),
     ),
     "resnet_plain_gradients": Claim(
-        statement="With batch normalisation the gradient does not vanish in a deep plain network: at the first layer "
-        "its norm is within ten times that of a shallow one.",
+        statement=(
+            "With batch normalisation the gradient does not vanish in a deep plain network: at the "
+            "first layer its norm is within ten times that of a shallow one."
+        ),
         source="ResNet §4.1",
         arms=_nets("cifar-plain-20", "cifar-plain-56"),
         metric="analysis('gradient_norm')",
@@ -166,7 +173,9 @@ CLAIMS = {
         ratio=True,
     ),
     "resnet_small_responses": Claim(
-        statement="The layers of a residual network respond less strongly than those of the plain one.",
+        statement=(
+            "The layers of a residual network respond less strongly than those of the plain one."
+        ),
         source="ResNet §4.2, Figure 7",
         arms=_nets("cifar-plain-56", "cifar-56"),
         metric="analysis('response_std')",

@@ -5,7 +5,7 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# CIFAR-10 enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13
+# CIFAR-10, enlarged so that ZF-5's last map has 5×5 cells; the paper has 256, 224 and 13×13.
 _CROPS = {
     "data.train_host": "decode|resize(64, method='bicubic')|corner_crop(56)",
     "data.train_device": "standardize|flip",
@@ -14,8 +14,8 @@ _CROPS = {
     "eval.mirror": False,  # as in Table 3: the whole image, not its mirror image too
     "model.conv1_stride": 1,
 }
-# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels; 2,048 images of
-# CIFAR-10, eight passes, in batches small enough for a thousand steps.
+# Smaller: ZF-5 an eighth as wide without response normalisation, at 56 pixels, eight epochs of
+# 2,048 images of CIFAR-10 in batches small enough for a thousand steps.
 _DESK: dict[str, Any] = {
     **common.SMALL_CIFAR10,
     **_CROPS,
@@ -31,7 +31,7 @@ _DESK: dict[str, Any] = {
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
 }
-# Smaller: half as wide, CIFAR-10 at 56 pixels, forty passes.
+# Smaller: half as wide, CIFAR-10 at 56 pixels, forty epochs.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
     **_CROPS,
@@ -49,10 +49,8 @@ _ZF5: dict[str, Any] = {"config": "configs/spp.py:imagenet2012"}
 _PAPER = _ZF5 | {"eval.protocol": "single_view|spp_full", "eval.mirror": False}
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
 
-_ONE_LEVEL: dict[str, Any] = {
-    "model.levels": (),
-    "eval.protocol": "single_view",
-}  # as fine as the last map
+# A level as fine as the last map.
+_ONE_LEVEL: dict[str, Any] = {"model.levels": (), "eval.protocol": "single_view"}
 _SINGLE = {"one level": _ONE_LEVEL, "pyramid": {}}
 _SINGLE_ON_IMAGENET = {
     "one level": {"model.variant": "zf5-no-spp", "eval.protocol": "single_view"},
@@ -72,7 +70,10 @@ _FIVE_BINS = {
 
 CLAIMS = {
     "spp_pyramid": Claim(
-        statement="A pyramid of levels before the fully connected layers lowers the error against one level as fine.",
+        statement=(
+            "A pyramid of levels before the fully connected layers lowers the error against one "
+            "level as fine."
+        ),
         source="SPP-net §3.1.2, Table 2",
         arms=_SINGLE,
         metric="last('val/top1_error')",
@@ -82,7 +83,10 @@ CLAIMS = {
         scales=_ALL | {"paper": Scale(_PAPER, _SINGLE_ON_IMAGENET)},
     ),
     "spp_fewer_parameters": Claim(
-        statement="The pyramid of 30 bins that lowers the error too takes fewer parameters than one level of 6×6.",
+        statement=(
+            "The pyramid of 30 bins that lowers the error too takes fewer parameters than one "
+            "level of 6×6."
+        ),
         source="SPP-net §3.1.2",
         arms=_FEWER,
         metric="parameters()",
@@ -117,7 +121,9 @@ CLAIMS = {
         | {"paper": Scale({"eval.protocol": "single_view|spp_full"}, _SIZES_ON_IMAGENET)},
     ),
     "spp_full_image": Claim(
-        statement="The whole image gives a lower error than its central crop, with the same weights.",
+        statement=(
+            "The whole image gives a lower error than its central crop, with the same weights."
+        ),
         source="SPP-net §3.1.4, Table 3",
         arms={"one network": {}},
         metric="tested_change('single_view', 'spp_full', 'top1_error')",
@@ -127,15 +133,19 @@ CLAIMS = {
         scales=_ALL,
     ),
     "spp_windows_share_features": Claim(
-        statement="The convolutional features of 2,000 windows take at least 140 times fewer multiply-adds from one "
-        "map of the image than window by window.",
+        statement=(
+            "The convolutional features of 2,000 windows take at least 140 times fewer "
+            "multiply-adds from one map of the image than window by window."
+        ),
         source="SPP-net §4.3",
         arms={"ZF-5": {}},
         metric="window_saving(688, 917, windows=2000, features_only=True)",
         expect="at_least",
         bound=140.0,
-        paper="about 160 times at 688 pixels, by the areas of a 4:3 image and of windows of 227; ours are of 224, and "
-        "the bound is ours",
+        paper=(
+            "about 160 times at 688 pixels, by the areas of a 4:3 image and of windows of 227; "
+            "ours are of 224, and the bound is ours"
+        ),
         scales={"exact": Scale(_ZF5)},
     ),
 }

@@ -5,7 +5,7 @@ from typing import Any
 from cnn_papers.facts import Claim, Scale
 from configs.claims import common
 
-# Smaller: an eighth as wide at 32 pixels; 4,000 digits of MNIST, ten passes, since without batch
+# Smaller: an eighth as wide at 32 pixels, ten epochs of 4,000 digits of MNIST; without batch
 # normalisation the deeper nets need easy images to start learning within minutes. He et al.'s
 # initialisation, the paper's learning rate.
 _DESK: dict[str, Any] = {
@@ -24,7 +24,7 @@ _DESK: dict[str, Any] = {
     "eval.every_epochs": 5.0,
     "checkpoint.every_steps": 1000,
 }
-# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four passes as in the paper; He et al.'s
+# Smaller: half as wide at 32 pixels, CIFAR-10, seventy-four epochs as in the paper; He et al.'s
 # initialisation.
 _GPU: dict[str, Any] = {
     **common.CIFAR10,
@@ -85,7 +85,10 @@ CLAIMS = {
         scales=_ALL,
     ),
     "vgg_lrn": Claim(
-        statement="Response normalisation after the first convolution changes the error of A by less than a point.",
+        statement=(
+            "Response normalisation after the first convolution changes the error of A by less "
+            "than a point."
+        ),
         source="VGG §4.1, Table 3",
         arms=_nets("A", "A-LRN"),
         metric="last('val/top1_error')",
@@ -116,7 +119,10 @@ CLAIMS = {
         scales=_ALL,
     ),
     "vgg_small_filters": Claim(
-        statement="Pairs of 3×3 convolutions (B) err less than single 5×5 with the same view of the image.",
+        statement=(
+            "Pairs of 3×3 convolutions (B) err less than single 5×5 with the same view of the "
+            "image."
+        ),
         source="VGG §4.1",
         arms=_nets("B-5x5", "B"),
         metric="last('val/top1_error')",
@@ -126,7 +132,10 @@ CLAIMS = {
         scales=_ALL,
     ),
     "vgg_scale_jitter": Claim(
-        statement="Training images at scales drawn at random give a lower error than images at their mean scale.",
+        statement=(
+            "Training images at scales drawn at random give a lower error than images at their "
+            "mean scale."
+        ),
         source="VGG §4.1, Table 3",
         arms=_JITTER,
         metric="last('val/top1_error')",
@@ -136,17 +145,26 @@ CLAIMS = {
         scales=_AT_40 | {"paper": Scale(_AT_384, _JITTER_ON_IMAGENET)},
     ),
     "vgg_test_scales": Claim(
-        statement="Averaging over three scales of a test image has a lower error than the middle one alone.",
+        statement=(
+            "Averaging over three scales of a test image has a lower error than the middle one "
+            "alone."
+        ),
         source="VGG §4.2, Tables 3 and 4",
         arms={"jitter": _JITTERED},  # the protocols test the same weights
         metric="tested_change(0, 1, 'top1_error')",
         expect="lower",
-        paper="D, trained with scale jitter: 25.6 % top-1 error at Q = 384, 24.8 % at 256, 384 and 512",
+        paper=(
+            "D, trained with scale jitter: 25.6 % top-1 error at Q = 384, 24.8 % at 256, 384 and "
+            "512"
+        ),
         paper_delta=-0.8,
         scales=_AT_40 | {"paper": Scale(_AT_384, {"jitter": _JITTERED_ON_IMAGENET})},
     ),
     "vgg_crops_and_dense": Claim(
-        statement="Averaging crops and the sliding network has a lower error than the sliding network alone.",
+        statement=(
+            "Averaging crops and the sliding network has a lower error than the sliding network "
+            "alone."
+        ),
         source="VGG §4.3, Table 5",
         arms={"jitter": _JITTERED_ON_IMAGENET},
         metric="tested_change(1, 'vgg_both', 'top1_error')",
@@ -156,14 +174,19 @@ CLAIMS = {
         scales={"paper": Scale(_AT_384)},
     ),
     "vgg_sliding_is_exact": Claim(
-        statement="The fully connected layers applied as convolutions to a larger image score every window as they "
-        "score it alone, up to rounding.",
+        statement=(
+            "The fully connected layers applied as convolutions to a larger image score every "
+            "window as they score it alone, up to rounding."
+        ),
         source="VGG §3.2",
         arms={"D": {"model.variant": "D"}},
         metric="sliding_difference(128, 96)",
         expect="at_most",
         bound=1e-5,
-        paper="says so without a figure; 1e-5 of the largest output is our bound for rounding in float32",
+        paper=(
+            "says so without a figure; 1e-5 of the largest output is our bound for rounding in "
+            "float32"
+        ),
         scales={
             "exact": Scale({"config": "configs/vgg.py", "data.eval_host": "decode|resize(64)"})
         },

@@ -1,7 +1,6 @@
-"""The benchmark: what it measures is what it says, in turns, and with a network alone it needs four
-packages.
-"""
+"""The benchmark: its measurements, and the four packages that a network alone needs."""
 
+import functools
 import json
 import os
 import pathlib
@@ -19,27 +18,31 @@ from support.commands import exit_code
 from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import timing, torchvision, wording, workload
+from cnn_papers.benchmarks import step_speed, timing, torchvision, wording, workload
 from cnn_papers.errors import UserError
 from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.step import StepSettings
 from configs import alexnet, googlenet
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Everything of our dependencies but JAX, Flax, Optax, NumPy and what these bring.
+# All dependencies except JAX, Flax, Optax, NumPy and what these bring.
 ABSENT = [
-    *(
-        "ml_collections",
-        "tensorflow_datasets",
-        "grain",
-        "orbax",
-        "cv2",
-        "clu",
-        "array_record",
-        "sklearn",
-        "matplotlib",
-    ),
-    *("tensorboard", "tensorflow", "importlib_resources", "torch", "torchvision", "PIL", "configs"),
+    "ml_collections",
+    "tensorflow_datasets",
+    "grain",
+    "orbax",
+    "cv2",
+    "clu",
+    "array_record",
+    "sklearn",
+    "matplotlib",
+    "tensorboard",
+    "tensorflow",
+    "importlib_resources",
+    "torch",
+    "torchvision",
+    "PIL",
+    "configs",
 ]
 BARE = f"""
 import importlib.abc, sys
@@ -54,7 +57,7 @@ TINY = {"variant": "cifar-8", "blocks": (1,), "widths": (4,), "num_classes": 10,
 
 @pytest.fixture(autouse=True)
 def compile_hastily(monkeypatch) -> Iterator[None]:
-    """In this process and those it starts: what is measured here need not be fast."""
+    """In this process and those it starts: nothing measured here need be fast."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     with hasty_compiler():
         yield
@@ -70,8 +73,9 @@ def tiny(**changes: Any) -> workload.Workload:
 
 
 class Machine:
-    """A clock that only work moves; a contender takes `seconds[name][i]` for a batch in its i-th
-    call.
+    """A clock that only work moves.
+
+    A contender takes `seconds[name][i]` for a batch in its i-th call.
     """
 
     def __init__(self, seconds: dict[str, list[float]]):
@@ -92,10 +96,8 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
     speeds = timing.measure(
         {name: machine.contender(name) for name in machine.seconds}, batch_size=3, seconds=40
     )
-    assert speeds["ours"] == (
-        6.0,
-        [6.0, 3.0, 12.0, 0.75, 6.0],
-    )  # the first call compiles, the second tells how many
+    # the first call compiles, the second tells how many batches to take
+    assert speeds["ours"] == (6.0, [6.0, 3.0, 12.0, 0.75, 6.0])
     assert speeds["theirs"] == (1.5, [1.5] * 5)
     assert machine.calls[:4] == [("ours", 2), ("ours", 2), ("theirs", 2), ("theirs", 2)]
     assert machine.calls[4:] == [("ours", 16), ("theirs", 4)] * 5  # a fifth of the 40 seconds each
@@ -104,10 +106,8 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
 def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
     machine = Machine({"slow": [100.0] * 7})
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
-    assert timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)["slow"] == (
-        0.5,
-        [0.5] * 5,
-    )
+    speeds = timing.measure({"slow": machine.contender("slow")}, 50, seconds=1)
+    assert speeds["slow"] == (0.5, [0.5] * 5)
     assert machine.calls[2:] == [("slow", 1)] * 5
 
 
@@ -135,11 +135,8 @@ def test_a_workload_survives_the_way_to_another_process():
 def test_a_config_gives_its_own_step():
     config = googlenet.get_config("imagenet2012")
     work = workload.from_config(config, (224, 224, 3))
-    assert (work.model_name, work.model["variant"], work.model["dtype"]) == (
-        "googlenet",
-        "paper",
-        "bfloat16",
-    )
+    assert work.model_name == "googlenet"
+    assert (work.model["variant"], work.model["dtype"]) == ("paper", "bfloat16")
     assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
     assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
     assert (work.devices, work.optim.lr) == (-1, 0.01)
@@ -165,9 +162,7 @@ def test_the_batch_is_what_the_network_takes():
 
 
 def test_every_part_of_a_step_runs():
-    """Operations that take statistics and keys, a running average, accumulation: all that a recipe
-    may ask for.
-    """
+    """All that a recipe may have: operations with statistics and keys, an average, accumulation."""
     operations = alexnet.get_config("imagenet2012").data.train_device
     assert operations == "flip|pca_light(0.1)|subtract_mean_image"
     operations += "|gcn|zca|lcn|photometric"
@@ -222,9 +217,8 @@ def command(monkeypatch, capfd, tmp_path):
 RESNET = ("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(4,)")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections loads config files in a deprecated way
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_config_with_its_data(tiny_run, command):
     code, out, err = command(
         *RESNET,
@@ -304,7 +298,7 @@ def test_mistakes_are_one_line(command, arguments, message):
 
 
 def bare(code: str, *arguments: str, cwd: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in a process that has JAX, Flax, Optax and NumPy, no more."""
+    """Runs `code` in a process that has only JAX, Flax, Optax and NumPy."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}
     command = [sys.executable, "-c", BARE + code, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
@@ -329,40 +323,37 @@ def test_what_the_benchmark_stands_on_imports_there(tmp_path):
     models = "".join(f"import cnn_papers.models.{name}\n" for name in zoo.model_names())
     training = "from cnn_papers.training import losses, optim, placement, schedules, step\n"
     training += "from cnn_papers.parallel import mesh\nfrom cnn_papers import doors\n"
-    refused = "from cnn_papers import benchmark\nsys.argv = ['x', '--config=configs/resnet.py']\nbenchmark.cli()\n"
+    refused = "from cnn_papers import benchmark\n"
+    refused += "sys.argv = ['x', '--config=configs/resnet.py']\nbenchmark.cli()\n"
     done = bare(models + training + "print('all there', flush=True)\n" + refused, cwd=tmp_path)
-    expected = "error: --config needs ml_collections, which is not installed; name a network with --model\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "all there\n", expected)
+    assert (done.returncode, done.stdout) == (2, "all there\n")
+    assert done.stderr == (
+        "error: --config needs ml_collections, which is not installed; "
+        "name a network with --model\n"
+    )
 
 
 # --- torchvision ----------------------------------------------------------------------------------
 
 PUBLISHED = {  # parameters, as torchvision's documentation states them
-    **{
-        "alexnet": 61_100_840,
-        "resnet18": 11_689_512,
-        "resnet34": 21_797_672,
-        "resnet50": 25_557_032,
-    },
-    **{
-        "resnet101": 44_549_160,
-        "resnet152": 60_192_808,
-        "densenet121": 7_978_856,
-        "densenet161": 28_681_000,
-    },
-    **{
-        "densenet169": 14_149_480,
-        "densenet201": 20_013_928,
-        "vgg11": 132_863_336,
-        "vgg13": 133_047_848,
-    },
-    **{
-        "vgg16": 138_357_544,
-        "vgg19": 143_667_240,
-        "vgg11_bn": 132_868_840,
-        "vgg13_bn": 133_053_736,
-    },
-    **{"vgg16_bn": 138_365_992, "vgg19_bn": 143_678_248},
+    "alexnet": 61_100_840,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "densenet121": 7_978_856,
+    "densenet161": 28_681_000,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
     "googlenet": 13_004_888,  # with its auxiliary heads, which the documentation leaves out
 }
 
@@ -382,7 +373,7 @@ def test_torchvision_that_is_not_there(monkeypatch):
         torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
     )
     with pytest.raises(
-        UserError, match="torch is installed, torchvision not; pip install torch torchvision"
+        UserError, match="torch is installed, torchvision is not; pip install torch torchvision"
     ):
         torchvision.torch_name("resnet", "18")
     there.clear()
@@ -394,8 +385,9 @@ def test_torchvision_that_is_not_there(monkeypatch):
 
 @pytest.fixture
 def torch_networks(monkeypatch) -> Any:
-    """torch, with a torchvision that knows one network: `tiny`, which keeps what it was made with
-    and called on.
+    """torch, with a torchvision that has one network, `tiny`; returns the networks made of it.
+
+    Each keeps in `seen` what it was called on.
     """
     torch = pytest.importorskip("torch", reason="torch is not installed")
     networks = []
@@ -443,7 +435,8 @@ def test_torch_takes_the_steps(torch_networks):
     after = network.head(torch.ones(3)).detach().numpy()
     assert after[2] - after.mean() > logits[2] - logits.mean() + 1  # the label's
     assert torchvision.description("tiny", bfloat16=True) == (
-        f"torchvision 0.0 tiny, torch {torch.__version__}, eager, bfloat16 autocast, channels_last, SGD"
+        f"torchvision 0.0 tiny, torch {torch.__version__}, "
+        "eager, bfloat16 autocast, channels_last, SGD"
     )
 
 
@@ -498,7 +491,7 @@ def test_the_ratio_is_ours_to_theirs(torch_networks, monkeypatch):
     work = tiny(devices=1)
     network = workload.network(work)._replace(params=40)
     monkeypatch.setattr(workload, "network", lambda work: network)
-    results = benchmark.step_results(work, "tiny", seconds=0.1)
+    results = step_speed.measure(work, functools.partial(timing.measure, seconds=0.1), "tiny")
     theirs, ours = results["torchvision"], results["train_step"]
     assert theirs["ratio"] == ours["images_per_second"] / theirs["images_per_second"]
     assert len(theirs["windows"]) == 5 and "torchvision 0.0 tiny" in theirs["what"]
@@ -516,9 +509,7 @@ FACTS = {
 
 
 def test_a_busy_machine_is_told():
-    """Threads that wait for each other lose far more than their share to other processes, torch's
-    above all.
-    """
+    """Other processes slow down threads that wait for each other, torch's above all."""
     assert "warning" not in wording.as_text(FACTS)
     busy = wording.as_text(FACTS | {"load_average": 1.25})
     assert (

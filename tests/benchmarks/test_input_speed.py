@@ -1,6 +1,4 @@
-"""The input pipeline's measurements: what is compared, that rivals do what ours does, and memory
-over many batches.
-"""
+"""The input pipeline's measurements: comparisons, other libraries' operations, and memory."""
 
 import itertools
 
@@ -23,12 +21,12 @@ def ops(text):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     config = resnet.get_config()
-    config.data.data_dir = str(tmp_path_factory.mktemp("feeding"))
+    config.data.data_dir = str(tmp_path_factory.mktemp("input_speed"))
     config.batch_size, config.mesh.data = 16, 1
     return config
 
 
-def measure(speeds, taken):
+def speeds_of(speeds, taken):
     """Takes two batches from every contender and says that its speed was as given."""
 
     def run(contenders, batch_size):
@@ -43,17 +41,17 @@ def measure(speeds, taken):
 
 def test_a_resident_split_is_compared_with_the_same_streamed(config):
     taken = []
-    found = input_speed.results(
-        config, measure({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20
+    results = input_speed.measure(
+        config, speeds_of({"input": 600.0, "streamed": 100.0}, taken), [], growth_batches=20
     )
     assert taken == ["input", "streamed"]
-    assert (found["from"], found["images_per_second"]) == ("a split on the devices", 600.0)
-    assert found["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
-    assert found["memory"]["batches"] == 20 and found["memory"]["bytes_at_the_end"] > 10**8
-    assert "versus" not in found
+    assert (results["from"], results["images_per_second"]) == ("a split on the devices", 600.0)
+    assert results["streamed"] == {"images_per_second": 100.0, "windows": [100.0], "ratio": 6.0}
+    assert results["memory"]["batches"] == 20 and results["memory"]["bytes_at_the_end"] > 10**8
+    assert "versus" not in results
 
 
-def test_a_rival_is_compared_with_our_streamed_input(config, monkeypatch):
+def test_another_library_is_compared_with_our_streamed_input(config, monkeypatch):
     pytest.importorskip("torch")
     seen = []
 
@@ -65,23 +63,21 @@ def test_a_rival_is_compared_with_our_streamed_input(config, monkeypatch):
         )
 
     monkeypatch.setattr(other_pipelines, "batches", batches)
-    monkeypatch.setattr(input_speed, "RIVALS_SEE", 50)
+    monkeypatch.setattr(input_speed, "OTHERS_READ", 50)
     speeds = {"input": 600.0, "streamed": 90.0, "torch": 60.0}
-    found = input_speed.results(config, measure(speeds, []), ["torch"], growth_batches=0)
+    results = input_speed.measure(config, speeds_of(speeds, []), ["torch"], growth_batches=0)
     assert seen == [("torch", 50, 50, 16)]
-    assert found["versus"]["torch"]["ratio"] == 1.5 and found["versus"]["torch"]["what"].startswith(
-        "torch "
-    )
+    versus = results["versus"]["torch"]
+    assert versus["ratio"] == 1.5 and versus["what"].startswith("torch ")
 
 
 def test_memory_does_not_grow_over_many_batches(config):
-    found = input_speed.results(
-        config, measure({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000
+    results = input_speed.measure(
+        config, speeds_of({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000
     )
-    memory = found["memory"]
-    assert (
-        memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"] < 20e6
-    )  # 2,700 batches of 49 kB
+    memory = results["memory"]
+    growth = memory["bytes_at_the_end"] - memory["bytes_after_a_tenth"]
+    assert growth < 20e6  # over 2,700 batches of 49 kB
 
 
 @pytest.mark.parametrize(
@@ -91,7 +87,7 @@ def test_memory_does_not_grow_over_many_batches(config):
         (
             ["torch"],
             "decode|area_aspect_crop(8)",
-            "the rivals of --input_versus have no 'area_aspect_crop'; they have",
+            "--input_versus: other libraries have no 'area_aspect_crop' here; they have decode",
         ),
     ],
 )
@@ -101,7 +97,7 @@ def test_a_comparison_that_cannot_be(names, text, message):
         other_pipelines.check(names, ops(text))
 
 
-def test_a_rival_that_is_not_installed(monkeypatch):
+def test_a_library_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(other_pipelines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"--input_versus=tf\.data needs tensorflow, which is not installed"

@@ -1,4 +1,4 @@
-"""What saving costs: the figures are of real saves by a run's own code, and leave nothing behind."""
+"""The cost of saving: it is of real saves by a run's own code, which leave nothing behind."""
 
 import json
 import math
@@ -41,10 +41,9 @@ def test_a_runs_own_code_is_timed(tmp_path, monkeypatch):
         lambda self, step, state: (steps.append((step, state.step)), save(self, step, state)),
     )
     monkeypatch.setattr(workdir, "hold", lambda folder: (held.append(folder), hold(folder))[1])
-    found = saving.results(tiny(), tmp_path, every_steps=50)
-    assert [step for step, _ in steps] == list(range(saving.SAVES + 1)) and len(
-        held
-    ) == saving.LOCKS
+    found = saving.measure(tiny(), tmp_path, every_steps=50)
+    assert [step for step, _ in steps] == list(range(saving.SAVES + 1))
+    assert len(held) == saving.LOCKS
     seconds = found["seconds"]
     assert set(seconds) == {"step", "blocked", "step_meanwhile", "written", "digests", "lock"}
     assert min(seconds.values()) > 0 and seconds["written"] > seconds["blocked"]
@@ -61,7 +60,7 @@ def test_a_disk_that_is_not_there(tmp_path):
         UserError,
         match=f"--workdir={tmp_path}/none cannot be written to: No such file or directory",
     ):
-        saving.results(tiny(), tmp_path / "none", every_steps=50)
+        saving.measure(tiny(), tmp_path / "none", every_steps=50)
 
 
 def test_lines():
@@ -86,7 +85,8 @@ def test_lines():
     results["devices"] = {"count": 1, "kind": "cpu", "cpu_threads": 2}
     assert wording.as_text(results).splitlines()[2:] == [
         "        saving  blocks 100.0 ms, 5.0% of a step of 2,000.0 ms",
-        "     meanwhile  204.0 MB in 7.0 s in the background, where a step takes 1.50 times as long",
+        "     meanwhile  204.0 MB in 7.0 s in the background, "
+        "where a step takes 1.50 times as long",
         "       digests  500.0 ms a save; the lock 1.0 ms a run",
         "         added  at most 0.50% of a run that saves every 50 steps, by digests and lock",
     ]
@@ -95,8 +95,7 @@ def test_lines():
 def test_the_command(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     options = ("--model=resnet", "--variant=cifar-8", "--batch_size=8", "--image_size=8")
-    assert exit_code(
-        benchmark.cli, *options, "--measure=saving", f"--workdir={tmp_path}", "--json"
-    ) in (0, None)
+    options += ("--measure=saving", f"--workdir={tmp_path}", "--json")
+    assert exit_code(benchmark.cli, *options) in (0, None)
     found = json.loads(capfd.readouterr().out)["saving"]
     assert found["every_steps"] == benchmark.EVERY_STEPS == 200 and found["disk"] == str(tmp_path)

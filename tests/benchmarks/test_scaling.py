@@ -1,6 +1,4 @@
-"""A step over meshes: what a compiled program sends by layer, the least it could, and devices that
-are not there.
-"""
+"""A step over meshes: the bytes it sends by layer, the least it could, and absent devices."""
 
 import functools
 import importlib.util
@@ -20,7 +18,7 @@ from support.compiling import hasty_compiler
 from cnn_papers import benchmark
 from cnn_papers.benchmarks import scaling, topologies, traffic, workload
 from cnn_papers.benchmarks.collectives import Collective, collectives
-from cnn_papers.benchmarks.least_traffic import least
+from cnn_papers.benchmarks.least_traffic import least_bytes
 from cnn_papers.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,18 +43,17 @@ def work(
     name: str, fields: dict[str, Any], size: int, mesh: str, **changes: Any
 ) -> workload.Workload:
     """A step of eight images."""
-    found = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])._replace(
-        model=fields, **changes
-    )
-    return traffic.over(found, traffic.parse(mesh))
+    paper = workload.from_paper(name, fields["variant"], 8, size, fields["dtype"])
+    return paper._replace(model=fields, **changes).on_mesh(workload.parse_mesh(mesh))
 
 
 @functools.cache
 def report(name: str, mesh: str) -> dict[str, Any]:
     """The compiled step of a small network on fake devices, its rows by layer."""
-    asked = work(name, *{"alexnet": (ALEXNET, 67), "resnet": (RESNET, 8)}[name], mesh)
-    found = traffic.report(asked, topologies.devices(f"cpu:{traffic.size(traffic.parse(mesh))}"))
-    return found | {"rows": {row["layer"]: row for row in found["rows"]}}
+    on_mesh = work(name, *{"alexnet": (ALEXNET, 67), "resnet": (RESNET, 8)}[name], mesh)
+    devices = topologies.devices(f"cpu:{workload.mesh_size(workload.parse_mesh(mesh))}")
+    results = traffic.report(on_mesh, devices)
+    return results | {"rows": {row["layer"]: row for row in results["rows"]}}
 
 
 # --- reading a compiled program -------------------------------------------------------------------
@@ -113,7 +110,8 @@ LINES = {  # what XLA writes; its op_name; what it means
         [Collective("reduce-scatter", "", False, 2 * 8 * 64 * 4)],
     ),
     "handed on": (
-        "(f32[5], f32[5], u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}",
+        "(f32[5], f32[5], u32[], u32[]) collective-permute-start(%x), "
+        "source_target_pairs={{0,1},{1,0}}",
         "",
         [Collective("collective-permute", "", False, 20)],
     ),
@@ -142,7 +140,7 @@ def test_lines_of_a_program(name):
 
 def bound(asked: workload.Workload) -> dict[str, int]:
     step = workload.make_step(asked)
-    return dict(least(asked, step.abstract, step.mesh))
+    return dict(least_bytes(asked, step.abstract, step.mesh))
 
 
 def test_one_device_need_send_nothing():
@@ -178,16 +176,15 @@ def test_bfloat16_halves_what_is_computed_in_it():
 
 
 def test_split_parameters_are_gathered_once():
-    """All but fc's kernel [4, 10] over 4 devices and its bias [10], of which only the first
-    divides.
-    """
+    """fc's kernel [4, 10] divides over 4 devices; its bias [10] does not and is not gathered."""
     whole = bound(work("resnet", RESNET, 8, "data:4", shard_params=True))
     assert whole["fc"] == 4 * (2 * 40 + 10) and whole["conv1"] == 2 * 4 * 3 * 9 * 4
 
 
 def test_columns_gather_what_both_read():
-    """conv3 and the fully connected layers: of 4 images a device, and the gradient back; conv1
-    reads the image.
+    """conv3 and the fully connected layers do, of 4 images a device, and sum the gradient back.
+
+    conv1 reads the image, of which every device has all channels.
     """
     whole = bound(work("alexnet", ALEXNET, 67, "data:2,column:2"))
     alone = bound(work("alexnet", ALEXNET, 67, "data:2"))
@@ -263,9 +260,8 @@ def test_a_mesh_of_one_says_no_ratio():
 # --- the command ----------------------------------------------------------------------------------
 
 TINY = ("--config=configs/resnet.py", "--config.model.blocks=(1,)", "--config.model.widths=(4,)")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:the load_module:DeprecationWarning"
-)  # ml_collections reads configs so
+# ml_collections loads config files in a deprecated way
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 @pytest.fixture
@@ -332,9 +328,7 @@ def test_mistakes_are_one_line(command, arguments, message):
 
 
 def test_two_processes_measure_together():
-    """For real, as launch/local.sh starts them: AlexNet's columns, each a process of its own, then
-    two more devices.
-    """
+    """Started by launch/local.sh: AlexNet's columns, each in a process, then two more devices."""
     flags = [
         "--config=configs/alexnet.py",
         "--config.model.width=0.1",
@@ -351,9 +345,8 @@ def test_two_processes_measure_together():
     command = ["launch/local.sh", "2", *flags, "--mesh=data:1,column:2;data:2,column:2", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    two, four = json.loads(done.stdout[done.stdout.index("\n{") :])[
-        "meshes"
-    ]  # after what gloo prints
+    results = json.loads(done.stdout[done.stdout.index("\n{") :])  # gloo prints before it
+    two, four = results["meshes"]
     assert (two["devices"], four["devices"]) == ("2 × cpu", "4 × cpu")
     gathered = [row["layer"] for row in two["rows"] if "all-gather" in row["forward"]][:-1]
     assert gathered == ["conv3", "fc6", "fc7", "fc8"]
@@ -367,18 +360,16 @@ def test_two_processes_measure_together():
 
 
 def test_devices_are_shared_equally_among_processes(monkeypatch):
-    # noqa: E731
-    device = lambda process, number: types.SimpleNamespace(process_index=process, id=number)
-    all_of_them = [device(process, number) for process in range(2) for number in range(3)]
+    devices = [
+        types.SimpleNamespace(process_index=process, id=number)
+        for process in range(2)
+        for number in range(3)
+    ]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 6)
-    monkeypatch.setattr(jax, "devices", lambda: all_of_them)
-    assert [(found.process_index, found.id) for found in scaling._devices(4)] == [
-        (0, 0),
-        (0, 1),
-        (1, 0),
-        (1, 1),
-    ]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    chosen = [(device.process_index, device.id) for device in scaling._devices(4)]
+    assert chosen == [(0, 0), (0, 1), (1, 0), (1, 1)]
     with pytest.raises(
         UserError,
         match="--mesh: 5 devices do not divide over 2 processes; the nearest that do are 4",

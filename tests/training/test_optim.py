@@ -1,6 +1,4 @@
-"""The optimiser: the papers' updates by hand and by torch, multipliers by path, and every
-schedule's values.
-"""
+"""The optimiser: updates by hand and by torch, multipliers by path, values of every schedule."""
 
 import jax
 import jax.numpy as jnp
@@ -107,9 +105,8 @@ def test_the_forms_part_when_the_rate_drops():
         for pair in zip(*runs, strict=True)
     ]
     assert max(apart[:DROP_AT]) < 1e-5
-    assert (
-        min(apart[DROP_AT:]) > 0.05
-    )  # the old velocity goes on at the old rate in one, at the new in the other
+    # in one the old velocity goes on at the old rate, in the other at the new
+    assert min(apart[DROP_AT:]) > 0.05
 
 
 def test_rate_scales_with_the_batch():
@@ -154,9 +151,8 @@ def test_multipliers_scale_rate_and_decay_apart():
     )
     grads = jax.tree.map(lambda w: 3 * w, NET)
     updates, _ = optimizer.update(grads, optimizer.init(NET), NET)
-    first = jax.tree.map(
-        lambda u: float(u[0]), updates
-    )  # −rate · lr_mult · (g + decay · wd_mult · w), g = 3, w = 1
+    # −rate · lr_mult · (g + decay · wd_mult · w), with g = 3 and w = 1
+    first = jax.tree.map(lambda u: float(u[0]), updates)
     assert first == {
         "conv1": {"kernel": pytest.approx(-0.35), "bias": pytest.approx(-0.3)},
         "fc8": {"kernel": pytest.approx(-4.0), "bias": pytest.approx(-3.0)},
@@ -169,13 +165,12 @@ def test_multipliers_scale_rate_and_decay_apart():
     [
         (
             (("fc9/.*", 2.0),),
-            r"'fc9/\.\*' matches no parameter.*; they are named like conv1/bias, conv1/kernel, fc8/b",
+            r"'fc9/\.\*' matches no parameter that an earlier pattern does not; "
+            "parameters are named like conv1/bias, conv1/kernel, fc8/b",
         ),
         ((("fc8", 2.0),), "'fc8' matches no parameter"),  # part of a path is not enough
-        (
-            (("fc8/.*", 2.0), ("fc8/bias", 1.0)),
-            "'fc8/bias' matches no parameter",
-        ),  # the first has them all
+        # the first pattern takes them all
+        ((("fc8/.*", 2.0), ("fc8/bias", 1.0)), "'fc8/bias' matches no parameter"),
         ((("fc8/(", 2.0),), r"'fc8/\(' is not a regular expression"),
         (("fc8/.*", 2.0), r"takes \(\(regex, factor\), …\)"),
         ((("fc8/.*", "2"),), r"takes \(\(regex, factor\), …\)"),

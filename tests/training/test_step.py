@@ -1,6 +1,4 @@
-"""One step against a computation by hand, and what a step promises: gate, averages, parts, seeds,
-precision.
-"""
+"""The train step: against a computation by hand; skipping, averages, parts, seeds, precision."""
 
 import functools
 
@@ -292,9 +290,7 @@ def test_parameters_never_become_infinite(settings):
 
 @pytest.mark.fault("not finite: batch statistics that overflow", "whole state unchanged, counted")
 def test_statistics_never_become_infinite():
-    """Activations whose square overflows: an infinite variance, outputs of 0 and so a finite loss
-    and gradient.
-    """
+    """The square of activations overflows: infinite variance, outputs of 0, so a finite loss."""
 
     def huge(images, key):
         del key
@@ -339,9 +335,7 @@ def test_parts_of_a_batch_equal_the_whole():
 
 
 def test_parts_are_normalised_apart_one_after_the_other():
-    """Where there is batch normalisation, statistics follow the parts: rows 0, 2, 4 … and then rows
-    1, 3, 5 …
-    """
+    """Batch statistics follow the parts: rows 0, 2, 4 … and then rows 1, 3, 5 …"""
     state, step = _training(Linear(norm=True), accumulate=2)
     batch = _batch()
     after, scalars = step(state, batch)
@@ -442,9 +436,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     step = make_train_step(model, optimizer, _scaled, StepSettings(ema_decay=0.9))
     program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape), key)
     convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
-    assert (
-        len(convolutions) == 7 + 6 + 7
-    )  # forward; back to the activations of all but the first; to the kernels
+    # forward; back to the activations, except those of the first; to the kernels
+    assert len(convolutions) == 7 + 6 + 7
     assert all(":bf16" in line for line in convolutions)
     for tree in (state, *shapes):
         floats = [
