@@ -217,7 +217,7 @@ def test_a_protocol_that_looks_at_some_images_more_often_is_refused():
     uneven = part._replace(
         views=lambda image, method: part.views(image, method)[: 4 + (image.shape[0] > 15)]
     )
-    with pytest.raises(AssertionError, match=r"it looked at images \[ 8. 10.\] times"):
+    with pytest.raises(AssertionError, match=r"it scored \[ 8. 10.\] views of an image"):
         run((uneven,))
 
 
