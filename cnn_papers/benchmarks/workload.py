@@ -15,7 +15,6 @@ import numpy as np
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import augment
-from cnn_papers.data.operations import parse_device
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -132,7 +131,7 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
       UserError: a network, an operation, a batch or a mesh that cannot be.
     """
     mesh = meshes.make_mesh(work.devices, work.column, devices)
-    train_device = parse_device(work.train_device, key="data.train_device")
+    train_device = augment.parse_device(work.train_device, key="data.train_device")
     whitens = augment.before_whitening(train_device, train_device) is not None
     statistics = _statistics(work.image_shape, whitens)
     training = make_training(

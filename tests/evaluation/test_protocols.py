@@ -11,8 +11,7 @@ from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
 from cnn_papers.data import host_ops, progress
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, protocols, scores, support, views
