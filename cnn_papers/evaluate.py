@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import augment, statistics
-from cnn_papers.data.operations import parse_device, parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, precise_bn, support
@@ -230,7 +229,7 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     config, data = network.config, network.config.data
     split = open_split(data.name, data.train_split, data.data_dir)
     train_host = parse_host(data.train_host, key="data.train_host")
-    train_device = parse_device(data.train_device, key="data.train_device")
+    train_device = augment.parse_device(data.train_device, key="data.train_device")
     pixel_statistics = None
     if augment.needs_statistics(train_device):
         if folder is None:

@@ -12,8 +12,7 @@ import jax
 
 from cnn_papers.benchmarks import other_pipelines
 from cnn_papers.benchmarks.timing import Contender, Speed
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
 from cnn_papers.parallel import mesh as meshes

@@ -16,7 +16,6 @@ import numpy as np
 from cnn_papers import counting, zoo
 from cnn_papers.data import augment
 from cnn_papers.data.augment import DeviceTransform
-from cnn_papers.data.operations import parse_device
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -146,7 +145,7 @@ def synthetic_augment(work: Workload) -> DeviceTransform:
     Raises:
       UserError: an operation that does not exist or does not take its arguments.
     """
-    train_device = parse_device(work.train_device, key="data.train_device")
+    train_device = augment.parse_device(work.train_device, key="data.train_device")
     full = functools.partial(np.full, dtype=np.float32)
     eye = functools.partial(np.eye, dtype=np.float32)
     shape, channels = work.image_shape, work.image_shape[-1]

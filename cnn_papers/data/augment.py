@@ -1,16 +1,23 @@
-"""Composes device operations into one function over a batch: training's and evaluation's."""
+"""Parses device operations and composes them into one function over a batch."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from cnn_papers import opstrings
+from cnn_papers.data import device_ops
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, OpString
 
 # (uint8 images [n, h, w, c], key) -> float32 images [n, h, w, c]
 DeviceTransform = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def parse_device(text: str, *, key: str) -> OpString:
+    """Parses operations of `device_ops`; `key` is the config key of `text`, for messages."""
+    return OpString(key, text, opstrings.parse(text, device_ops, leading=1, key=key))
 
 
 def needs_statistics(device: OpString) -> bool:

@@ -18,6 +18,7 @@ import cv2
 import jax
 import numpy as np
 
+from cnn_papers import opstrings
 from cnn_papers.data import host_ops, prefetch
 from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
@@ -27,6 +28,11 @@ RESIDENT_BYTES = 2**30  # a larger split is streamed unless told otherwise
 PART = 256  # the most examples that a reader thread works through at once
 PART_BYTES = 2**22  # the most bytes of images that it does
 Batch = dict[str, jax.Array]
+
+
+def parse_host(text: str, *, key: str) -> OpString:
+    """Parses operations of `host_ops`; `key` is the config key of `text`, for messages."""
+    return OpString(key, text, opstrings.parse(text, host_ops, leading=1, key=key))
 
 
 class Pipeline:

@@ -178,7 +178,7 @@ def _mean(
         collect(AHEAD)
     collect(0)
     assert (counts == counts[0]).all() and counts[0] > 0, (
-        f"{title} has {np.unique(counts)} views of an image"
+        f"{title} scored {np.unique(counts)} views of an image, not as many of each"
     )
     return sums / counts[:, None], label, int(enlarged.sum())
 

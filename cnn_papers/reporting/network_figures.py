@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
-from cnn_papers.data.operations import parse_host
+from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs, pictures

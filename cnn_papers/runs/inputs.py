@@ -10,9 +10,14 @@ from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from cnn_papers import zoo
-from cnn_papers.data.augment import DeviceTransform, before_whitening, compose, needs_statistics
-from cnn_papers.data.operations import DataOps, parse_data, parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.augment import (
+    DeviceTransform,
+    before_whitening,
+    compose,
+    needs_statistics,
+    parse_device,
+)
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
 from cnn_papers.data.statistics import (
@@ -26,6 +31,15 @@ from cnn_papers.errors import UserError
 from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
+
+
+class DataOps(NamedTuple):
+    """The operations of `config.data`: on the host and the device, in training and evaluation."""
+
+    train_host: OpString
+    eval_host: OpString
+    train_device: OpString
+    eval_device: OpString
 
 
 class Data(NamedTuple):
@@ -55,6 +69,16 @@ class Length(NamedTuple):
     def evaluates(self, step: int) -> bool:
         """Tells whether the run is evaluated after `step` steps."""
         return step > 0 and (step % self.eval_every == 0 or step == self.total)
+
+
+def parse_data(data: Any) -> DataOps:
+    """Parses the op strings of `data`, which is `config.data`; UserError if one is wrong."""
+    return DataOps(
+        train_host=parse_host(data.train_host, key="data.train_host"),
+        eval_host=parse_host(data.eval_host, key="data.eval_host"),
+        train_device=parse_device(data.train_device, key="data.train_device"),
+        eval_device=parse_device(data.eval_device, key="data.eval_device"),
+    )
 
 
 def open_data(config: Any, mesh: Mesh) -> Data:

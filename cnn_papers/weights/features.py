@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from cnn_papers import files
-from cnn_papers.data.operations import parse_host
+from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs

@@ -10,7 +10,6 @@ import jax
 
 from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
-from cnn_papers.data.operations import parse_device
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError
@@ -67,7 +66,7 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
             *parents, last = key.split(".")
             functools.reduce(lambda node, name: node[name], parents, config)[last] = value
     model = zoo.build_model(config.model_name, **config.model)
-    eval_device = parse_device(data.eval_device, key="data.eval_device")
+    eval_device = augment.parse_device(data.eval_device, key="data.eval_device")
     pixel_statistics = None
     if augment.needs_statistics(eval_device):
         pixel_statistics = statistics.load(folder / statistics.FILE)
@@ -95,7 +94,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         statistics of training images, which no file contains.
     """
     data = config.data
-    eval_device = parse_device(data.eval_device, key="data.eval_device")
+    eval_device = augment.parse_device(data.eval_device, key="data.eval_device")
     if augment.needs_statistics(eval_device):
         raise UserError(
             f"config.data.eval_device='{data.eval_device}' needs statistics of training images, "

@@ -24,7 +24,6 @@ from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, Job, make_job
 from cnn_papers.claims.readings import finished, read_claim
 from cnn_papers.data.augment import compose
-from cnn_papers.data.operations import parse_data
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import run_analyses, support
 from cnn_papers.facts import Claim, Scale
@@ -190,8 +189,8 @@ def parent(file: str) -> str:
 def test_data_operations_and_numbers_make_sense(name, scale):
     for config in arms(name, scale).values():
         ranges.check_ranges(config)
-        compose(parse_data(config.data).train_device, None, train=True)
-        compose(parse_data(config.data).eval_device, None, train=False)
+        compose(inputs.parse_data(config.data).train_device, None, train=True)
+        compose(inputs.parse_data(config.data).eval_device, None, train=False)
         for key in ("train_host", "eval_host"):
             assert len(inputs.configured_input(config, key)) == 3
 

@@ -19,7 +19,6 @@ from support.recipes import FOLDER, NAMES, RECIPES, config_file, recipes
 from cnn_papers import counting, zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose
-from cnn_papers.data.operations import parse_data
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Reported
 from cnn_papers.opstrings import parse
@@ -186,8 +185,8 @@ def test_operations_schedule_and_numbers_make_sense(name, recipe):
         ops = parse(config.data[key], host_ops, leading=1, key=f"data.{key}")
         assert ops[0].name == "decode"
         assert key == "train_host" or not any(op.needs("rng") for op in ops)
-    compose(parse_data(config.data).train_device, None, train=True)
-    compose(parse_data(config.data).eval_device, None, train=False)
+    compose(inputs.parse_data(config.data).train_device, None, train=True)
+    compose(inputs.parse_data(config.data).eval_device, None, train=False)
     params, _ = network(config)
     settings = optim.OptimizerSettings.from_config(config)
     optimizer = optim.make_optimizer(

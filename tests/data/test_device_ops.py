@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_papers.data import device_ops
-from cnn_papers.data.augment import before_whitening, compose, needs_statistics
-from cnn_papers.data.operations import parse_device
+from cnn_papers.data.augment import before_whitening, compose, needs_statistics, parse_device
 from cnn_papers.data.statistics import compute, compute_whitening
 from cnn_papers.errors import UserError
 

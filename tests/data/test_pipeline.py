@@ -16,8 +16,7 @@ import PIL.Image
 import pytest
 
 from cnn_papers.data import host_ops, pipeline
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError

@@ -11,8 +11,7 @@ from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
 from cnn_papers.data import host_ops, progress
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, protocols, scores, support, views
@@ -217,7 +216,7 @@ def test_a_protocol_that_looks_at_some_images_more_often_is_refused():
     uneven = part._replace(
         views=lambda image, method: part.views(image, method)[: 4 + (image.shape[0] > 15)]
     )
-    with pytest.raises(AssertionError, match=r"it looked at images \[ 8. 10.\] times"):
+    with pytest.raises(AssertionError, match=r"it scored \[ 8. 10.\] views of an image"):
         run((uneven,))
 
 

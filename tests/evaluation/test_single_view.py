@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import single_view
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated

@@ -13,7 +13,7 @@ from support.recipes import RECIPES
 
 from cnn_papers import counting, evaluate, train, zoo
 from cnn_papers.data.augment import compose
-from cnn_papers.data.operations import parse_data, parse_host
+from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
@@ -308,7 +308,7 @@ def test_every_recipes_network_can_serve_its_protocols(name, recipe):
         inputs.configured_input(config),
     )
     figures = Statistics(*(np.ones(s, np.float32) for s in ((3,), (3,), shape, (3,), (3, 3))))
-    view = compose(parse_data(config.data).eval_device, figures, train=False)
+    view = compose(inputs.parse_data(config.data).eval_device, figures, train=False)
     train_shape = inputs.configured_input(config, "train_host")
     variables = counting.abstract_variables(model, train_shape)
     settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}

@@ -15,7 +15,6 @@ from support.random_variables import random_variables
 from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data import augment
-from cnn_papers.data.operations import parse_data
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figure_data, network_figures, svg
 from cnn_papers.runs import inputs
@@ -122,7 +121,7 @@ def networks(tiny_run, monkeypatch):
         config.data.data_dir = str(tiny_run.parent / "data")
         model = zoo.build_model(config.model_name, **config.model)
         shape = inputs.configured_input(config)
-        view = augment.compose(parse_data(config.data).eval_device, None, train=False)
+        view = augment.compose(inputs.parse_data(config.data).eval_device, None, train=False)
         classes, mesh = tuple("0123456789"), meshes.make_mesh(1)
         variables = random_variables(model, shape)
         found[name] = trained.Trained(name, config, model, variables, mesh, view, shape, classes)

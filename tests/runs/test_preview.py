@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from cnn_papers.data import contact_sheet
-from cnn_papers.data.operations import parse_data
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -66,7 +65,7 @@ def test_the_first_step_is_drawn(tmp_path, capsys):
     pipeline = inputs.open_pipeline(
         open_split("digits", "train", config.data.data_dir),
         config,
-        parse_data(config.data).train_host,
+        inputs.parse_data(config.data).train_host,
         mesh,
     )
     batch = next(pipeline.train_batches(32, seed=config.seed, steps=range(1)))
@@ -119,7 +118,9 @@ def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, ca
     assert kept.is_file() and kept.parent == tmp_path / "digits/plain/1.0.0/.statistics"
     monkeypatch.setattr(inputs.Pipeline, "images", None)  # nothing goes through the images again
     split = open_split("digits", "train", str(tmp_path))
-    figures = inputs.open_statistics(split, config, parse_data(config.data), meshes.make_mesh(1))
+    figures = inputs.open_statistics(
+        split, config, inputs.parse_data(config.data), meshes.make_mesh(1)
+    )
     assert (
         figures is not None and figures.whitening is not None and figures.fingerprint == kept.stem
     )

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnn_papers.data.operations import parse_host
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.parallel import hosts
 from cnn_papers.parallel import mesh as meshes
