@@ -43,13 +43,13 @@ class Source(NamedTuple):
       place: the file or folder, for messages.
       tensors: by our path.
       names: the source's name for each path of the network; empty if it uses ours.
-      homeless: the names of tensors that have no place in the network.
+      unplaced: the names of tensors that have no place in the network.
     """
 
     place: str
     tensors: dict[str, Tensor]
     names: dict[str, str]
-    homeless: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
 
 
 def to_torch(
@@ -98,8 +98,8 @@ def from_torch(
         for path, name in names.items()
         if name in state
     }
-    homeless = state.keys() - {tensor.name for tensor in tensors.values()}
-    return Source(place, tensors, names, tuple(sorted(homeless)))
+    unplaced = state.keys() - {tensor.name for tensor in tensors.values()}
+    return Source(place, tensors, names, tuple(sorted(unplaced)))
 
 
 def from_variables(variables: Mapping[str, Any], model: nn.Module, *, place: str) -> Source:
@@ -133,6 +133,8 @@ def select(
     """
     like = abstract(model, image_shape)
     wanted = _matching(like, layers)
+
+    # Layers that stay fresh: those not named, a head for other classes, missing auxiliary heads.
     fresh = {layer_of(path) for path in like} - {layer_of(path) for path in wanted}
     if other_head and not layers:
         fresh = {
@@ -148,18 +150,18 @@ def select(
     }
     fresh |= absent  # evaluation does not need them, and published files often lack them
     wanted = [path for path in wanted if layer_of(path) not in absent]
+
+    # All others must fit and, unless layers are named, all arrays of the source must have a place.
     problems = [problem for path in wanted if (problem := _problem(source, path, like[path].shape))]
     if not layers:
         extra = [source.tensors[path].name for path in sorted(source.tensors.keys() - like.keys())]
-        left = [name for name in (*source.homeless, *extra) if not AUXILIARY.search(name)]
+        left = [name for name in (*source.unplaced, *extra) if not AUXILIARY.search(name)]
         problems += [f"{name} has no place in this network" for name in left]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        hint = (
-            "; name the layers to take with --config.init_layers"
-            if other_head and not layers
-            else ""
-        )
+        hint = ""
+        if other_head and not layers:
+            hint = "; name the layers to take with --config.init_layers"
         raise UserError(
             f"weights {source.place} are of another network: {'; '.join(problems[:3])}{more}{hint}"
         )
