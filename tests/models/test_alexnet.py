@@ -74,7 +74,7 @@ def test_columns_meet_at_conv3_and_not_before():
         ("fc7", "fc8", (1, 1, 4096, 1000)),
     ],
 )
-def test_a_layer_left_out_changes_only_what_reads_it(without, reader, shape):
+def test_a_layer_left_out_changes_only_the_layer_after_it(without, reader, shape):
     whole, got = kernels(), kernels(without=(without,))
     others = {name: kernel for name, kernel in whole.items() if name != without}
     assert got == {**others, reader: shape}
@@ -157,7 +157,7 @@ def test_initialisation_is_the_papers():
         np.testing.assert_allclose(layer["kernel"].std(), 0.01, rtol=0.1, err_msg=name)
 
 
-def test_batch_norm_replaces_biases_and_normalises_what_the_activation_reads():
+def test_batch_norm_replaces_biases_and_normalises_before_the_activation():
     apply, variables, image = build("batch_norm", activation="tanh")
     assert sorted(variables["batch_stats"]) == [f"bn{i}" for i in range(1, 6)]
     assert all("bias" not in variables["params"][f"conv{i}"] for i in range(1, 6))

@@ -43,7 +43,7 @@ def test_c3_reads_the_maps_that_table_i_marks():
     )
     assert marked.sum() == 60
     layer = lenet.TableConv(lenet.CONNECTIONS, lenet.uniform_by_fan_in)
-    only = np.eye(6, dtype=np.float32)[:, None, None]  # image k shows something on map k alone
+    only = np.eye(6, dtype=np.float32)[:, None, None]  # image k is zero on all maps but k
     maps = np.broadcast_to(only, (6, 5, 5, 6))
     variables = jax.jit(layer.init)(jax.random.key(1, impl="rbg"), maps)
     np.testing.assert_array_equal(jax.jit(layer.apply)(variables, maps)[:, 0, 0] != 0, marked)

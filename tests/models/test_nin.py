@@ -90,7 +90,7 @@ def test_dropout_lies_between_the_mlpconv_layers():
         np.testing.assert_allclose(ends[name], rectified, rtol=1e-6)
 
 
-def test_only_the_head_with_dropout_drops_what_it_reads():
+def test_only_the_head_with_dropout_drops_its_inputs():
     for head in ("fc", "fc_dropout"):
         apply, variables, image = build(head=head, dropout=0.0, head_dropout=1.0)
         logits, _ = apply(variables, image, train=True, rngs={"dropout": jax.random.key(0)})
