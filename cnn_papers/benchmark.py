@@ -103,7 +103,7 @@ def _measure() -> dict[str, Any]:
 def _measure_input(config: Any) -> dict[str, Any]:
     """Returns the speed of the input pipeline, or the reason why it cannot be measured."""
     if config is None:
-        return {"not_measured": "a network alone has no data; name a recipe with --config"}
+        return {"not_measured": "a network has no data; name a recipe with --config"}
     from cnn_papers.benchmarks import input_speed
 
     values = flags.FLAGS
@@ -199,7 +199,7 @@ def _say(text: str) -> None:
 
 
 def cli() -> None:
-    """The command line."""
+    """Defines the flags and runs `main`."""
     try:
         doors.config_flag()
     except ImportError:  # --model does without it

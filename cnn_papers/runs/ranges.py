@@ -38,7 +38,7 @@ def check_ranges(config: Any) -> None:
             f"config.optim.bn_group={group} does not divide the batch of {config.batch_size}"
         )
     if config.init_layers and not config.init_from:
-        raise UserError("config.init_layers says what to take of config.init_from, which is empty")
+        raise UserError("config.init_layers selects layers of config.init_from, which is empty")
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
     support.parse(config.eval.protocol)

@@ -1,4 +1,4 @@
-"""The benchmark: its measurements, and the four packages that a network alone needs."""
+"""The benchmark: its measurements, and the four packages that it needs for a network."""
 
 import functools
 import json
@@ -315,7 +315,7 @@ def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
     assert list(lines) == names and lines["network"] == "resnet 'cifar-8' at 8×8×3, float32"
     assert (
         lines["input pipeline"]
-        == "not measured: a network alone has no data; name a recipe with --config"
+        == "not measured: a network has no data; name a recipe with --config"
     )
 
 

@@ -177,8 +177,8 @@ def test_bfloat16_halves_what_is_computed_in_it():
 
 def test_split_parameters_are_gathered_once():
     """fc's kernel [4, 10] divides over 4 devices; its bias [10] does not and is not gathered."""
-    whole = bound(work("resnet", RESNET, 8, "data:4", shard_params=True))
-    assert whole["fc"] == 4 * (2 * 40 + 10) and whole["conv1"] == 2 * 4 * 3 * 9 * 4
+    split = bound(work("resnet", RESNET, 8, "data:4", shard_params=True))
+    assert split["fc"] == 4 * (2 * 40 + 10) and split["conv1"] == 2 * 4 * 3 * 9 * 4
 
 
 def test_columns_gather_what_both_read():
@@ -186,23 +186,24 @@ def test_columns_gather_what_both_read():
 
     conv1 reads the image, of which every device has all channels.
     """
-    whole = bound(work("alexnet", ALEXNET, 67, "data:2,column:2"))
-    alone = bound(work("alexnet", ALEXNET, 67, "data:2"))
+    over_columns = bound(work("alexnet", ALEXNET, 67, "data:2,column:2"))
+    over_data = bound(work("alexnet", ALEXNET, 67, "data:2"))
     inputs = {"conv3": 1 * 1 * 32, "fc6": 0, "fc7": 512, "fc8": 512}
-    assert alone["fc7"] == 4 * (512 * 512 + 512)
+    assert over_data["fc7"] == 4 * (512 * 512 + 512)
     for name in ("conv1", "conv2", "conv4", "conv5"):
-        assert whole[name] * 2 == alone[name]
+        assert over_columns[name] * 2 == over_data[name]
     for name in ("fc7", "fc8"):
-        assert whole[name] == alone[name] // 2 + 2 * 4 * inputs[name] * 4
+        assert over_columns[name] == over_data[name] // 2 + 2 * 4 * inputs[name] * 4
 
 
 def test_a_layer_that_is_not_split_sums_the_smaller_side():
     """VGG's fc6 reads a whole map and fc8 gives 10 numbers for the 512 it would gather."""
-    whole, alone = (bound(work("vgg", VGG, 32, f"data:2{column}")) for column in (",column:2", ""))
-    assert whole["fc6"] == alone["fc6"] // 2 + 4 * 64 * 4
-    assert whole["fc7"] == alone["fc7"] // 2 + 2 * 4 * 512 * 4
-    assert whole["fc8"] == alone["fc8"] + 4 * 10 * 4
-    assert whole["conv5_2"] == alone["conv5_2"]
+    over_columns = bound(work("vgg", VGG, 32, "data:2,column:2"))
+    over_data = bound(work("vgg", VGG, 32, "data:2"))
+    assert over_columns["fc6"] == over_data["fc6"] // 2 + 4 * 64 * 4
+    assert over_columns["fc7"] == over_data["fc7"] // 2 + 2 * 4 * 512 * 4
+    assert over_columns["fc8"] == over_data["fc8"] + 4 * 10 * 4
+    assert over_columns["conv5_2"] == over_data["conv5_2"]
 
 
 # --- against it -----------------------------------------------------------------------------------
@@ -424,7 +425,7 @@ def test_a_step_compiles_for_accelerators(packages, topology, devices):
 
 
 def test_a_step_too_large_for_a_device(monkeypatch):
-    """What the compiler for TPUs says of 51 GB on one of 16 GB."""
+    """With the message of the compiler for TPUs, for 51 GB on a device of 16 GB."""
 
     def compile_it() -> None:
         raise jax.errors.JaxRuntimeError(

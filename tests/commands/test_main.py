@@ -264,7 +264,7 @@ PIECES = [
     ("--config.init_from=none.pth", "there is no weights file none.pth to read: No such file"),
     (
         "--config.init_layers=conv1",
-        "config.init_layers says what to take of config.init_from, which is empty",
+        "config.init_layers selects layers of config.init_from, which is empty",
     ),
     ("--config.model.num_classes=0", "config.model.num_classes=0 must be positive"),
     (
