@@ -6,14 +6,10 @@ from collections.abc import Sequence
 
 from cnn_papers.claims import metrics, plan
 from cnn_papers.claims.metrics import Finished, Reading
+from cnn_papers.claims.records import OUTCOMES
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.opstrings import parse
-
-OUTCOMES = {0: "done", 3: "diverged"}  # exit codes of runs that are finished
-
-
-FINISHED = tuple(OUTCOMES.values())
 
 
 def finished(folder: pathlib.Path, job: plan.Job) -> Finished | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from cnn_papers.claims import catalogue, plan, verdicts
 from cnn_papers.claims.plan import SWEEP, Job
-from cnn_papers.claims.readings import FINISHED, read_claim
+from cnn_papers.claims.readings import read_claim
+from cnn_papers.claims.records import FINISHED
 from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_papers import terminal
 from cnn_papers.claims.plan import EXACT
-from cnn_papers.claims.readings import FINISHED
+from cnn_papers.claims.records import FINISHED
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED
 
 Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting.results

@@ -21,12 +21,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 from cnn_papers import files
-from cnn_papers.claims import plan, readings
+from cnn_papers.claims import plan
 from cnn_papers.claims.plan import Job
-from cnn_papers.claims.readings import FINISHED
+from cnn_papers.claims.records import (
+    FAILED,
+    FINISHED,
+    OUTCOMES,
+    RUNNING,
+    STOPPED,
+    Record,
+    read_record,
+)
 from cnn_papers.errors import UserError
 
-NEW, RUNNING, STOPPED, FAILED = "new", "running", "stopped", "failed"
 # Asked to stop, or killed: nothing is wrong with the run itself.
 STOPS = [
     128 + n for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
@@ -40,28 +47,6 @@ class Place(NamedTuple):
 
     cores: tuple[int, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-
-
-class Record(NamedTuple):
-    """How a run went so far, as ID.json keeps it.
-
-    Attributes:
-      outcome: new, running, done, diverged, stopped (the same command goes on) or failed.
-      exit_code: of the last attempt, 128 + n where signal n ended it; None before it ended.
-      source: digest of the source that it ran with.
-      code: digest of that and of its configuration.
-      started: when the last attempt did, local time.
-      seconds: that all attempts took; of those that were killed, until their last word in the log.
-      attempts: how often it was started.
-    """
-
-    outcome: str = NEW
-    exit_code: int | None = None
-    source: str = ""
-    code: str = ""
-    started: str = ""
-    seconds: float = 0.0
-    attempts: int = 0
 
 
 class Running(NamedTuple):
@@ -86,24 +71,13 @@ def command(folder: pathlib.Path, job: Job) -> list[str]:
 
 
 def read(folder: pathlib.Path, job: Job) -> Record:
-    """How `job` went so far; UserError if its record is damaged."""
-    path = folder / f"{job.id}.json"
-    try:
-        found = json.loads(path.read_text())
-        record = Record(**{field: found[field] for field in Record._fields})
-    except FileNotFoundError:
-        return Record()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}; remove it and {job.id} to run that again"
-        ) from error
-    if record.outcome == RUNNING and not is_taken(folder, job):  # whoever ran it was killed
-        return record._replace(
-            outcome=STOPPED, seconds=round(record.seconds + _lasted(folder, job, record), 1)
-        )
-    if record.outcome in FINISHED and not (folder / job.id / "run.json").exists():
-        return Record()  # its folder was removed
-    return record
+    """Returns how `job` went so far; UserError if its record is damaged."""
+    record = read_record(folder, job.id)
+    if record.outcome != RUNNING or is_taken(folder, job):
+        return record
+    # Whatever ran it was killed.
+    seconds = round(record.seconds + _lasted(folder, job, record), 1)
+    return record._replace(outcome=STOPPED, seconds=seconds)
 
 
 def is_taken(folder: pathlib.Path, job: Job) -> bool:
@@ -153,7 +127,7 @@ def end(folder: pathlib.Path, run: Running) -> Record:
     """Writes how `run`, whose process has ended, went."""
     code = run.process.wait()
     code = 128 - code if code < 0 else code
-    outcome = readings.OUTCOMES.get(code, STOPPED if code in STOPS else FAILED)
+    outcome = OUTCOMES.get(code, STOPPED if code in STOPS else FAILED)
     seconds = round(run.record.seconds + time.monotonic() - run.began, 1)
     record = run.record._replace(outcome=outcome, exit_code=code, seconds=seconds)
     _write(folder, run.job, record)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.plan import Job
-from cnn_papers.claims.readings import FINISHED
+from cnn_papers.claims.records import FAILED, FINISHED, STOPPED, Record
 from cnn_papers.sweeps import process
-from cnn_papers.sweeps.process import FAILED, STOPPED, Record, Running
+from cnn_papers.sweeps.process import Running
 from cnn_papers.terminal import duration, say
 
 REDRAW_S = 1.0

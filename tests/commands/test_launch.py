@@ -22,7 +22,7 @@ from cnn_papers.runs.rows import METRICS, read_rows
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
-    for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/*.sh")]
+    for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/support/*.sh")]
 )
 RUN = [
     "--config=configs/resnet.py",

@@ -93,9 +93,7 @@ def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_
     ] == [*("done", "diverged", None)]
     assert f"runs in {tmp_path}: 1 done, 1 diverged, 2 failed" in out
     said = rf"^failed: {tmp_path}/{bad.id}.log \(exit code 2\): error: .*nothing.*$"
-    assert re.search(said, out, re.M) and out.endswith(
-        "--retry_failed starts those again that failed\n"
-    )
+    assert re.search(said, out, re.M) and out.endswith("--retry_failed starts failed runs again\n")
 
     before = metrics_of(tmp_path)
     code, out, err = finish(home, tmp_path, *flags, *axes)
@@ -127,7 +125,7 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     out, err = child.communicate()
     assert (child.returncode, err) == (130, "") and time.monotonic() - began < 30
     assert "SIGINT: runs under way save and stop" in out and out.endswith(
-        "stopped; the same command goes on\n"
+        "stopped; repeat the command to continue\n"
     )
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
     assert log.read_text().count("saving, then stopping") == 1

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from cnn_papers.claims import plan
+from cnn_papers.claims.records import Record
 from cnn_papers.errors import UserError
 from cnn_papers.sweeps import local, progress
-from cnn_papers.sweeps.process import Place, Record, Running, start
+from cnn_papers.sweeps.process import Place, Running, start
 
 
 @pytest.mark.parametrize(
