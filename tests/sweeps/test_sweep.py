@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
 )  # ml_collections reads configs so
 ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "cnn_papers"
 GRID = ["--config=configs/lenet.py", "--grid=optim.lr=0.01,0.02", "--seeds=2"]
 
 
@@ -397,23 +398,31 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
     )
 
 
-def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
+def test_the_source_of_a_run_is_all_that_it_may_import():
+    names = {str(path.relative_to(ROOT)) for path in code_digest.sources()}
+    for room in ("data", "evaluation", "models", "models/shared", "training"):
+        files = {f"cnn_papers/{room}/{path.name}" for path in (PACKAGE / room).glob("*.py")}
+        assert files and files <= names
+    assert names >= {
+        "cnn_papers/main.py",
+        "cnn_papers/opstrings.py",
+        "cnn_papers/parallel/mesh.py",
+        "cnn_papers/runs/checkpoint.py",
+        "cnn_papers/train.py",
+        "cnn_papers/weights/initial.py",
+        "cnn_papers/zoo.py",
+    }
+    rooms = ("benchmarks", "claims", "reporting", "sweeps")  # of which a run imports nothing
+    assert not {name for name in names if name.split("/")[1] in (*rooms, "describe.py")}
+
+
+def test_the_code_of_a_run_is_its_source_and_configuration():
     one, other = (plan.make_job("configs/lenet.py", {"seed": seed}) for seed in (0, 1))
     paths = code_digest.sources()
-    names = {str(path.relative_to(ROOT)) for path in paths}
-    assert {"cnn_papers/main.py", "cnn_papers/opstrings.py", "cnn_papers/models/vgg.py"} <= names
-    assert (
-        not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names
-    )  # no run imports them
-    source = code_digest.source_digest(paths)
-    assert (
-        code_digest.digest(source, one)
-        == code_digest.digest(source, one)
-        != code_digest.digest(source, other)
-    )
-    assert code_digest.digest(code_digest.source_digest(paths[1:]), one) != code_digest.digest(
-        source, one
-    )
+    source, less = code_digest.source_digest(paths), code_digest.source_digest(paths[1:])
+    assert code_digest.digest(source, one) == code_digest.digest(source, one)
+    assert code_digest.digest(source, one) != code_digest.digest(source, other)
+    assert code_digest.digest(source, one) != code_digest.digest(less, one)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from cnn_papers.claims import plan, readings
 from cnn_papers.runs.rows import METRICS, read_rows
-from cnn_papers.sweeps import process
+from cnn_papers.sweeps import code_digest, process
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [  # one stage of one block compiles in seconds; evaluations after steps 20, 40 and 60
@@ -25,12 +25,18 @@ TINY = [  # one stage of one block compiles in seconds; evaluations after steps 
 ]
 
 
+def environment(home: pathlib.Path) -> dict[str, str]:
+    folders = {"TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **folders, **settings}
+
+
 def start(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "launch.sweep", f"--runs={folder}", *flags]
-    env = {**os.environ, "TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
-    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(home), stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, str, str]:
@@ -164,6 +170,27 @@ def test_a_sweep_whose_terminal_is_gone_stops_in_order(home, tmp_path):
     with child.stderr as err:
         assert (child.wait(), err.read()) == (130, "")
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
+
+
+def test_the_digest_of_the_code_covers_all_that_a_run_imports(home, tmp_path):
+    code = "import sys; from cnn_papers import main; import atexit\n"
+    code += "atexit.register(lambda: print(*[m.__file__ for m in [*sys.modules.values()] if"
+    code += " m.__name__.startswith('cnn_papers.') and m.__file__], sep='\\n'))\n"
+    code += "main.cli()"
+    flags = [*TINY, "--config.total_steps=1", f"--workdir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    package = str(code_digest.ROOT)
+    imported = {line for line in done.stdout.splitlines() if line.startswith(package)}
+    files = {file for file in imported if not file.endswith("__init__.py")}
+    assert f"{package}/models/resnet.py" in files
+    assert files <= {str(path) for path in code_digest.sources()}
 
 
 @pytest.mark.slow
