@@ -15,7 +15,7 @@ from absl import flags
 from cnn_papers import doors
 from cnn_papers.errors import UserError
 from cnn_papers.files import whole
-from cnn_papers.reporting import markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results, wording
 
 RESULTS = "results.json"
 
@@ -28,11 +28,11 @@ def main(argv: list[str]) -> None:
         )
     place, is_file = pathlib.Path(argv[1]), argv[1].endswith(".json")
     out = pathlib.Path(flags.FLAGS.out) if flags.FLAGS.out else (place.parent if is_file else place)
-    found = results.read(place) if is_file else results.gather(place, out)
+    found = results.read(place) if is_file else gather.gather(place, out)
     base = pathlib.Path(
-        os.path.normpath((place.parent if is_file else out) / found["runs"])
+        os.path.normpath((place.parent if is_file else out) / found.runs)
     )  # out may be new
-    are_there = any((base / run).is_dir() for run in found["outcomes"])
+    are_there = any((base / run).is_dir() for run in found.outcomes)
     address = urllib.parse.quote(os.path.relpath(base, out)) if are_there else None
     texts = {
         "report.html": page.html(found, address),
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     for name, text in texts.items():
         with whole(out / name) as part:
             part.write_text(text)
-    if found["kind"] == "sweep":
+    if found.kind == "sweep":
         print(wording.verdicts(found))
     print(wording.runs(found))
     for why, names in wording.unfinished(found).items():

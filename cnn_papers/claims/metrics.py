@@ -15,13 +15,26 @@ from cnn_papers.errors import UserError
 
 
 class Finished(NamedTuple):
-    """A run that came to its end: its configuration, the rows of its metrics.jsonl, and "done" or
-    "diverged".
+    """A finished run.
+
+    Attributes:
+      config: its configuration, a locked ConfigDict.
+      rows: of its metrics.jsonl.
+      outcome: "done" or "diverged".
+      seconds: time of all attempts.
+      started: local time at which the last attempt started.
+      source: digest of its source; "" if it was not noted.
+      machine, versions: that it ran on, in words.
     """
 
     config: Any
     rows: list[dict[str, Any]]
     outcome: str
+    seconds: float = 0.0
+    started: str = ""
+    source: str = ""
+    machine: str = ""
+    versions: str = ""
 
 
 class Reading(NamedTuple):

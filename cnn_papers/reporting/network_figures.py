@@ -17,6 +17,7 @@ from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
+from cnn_papers.reporting.results import Figure, Line, Lines, Picture
 from cnn_papers.runs import inputs, pictures
 from cnn_papers.weights import predictor, trained
 from cnn_papers.weights.trained import Trained
@@ -28,8 +29,6 @@ BINS, OUTERMOST = (
     48,
     (0.5, 99.5),
 )  # of a distribution; what lies beyond these percentiles is in the outermost bins
-
-Figure = dict[str, Any]
 
 
 def of_paper(paper: str, runs: Mapping[str, Finished], folder: pathlib.Path) -> list[Figure]:
@@ -82,11 +81,11 @@ def _figure(title: str, draw: Any, runs: Iterable[pathlib.Path]) -> list[Figure]
     try:
         text, panels = draw(*map(trained.from_run, runs))
     except UserError as error:
-        return [{"title": title, "text": f"Not drawn: {error}.", "panels": []}]
-    return [{"title": title, "text": text, "panels": panels}] if panels else []
+        return [Figure(title, f"Not drawn: {error}.", [])]
+    return [Figure(title, text, panels)] if panels else []
 
 
-def _filters(network: Trained) -> tuple[str, list[Figure]]:
+def _filters(network: Trained) -> tuple[str, list[Picture]]:
     columns = getattr(network.model, "columns", 1)
     kernels = pictures.first_kernels(network.variables["params"], network.image_shape[-1], columns)
     text = f"Kernels of {_name(network)}, each stretched to its own range."
@@ -99,7 +98,7 @@ def _filters(network: Trained) -> tuple[str, list[Figure]]:
     return text, panels
 
 
-def _class_maps(network: Trained) -> tuple[str, list[Figure]]:
+def _class_maps(network: Trained) -> tuple[str, list[Picture]]:
     """The maps that global average pooling averages, of each image's own class (NIN Figure 4)."""
     images, labels = _images(network, SHOWN)
     shapes = _ends(network, images)
@@ -125,7 +124,7 @@ def _class_maps(network: Trained) -> tuple[str, list[Figure]]:
     ]
 
 
-def _activations(*networks: Trained) -> tuple[str, list[Figure]]:
+def _activations(*networks: Trained) -> tuple[str, list[Lines]]:
     """How the outputs of the last hidden layer are distributed, of networks that differ in
     `hidden`.
     """
@@ -143,22 +142,11 @@ def _activations(*networks: Trained) -> tuple[str, list[Figure]]:
     series = []
     for name, values in found.items():
         shares = 100 * np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / values.size
-        series.append(
-            {"name": name, "x": centres, **dict.fromkeys(("mean", "low", "high"), shares.tolist())}
-        )
-    axes = {"x": "activation, in standard deviations", "y": "share of activations (%)"}
+        series.append(Line(name, centres, *[shares.tolist()] * 3))
     names = "; ".join(map(_name, networks))
     text = f"Outputs of the last hidden layer over {MEASURED} test images at most, of {names}."
-    return text, [
-        {
-            "kind": "lines",
-            "title": "last hidden layer",
-            **axes,
-            "series": series,
-            "level": None,
-            "log": False,
-        }
-    ]
+    x, y = "activation, in standard deviations", "share of activations (%)"
+    return text, [Lines("last hidden layer", x, y, series)]
 
 
 def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,10 +203,10 @@ def _row(images: np.ndarray) -> np.ndarray:
     return np.concatenate([*framed], 1)[:, :-1]
 
 
-def _picture(title: str, image: np.ndarray, alt: str) -> Figure:
+def _picture(title: str, image: np.ndarray, alt: str) -> Picture:
     """A panel of uint8 RGB [h, w, 3], kept small and shown as many times as large as is as wide as
     WIDE.
     """
     encoded = base64.b64encode(cv2.imencode(".png", image[..., ::-1])[1].tobytes()).decode()
     width = image.shape[1] * max(1, round(WIDE / image.shape[1]))
-    return {"kind": "picture", "title": title, "png": encoded, "width": width, "alt": alt}
+    return Picture(title, encoded, width, alt)

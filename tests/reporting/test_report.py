@@ -20,7 +20,8 @@ from cnn_papers import report
 from cnn_papers.claims import catalogue, plan, verdicts
 from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.reporting import markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results, wording
+from cnn_papers.reporting.results import ClaimResult, Results
 from cnn_papers.runs import workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -154,8 +155,13 @@ def sweep(tmp_path, own_claims):
     return tmp_path / "sweep"
 
 
-def claim_of(found: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(claim for claim in found["claims"] if claim["name"] == name)
+def read(sweep: pathlib.Path) -> Results:
+    """The results that a report wrote to the folder of its sweep."""
+    return results.read(sweep / "results.json")
+
+
+def claim_of(found: Results, name: str) -> ClaimResult:
+    return next(claim for claim in found.claims if claim.name == name)
 
 
 # --- what it says of claims -----------------------------------------------------------------------
@@ -166,27 +172,27 @@ def test_a_sweep_gives_its_three_files(sweep, capsys):
     said = capsys.readouterr().out
     assert "4 claims run: 4 agree, 0 disagree, 0 undecided. 1 not run." in said
     assert "6 runs: 6 done; 3 min in all; from 2026-01-01 10:00:00 on." in said
-    found = json.loads((sweep / "results.json").read_text())
+    found = read(sweep)
     lower = claim_of(found, "resnet_lower")
     # A minus B by seed: -2, -1.9, -1.8; Student's t of 2 degrees is 4.3027.
-    assert lower["estimate"] == pytest.approx(-1.9) and lower["n"] == 3
+    assert lower.estimate == pytest.approx(-1.9) and lower.n == 3
     assert (
-        lower["low"] == pytest.approx(-1.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
-        and lower["word"] == "agrees"
+        lower.low == pytest.approx(-1.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
+        and lower.word == "agrees"
     )
-    assert lower["arms"]["B"]["readings"]["1"] == {"value": 7.1, "censored": False}
+    assert lower.arms["B"].readings["1"] == (7.1, False)
     assert (
-        lower["seconds"] == 180.0 and found["seconds"] == 180.0
+        lower.seconds == 180.0 and found.seconds == 180.0
     )  # claims share runs, whose time counts once
-    assert claim_of(found, "resnet_large")["word"] == wording.NOT_RUN
-    assert found["machines"] == ["a machine, 2 cores"] and "jax" in found["versions"][0]
-    assert found["code"] == {"c0dec0dec0de": 6} and "code c0dec0dec0de" in wording.made_with(found)
+    assert claim_of(found, "resnet_large").word == results.NOT_RUN
+    assert found.machines == ["a machine, 2 cores"] and "jax" in found.versions[0]
+    assert found.code == {"c0dec0dec0de": 6} and "code c0dec0dec0de" in wording.made_with(found)
 
 
 def test_markdown_has_the_figures_of_the_results(sweep):
     exit_code(report.cli, str(sweep))
     text = (sweep / "report.md").read_text()
-    found = json.loads((sweep / "results.json").read_text())
+    found = read(sweep)
     assert text == markdown.markdown(found, ".")
     (line,) = [line for line in text.splitlines() if "`resnet_lower`" in line]
     *cells, links = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -211,13 +217,13 @@ def test_markdown_has_the_figures_of_the_results(sweep):
 )
 def test_every_claim_is_in_every_form_with_the_same_figures(sweep, claim):
     exit_code(report.cli, str(sweep))
-    found = claim_of(json.loads((sweep / "results.json").read_text()), claim)
+    found = claim_of(read(sweep), claim)
     for name in ("report.md", "report.html"):
         text = (sweep / name).read_text()
         assert (
             wording.ours(found) and wording.ours(found) in text and wording.interval(found) in text
         )
-        assert found["word"] in text and found["source"] in text
+        assert found.word in text and found.source in text
 
 
 def test_a_committed_file_gives_the_same_page(sweep, tmp_path):
@@ -282,20 +288,20 @@ def test_what_is_not_finished_is_counted_and_named(tmp_path, own_claims, capsys)
         assert f"(stopped): {jobs[4].id}" in form and f"(under way or killed): {jobs[5].id}" in form
     written = (tmp_path / "s/report.html").read_text()
     assert "4 of its 6 runs are not finished" in written and f'href="./{jobs[0].id}.log"' in written
-    found = claim_of(json.loads((tmp_path / "s/results.json").read_text()), "resnet_lower")
-    assert (found["word"], found["n"], found["estimate"]) == ("undecided", 0, None)
-    assert found["arms"]["A"]["readings"].keys() == {"1"}
+    found = claim_of(read(tmp_path / "s"), "resnet_lower")
+    assert (found.word, found.n, found.estimate) == ("undecided", 0, None)
+    assert found.arms["A"].readings.keys() == {"1"}
 
 
 def test_a_run_whose_folder_was_removed_counts_as_not_started(sweep):
     record = next(sweep.glob("resnet-*.json"))
     shutil.rmtree(record.with_suffix(""))
     exit_code(report.cli, str(sweep))
-    found = json.loads((sweep / "results.json").read_text())
-    assert found["outcomes"][record.stem] == "not started" and found["seconds"] == 150.0
+    found = read(sweep)
+    assert found.outcomes[record.stem] == "not started" and found.seconds == 150.0
     for form in ("report.html", "report.md"):
         linked = set(re.findall(r"\./(resnet-\w+)", (sweep / form).read_text()))
-        assert linked == found["outcomes"].keys() - {record.stem}
+        assert linked == found.outcomes.keys() - {record.stem}
 
 
 def test_long_lists_are_cut_in_markdown_and_whole_on_the_page(
@@ -313,7 +319,7 @@ def test_runs_of_different_code_are_said_to_be_so(sweep):
     first, second, *_ = sweep.glob("resnet-*.json")
     change(first, source="f00d" * 16)
     change(second, source="")
-    lines = wording.made_with(results.gather(sweep, sweep))
+    lines = wording.made_with(gather.gather(sweep, sweep))
     (line,) = [line for line in lines if line.startswith("code ")]
     assert sorted(line.removeprefix("code ").split("; ")) == [
         "c0dec0dec0de, of 4 runs",
@@ -343,18 +349,16 @@ def test_the_papers_figure_is_that_of_the_scale_where_it_has_one(sweep, monkeypa
         catalogue, "claims_of", lambda: {"resnet": {**CLAIMS["resnet"], "resnet_lower": other}}
     )
     exit_code(report.cli, str(sweep))
-    found = claim_of(json.loads((sweep / "results.json").read_text()), "resnet_lower")
-    assert (
-        found["paper_delta"] == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
-    )
+    found = claim_of(read(sweep), "resnet_lower")
+    assert found.paper_delta == -2.85 and "−2.85 points; 8.75" in (sweep / "report.md").read_text()
 
 
 def test_a_run_that_diverged_counts_as_guessing(tmp_path, own_claims):
     jobs = write_sweep(tmp_path / "s", {("A", 0): "diverged"})
     exit_code(report.cli, str(tmp_path / "s"))
-    found = json.loads((tmp_path / "s/results.json").read_text())
-    assert claim_of(found, "resnet_lower")["arms"]["A"]["readings"]["0"]["value"] == 90.0
-    assert found["outcomes"][jobs[0].id] == "diverged"
+    found = read(tmp_path / "s")
+    assert claim_of(found, "resnet_lower").arms["A"].readings["0"].value == 90.0
+    assert found.outcomes[jobs[0].id] == "diverged"
 
 
 def test_runs_of_a_grid_are_listed(sweep):
@@ -374,33 +378,31 @@ def test_runs_of_a_grid_are_listed(sweep):
 # --- its words ------------------------------------------------------------------------------------
 
 
-def judged(claim: Claim, *arms: list[Any]) -> dict[str, Any]:
-    """A result of a claim at scale desk from readings by arm and seed; a figure in a list is
-    censored.
-    """
+def judged(claim: Claim, *arms: list[Any]) -> ClaimResult:
+    """A result of a claim at scale desk from readings by arm and seed; those in lists are censored."""
     readings = {
         name: {
-            seed: Reading(each[0], True) if isinstance(each, list) else Reading(each)
-            for seed, each in enumerate(arm)
-            if each is not None
+            seed: Reading(value[0], True) if isinstance(value, list) else Reading(value)
+            for seed, value in enumerate(arm)
+            if value is not None
         }
         for name, arm in zip(claim.arms, arms, strict=True)
     }
     verdict = verdicts.judge(claim, readings)
-    values = {
-        name: arm._asdict()
-        | {"readings": {str(seed): each._asdict() for seed, each in readings[name].items()}}
+    by_arm = {
+        name: arm._asdict() | {"readings": {str(seed): r for seed, r in readings[name].items()}}
         for name, arm in verdict.arms.items()
     }
-    about = claim._asdict() | {
-        "name": "c",
-        "label": "c",
-        "title": "t",
-        "scale": "desk",
-        "runs": {},
-        "seconds": 0,
-    }
-    return results._plain(about | verdict._asdict() | {"arms": values})
+    about = {"name": "c", "label": "c", "title": "t", "scale": "desk", "runs": {}, "seconds": 0}
+    fields = claim._asdict() | about | verdict._asdict() | {"arms": by_arm}
+    fields["scales"] = list(claim.scales)
+    return only(ClaimResult(**fields)).claims[0]
+
+
+def only(*claims: ClaimResult) -> Results:
+    """Results of these claims, as read from a file."""
+    found = Results("sweep", ".", [], [], {}, [], claims=claims)
+    return results.from_json(results.to_json(found))
 
 
 @pytest.mark.parametrize(
@@ -425,8 +427,8 @@ def test_an_interval_says_what_it_rests_on(name, arms, interval):
 
 
 def test_an_exact_claim_has_no_interval(sweep):
-    small = claim_of(results.gather(sweep, sweep), "resnet_small")
-    assert small["low"] == small["high"] == small["estimate"] and wording.interval(small) == ""
+    small = claim_of(gather.gather(sweep, sweep), "resnet_small")
+    assert small.low == small.high == small.estimate and wording.interval(small) == ""
 
 
 def test_signs_are_explained_on_the_page_and_in_markdown(sweep):
@@ -456,9 +458,9 @@ def test_the_signs_of_censored_figures_are_explained_where_they_stand():
     none, below = judged(of, [100.0, 90.0], [10.0, 11.0]), judged(of, [[100.0], 90.0], [10.0, 11.0])
     both = judged(of, [[100.0], 90.0], [10.0, [11.0]])
     start = "Some runs never reached what is asked; the true figure is "
-    assert wording.legend({"claims": [none]}, arms=True) == []
-    assert wording.legend({"claims": [none, below]}, arms=False) == [f"{start}at most this (≤)."]
-    assert wording.legend({"claims": [both]}, arms=True) == [
+    assert wording.legend(only(none), arms=True) == []
+    assert wording.legend(only(none, below), arms=False) == [f"{start}at most this (≤)."]
+    assert wording.legend(only(both), arms=True) == [
         f"{start}at least this (≥), on either side of this (?)."
     ]
 
@@ -486,9 +488,7 @@ def test_the_signs_of_censored_figures_are_explained_where_they_stand():
 )
 def test_the_means_of_arms_go_with_the_estimate(name, arms, texts):
     claim = judged(CLAIMS["resnet"][name], *arms)
-    found = "; ".join(
-        page._arm(arm, figures, claim, None) for arm, figures in claim["arms"].items()
-    )
+    found = "; ".join(page._arm(arm, figures, claim, None) for arm, figures in claim.arms.items())
     assert all(text in found for text in texts), found
 
 
@@ -536,7 +536,7 @@ def test_without_runs_there_is_no_report(tmp_path, capsys):
     [
         ('{"format": 1', "holds no results of a report"),
         ("[1, 2]", "holds no results of a report"),
-        ('{"format": 1}', "is of format 1"),
+        ('{"format": 1}', "has format 1"),
         ('{"format": 2, "kind": "sweep"}', "holds no results of a report"),
         ('{"format": 2, "kind": "other"}', "holds no results of a report"),
     ],
@@ -606,21 +606,21 @@ def test_a_claim_that_is_gone_is_named(sweep, capsys):
 
 def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):
     write_sweep(tmp_path / "s", {("A", 0): "diverged"})
-    curves, *_ = results.gather(tmp_path / "s", tmp_path)["figures"]
-    assert "1 of its 6 runs diverged" in curves["text"]
+    curves, *_ = gather.gather(tmp_path / "s", tmp_path).figures
+    assert "1 of its 6 runs diverged" in curves.text
 
 
 def test_figures_follow_from_the_metrics(sweep):
-    found = results.gather(sweep, sweep)["figures"]
-    assert [figure["title"] for figure in found] == ["ResNet", "ResNet: responses"]
-    (curve,) = found[0]["panels"]  # of the claim of training; the other claim is of an end alone
-    assert curve["level"] == 25.0 and [line["name"] for line in curve["series"]] == ["A", "B"]
-    line = curve["series"][1]
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: responses"]
+    (curve,) = found[0].panels  # of the claim of training; the other claim is of an end alone
+    assert curve.level == 25.0 and [line.name for line in curve.series] == ["A", "B"]
+    line = curve.series[1]
     batch_size = plan.load(plan.make_job("configs/resnet.py", {"seed": 0})).batch_size
-    assert line["x"][0] == 10 * batch_size and line["mean"][0] == pytest.approx(75.0)
-    assert (line["low"][0], line["high"][0]) == (pytest.approx(74.0), pytest.approx(76.0))
-    (layers,) = found[1]["panels"]
-    assert layers["series"][0]["mean"] == pytest.approx([1.1, 1.2, 2.0])  # conv1, conv2, conv10
+    assert line.x[0] == 10 * batch_size and line.mean[0] == pytest.approx(75.0)
+    assert (line.low[0], line.high[0]) == (pytest.approx(74.0), pytest.approx(76.0))
+    (layers,) = found[1].panels
+    assert layers.series[0].mean == pytest.approx([1.1, 1.2, 2.0])  # conv1, conv2, conv10
 
 
 def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(sweep, monkeypatch):
@@ -629,9 +629,9 @@ def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(swe
     asked = json.loads((sweep / "sweep.json").read_text())
     del asked["claims"]["resnet_responses"]
     (sweep / "sweep.json").write_text(json.dumps(asked))
-    found = results.gather(sweep, sweep)["figures"]
-    assert [figure["title"] for figure in found] == ["ResNet", "ResNet: response std"]
-    assert found[1]["panels"][0]["series"][0]["mean"] == pytest.approx([1.1, 1.2, 2.0])
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: response std"]
+    assert found[1].panels[0].series[0].mean == pytest.approx([1.1, 1.2, 2.0])
 
 
 # --- the page -------------------------------------------------------------------------------------

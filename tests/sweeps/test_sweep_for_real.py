@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from cnn_papers.claims import plan, readings
+from cnn_papers.claims import loading, plan
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.sweeps import code_digest, process
 
@@ -93,10 +94,12 @@ def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_
         worse.id: ("failed", 2, 1),
     }
     assert outcomes(tmp_path) == first
-    assert [
-        ended and ended.outcome
-        for ended in (readings.finished(tmp_path, job) for job in (good, wild, bad))
-    ] == [*("done", "diverged", None)]
+    loaded = [loading.load_run(tmp_path, job.id) for job in (good, wild, bad)]
+    assert [isinstance(run, Finished) and run.outcome for run in loaded] == [
+        "done",
+        "diverged",
+        False,
+    ]
     assert f"runs in {tmp_path}: 1 done, 1 diverged, 2 failed" in out
     said = rf"^failed: {tmp_path}/{bad.id}.log \(exit code 2\): error: .*nothing.*$"
     assert re.search(said, out, re.M) and out.endswith("--retry_failed starts failed runs again\n")
