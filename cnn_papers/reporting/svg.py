@@ -1,6 +1,4 @@
-"""Draws the figures of a report with matplotlib: from their numbers, as `results` keeps them, to
-SVG.
-"""
+"""Draws the panels of a report as SVG, with matplotlib."""
 
 import base64
 import io
@@ -10,8 +8,7 @@ from typing import Any
 
 from cnn_papers.reporting.results import Heat, Lines
 
-# Okabe and Ito's palette, which people see apart whatever their colour vision; lines differ in
-# style as well.
+# Okabe and Ito's palette, which people with any colour vision tell apart; lines differ in style too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MUTED = "#595959"
@@ -31,12 +28,12 @@ SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
 }
-DRAWN = 2  # decimals of a figure in an alternative text
+DECIMALS = 2  # of a number in an alternative text
 WIDTH, HEIGHT, IN_A_ROW = 3.7, 2.8, 3  # inches of a panel; panels side by side
 
 
 def draw(panels: Sequence[Lines | Heat]) -> str:
-    """The panels side by side as one SVG element, which reads the same whenever it is drawn."""
+    """Returns the panels side by side as one SVG element, the same bytes for the same panels."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -54,21 +51,21 @@ def draw(panels: Sequence[Lines | Heat]) -> str:
                 _draw_heat(panel, axes)
             else:
                 _draw_lines(panel, axes)
-        text = io.StringIO()
-        figure.savefig(
-            text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    return text.getvalue()[text.getvalue().index("<svg") :]
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=nothing)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
 
 
 def data_uri(image: str | bytes) -> str:
-    """An SVG element, or the bytes of a PNG file, as the address of an image."""
+    """Returns an SVG element, or the bytes of a PNG file, as the address of an image."""
     kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def describe(panel: Lines | Heat) -> str:
-    """What a panel shows, for those who do not see it."""
+    """Returns the alternative text of a panel."""
     if isinstance(panel, Heat):
         filled = [
             (value, i, j)
@@ -79,23 +76,24 @@ def describe(panel: Lines | Heat) -> str:
         high, i, j = max(filled)
         rows, columns = len(panel.values), len(panel.values[0])
         where = f"{panel.y} {i + 1}, {panel.x} {j + 1}"
-        return f"{panel.title}: {panel.label}, {rows} by {columns}, greatest at {where} ({high:.{DRAWN}f})."
+        return (
+            f"{panel.title}: {panel.label}, {rows} by {columns}, "
+            f"greatest at {where} ({high:.{DECIMALS}f})."
+        )
     lines = [
-        f"{line.name} from {line.mean[0]:,.{DRAWN}f} to {line.mean[-1]:,.{DRAWN}f}"
+        f"{line.name} from {line.mean[0]:,.{DECIMALS}f} to {line.mean[-1]:,.{DECIMALS}f}"
         for line in panel.series
     ]
     return f"{panel.title}: {panel.y} against {panel.x}. {'; '.join(lines)}."
 
 
 def look(i: int) -> tuple[str, Any]:
-    """Colour and style of line `i`; of all the lines that share a colour or a style, no two share
-    both.
-    """
+    """Returns the colour and the style of line `i`; no two lines share both."""
     return COLOURS[i % len(COLOURS)], STYLES[(i + i // len(COLOURS)) % len(STYLES)]
 
 
 def _draw_lines(panel: Lines, axes: Any) -> None:
-    """Lines over their bands from the lowest to the highest seed."""
+    """Draws lines over their bands from the lowest to the highest seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for i, line in enumerate(panel.series):
@@ -131,12 +129,12 @@ def _draw_lines(panel: Lines, axes: Any) -> None:
 
 
 def _number(value: float, position: int | None = None) -> str:
-    """A tick of an axis: 20,000 as 20k."""
+    """Returns the text of a tick: 20k for 20,000."""
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
 def _draw_heat(panel: Heat, axes: Any) -> None:
-    """A matrix in the shades of cividis, which reads the same with any colour vision and in grey."""
+    """Draws a matrix in cividis, whose shades look alike with any colour vision and in grey."""
     import numpy as np
 
     values = np.array(
@@ -152,5 +150,5 @@ def _draw_heat(panel: Heat, axes: Any) -> None:
 
 
 def _ticks(count: int) -> range:
-    """At most twelve positions among `count`."""
+    """Returns at most twelve positions among `count`."""
     return range(0, count, -(-count // 12))

@@ -81,7 +81,7 @@ def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
 
 
 def all_scales(scale: str) -> tuple[dict[str, str], list[str]]:
-    """Returns the scale of every claim that has `scale` or needs no training; names of the others."""
+    """Returns the scales of all claims that have runs at `scale` or need none; the other claims."""
     claims = catalogue.all_claims()
     names = [name for name, claim in claims.items() if {scale, EXACT} & claim.scales.keys()]
     return scales_of(names, scale, ""), [name for name in claims if name not in names]

@@ -111,7 +111,7 @@ def test_an_arm_overrides_its_scale():
 
 
 def test_a_scale_at_which_a_claim_is_not_asked():
-    with pytest.raises(UserError, match="not asked at scale 'paper'; it is at: desk"):
+    with pytest.raises(UserError, match="has no runs at scale 'paper'; it has runs at: desk"):
         plan.jobs(EXAMPLE, "paper", [0])
 
 

@@ -515,7 +515,7 @@ def test_more_runs_than_an_array_takes_are_several():
 def test_a_task_knows_its_run(monkeypatch):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     assert slurm.task_of(["a"]) == "a"
-    with pytest.raises(UserError, match="--task names 2 runs; task none of an array"):
+    with pytest.raises(UserError, match="--task names 2 runs, and task none of an array"):
         slurm.task_of(["a", "b"])
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     assert slurm.task_of(["a", "b"]) == "b"

@@ -62,8 +62,8 @@ def test_the_users_settings_of_gpus_hold(monkeypatch):
 @pytest.mark.parametrize(
     "jobs, message",
     [
-        (3, "--jobs=3 must be from 1 to 2, the CPU cores there are"),
-        (2, "3 GPUs do not divide over"),
+        (3, "--jobs=3 must be from 1 to 2, the number of CPU cores"),
+        (2, "3 GPUs do not divide evenly over 2 runs"),
     ],
 )
 def test_what_does_not_divide_is_refused(jobs, message, monkeypatch):
@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(
-        UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"
+        UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; repeat"
     ):
         start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
