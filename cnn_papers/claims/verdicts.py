@@ -182,7 +182,7 @@ def _decide(
     if len(effects) < 2:
         note = "fewer than two seeds"
     elif _all_same(effects):
-        note = "all seeds give the same figure, and the interval is of their median"
+        note = "all seeds give the same value, and the interval is of their median"
     wide = _opened(interval(effects, LEVEL), is_open)
     word = _word(expect, wide, bound)
     if expect != "same" or word == DISAGREES:

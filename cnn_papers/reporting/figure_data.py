@@ -246,7 +246,7 @@ def _percentiles(title: str, kind: str, runs: Runs) -> list[Lines]:
 
 
 def _reuse(title: str, kind: str, runs: Runs) -> list[Heat]:
-    """How much each layer (column) of a dense block reads of each before it (row); a mean of seeds."""
+    """Mean weights by which layers (columns) of a dense block read earlier ones (rows)."""
     seeds = [_parts(run, kind) for run in [*runs.values()][-1].values()]
     names = sorted({name for seed in seeds for name in seed}, key=_in_order)
     keys = [name.split("/") for name in names]

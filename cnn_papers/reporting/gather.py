@@ -39,7 +39,8 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
         if not runs:
             raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
         found = single_runs.of_runs(folder, runs, address)
-    return results.from_json(results.to_json(found))  # as a reader of the file will have them
+    # As a reader of the file will have them, so that both write the same page.
+    return results.from_json(results.to_json(found))
 
 
 def _of_sweep(sweep: Sweep, address: str) -> Results:

@@ -193,7 +193,7 @@ def _name(network: Trained) -> str:
 
 
 def _row(images: np.ndarray) -> np.ndarray:
-    """Returns images uint8 [n, h, w, c], grey or RGB, side by side with white lines between them."""
+    """Returns images uint8 [n, h, w, c], grey or RGB, side by side between white lines."""
     framed = np.pad(
         np.broadcast_to(images, (*images.shape[:3], 3)),
         [(0, 0), (0, 0), (0, 1), (0, 0)],

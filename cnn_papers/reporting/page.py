@@ -18,7 +18,7 @@ GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half 
 CAPTION = (
     "Intervals are of 95 % or as they say; "
     "bold is an arm’s mean, where a claim is of a ratio the geometric one; "
-    "the diamond is the paper’s figure."
+    "the diamond is the paper’s value."
 )
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 
@@ -120,7 +120,7 @@ def _scales(claim: ClaimResult) -> str:
 
 
 def _claim(claim: ClaimResult, results: Results, base: str | None) -> str:
-    """Returns two rows: the verdict with its numbers; the statement and the readings of each arm."""
+    """Returns two rows: the verdict with its numbers, then the statement and all readings."""
     cells = (
         f'<span class="whole {claim.word}">{SIGNS[claim.word]} {claim.word}</span>',
         f'{_text(wording.ours(claim))} <span class="whole">{_text(wording.interval(claim))}</span>',

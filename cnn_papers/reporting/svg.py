@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_papers.reporting.results import Heat, Lines
 
-# Okabe and Ito's palette, which people with any colour vision tell apart; lines differ in style too.
+# Okabe and Ito's palette, which any colour vision tells apart; lines differ in style as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MUTED = "#595959"

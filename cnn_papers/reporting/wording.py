@@ -133,7 +133,7 @@ def legend(results: Results, *, arms: bool) -> list[str]:
     signs = [f"{meaning} ({sign})" for sign, meaning in MARKS.items() if sign in used]
     if not signs:
         return []
-    return [f"Some runs never reached what is asked; the true figure is {', '.join(signs)}."]
+    return [f"Some runs never reached the level asked for; the true value is {', '.join(signs)}."]
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,7 @@
-"""The figures of a report by themselves: what they show of analyses and of networks, and how they
-are drawn.
-"""
+"""The figures of a report: which ones there are, what they show, and how they are drawn."""
 
 import base64
+import json
 import re
 from typing import Any
 
@@ -11,12 +10,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from support.random_variables import random_variables
+from support.written_sweeps import CLAIMS, write_sweep
 
 from cnn_papers import zoo
+from cnn_papers.claims import catalogue, plan
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data import augment
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.reporting import figure_data, network_figures, svg
+from cnn_papers.reporting import figure_data, gather, network_figures, svg
 from cnn_papers.reporting.results import Line, Lines, Picture
 from cnn_papers.runs import inputs
 from cnn_papers.weights import trained
@@ -25,6 +26,39 @@ from configs import alexnet, maxout, nin
 
 def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
     return Finished(ConfigDict({"model": {"variant": variant}, "batch_size": 4}), lines, "done")
+
+
+def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):
+    write_sweep(tmp_path / "s", {("A", 0): "diverged"})
+    curves, *_ = gather.gather(tmp_path / "s", tmp_path).figures
+    assert "1 of its 6 runs diverged" in curves.text
+
+
+def test_figures_follow_from_the_metrics(sweep):
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: responses"]
+    (curve,) = found[0].panels  # of the claim of training; the other claim reads only the end
+    assert curve.level == 25.0 and [line.name for line in curve.series] == ["A", "B"]
+    line = curve.series[1]
+    batch_size = plan.load(plan.make_job("configs/resnet.py", {"seed": 0})).batch_size
+    assert line.x[0] == 10 * batch_size and line.mean[0] == pytest.approx(75.0)
+    assert (line.low[0], line.high[0]) == (pytest.approx(74.0), pytest.approx(76.0))
+    (layers,) = found[1].panels
+    assert layers.series[0].mean == pytest.approx([1.1, 1.2, 2.0])  # conv1, conv2, conv10
+
+
+def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(sweep, monkeypatch):
+    fewer = {name: claim for name, claim in CLAIMS["resnet"].items() if name != "resnet_responses"}
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": fewer})
+    asked = json.loads((sweep / "sweep.json").read_text())
+    del asked["claims"]["resnet_responses"]
+    (sweep / "sweep.json").write_text(json.dumps(asked))
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: response std"]
+    assert found[1].panels[0].series[0].mean == pytest.approx([1.1, 1.2, 2.0])
+
+
+# --- analyses -------------------------------------------------------------------------------------
 
 
 def test_feature_reuse_is_a_matrix_of_sources_by_readers():
@@ -41,7 +75,8 @@ def test_feature_reuse_is_a_matrix_of_sources_by_readers():
     (panel,) = figure_data.ANALYSES["feature_reuse"]("reuse", "feature_reuse", runs)
     assert panel.values == [[1.0, 2.0, 4.0], [None, 3.0, None]]
     assert svg.describe(panel).endswith(
-        "2 by 3, greatest at source (1: the block's input) 1, reading layer (the last: behind the block) 3 (4.00)."
+        "2 by 3, greatest at source (1: the block's input) 1, "
+        "reading layer (the last: behind the block) 3 (4.00)."
     )
     assert svg.draw([panel]).startswith("<svg")
 

@@ -1,6 +1,4 @@
-"""The report of runs by themselves: against their papers where they may be, and which are not
-finished.
-"""
+"""The report of single runs: against their papers if comparable, and which are not finished."""
 
 import pathlib
 import re
@@ -96,8 +94,8 @@ def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
         assert "not finished (under way, stopped or diverged): begun, part" in names
         assert "not finished (of unknown length): older" in names
     assert (
-        "configs/resnet.py:desk on digits, step 1 of 1,200: top-1 error 9.00 % in the last evaluation"
-        in text
+        "configs/resnet.py:desk on digits, step 1 of 1,200: "
+        "top-1 error 9.00 % in the last evaluation" in text
     )
     assert (
         "on digits, step 0 of 5: top-1 error none" in text

@@ -1,6 +1,4 @@
-"""Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in
-SLURM's queue.
-"""
+"""Sweeps before anything runs: requests, refusals, the files of a folder, SLURM's queue."""
 
 import datetime
 import fcntl
@@ -14,9 +12,9 @@ import pytest
 from support.commands import exit_code
 
 from cnn_papers.claims import catalogue, plan
+from cnn_papers.claims.records import Record
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.claims.records import Record
 from cnn_papers.sweeps import code_digest, execute, local, process, request, slurm
 from cnn_papers.sweeps.process import Place
 from configs import lenet
@@ -38,7 +36,7 @@ def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
     return commands, [line for line in lines if line not in commands]
 
 
-# --- what is asked --------------------------------------------------------------------------------
+# --- grids ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_a_folder_of_its_own_by_what_is_asked(capsys):
 
 @pytest.fixture
 def three_claims(monkeypatch):
-    """One at two scales, one that needs no training, one for a GPU alone."""
+    """One at two scales, one that needs no training, one for a GPU only."""
     arms = {"average": {"model.pooling": "average"}, "max": {"model.pooling": "max"}}
     mnist, desk = (
         {"config": "configs/lenet.py:mnist"},
@@ -527,7 +525,8 @@ def fake_slurm(tmp_path, monkeypatch) -> pathlib.Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "sbatch").write_text(
-        '#!/bin/bash\necho "$MODULE $@" >> "${0%/*}/said"\necho $((69 + $(wc -l < "${0%/*}/said")));'
+        '#!/bin/bash\necho "$MODULE $@" >> "${0%/*}/said"\n'
+        'echo $((69 + $(wc -l < "${0%/*}/said")));'
     )
     (folder / "squeue").write_text('#!/bin/bash\ncat "${0%/*}/queue"')
     for path in folder.iterdir():

@@ -47,7 +47,7 @@ def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, 
 
 
 def wait_for(sign: str, path: pathlib.Path, of: subprocess.Popen) -> None:
-    """Until `sign` stands in the file `path`, while the sweep lives."""
+    """Waits until `sign` stands in the file `path`, while the sweep lives."""
     while not path.exists() or sign not in path.read_text():
         assert of.poll() is None, of.communicate()
         time.sleep(0.02)
@@ -126,7 +126,8 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     code, out, err = finish(home, tmp_path, *flags)  # a second sweep meanwhile
     assert (code, out) == (2, "")
     assert re.fullmatch(
-        rf"error: runs {tmp_path} is in use by process {child.pid} on \S+ since .*; wait or give another\n",
+        rf"error: runs {tmp_path} is in use by process {child.pid} on \S+ since .*; "
+        r"wait or give another\n",
         err,
     )
     began = time.monotonic()

@@ -101,7 +101,10 @@ def test_each_place_runs_one_at_a_time():
     assert pool.seen == [("a", (0,)), ("b", (1,)), ("c", (1,)), ("d", (1,))]
 
 
-WAITS = "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; while true; do sleep 0.02; done"
+WAITS = (
+    "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; "
+    "while true; do sleep 0.02; done"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
