@@ -29,7 +29,7 @@ class Unfinished(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What lies in the folder of a sweep.
+    """The content of a sweep's folder.
 
     Attributes:
       folder: of the sweep.

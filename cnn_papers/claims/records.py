@@ -1,4 +1,4 @@
-"""Records of a sweep's runs: how each of them went so far.
+"""Reads the records of a sweep's runs.
 
 A sweep's folder holds, for every run, `ID/` (the run's own folder), `ID.json` (its record) and
 `ID.log` (what it wrote to the terminal). A run has finished if its record says so and its own
@@ -18,7 +18,7 @@ RUN = "run.json"  # in the run's own folder
 
 
 class Record(NamedTuple):
-    """How a run went so far, as `ID.json` keeps it.
+    """The state of a run, as `ID.json` keeps it.
 
     Attributes:
       outcome: new, running, done, diverged, stopped (a later sweep continues it) or failed.

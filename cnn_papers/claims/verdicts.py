@@ -42,7 +42,7 @@ class Arm(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the readings say about a claim.
+    """The verdict of the readings on a claim.
 
     Attributes:
       word: agrees, disagrees or undecided.
@@ -214,7 +214,7 @@ def _word(expect: str, within: Interval, bound: float | None) -> str:
 
 
 def _every_step(expect: str, means: Sequence[float]) -> bool:
-    """Whether each step of a series goes the expected way; True of a claim that is no series."""
+    """Returns whether each step of a series goes the expected way; True if there is no series."""
     steps = np.diff(means)
     if expect == "falling":
         return bool((steps < 0).all())
@@ -268,7 +268,7 @@ def _unusable(values: np.ndarray, *, ratio: bool) -> str:
 
 
 def _all_same(effects: np.ndarray) -> bool:
-    """Whether effects differ by no more than rounding."""
+    """Returns whether effects differ by no more than rounding."""
     return float(np.ptp(effects)) <= 1e-9 * float(np.abs(effects).max())
 
 

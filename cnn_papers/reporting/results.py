@@ -161,7 +161,7 @@ class Lines(NamedTuple):
 
 
 class Heat(NamedTuple):
-    """A panel of a matrix; its `values` are None where there is none."""
+    """A panel of a matrix, whose `values` may be None."""
 
     title: str
     x: str
@@ -327,14 +327,12 @@ def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, Lines | Heat | Picture):
         return {"kind": next(name for name in PANELS if isinstance(value, PANELS[name])), **fields}
     if isinstance(value, ClaimResult) and value.word == NOT_RUN:
-        return {
-            field: fields[field] for field in fields if field not in ClaimResult._field_defaults
-        }
-    if isinstance(value, GridRun | SingleRun):
-        return {
-            key: field for key, field in fields.items() if field is not None or key == "total_steps"
-        }
-    return fields
+        omitted = {*ClaimResult._field_defaults}  # those of the verdict
+    elif isinstance(value, GridRun | SingleRun) and value.last is None:
+        omitted = {"last", "best"}
+    else:
+        omitted = set()
+    return {name: field for name, field in fields.items() if name not in omitted}
 
 
 # --- from JSON ------------------------------------------------------------------------------------

@@ -261,7 +261,7 @@ def against_paper(result: ReportedResult) -> tuple[str, ...]:
 
 
 def _is_one_arm(claim: ClaimResult) -> bool:
-    """Whether a claim compares its one arm with a bound."""
+    """Returns whether a claim compares its one arm with a bound."""
     return claim.expect in VALUES and len(claim.arms) == 1
 
 

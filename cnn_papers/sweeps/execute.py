@@ -28,7 +28,7 @@ TASK_GRACE_S = 110.0  # the same within SLURM, which warns two minutes before it
 
 
 class Options(NamedTuple):
-    """How a sweep is run.
+    """Options of a sweep.
 
     Attributes:
       executor: "local" or "slurm".

@@ -107,7 +107,7 @@ def _signals() -> Iterator[list[Signal]]:
 
 
 def _repeated(signals: Sequence[Signal]) -> bool:
-    """Whether a person pressed Ctrl-C again."""
+    """Returns whether a person pressed Ctrl-C again."""
     earliest = signals[0][1] + SECOND_THOUGHT_S
     return any(number == signal.SIGINT and at > earliest for number, at in signals)
 

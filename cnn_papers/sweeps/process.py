@@ -78,7 +78,7 @@ def read(folder: pathlib.Path, job: Job) -> Record:
 
 
 def is_taken(folder: pathlib.Path, job: Job) -> bool:
-    """Whether a process runs `job` now."""
+    """Returns whether a process runs `job` now."""
     path = folder / f"{job.id}.log"
     if not path.exists():
         return False

@@ -45,7 +45,7 @@ def test_the_means_of_arms_go_with_the_estimate(name, arms, texts):
 
 
 class Reader(html.parser.HTMLParser):
-    """What a page refers to, and whether its elements are closed in order."""
+    """Collects what a page refers to; fails if its elements are not closed in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def browser() -> str:
 
 
 def browse(place: pathlib.Path, *arguments: str) -> str:
-    """Opens the page headless, with no network to reach; what Chromium prints."""
+    """Opens the page headless, without a network; returns what Chromium prints."""
     options = (
         "--headless",
         "--no-sandbox",
@@ -115,7 +115,7 @@ def browse(place: pathlib.Path, *arguments: str) -> str:
 
 
 def addresses_asked(place: pathlib.Path, *arguments: str) -> list[str]:
-    """What a page asks the network for; the browser's own services have no origin."""
+    """Returns what a page asks the network for; the browser's own services have no origin."""
     log = place.with_suffix(".log")
     browse(place, f"--log-net-log={log}", *arguments)
     events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
