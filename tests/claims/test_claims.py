@@ -179,14 +179,15 @@ def config_of_flags(job: Job) -> Any:
 
 def test_data_operations_and_numbers_make_sense():
     problems = Problems()
-    for name, scale in CASES:
-        for config in configs_of(name, scale):
-            with problems.of(f"{name} at {scale}"):
-                ranges.check_ranges(config)
-                compose(config.data.train_device, None, key="data.train_device", train=True)
-                compose(config.data.eval_device, None, key="data.eval_device", train=False)
-                for key in ("train_host", "eval_host"):
-                    assert len(inputs.configured_input(config, key)) == 3
+    jobs = {job for name, scale in CASES for job in jobs_of(name, scale).values()}
+    for job in sorted(jobs):
+        with problems.of(f"{job.id}: {plan.flags_of(job)}"):
+            config = loaded(job)
+            ranges.check_ranges(config)
+            compose(config.data.train_device, None, key="data.train_device", train=True)
+            compose(config.data.eval_device, None, key="data.eval_device", train=False)
+            for key in ("train_host", "eval_host"):
+                assert len(inputs.configured_input(config, key)) == 3
     assert problems == []
 
 
