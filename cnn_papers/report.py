@@ -1,9 +1,8 @@
-"""What came of the runs in a folder, against the papers: python -m cnn_papers.report RUNS
-[--out=FOLDER]
+"""Reports the results of runs against the papers: python -m cnn_papers.report RUNS [--out=FOLDER]
 
-RUNS is the folder of a sweep, of one run, or of several runs; `report.html`, `report.md` and
-`results.json`, from which both can be drawn again, are written to it, or to `--out`. RUNS may also
-be such a JSON file, or one of this repository's `results/`.
+RUNS is the folder of a sweep, of one run, or of several runs. `report.html`, `report.md` and
+`results.json`, from which the other two can be written again, go to RUNS or to `--out`. RUNS may
+also be such a JSON file, or one of this repository's `results/`.
 """
 
 import os
@@ -15,7 +14,7 @@ from absl import flags
 from cnn_papers import doors
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
-from cnn_papers.reporting import markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results, wording
 
 RESULTS = "results.json"
 
@@ -26,14 +25,15 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "write python -m cnn_papers.report RUNS with the folder of a sweep or of a run"
         )
-    place, is_file = pathlib.Path(argv[1]), argv[1].endswith(".json")
-    out = pathlib.Path(flags.FLAGS.out) if flags.FLAGS.out else (place.parent if is_file else place)
-    found = results.read(place) if is_file else results.gather(place, out)
-    base = pathlib.Path(
-        os.path.normpath((place.parent if is_file else out) / found["runs"])
-    )  # out may be new
-    are_there = any((base / run).is_dir() for run in found["outcomes"])
-    address = urllib.parse.quote(os.path.relpath(base, out)) if are_there else None
+    path, is_file = pathlib.Path(argv[1]), argv[1].endswith(".json")
+    out = path.parent if is_file else path
+    if flags.FLAGS.out:
+        out = pathlib.Path(flags.FLAGS.out)
+    found = results.read(path) if is_file else gather.gather(path, out)
+    # Normalised, since `out` may not exist yet.
+    runs = pathlib.Path(os.path.normpath((path.parent if is_file else out) / found.runs))
+    runs_exist = any((runs / name).is_dir() for name in found.outcomes)
+    address = urllib.parse.quote(os.path.relpath(runs, out)) if runs_exist else None
     texts = {
         "report.html": page.html(found, address),
         "report.md": markdown.markdown(found, address),
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     for name, text in texts.items():
         with atomic_write(out / name) as part:
             part.write_text(text)
-    if found["kind"] == "sweep":
+    if found.kind == "sweep":
         print(wording.verdicts(found))
     print(wording.runs(found))
     for why, names in wording.unfinished(found).items():
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """The command line."""
-    flags.DEFINE_string("out", "", "folder for the report instead of RUNS")
+    flags.DEFINE_string("out", "", "folder for the report; by default RUNS")
     doors.run(main)
 
 

@@ -1,1 +1,1 @@
-"""What starts runs: many here or on a cluster (`sweep`), and one over several hosts (the scripts)."""
+"""Launches runs: many on a machine or cluster (`sweep`), one over several hosts (scripts)."""

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Starts one run as several processes on this machine, over loopback: launch/local.sh N FLAGS OF cnn_papers.main...
+# Starts one run as several processes on this machine, over loopback:
 #
-# Ctrl-C, SIGTERM and SIGUSR1 are passed on: all save and stop; a second Ctrl-C kills them. When one process fails, the
-# others are stopped. Exits with the code of the first that failed, 0 if none did. With NVIDIA GPUs each process takes an
-# equal part of them. Needs bash 5.1.
-# Environment: PYTHON (python), GRACE_S (30: seconds that the others have to end when one has), MODULE (cnn_papers.main;
-# cnn_papers.benchmark measures over processes).
+#     launch/local.sh N FLAGS OF cnn_papers.main...
+#
+# Ctrl-C, SIGTERM and SIGUSR1 are passed on: all save and stop; a second Ctrl-C kills them. When one
+# process fails, the others are stopped. Exits with the code of the first that failed, 0 if none
+# did. With NVIDIA GPUs each process takes an equal part of them. Needs bash 5.1.
+#
+# Environment: PYTHON (python); GRACE_S (30), seconds for the other processes to end after one has
+# ended; MODULE (cnn_papers.main), cnn_papers.benchmark for measurements over processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +21,8 @@ shift
 python=${PYTHON:-python}
 grace_s=${GRACE_S:-30}
 
-port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+find_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+port=$("$python" -c "$find_port")
 gpus=()
 if [[ -n "${CUDA_VISIBLE_DEVICES:-}" ]]; then
     IFS=, read -ra gpus <<< "$CUDA_VISIBLE_DEVICES"
@@ -26,7 +30,8 @@ elif command -v nvidia-smi > /dev/null && [[ "${JAX_PLATFORMS:-}" != cpu ]]; the
     mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)
 fi
 if ((${#gpus[@]} % count)); then
-    echo "error: ${#gpus[@]} GPUs do not divide over $count processes; name some in CUDA_VISIBLE_DEVICES" >&2
+    echo "error: ${#gpus[@]} GPUs do not divide over $count processes;" \
+        "name some in CUDA_VISIBLE_DEVICES" >&2
     exit 2
 fi
 
@@ -51,8 +56,8 @@ for ((i = 0; i < count; i++)); do
         each=$((${#gpus[@]} / count))
         visible=("CUDA_VISIBLE_DEVICES=$(IFS=,; echo "${gpus[*]:i*each:each}")")
     fi
-    env "${visible[@]}" "$python" -m "${MODULE:-cnn_papers.main}" --coordinator="127.0.0.1:$port" --num_processes="$count" \
-        --process_id="$i" "$@" &
+    env "${visible[@]}" "$python" -m "${MODULE:-cnn_papers.main}" \
+        --coordinator="127.0.0.1:$port" --num_processes="$count" --process_id="$i" "$@" &
     pids+=($!)
 done
 
@@ -79,7 +84,8 @@ while ((${#left[@]})); do
         if ((!asked && ${#left[@]})); then
             kill -TERM "${left[@]}" 2> /dev/null || true
         fi
-        sleep "$grace_s" > /dev/null 2>&1 & # what waits for the one that is gone does not hear of the request
+        # A process that waits for the one that is gone does not notice the request.
+        sleep "$grace_s" > /dev/null 2>&1 &
         timer=$!
     fi
 done

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# One run over all hosts of a TPU pod slice of Google Cloud:
+# Starts one run over all hosts of a TPU pod slice of Google Cloud:
 #
-#     launch/tpu_pod.sh --name=pod --zone=europe-west4-b [--create=v5litepod-16] [--delete] [--dry_run] -- \
-#         --config=configs/resnet.py:imagenet2012 --workdir=/mnt/runs/resnet --config.data.data_dir=/mnt/tfds
+#     launch/tpu_pod.sh --name=pod --zone=europe-west4-b [--create=v5litepod-16] [--delete] \
+#         [--dry_run] -- --config=configs/resnet.py:imagenet2012 --workdir=/mnt/runs/resnet \
+#         --config.data.data_dir=/mnt/tfds
 #
-# Copies the last commit to every host, installs it and starts it there; JAX learns from the pod which host is which.
-# --create=TYPE makes the slice first (--version=RUNTIME, --spot for one that may be taken away), --delete removes it at
-# the end, --dry_run prints the commands. The workdir must lie where all hosts see it: Filestore, or a mounted bucket.
-# The same command again goes on from the last checkpoint. Needs gcloud, logged in; --project=ID where it has no default.
+# Copies the last commit to every host, installs it and starts it there; JAX learns the hosts from
+# the pod. --create=TYPE makes the slice first (--version=RUNTIME; --spot for a preemptible one),
+# --delete removes it at the end, --dry_run prints the commands. All hosts must see the workdir:
+# Filestore, or a mounted bucket. The same command again continues from the last checkpoint. Needs
+# gcloud, logged in; --project=ID if it has no default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,7 +35,8 @@ while (($#)); do
     shift
 done
 [[ -n "$name" && -n "$zone" ]] || fail "--name and --zone are missing"
-[[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "--name=$name: small letters, digits and hyphens"
+[[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+    fail "--name=$name: small letters, digits and hyphens"
 (($#)) || fail "the run's flags are missing: -- --config=configs/PAPER.py"
 
 do_it() {
@@ -53,7 +56,8 @@ install+=" && python3 -m pip install --quiet --editable 'cnn_papers[tpu]'"
 train="cd cnn_papers && python3 -m cnn_papers.main --coordinator=auto$(printf ' %q' "$@")"
 
 if [[ -n "$create" ]]; then
-    do_it "${tpu[@]}" create "$name" "${where[@]}" "--accelerator-type=$create" "--version=$version" ${spot:+--spot}
+    do_it "${tpu[@]}" create "$name" "${where[@]}" \
+        "--accelerator-type=$create" "--version=$version" ${spot:+--spot}
 fi
 if [[ -n "$delete" ]]; then
     trap 'do_it "${tpu[@]}" delete "$name" "${where[@]}" --quiet' EXIT

@@ -1,1 +1,1 @@
-"""The papers' claims: the runs that ask them, what is read off those, and verdicts."""
+"""Claims of the papers: the runs that test them, metrics read off these runs, and verdicts."""

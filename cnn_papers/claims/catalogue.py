@@ -13,9 +13,7 @@ SHARED = "common"  # the file of settings that claims share
 
 @functools.cache
 def claims_of() -> dict[str, dict[str, Claim]]:
-    """The claims by name, by the name of the config file they belong to ("alexnet" of
-    `configs/claims/alexnet.py`).
-    """
+    """Returns the claims by name, by the name of their file in `configs/claims` ("alexnet")."""
     names = sorted(
         module.name
         for module in pkgutil.iter_modules(configs.claims.__path__)
@@ -25,24 +23,27 @@ def claims_of() -> dict[str, dict[str, Claim]]:
 
 
 def all_claims() -> dict[str, Claim]:
-    """Every claim by its name, in the order of the files; UserError where two have the same name."""
-    found: dict[str, Claim] = {}
+    """Returns every claim by its name, in the order of the files.
+
+    Raises UserError if two have the same name.
+    """
+    claims_by_name: dict[str, Claim] = {}
     for file, claims in claims_of().items():
-        if twice := found.keys() & claims.keys():
+        if twice := claims_by_name.keys() & claims.keys():
             raise UserError(
                 f"configs/claims/{file}.py: another file has a claim '{min(twice)}' too; rename one"
             )
-        found |= claims
-    return found
+        claims_by_name |= claims
+    return claims_by_name
 
 
 def find(name: str) -> Claim:
-    """The claim `name`; a UserError with the name and statement of each claim there is."""
-    known = all_claims()
-    if name not in known:
-        hint = did_you_mean(name, known)
+    """Returns the claim `name`; UserError with all names and statements if there is none."""
+    claims = all_claims()
+    if name not in claims:
+        hint = did_you_mean(name, claims)
         hint = f"{hint} " if hint else ""
-        width = max(map(len, known), default=0)
-        choices = [f"{each:<{width}}  {claim.statement}" for each, claim in known.items()]
-        raise UserError(f"there is no claim '{name}'; {hint}there are {len(known)}:", choices)
-    return known[name]
+        width = max(map(len, claims), default=0)
+        choices = [f"{known:<{width}}  {claim.statement}" for known, claim in claims.items()]
+        raise UserError(f"there is no claim '{name}'; {hint}there are {len(claims)}:", choices)
+    return claims[name]

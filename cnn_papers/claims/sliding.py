@@ -1,6 +1,4 @@
-"""What a network does with an image larger than its input: work that windows share, scores that
-stay the same.
-"""
+"""Slides a network over an image larger than its input: shared work, equal scores."""
 
 import functools
 import math
@@ -21,19 +19,21 @@ Shape = tuple[int, ...]  # (h, w, c)
 def saving(
     model: nn.Module, shape: Shape, image: Shape, windows: int = 0, *, features_only: bool = False
 ) -> float:
-    """How many times fewer multiply-adds one pass over `image` takes than one for each window of
-    it.
+    """Returns how many times fewer multiply-adds one pass over `image` takes than its windows.
 
-    The windows have the size `shape`, and are as many as `windows` or, if that is 0, as the
-    positions of the network's map of scores. Convolutions run once over the image; fully connected
+    The windows have the size `shape`. Their number is `windows` or, if that is 0, the number of
+    positions in the network's map of scores. Convolutions run once over the image; fully connected
     layers run on every window in either case, and are left out with `features_only`.
     """
     if not windows:
-        seen = (
-            counting.abstract_variables(model, shape),
-            jax.ShapeDtypeStruct((1, *image), "float32"),
-        )
-        scores: Any = jax.eval_shape(lambda *seen: [*model.apply(*seen)[1].values()][-1], *seen)
+        variables = counting.abstract_variables(model, shape)
+        images = jax.ShapeDtypeStruct((1, *image), "float32")
+
+        def last_endpoint(variables: Any, images: Any) -> Any:
+            _, endpoints = model.apply(variables, images)
+            return [*endpoints.values()][-1]  # here: eval_shape sorts the keys of what it returns
+
+        scores: Any = jax.eval_shape(last_endpoint, variables, images)
         windows = math.prod(scores.shape[1:3])
     classifier = 0 if features_only else _macs(model, shape, classifier=True)
     features, once = (_macs(model, size, classifier=False) for size in (shape, image))
@@ -41,23 +41,21 @@ def saving(
 
 
 def difference(model: nn.Module, shape: Shape, image: Shape, seed: int) -> float:
-    """How far fully connected layers slid over the maps of `image` are from the same on each window
-    of `shape` alone.
+    """Returns the difference between fully connected layers slid over `image` and on its windows.
 
-    The largest difference, against the largest output of the layer; random weights and image. NaN
-    without such layers.
+    It is the largest difference of an output, relative to the largest output of the layer, for
+    random weights and a random image; windows have the size `shape`. NaN without such layers.
     """
-    calls = []  # of fully connected layers: the layer's path, what it read, what it gave
+    calls = []  # of fully connected layers: path, input and output
 
     def note(layer: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        given = layer(*args, **kwargs)
+        output = layer(*args, **kwargs)
         if isinstance(context.module, FullyConnected):
-            calls.append((context.module.path, args[0], given))
-        return given
+            calls.append((context.module.path, args[0], output))
+        return output
 
-    rng = np.random.default_rng(
-        seed
-    )  # not JAX: compiling an initialisation takes longer than the rest
+    # Not by JAX: compiling an initialisation takes longer than the rest.
+    rng = np.random.default_rng(seed)
     variables = jax.tree.map(
         functools.partial(_draw, rng), counting.abstract_variables(model, shape)
     )
@@ -70,23 +68,20 @@ def difference(model: nn.Module, shape: Shape, image: Shape, seed: int) -> float
         windows = jnp.concatenate(
             [x[:, i : i + h, j : j + w] for i in range(rows) for j in range(columns)]
         )
-        alone: Any = FullyConnected(slid.shape[-1]).apply({"params": params}, windows)
-        differences.append(
-            float(jnp.abs(slid.reshape(alone.shape) - alone).max() / jnp.abs(alone).max())
-        )
+        expected: Any = FullyConnected(slid.shape[-1]).apply({"params": params}, windows)
+        difference = jnp.abs(slid.reshape(expected.shape) - expected).max()
+        differences.append(float(difference / jnp.abs(expected).max()))
     return max(differences, default=math.nan)
 
 
 def _draw(rng: np.random.Generator, leaf: Any) -> jax.Array:
-    """A kernel that keeps the size of what it reads, or ones."""
+    """Returns a random kernel that keeps the scale of its input, or ones."""
     fan_in = math.prod(leaf.shape[:-1])
-    return jnp.asarray(
-        rng.normal(0, fan_in**-0.5, leaf.shape) if leaf.ndim > 1 else np.ones(leaf.shape),
-        leaf.dtype,
-    )
+    values = rng.normal(0, fan_in**-0.5, leaf.shape) if leaf.ndim > 1 else np.ones(leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
 
 
 def _macs(model: nn.Module, shape: Shape, *, classifier: bool) -> int:
-    """Multiply-adds of the fully connected layers, or of all others."""
+    """Returns the multiply-adds of the fully connected layers, or of all others."""
     layers = counting.count(model, shape).layers
     return sum(layer.macs for layer in layers if layer.name.startswith("fc") == classifier)

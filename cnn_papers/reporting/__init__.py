@@ -1,1 +1,1 @@
-"""What a report shows: results gathered from runs, in words, figures and a page."""
+"""Reports: results gathered from runs, in words, figures and a page."""

@@ -1,9 +1,8 @@
-"""The figures of a report as numbers: those that the runs there are can be drawn as.
+"""Figures of a report as numbers, from the rows of its runs.
 
-Which figure belongs to a claim follows from the metric it is judged by: errors over the images seen
-for what is claimed of training, the parts of an analysis for what is claimed of the inside of a
-network. What else runs were analysed by is drawn once a paper. Where the run's network itself is
-needed, `portraits` opens it.
+The metric that a claim is judged by decides its figure: errors over the images seen for claims
+about training, the parts of an analysis for claims about the inside of a network. Other analyses
+of the runs are drawn once per paper. `network_figures` adds the figures that need the network.
 """
 
 import importlib
@@ -13,196 +12,174 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_papers.claims import catalogue, metrics, plan, readings
+from cnn_papers.claims import catalogue, metrics
+from cnn_papers.claims.loading import Sweep
 from cnn_papers.claims.metrics import Finished
+from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim
 from cnn_papers.opstrings import Op, parse
 from cnn_papers.reporting import network_figures
-from cnn_papers.runs import workdir
-from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.reporting.results import Figure, Heat, Line, Lines, Row
 
 POINTS = 80  # of a line, at most
-SERIES = 3  # arms from which a claim is one of a series
+SERIES = 3  # arms from which a claim is about a series
 NAMES = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "loss": "loss"}
 SIDES = {"train": "training", "val": "test"}
 
-Panel = dict[str, Any]
-Figure = dict[str, Any]
 Runs = Mapping[str, Mapping[str, Finished]]  # by arm and id, in the order of seeds
 
 
-def of_claims(
-    scales: Mapping[str, str | None], seeds: Sequence[int], folder: pathlib.Path
-) -> list[Figure]:
-    """The figures of the claims asked in the sweep of `folder`, whose scale is None where they were
-    not.
-    """
-    found: list[Figure] = []
-    for file, known in catalogue.claims_of().items():
-        ran = {
-            name: (claim, _ran(claim, scale, seeds, folder))
-            for name, claim in known.items()
-            if (scale := scales[name]) not in (None, plan.EXACT)
+def of_claims(sweep: Sweep) -> list[Figure]:
+    """Returns the figures of the claims of a sweep whose arms all have a finished run."""
+    figures: list[Figure] = []
+    for file, claims in catalogue.claims_of().items():
+        asked = {
+            name: (claim, _runs(sweep, name))
+            for name, claim in claims.items()
+            if sweep.scales[name] not in (None, EXACT)
         }
-        found += _of_file(
-            file, {name: pair for name, pair in ran.items() if all(pair[1].values())}, folder
-        )
-    return found
+        complete = {
+            name: (claim, runs) for name, (claim, runs) in asked.items() if all(runs.values())
+        }
+        figures += _of_file(file, complete, sweep.folder)
+    return figures
 
 
-def of_runs(runs: Sequence[pathlib.Path]) -> list[Figure]:
-    """The curves of each run, and what its first layer has learnt."""
-    found = []
-    for run in runs:
-        about = workdir.read_run(run)
-        rows = read_rows(run / METRICS)
-        assert about is not None
-        panels = []
-        for kind in ("loss", "top1_error"):
-            series = [
-                _band(SIDES[side], [rows], f"{side}/{kind}", about.config.batch_size)
-                for side in ("train", "val")
-            ]
-            panels += (
-                [_lines(NAMES[kind], NAMES[kind], [line for line in series if line])]
-                if any(series)
-                else []
-            )
-        title = f"{run.resolve().name}: configs/{about.config.name}.py:{about.config.recipe}"
-        found += [_figure(title, "Loss and error over the images seen.", panels)] if panels else []
-        found += network_figures.filters(f"{title}: filters of the first layer", run)
-    return found
+def of_run(path: pathlib.Path, config: Any, rows: Sequence[Row]) -> list[Figure]:
+    """Returns the curves of a run, and the filters of its first layer."""
+    panels = []
+    for kind in ("loss", "top1_error"):
+        names = {SIDES[side]: f"{side}/{kind}" for side in ("train", "val")}
+        bands = [_band(label, [rows], name, config.batch_size) for label, name in names.items()]
+        if any(bands):
+            panels.append(_lines(NAMES[kind], NAMES[kind], bands))
+    title = f"{path.resolve().name}: configs/{config.name}.py:{config.recipe}"
+    curves = _figure(title, "Loss and error over the images seen.", panels)
+    return curves + network_figures.filters(f"{title}: filters of the first layer", path)
 
 
 def title_of(file: str) -> str:
-    """The paper of a file of claims: as the config file of that name says it, else as its own first
-    line does.
+    """Returns the paper of a file of claims: the first line of the config file of that name.
+
+    It is the first line of the file of claims itself if there is no such config file.
     """
-    known = importlib.util.find_spec(f"configs.{file}") or importlib.util.find_spec(
-        f"configs.claims.{file}"
-    )
-    text = importlib.import_module(known.name).__doc__ if known else None
+    spec = importlib.util.find_spec(f"configs.{file}")
+    spec = spec or importlib.util.find_spec(f"configs.claims.{file}")
+    text = importlib.import_module(spec.name).__doc__ if spec else None
     return (text or file).partition("\n")[0].rstrip(".")
 
 
 def label_of(file: str, name: str) -> str:
-    """The name of a claim in words, for where its paper is named already."""
+    """Returns the name of a claim in words, for a place that names its paper already."""
     return name.removeprefix(f"{file}_").replace("_", " ")
 
 
 def _of_file(
-    file: str, ran: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path
+    file: str, asked: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path
 ) -> list[Figure]:
-    """The figures of one paper: its curves together, then a figure for each analysis, then the
-    networks' own.
-    """
+    """Returns the figures of a paper: its curves, one for each analysis, those of the networks."""
     paper = title_of(file).partition(" (")[0]
-    curves, others, words, drawn = [], [], [], set[str]()
-    for name, (claim, runs) in ran.items():
+    curves, analyses, texts, drawn = [], [], [], set[str]()
+    for name, (claim, runs) in asked.items():
         (op,) = parse(claim.metric, metrics, leading=1, key="metric")
         title = label_of(file, name)
-        if panel := _curve(title, op, runs):
-            curves.append(panel)
-            words.append(
-                f"{title.capitalize()}: {claim.statement} ({claim.source}){_cut_short(runs)}"
-            )
+        statement = f"{claim.statement} ({claim.source})"
+        if curve := _curve(title, op, runs):
+            curves.append(curve)
+            texts.append(f"{title.capitalize()}: {statement}{_diverged(runs)}")
         if op.name in ("analysis", "drift"):
             kind = op.args[0].partition("/")[0]
-            others += _inside(
-                f"{paper}: {title}", f"{claim.statement} ({claim.source})", kind, runs
-            )
+            analyses += _analysis(f"{paper}: {title}", statement, kind, runs)
             drawn.add(kind)
-    for claim, runs in ran.values():
+    for claim, runs in asked.values():
         for kind in sorted(_analysed(runs) - drawn):
-            about = f"In the runs of the claim: {claim.statement} ({claim.source})"
-            others += _inside(f"{paper}: {kind.replace('_', ' ')}", about, kind, runs)
+            text = f"In the runs of the claim: {claim.statement} ({claim.source})"
+            analyses += _analysis(f"{paper}: {kind.replace('_', ' ')}", text, kind, runs)
             drawn.add(kind)
-    text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(words)
-    found = [_figure(paper, text, curves)] if curves else []
-    every = {
-        each: run for _, runs in ran.values() for of in runs.values() for each, run in of.items()
+    text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(texts)
+    runs_by_id = {
+        job_id: run
+        for _, runs in asked.values()
+        for arm in runs.values()
+        for job_id, run in arm.items()
     }
-    return found + others + network_figures.of_paper(paper, every, folder)
+    networks = network_figures.of_paper(paper, runs_by_id, folder)
+    return _figure(paper, text, curves) + analyses + networks
 
 
-def _inside(title: str, text: str, kind: str, runs: Runs) -> list[Figure]:
-    """The figure of an analysis, if there is one."""
-    panels = ANALYSES[kind](title.partition(": ")[2], kind, runs) if kind in ANALYSES else []
-    return [_figure(title, text, panels)] if panels else []
+def _analysis(title: str, text: str, kind: str, runs: Runs) -> list[Figure]:
+    """Returns the figure of an analysis, if it has one."""
+    if kind not in ANALYSES:
+        return []
+    return _figure(title, text, ANALYSES[kind](title.partition(": ")[2], kind, runs))
 
 
 def _analysed(runs: Runs) -> set[str]:
-    """What the last arm was analysed by."""
+    """The kinds of analysis in the rows of the last arm."""
     rows = [row for run in [*runs.values()][-1].values() for row in run.rows]
     return {key.split("/")[1] for row in rows for key in row if key.startswith("analysis/")}
 
 
-def _ran(claim: Claim, scale: str, seeds: Sequence[int], folder: pathlib.Path) -> Runs:
-    """The finished runs of a claim."""
-    found: dict[str, dict[str, Finished]] = {}
-    for arm, jobs in plan.jobs(claim, scale, seeds).items():
-        runs = {job.id: readings.finished(folder, job) for job in jobs}
-        found[arm] = {id: run for id, run in runs.items() if run is not None and run.rows}
-    return found
+def _runs(sweep: Sweep, name: str) -> Runs:
+    """The finished runs of a claim that have rows."""
+    return {
+        arm: {
+            job.id: run
+            for job in jobs
+            if isinstance(run := sweep.runs.get(job.id), Finished) and run.rows
+        }
+        for arm, jobs in sweep.arms[name].items()
+    }
 
 
-def _figure(title: str, text: str, panels: Sequence[Panel]) -> Figure:
-    return {"title": title, "text": text, "panels": list(panels)}
+def _figure(title: str, text: str, panels: Sequence[Lines | Heat]) -> list[Figure]:
+    """A figure of `panels`; none without any."""
+    return [Figure(title, text, panels)] if panels else []
 
 
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def _curve(title: str, op: Op, runs: Runs) -> Panel | None:
-    """The curve that a claim of training is read off; None where it is of something else."""
-    name = next(
-        (
-            value
-            for value in op.args
-            if isinstance(value, str) and value.startswith(("train/", "val/"))
-        ),
-        "",
-    )
-    if not name or not (op.name == "images_to" or name.startswith("train/") or len(runs) >= SERIES):
+def _curve(title: str, op: Op, runs: Runs) -> Lines | None:
+    """The curve that the metric `op` of a claim reads; None if it is not about training."""
+    texts = [value for value in op.args if isinstance(value, str)]
+    name = next((text for text in texts if text.startswith(("train/", "val/"))), "")
+    about_training = op.name == "images_to" or name.startswith("train/") or len(runs) >= SERIES
+    if not name or not about_training:
         return None
-    series = []
-    for arm, of in runs.items():
-        batch_size = next(iter(of.values())).config.batch_size
-        series.append(_band(arm, [run.rows for run in of.values()], name, batch_size))
+    bands = []
+    for arm, by_id in runs.items():
+        batch_size = next(iter(by_id.values())).config.batch_size
+        bands.append(_band(arm, [run.rows for run in by_id.values()], name, batch_size))
+    if not any(bands):
+        return None
     side, _, kind = name.partition("/")
-    label = f"{SIDES[side]} {NAMES.get(kind, kind)}"
     level = op.args[1] if op.name == "images_to" else None
-    return _lines(title, label, [line for line in series if line], level) if any(series) else None
+    return _lines(title, f"{SIDES[side]} {NAMES.get(kind, kind)}", bands, level)
 
 
-def _cut_short(runs: Runs) -> str:
-    """How many seeds' curves end early; "" of none."""
-    every = [run for of in runs.values() for run in of.values()]
-    diverged = sum(run.outcome == "diverged" for run in every)
-    text = f" {diverged} of its {len(every)} runs diverged; past their ends, means and bands are of the others."
-    return text if diverged else ""
+def _diverged(runs: Runs) -> str:
+    """Says how many runs' curves end early; "" if none does."""
+    all_runs = [run for by_id in runs.values() for run in by_id.values()]
+    diverged = sum(run.outcome == "diverged" for run in all_runs)
+    if not diverged:
+        return ""
+    return (
+        f" {diverged} of its {len(all_runs)} runs diverged; "
+        "past their ends, means and bands are of the others."
+    )
 
 
 def _lines(
-    title: str, label: str, series: Sequence[Panel], level: float | None = None, log: bool = False
-) -> Panel:
-    x = "training images seen"
-    return {
-        "kind": "lines",
-        "title": title,
-        "x": x,
-        "y": label,
-        "series": list(series),
-        "level": level,
-        "log": log,
-    }
+    title: str, label: str, bands: Sequence[Line | None], level: float | None = None
+) -> Lines:
+    return Lines(title, "training images seen", label, [band for band in bands if band], level)
 
 
-def _band(
-    arm: str, seeds: Sequence[Sequence[Mapping[str, Any]]], name: str, batch_size: int
-) -> Panel | None:
-    """Mean, lowest and highest of `name` over seeds at each step that one of them has; thinned to
-    POINTS.
+def _band(label: str, seeds: Sequence[Sequence[Row]], name: str, batch_size: int) -> Line | None:
+    """Mean, lowest and highest value of `name` over seeds, by the number of training images seen.
+
+    A step needs a value of one seed only. Steps are thinned to POINTS.
     """
     values: dict[int, list[float]] = {}
     for rows in seeds:
@@ -212,88 +189,67 @@ def _band(
     if not values:
         return None
     steps = sorted(values)
-    last = len(steps) - 1
-    kept = [
-        steps[round(i * last / max(1, min(POINTS, len(steps)) - 1))]
-        for i in range(min(POINTS, len(steps)))
-    ]
-    band = {"mean": [sum(values[step]) / len(values[step]) for step in kept]}
-    band |= {
-        "low": [min(values[step]) for step in kept],
-        "high": [max(values[step]) for step in kept],
-    }
-    return {"name": arm, "x": [step * batch_size for step in kept], **band}
+    count, last = min(POINTS, len(steps)), len(steps) - 1
+    kept = [steps[round(i * last / max(1, count - 1))] for i in range(count)]
+    return _line(label, [step * batch_size for step in kept], [values[step] for step in kept])
+
+
+def _line(label: str, x: Sequence[int], values: Sequence[Sequence[float]]) -> Line:
+    """A line of the values of seeds at each x."""
+    means = [sum(column) / len(column) for column in values]
+    return Line(label, x, means, [*map(min, values)], [*map(max, values)])
 
 
 # --- analyses -------------------------------------------------------------------------------------
 
 
 def _parts(run: Finished, kind: str) -> dict[str, float]:
-    """The parts of the last analysis `kind` of a run by layer, those of like names in the order of
-    their numbers.
-    """
+    """The parts of a run's last analysis `kind` by layer, numbered layers in their order."""
     start = f"analysis/{kind}/"
     row = next((row for row in reversed(run.rows) if any(key.startswith(start) for key in row)), {})
-    return {
-        key.removeprefix(start): row[key]
-        for key in sorted(row, key=_in_order)
-        if key.startswith(start)
-    }
+    keys = [key for key in sorted(row, key=_in_order) if key.startswith(start)]
+    return {key.removeprefix(start): row[key] for key in keys}
 
 
 def _in_order(name: str) -> list[Any]:
-    """Numbers count as such: layer2 before layer10."""
+    """A sorting key by which layer2 comes before layer10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _by_layer(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """One figure of every layer, at the end of training; what was not finite is of the seeds that
-    have it.
-    """
-    series = []
-    for arm, of in runs.items():
-        seeds = [_parts(run, kind) for run in of.values()]
+def _by_layer(title: str, kind: str, runs: Runs) -> list[Lines]:
+    """One value of every layer at the end of training, over the seeds in which it was finite."""
+    lines = []
+    for arm, by_id in runs.items():
+        seeds = [_parts(run, kind) for run in by_id.values()]
         layers = sorted({layer for seed in seeds for layer in seed}, key=_in_order)
         columns = [[seed[layer] for seed in seeds if layer in seed] for layer in layers]
         if columns:
-            band = {
-                "mean": [sum(c) / len(c) for c in columns],
-                "low": [*map(min, columns)],
-                "high": [*map(max, columns)],
-            }
-            series.append({"name": arm, "x": [*range(1, len(columns) + 1)], **band})
-    if not series:
+            lines.append(_line(arm, range(1, len(columns) + 1), columns))
+    if not lines:
         return []
-    panel = _lines(title, kind.replace("_", " "), series, log=kind == "gradient_norm")
-    return [panel | {"x": "layer"}]
+    label = kind.replace("_", " ")
+    return [Lines(title, "layer", label, lines, log=kind == "gradient_norm")]
 
 
-def _percentiles(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """A unit's 15th, 50th and 85th percentile over training, for the first seed of each arm."""
+def _percentiles(title: str, kind: str, runs: Runs) -> list[Lines]:
+    """A unit's 15th, 50th and 85th percentile over training, of the first seed of each arm."""
     panels = []
-    for arm, of in runs.items():
-        run = next(iter(of.values()))
-        size = run.config.batch_size
-        series = [
-            _band(f"{p}th percentile", [run.rows], f"analysis/{kind}/p{p}", size)
+    for arm, by_id in runs.items():
+        run = next(iter(by_id.values()))
+        bands = [
+            _band(f"{p}th percentile", [run.rows], f"analysis/{kind}/p{p}", run.config.batch_size)
             for p in (85, 50, 15)
         ]
-        panels += (
-            [_lines(arm, "input of a nonlinearity", [line for line in series if line])]
-            if any(series)
-            else []
-        )
+        if any(bands):
+            panels.append(_lines(arm, "input of a nonlinearity", bands))
     return panels
 
 
-def _reuse(title: str, kind: str, runs: Runs) -> list[Panel]:
-    """How much each layer (column) of a dense block reads of each before it (row), averaged over
-    seeds.
-    """
+def _reuse(title: str, kind: str, runs: Runs) -> list[Heat]:
+    """Mean weights by which layers (columns) of a dense block read earlier ones (rows)."""
     seeds = [_parts(run, kind) for run in [*runs.values()][-1].values()]
-    keys = [
-        key.split("/") for key in sorted({key for seed in seeds for key in seed}, key=_in_order)
-    ]
+    names = sorted({name for seed in seeds for name in seed}, key=_in_order)
+    keys = [name.split("/") for name in names]
     panels = []
     for block in dict.fromkeys(key[0] for key in keys):
         readers = sorted(
@@ -308,28 +264,24 @@ def _reuse(title: str, kind: str, runs: Runs) -> list[Panel]:
             ]
             for source in sources
         ]
-        axes = {
-            "x": "reading layer (the last: behind the block)",
-            "y": "source (1: the block's input)",
-        }
         panels.append(
-            {
-                "kind": "heat",
-                "title": block,
-                **axes,
-                "label": "mean absolute weight",
-                "values": values,
-            }
+            Heat(
+                title=block,
+                x="reading layer (the last: behind the block)",
+                y="source (1: the block's input)",
+                label="mean absolute weight",
+                values=values,
+            )
         )
     return panels
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    finite = [value for value in values if value is not None]
+    return sum(finite) / len(finite) if finite else None
 
 
-ANALYSES: dict[str, Callable[[str, str, Runs], list[Panel]]] = {
+ANALYSES: dict[str, Callable[[str, str, Runs], Sequence[Lines | Heat]]] = {
     "response_std": _by_layer,
     "gradient_norm": _by_layer,
     "dead_units": _by_layer,

@@ -1,48 +1,50 @@
-"""A report's results as one HTML page, which needs no script and asks for nothing beyond itself."""
+"""Writes results as one HTML page, which needs no script and loads nothing beyond itself."""
 
 import base64
 import html as escaping
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.reporting import svg, wording
+from cnn_papers.reporting.results import ArmResult, ClaimResult, Figure, Picture, Results
 from cnn_papers.reporting.style import STYLE
 
-Results = Mapping[str, Any]
 SIGNS = {"agrees": "●", "disagrees": "▲", "undecided": "◐"}  # as different in grey as in colour
 TITLES = {"sweep": "The papers’ claims, run again", "runs": "Runs against their papers"}
 GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half its height, margin
 CAPTION = (
-    "Intervals are of 95 % or as they say; bold is an arm’s mean, where a claim is of a ratio the geometric one; "
-    "the diamond is the paper’s figure."
+    "Intervals are of 95 % or as they say; "
+    "bold is an arm’s mean, where a claim is of a ratio the geometric one; "
+    "the diamond is the paper’s value."
 )
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 
 
-def html(found: Results, base: str | None) -> str:
-    """The page of `found`; `base` is the relative address of the folder of its runs, None where
-    they are not there.
+def html(results: Results, base: str | None) -> str:
+    """Returns the page of `results`.
+
+    `base` is the relative address of the folder of its runs, None if they are not there.
     """
-    title = TITLES[found["kind"]]
-    body = _sweep(found, base) if found["kind"] == "sweep" else _runs(found, base)
-    drawn = [_figure(each) for each in found["figures"] if each["panels"]]
-    left_out = [
-        f"{each['title']}: {each['text']}" for each in found["figures"] if not each["panels"]
-    ]
+    title = TITLES[results.kind]
+    body = _sweep(results, base) if results.kind == "sweep" else _runs(results, base)
+    drawn = [_figure(figure) for figure in results.figures if figure.panels]
+    left_out = [f"{figure.title}: {figure.text}" for figure in results.figures if not figure.panels]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>",
+            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>",
+            f"<body>\n<main>\n<h1>{title}</h1>",
             *body,
             *(["<h2>Figures</h2>", *drawn] if drawn else []),
             _list("figures that could not be drawn", left_out),
             "<h2>Made with</h2>",
-            _list("machines and versions", wording.made_with(found)),
+            _list("machines and versions", wording.made_with(results)),
             "</main>\n</body>\n</html>\n",
         ]
     )
@@ -51,169 +53,164 @@ def html(found: Results, base: str | None) -> str:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def _sweep(found: Results, base: str | None) -> list[str]:
-    asked = [claim for claim in found["claims"] if claim["word"] in SIGNS]
-    others = [claim for claim in found["claims"] if claim["word"] not in SIGNS]
-    about = [*wording.chance(found), wording.runs(found)]
+def _sweep(results: Results, base: str | None) -> list[str]:
+    judged = [claim for claim in results.claims if claim.word in SIGNS]
+    others = [claim for claim in results.claims if claim.word not in SIGNS]
+    about = [*wording.chance(results), wording.runs(results)]
     parts = [
-        f'<p class="lead">{_text(wording.verdicts(found))}</p>',
+        f'<p class="lead">{_text(wording.verdicts(results))}</p>',
         *(f"<p>{_text(line)}</p>" for line in about),
+        *_unfinished(results, base),
     ]
-    parts += _unfinished(found, base)
-    if asked:
-        rows = [
-            _group(title) + "".join(_claim(claim, found, base) for claim in of)
-            for title, of in itertools.groupby(asked, lambda claim: claim["title"])
-        ]
-        caption = " ".join([CAPTION, *wording.legend(found, arms=True)])
+    if judged:
+        rows = []
+        for title, claims in itertools.groupby(judged, lambda claim: claim.title):
+            rows += [_group(title), *(_claim(claim, results, base) for claim in claims)]
+        caption = " ".join([CAPTION, *wording.legend(results, arms=True)])
         parts += ["<h2>Claims</h2>", _table(COLUMNS, rows, caption)]
-    if found["others"]:
+    if results.others:
+        header = ("run", "overrides", "last top-1 error", "best")
         rows = [
             _row(
-                (
-                    _link(run["id"], base, run["id"]),
-                    _text(wording.overrides(run)),
-                    *map(_text, wording.errors(run)),
-                )
+                _link(run.id, base, run.id),
+                _text(wording.overrides(run)),
+                *map(_text, wording.errors(run)),
             )
-            for run in found["others"]
+            for run in results.others
         ]
-        parts += [
-            "<h2>Other runs</h2>",
-            _table(("run", "overrides", "last top-1 error", "best"), rows),
-        ]
+        parts += ["<h2>Other runs</h2>", _table(header, rows)]
     if others:
+        header = ("claim", "statement", "source", "scales")
         rows = [
             _row(
-                (
-                    f"<code>{_text(claim['name'])}</code>",
-                    *map(_text, (claim["statement"], claim["source"], _at(claim))),
-                )
+                f"<code>{_text(claim.name)}</code>",
+                _text(claim.statement),
+                _text(claim.source),
+                _text(_scales(claim)),
             )
             for claim in others
         ]
-        parts += ["<h2>Not run</h2>", _table(("claim", "statement", "source", "scales"), rows)]
+        parts += ["<h2>Not run</h2>", _table(header, rows)]
     return parts
 
 
-def _unfinished(found: Results, base: str | None) -> list[str]:
-    """The runs that are not finished: of a sweep with their logs, which all have that were started."""
-    end = ".log" if found["kind"] == "sweep" else ""
+def _unfinished(results: Results, base: str | None) -> list[str]:
+    """Names the runs that are not finished, with links: in a sweep, to the logs of started ones."""
+    ending = ".log" if results.kind == "sweep" else ""
     parts = []
-    for why, names in wording.unfinished(found).items():
-        links = (
-            _link(name, base, None if why == wording.NEW else f"{name}{end}") for name in names
-        )
+    for why, names in wording.unfinished(results).items():
+        links = [
+            _link(name, base, None if why == NOT_STARTED else f"{name}{ending}") for name in names
+        ]
         parts.append(f'<p class="warning">Not finished ({_text(why)}): {", ".join(links)}.</p>')
     return parts
 
 
 def _group(title: str) -> str:
-    """The line above a paper's claims."""
-    return f'<tbody><tr class="group"><th scope="rowgroup" colspan="{len(COLUMNS)}">{_text(title)}</th></tr></tbody>\n'
+    """Returns the row above a paper's claims."""
+    head = f'<th scope="rowgroup" colspan="{len(COLUMNS)}">{_text(title)}</th>'
+    return f'<tbody><tr class="group">{head}</tr></tbody>\n'
 
 
-def _at(claim: Results) -> str:
-    return (
-        f"asked at {claim['scale']}, no run finished"
-        if claim["scale"]
-        else ", ".join(claim["scales"])
-    )
+def _scales(claim: ClaimResult) -> str:
+    """Returns the scale at which a claim was requested, or all that it has."""
+    if claim.scale:
+        return f"asked at {claim.scale}, no run finished"
+    return ", ".join(claim.scales)
 
 
-def _claim(claim: Results, found: Results, base: str | None) -> str:
-    """A body of two rows: the figures, and below them what is claimed and what each arm gave."""
-    word = claim["word"]
+def _claim(claim: ClaimResult, results: Results, base: str | None) -> str:
+    """Returns two rows: the verdict with its numbers, then the statement and all readings."""
     cells = (
-        f'<span class="whole {word}">{SIGNS[word]} {word}</span>',
+        f'<span class="whole {claim.word}">{SIGNS[claim.word]} {claim.word}</span>',
         f'{_text(wording.ours(claim))} <span class="whole">{_text(wording.interval(claim))}</span>',
         _interval(claim),
         _text(wording.paper(claim)),
-        _text(claim["scale"]),
-        _text(claim["n"]),
-        f'<span class="whole">{_text(wording.duration(claim["seconds"]))}</span>',
+        _text(claim.scale),
+        _text(claim.n),
+        f'<span class="whole">{_text(wording.duration(claim.seconds))}</span>',
     )
-    notes = "; ".join(filter(None, (claim["note"], wording.missing(claim, found))))
-    arms = "; ".join(_arm(name, arm, claim, base) for name, arm in claim["arms"].items())
+    notes = "; ".join(filter(None, (claim.note, wording.missing(claim, results))))
+    arms = "; ".join(_arm(name, arm, claim, base) for name, arm in claim.arms.items())
     about = [
-        f"{_text(claim['statement'])} <cite>{_text(claim['source'])}</cite>",
-        f"<code>{_text(claim['metric'])}</code> {_text(wording.expected(claim))}. {arms}.",
+        f"{_text(claim.statement)} <cite>{_text(claim.source)}</cite>",
+        f"<code>{_text(claim.metric)}</code> {_text(wording.expected(claim))}. {arms}.",
         *([f"<em>{_text(notes)}</em>"] if notes else []),
     ]
-    head = f'<th scope="row" id="{_text(claim["name"])}">{_text(claim["label"])}</th>'
+    head = f'<th scope="row" id="{_text(claim.name)}">{_text(claim.label)}</th>'
     first = head + "".join(f"<td>{cell}</td>" for cell in cells)
     second = f'<td colspan="{len(COLUMNS)}">{"<br>".join(about)}</td>'
     return f'<tbody>\n<tr>{first}</tr>\n<tr class="about">{second}</tr>\n</tbody>'
 
 
-def _arm(name: str, arm: Results, claim: Results, base: str | None) -> str:
-    """An arm's mean, and what each of its runs gave; apart from them those of seeds that another
-    arm lacks.
+def _arm(name: str, arm: ArmResult, claim: ClaimResult, base: str | None) -> str:
+    """Returns an arm's mean and the reading of each run.
+
+    Readings of seeds that another arm lacks come last.
     """
-    ids = {str(seed): run for run, seed in claim["runs"].get(name, {}).items()}
-    values = {
-        seed: _link(_bound(each["value"], each["censored"]), base, ids.get(seed))
-        for seed, each in arm["readings"].items()
-        if each["value"] is not None
+    job_ids = {str(seed): job_id for job_id, seed in claim.runs.get(name, {}).items()}
+    readings = {
+        seed: _link(_bound(reading.value, reading.censored), base, job_ids.get(seed))
+        for seed, reading in arm.readings.items()
+        if reading.value is not None
     }
-    common = set.intersection(*(set(each["readings"]) for each in claim["arms"].values()))
-    counted = [text for seed, text in values.items() if seed in common]
-    others = [text for seed, text in values.items() if seed not in common]
-    mean = (
-        ""
-        if arm["mean"] is None or len(counted) < 2
-        else f" {_bound(arm['mean'], arm['censored'])}"
-    )
+    common = set.intersection(*(set(arm.readings) for arm in claim.arms.values()))
+    counted = [text for seed, text in readings.items() if seed in common]
+    others = [text for seed, text in readings.items() if seed not in common]
+    mean = ""
+    if arm.mean is not None and len(counted) >= 2:
+        mean = f" {_bound(arm.mean, arm.censored)}"
     listed = [", ".join(counted), f"not in every arm: {', '.join(others)}" if others else ""]
     return f"{_text(name)}<b>{mean}</b> ({'; '.join(filter(None, listed))})"
 
 
 def _bound(value: float, censored: int) -> str:
-    """A figure, which the true one is at least where readings are censored."""
+    """Returns a number; the true one is at least this if readings are censored."""
     return ("≥ " if censored else "") + wording.number(value)
 
 
-def _interval(claim: Results) -> str:
-    """Estimate, interval, bounds of equivalence, the paper's figure and where nothing would differ,
-    as a small SVG.
+def _interval(claim: ClaimResult) -> str:
+    """Draws the estimate in its interval as a small SVG.
+
+    It also has the bounds of equivalence, the paper's value, and the value of no difference.
     """
-    low, high = wording.bounds(claim)
-    if claim["estimate"] is None:
+    if claim.estimate is None:
         return ""
-    scale = math.log if claim["ratio"] else float
-    alone = claim["expect"] in wording.VALUES
-    neutral = claim["bound"] if alone else (1.0 if claim["ratio"] else 0.0)
-    marks = [claim["estimate"], low, high, claim["paper_delta"], neutral]
-    if claim["expect"] == "same":
-        marks += [1 / claim["bound"] if claim["ratio"] else -claim["bound"], claim["bound"]]
-    known = [scale(mark) for mark in marks if mark is not None and (mark > 0 or not claim["ratio"])]
-    least, span = min(known), max(known) - min(known) or 1.0
+    low, high = wording.bounds(claim)
+    delta, bound = claim.paper_delta, claim.bound
+    if delta is not None and claim.ratio and delta <= 0:
+        delta = None
+    neutral = 1.0 if claim.ratio else 0.0
+    if claim.expect in wording.VALUES and bound is not None:
+        neutral = bound
+    same = None
+    if claim.expect == "same" and bound is not None:
+        same = (1 / bound if claim.ratio else -bound, bound)
+    scale = math.log if claim.ratio else float
+    values = [claim.estimate, low, high, delta, neutral, *(same or ())]
+    marks = [scale(value) for value in values if value is not None]
+    least, span = min(marks), max(marks) - min(marks) or 1.0
 
     def x(value: float) -> float:
         return round(EDGE + (GRAPH - 2 * EDGE) * (scale(value) - least) / span, 1)
 
-    ends = (0 if low is None else x(low), GRAPH if high is None else x(high))
     parts = []
-    if claim["expect"] == "same":
-        left, right = x(marks[-2]), x(marks[-1])
-        parts.append(
-            f'<rect class="band" x="{left}" y="1" width="{right - left:.1f}" height="{2 * MIDDLE - 2}"/>'
-        )
-    if neutral is not None:
-        parts.append(
-            f'<line class="neutral" x1="{x(neutral)}" x2="{x(neutral)}" y1="0" y2="{2 * MIDDLE}"/>'
-        )
-    extent = " open" if None in (low, high) else ""
-    parts.append(
-        f'<line class="{claim["word"]}{extent}" x1="{ends[0]}" x2="{ends[1]}" y1="{MIDDLE}" y2="{MIDDLE}"/>'
+    if same:
+        left, right = map(x, same)
+        size = f'width="{right - left:.1f}" height="{2 * MIDDLE - 2}"'
+        parts.append(f'<rect class="band" x="{left}" y="1" {size}/>')
+    across = f'x1="{x(neutral)}" x2="{x(neutral)}"'
+    parts.append(f'<line class="neutral" {across} y1="0" y2="{2 * MIDDLE}"/>')
+    name = f"{claim.word} open" if low is None or high is None else claim.word
+    across = f'x1="{0 if low is None else x(low)}" x2="{GRAPH if high is None else x(high)}"'
+    parts.append(f'<line class="{name}" {across} y1="{MIDDLE}" y2="{MIDDLE}"/>')
+    parts.append(f'<circle class="{claim.word}" cx="{x(claim.estimate)}" cy="{MIDDLE}" r="3.5"/>')
+    if delta is not None:
+        parts.append(f'<path class="paper" d="M{x(delta)} {MIDDLE - 5}l5 5l-5 5l-5 -5z"/>')
+    label = (
+        f"ours {wording.ours(claim)} {wording.interval(claim)}; "
+        f"the paper’s {wording.paper(claim) or 'not given'}"
     )
-    parts.append(
-        f'<circle class="{claim["word"]}" cx="{x(claim["estimate"])}" cy="{MIDDLE}" r="3.5"/>'
-    )
-    if claim["paper_delta"] is not None and (claim["paper_delta"] > 0 or not claim["ratio"]):
-        at = x(claim["paper_delta"])
-        parts.append(f'<path class="paper" d="M{at} {MIDDLE - 5}l5 5l-5 5l-5 -5z"/>')
-    label = f"ours {wording.ours(claim)} {wording.interval(claim)}; the paper’s {wording.paper(claim) or 'not given'}"
     size = f'width="{GRAPH}" height="{2 * MIDDLE}" viewBox="0 0 {GRAPH} {2 * MIDDLE}"'
     return f'<svg role="img" aria-label="{_text(label)}" {size}>{"".join(parts)}</svg>'
 
@@ -221,20 +218,17 @@ def _interval(claim: Results) -> str:
 # --- single runs ----------------------------------------------------------------------------------
 
 
-def _runs(found: Results, base: str | None) -> list[str]:
-    parts = [f"<p>{_text(wording.runs(found))}</p>", *_unfinished(found, base)]
-    for run in found["singles"]:
-        parts += [
-            f"<h2>{_link(run['name'], base, run['id'])}</h2>",
-            f"<p>{_text(wording.single(run))}</p>",
-        ]
-        if run["tests"]:
-            rows = [_row(map(_text, wording.tested(test))) for test in run["tests"]]
-            parts.append(
-                _table(("protocol", "split", "top-1 error", "top-5 error"), rows, "The final test.")
-            )
-        if run["reported"]:
-            rows = [_row(map(_text, wording.against_paper(result))) for result in run["reported"]]
+def _runs(results: Results, base: str | None) -> list[str]:
+    parts = [f"<p>{_text(wording.runs(results))}</p>", *_unfinished(results, base)]
+    for run in results.singles:
+        parts.append(f"<h2>{_link(run.name, base, run.id)}</h2>")
+        parts.append(f"<p>{_text(wording.single(run))}</p>")
+        if run.tests:
+            header = ("protocol", "split", "top-1 error", "top-5 error")
+            rows = [_row(*map(_text, wording.tested(test))) for test in run.tests]
+            parts.append(_table(header, rows, "The final test."))
+        if run.reported:
+            rows = [_row(*map(_text, wording.against_paper(result))) for result in run.reported]
             parts.append(_table(wording.AGAINST_PAPER, rows, wording.comparison(run)))
     return parts
 
@@ -242,47 +236,47 @@ def _runs(found: Results, base: str | None) -> list[str]:
 # --- figures and pieces ---------------------------------------------------------------------------
 
 
-def _figure(figure: Results) -> str:
-    """A figure: drawn panels as one picture, pictures as they are."""
+def _figure(figure: Figure) -> str:
+    """Returns a figure: its drawn panels as one image, then its pictures."""
     images = []
-    drawn = [panel for panel in figure["panels"] if panel["kind"] != "picture"]
+    drawn = [panel for panel in figure.panels if not isinstance(panel, Picture)]
     if drawn:
         alt = " ".join(map(svg.describe, drawn))
         images.append(f'<img alt="{_text(alt)}" src="{svg.data_uri(svg.draw(drawn))}">')
-    for panel in figure["panels"]:
-        if panel["kind"] == "picture":
-            address = svg.data_uri(base64.b64decode(panel["png"]))
-            image = f'<img class="pixels" alt="{_text(panel["alt"])}" width="{_text(panel["width"])}" src="{address}">'
-            images.append(f'<div class="panel"><p>{_text(panel["title"])}</p>{image}</div>')
-    caption = f"<b>{_text(figure['title'])}.</b> {_text(figure['text'])}"
+    for panel in figure.panels:
+        if isinstance(panel, Picture):
+            address = svg.data_uri(base64.b64decode(panel.png))
+            size = f'alt="{_text(panel.alt)}" width="{_text(panel.width)}"'
+            image = f'<img class="pixels" {size} src="{address}">'
+            images.append(f'<div class="panel"><p>{_text(panel.title)}</p>{image}</div>')
+    caption = f"<b>{_text(figure.title)}.</b> {_text(figure.text)}"
     return f"<figure>\n{''.join(images)}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
 def _table(header: Sequence[str], rows: Iterable[str], caption: str = "") -> str:
     heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
-    said = f"<caption>{_text(caption)}</caption>" if caption else ""
-    return f'<div class="wide"><table>{said}\n<thead><tr>{heads}</tr></thead>\n{"".join(rows)}</table></div>'
+    above = f"<caption>{_text(caption)}</caption>" if caption else ""
+    table = f"<table>{above}\n<thead><tr>{heads}</tr></thead>\n{''.join(rows)}</table>"
+    return f'<div class="wide">{table}</div>'
 
 
-def _row(cells: Iterable[str]) -> str:
-    first, *others = cells
-    return (
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>\n'
-    )
+def _row(first: str, *others: str) -> str:
+    cells = "".join(f"<td>{cell}</td>" for cell in others)
+    return f'<tr><th scope="row">{first}</th>{cells}</tr>\n'
 
 
 def _list(label: str, items: Sequence[str]) -> str:
-    return (
-        f'<ul aria-label="{label}">{"".join(f"<li>{_text(item)}</li>" for item in items)}</ul>'
-        if items
-        else ""
-    )
+    if not items:
+        return ""
+    elements = "".join(f"<li>{_text(item)}</li>" for item in items)
+    return f'<ul aria-label="{label}">{elements}</ul>'
 
 
 def _link(text: str, base: str | None, place: str | None) -> str:
     if base is None or place is None:
         return _text(text)
-    return f'<a href="{_text(f"{base}/{place}" if place != "." else base)}">{_text(text)}</a>'
+    address = base if place == "." else f"{base}/{place}"
+    return f'<a href="{_text(address)}">{_text(text)}</a>'
 
 
 def _text(value: Any) -> str:

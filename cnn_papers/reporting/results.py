@@ -1,260 +1,383 @@
-"""What came of a sweep, or of single runs: everything that a report shows, small enough to commit,
-as JSON.
+"""The data of a report as typed values, and as JSON that is small enough to commit.
+
+Values that are not finite are None, others have six significant digits, as the file holds them.
 """
 
 import json
 import math
-import os
 import pathlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from cnn_papers.claims import catalogue, plan, verdicts
-from cnn_papers.claims.plan import SWEEP, Job
-from cnn_papers.claims.readings import FINISHED, read_claim
-from cnn_papers.claims.verdicts import Verdict
+from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED, Verdict
 from cnn_papers.errors import UserError
-from cnn_papers.facts import Claim
-from cnn_papers.reporting import figure_data, single_runs, wording
-from cnn_papers.runs import workdir
 
 FORMAT = 2  # of the file
-KINDS = {
-    "sweep": ("claims", "others", "outcomes", "seconds"),
-    "runs": ("outcomes", "singles"),
-}  # and what each has
-ELEMENTS = {  # and what each element of its lists has
-    "claims": {*Claim._fields, "name", "scale", "title", "label", "runs", "seconds", "word"},
-    "others": {"id", "overrides"},
-    "singles": {
-        "id",
-        "name",
-        "config",
-        "data",
-        "steps",
-        "total_steps",
-        "same",
-        "changed",
-        "reported",
-        "tests",
-    },
-    "figures": {"title", "text", "panels"},
-}
-DIGITS = 12  # of a digest
-Results = dict[str, Any]
+WORDS = (AGREES, DISAGREES, UNDECIDED)  # of claims with a verdict
+NOT_RUN = "not run"  # the word of the others
+Row = dict[str, Any]  # of a run's metrics.jsonl
 
 
-def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
-    """The results of `folder`: of a sweep, of one run, or of a folder of runs; `out` is where they
-    will be written.
+# --- claims and runs ------------------------------------------------------------------------------
 
-    Raises:
-      UserError: nothing of the kind is there, or a file is damaged.
+
+class SeedResult(NamedTuple):
+    """The reading of one run; the true value is at least this if it is censored."""
+
+    value: float | None
+    censored: bool
+
+
+class ArmResult(NamedTuple):
+    """One arm of a claim: see `verdicts.Arm`; and its readings by seed."""
+
+    mean: float | None
+    sd: float | None
+    censored: int
+    readings: dict[str, SeedResult]
+
+
+class ClaimResult(NamedTuple):
+    """A claim (see `facts.Claim`) and its verdict (see `verdicts.Verdict`).
+
+    Attributes:
+      scales: names of the scales it has.
+      paper_delta: the paper's difference on the data of `scale`.
+      scale: at which it was requested; None if it was not.
+      title: its paper.
+      label: its name without that of the paper.
+      runs: seeds by the id of the run, by arm.
+      seconds: time that its runs took.
+      word: "agrees", "disagrees", "undecided" or "not run".
+      estimate, low, high, n, level, relation, note: of the verdict; unused if it was not run.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}: give that of a sweep or of a run, or a results.json"
-        )
-    if (folder / SWEEP).is_file():
-        found = _of_sweep(folder)
-    else:
-        runs = (
-            [folder]
-            if (folder / workdir.RUN).is_file()
-            else sorted(p.parent for p in folder.glob("*/run.json"))
-        )
-        if not runs:
-            raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
-        found = single_runs.of_runs(folder, runs)
-    return _plain({"format": FORMAT, "runs": os.path.relpath(folder, out), **found})
+
+    statement: str
+    source: str
+    metric: str
+    expect: str
+    paper: str
+    scales: Sequence[str]
+    paper_delta: float | None
+    ratio: bool
+    bound: float | None
+    name: str
+    scale: str | None
+    title: str
+    label: str
+    runs: dict[str, dict[str, int]]
+    seconds: float
+    word: str
+    arms: dict[str, ArmResult]
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    level: float = LEVEL
+    relation: str = "="
+    note: str = ""
+
+
+class GridRun(NamedTuple):
+    """A run of a sweep that belongs to no claim.
+
+    Attributes:
+      overrides: by dotted key.
+      last, best: rows of its last and of its best evaluation; None if it has none.
+      tests: rows of its final tests.
+    """
+
+    id: str
+    config: str
+    overrides: dict[str, Any]
+    last: Row | None = None
+    best: Row | None = None
+    tests: Sequence[Row] = ()
+
+
+class ReportedResult(NamedTuple):
+    """A result of the paper (see `facts.Reported`); ours, None if the two are not comparable."""
+
+    recipe: str
+    variant: str
+    metric: str
+    value: float
+    protocol: str
+    source: str
+    ours: float | None
+
+
+class SingleRun(NamedTuple):
+    """A run that belongs to no sweep.
+
+    Attributes:
+      id: its folder, relative to the folder of the runs.
+      name: of its folder.
+      config: config file and recipe.
+      data: name of the data set.
+      steps, total_steps: taken and planned; None if the plan is unknown.
+      same: it is the paper's recipe, on its data.
+      changed: keys in which it differs from the recipe.
+      reported: the paper's results.
+      last, best, tests: as in `GridRun`.
+    """
+
+    id: str
+    name: str
+    config: str
+    data: str
+    steps: int
+    total_steps: int | None
+    same: bool
+    changed: Sequence[str]
+    reported: Sequence[ReportedResult]
+    last: Row | None = None
+    best: Row | None = None
+    tests: Sequence[Row] = ()
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A line with its band: means, lowest and highest values over seeds."""
+
+    name: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+class Lines(NamedTuple):
+    """A panel of lines; `level` is a horizontal line, `log` a logarithmic vertical axis."""
+
+    title: str
+    x: str
+    y: str
+    series: Sequence[Line]
+    level: float | None = None
+    log: bool = False
+
+
+class Heat(NamedTuple):
+    """A panel of a matrix, whose `values` may be None."""
+
+    title: str
+    x: str
+    y: str
+    label: str
+    values: Sequence[Sequence[float | None]]
+
+
+class Picture(NamedTuple):
+    """A panel of an image: a PNG file in base64, shown `width` pixels wide."""
+
+    title: str
+    png: str
+    width: int
+    alt: str
+
+
+class Figure(NamedTuple):
+    """A figure of a report; it has no panels if it could not be drawn, and `text` says why."""
+
+    title: str
+    text: str
+    panels: Sequence[Lines | Heat | Picture]
+
+
+PANELS: dict[str, type[Lines | Heat | Picture]] = {"lines": Lines, "heat": Heat, "picture": Picture}
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+class Results(NamedTuple):
+    """All that a report shows.
+
+    Attributes:
+      kind: "sweep" or "runs".
+      runs: path of the folder of the runs, relative to the folder of the report.
+      machines, versions: of the finished runs, each once.
+      outcomes: how each run stands, by id.
+      figures: the figures.
+      code: number of finished runs by the digest of their source; "" if it was not noted.
+      started: local time of the first start; "" of none.
+      seconds: time that all runs took.
+      claims: all known claims.
+      others: runs of a grid.
+      singles: runs that belong to no sweep.
+    """
+
+    kind: str
+    runs: str
+    machines: Sequence[str]
+    versions: Sequence[str]
+    outcomes: dict[str, str]
+    figures: Sequence[Figure]
+    code: Mapping[str, int] = {}
+    started: str = ""
+    seconds: float = 0.0
+    claims: Sequence[ClaimResult] = ()
+    others: Sequence[GridRun] = ()
+    singles: Sequence[SingleRun] = ()
+
+
+# The fields of the file by kind, in their order.
+FIELDS = {
+    "sweep": (
+        "machines",
+        "versions",
+        "code",
+        "started",
+        "seconds",
+        "outcomes",
+        "claims",
+        "others",
+        "figures",
+    ),
+    "runs": ("machines", "versions", "outcomes", "singles", "figures"),
+}
+OPTIONAL = ("code", "started")
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Returns the results as a JSON object."""
+    fields = {field: getattr(results, field) for field in FIELDS[results.kind]}
+    return _plain({"format": FORMAT, "runs": results.runs, "kind": results.kind, **fields})
+
+
+def from_json(values: Mapping[str, Any]) -> Results:
+    """Returns the results that `to_json` wrote.
+
+    Raises KeyError if a field is missing, TypeError, ValueError or AttributeError if one is of
+    another kind.
+    """
+    kind = values["kind"]
+    for field in ("runs", *FIELDS[kind]):
+        if field not in values and field not in OPTIONAL:
+            raise KeyError(field)
+    return Results(
+        kind=kind,
+        runs=values["runs"],
+        machines=values["machines"],
+        versions=values["versions"],
+        outcomes=values["outcomes"],
+        figures=[_figure(figure) for figure in values["figures"]],
+        code=values.get("code", {}),
+        started=values.get("started", ""),
+        seconds=values.get("seconds", 0.0),
+        claims=[_claim(claim) for claim in values.get("claims", [])],
+        others=[_typed(GridRun, run, "others") for run in values.get("others", [])],
+        singles=[_single(run) for run in values.get("singles", [])],
+    )
 
 
 def read(path: pathlib.Path) -> Results:
-    """The results in a file of `text`; UserError for one that cannot be read or is something else."""
+    """Reads results from a file of `text`; UserError if it is damaged or something else."""
     try:
-        found = json.loads(path.read_text())
-        if found["format"] != FORMAT:
+        values = json.loads(path.read_text())
+        if values["format"] != FORMAT:
             raise UserError(
-                f"{path} is of format {found['format']}, this version reads {FORMAT}: run the report again"
+                f"{path} has format {values['format']} and this version reads {FORMAT}: "
+                "run the report again"
             )
-        if (
-            gone := {"runs", "figures", "machines", "versions", *KINDS[found["kind"]]}
-            - found.keys()
-        ):
-            raise KeyError(min(gone))
-        for key in ELEMENTS.keys() & found.keys():
-            for element in found[key]:
-                judged = Verdict._fields if element.get("word") in wording.WORDS else ()
-                if gone := ELEMENTS[key].union(judged) - element.keys():
-                    raise KeyError(f"{min(gone)} of {key}")
-        return found
+        return from_json(values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no results of a report: {error!r}") from error
 
 
-def text(found: Results) -> str:
-    """The results as JSON: an element of a list a line, so that a change shows and the file stays
-    small.
+def text(results: Results) -> str:
+    """Returns the results as a JSON file.
+
+    An element of a list has one line, so that changes show and the file stays small.
     """
     lines = []
-    for key, value in found.items():
-        if isinstance(value, list):
-            elements = ",\n ".join(json.dumps(each, ensure_ascii=False) for each in value)
-            lines.append(
-                f"{json.dumps(key)}: [\n {elements}\n]" if value else f"{json.dumps(key)}: []"
-            )
-        else:
-            lines.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+    for key, value in to_json(results).items():
+        content = json.dumps(value, ensure_ascii=False)
+        if value and isinstance(value, list):
+            elements = [json.dumps(element, ensure_ascii=False) for element in value]
+            content = "[\n " + ",\n ".join(elements) + "\n]"
+        lines.append(f"{json.dumps(key)}: {content}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-# --- a sweep --------------------------------------------------------------------------------------
-
-
-def _of_sweep(folder: pathlib.Path) -> Results:
-    asked = _json(folder / SWEEP)
-    try:
-        seeds = range(asked["seeds"])
-        scales = {name: asked["claims"].get(name) for name in catalogue.all_claims()}
-        jobs = {each["id"]: each for each in asked["jobs"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder / SWEEP} is damaged: {error!r}; remove it and start the sweep again"
-        ) from error
-    if unknown := asked["claims"].keys() - scales.keys():
-        raise UserError(
-            f"{folder} holds a sweep of a claim that there is no longer: {min(unknown)}"
-        )
-    records = _records(folder, jobs)
-    outcomes = {name: _outcome(records.get(name)) for name in jobs}
-    rows = []
-    for file, known in catalogue.claims_of().items():
-        rows += [
-            _claim(file, name, claim, scales[name], seeds, folder, records)
-            for name, claim in known.items()
-        ]
-    of_claims = {run for row in rows for runs in row["runs"].values() for run in runs}
-    done = [name for name, outcome in outcomes.items() if outcome in FINISHED]
-    here = (
-        [workdir.versions()] if plan.EXACT in scales.values() else []
-    )  # such claims are computed by this process
-    return {
-        "kind": "sweep",
-        **single_runs.made_with(folder, done, *here),
-        "code": _code(records[name] for name in done),
-        "started": min(
-            (record["started"] for record in records.values() if record.get("started")), default=""
-        ),
-        "seconds": sum(record.get("seconds", 0.0) for record in records.values()),
-        "outcomes": outcomes,
-        "claims": rows,
-        "others": [_other(folder, jobs[name]) for name in done if name not in of_claims],
-        "figures": figure_data.of_claims(scales, seeds, folder),
-    }
-
-
-def _claim(
-    file: str,
-    name: str,
-    claim: Claim,
-    scale: str | None,
-    seeds: Sequence[int],
-    folder: pathlib.Path,
-    records: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    """One claim with its verdict; `scale` is None where it was not asked."""
-    about = claim._asdict() | {"name": name, "scale": scale, "scales": list(claim.scales)}
-    if scale and (delta := claim.scales[scale].paper_delta) is not None:
-        about["paper_delta"] = delta
-    about |= {"title": figure_data.title_of(file), "label": figure_data.label_of(file, name)}
-    del about["arms"]
-    planned: dict[str, list[Job]] = (
-        plan.jobs(claim, scale, seeds) if scale and scale != plan.EXACT else {}
-    )
-    ran = {job.id for jobs in planned.values() for job in jobs}
-    about |= {
-        "runs": {
-            arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
-            for arm, jobs in planned.items()
-        },
-        "seconds": sum(records[each].get("seconds", 0.0) for each in ran if each in records),
-        "word": wording.NOT_RUN,
-        "arms": {},
-    }
-    try:
-        readings = read_claim(claim, scale, seeds, folder) if scale else {}
-    except UserError as error:
-        raise UserError(f"claim {name}: {error}") from error
-    if not any(readings.values()):
-        return about
-    verdict = verdicts.judge(claim, readings, exact=scale == plan.EXACT)
-    values = {
-        arm: {seed: each._asdict() for seed, each in of.items()} for arm, of in readings.items()
-    }
-    arms = {
-        arm: figures._asdict() | {"readings": values[arm]} for arm, figures in verdict.arms.items()
-    }
-    return about | verdict._asdict() | {"arms": arms}
-
-
-def _records(folder: pathlib.Path, jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The records of the runs that were started; not those of finished ones whose folder was
-    removed since.
-    """
-    found = {
-        name: _json(folder / f"{name}.json") for name in jobs if (folder / f"{name}.json").is_file()
-    }
-    return {
-        name: record
-        for name, record in found.items()
-        if record.get("outcome") not in FINISHED or (folder / name / workdir.RUN).is_file()
-    }
-
-
-def _outcome(record: Mapping[str, Any] | None) -> str:
-    """In words; the sweep's command goes on with one that is under way or was killed."""
-    if record is None:
-        return wording.NEW
-    return wording.UNDER_WAY if record.get("outcome", "running") == "running" else record["outcome"]
-
-
-def _other(folder: pathlib.Path, job: Mapping[str, Any]) -> dict[str, Any]:
-    """A run that belongs to no claim: one of a grid."""
-    return {
-        "id": job["id"],
-        "config": job["config"],
-        "overrides": job["overrides"],
-        **single_runs.errors(folder / job["id"]),
-    }
-
-
-def _code(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many runs were of which source, by its digest; "" where the sweep did not note it."""
-    return Counter(record.get("source", "")[:DIGITS] for record in records)
-
-
-# --- pieces ---------------------------------------------------------------------------------------
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it is no JSON object")
-    return found
+# --- to JSON --------------------------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON has it: whole numbers whole, others in six significant digits, None where one
-    is not finite.
-    """
+    """Returns `value` as JSON has it: finite numbers of six significant digits, lists, objects."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         return value if value.is_integer() else float(f"{value:.6g}")
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(_object(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value
+        return {str(key): _plain(element) for key, element in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(element) for element in value]
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Returns the fields of a NamedTuple that its JSON object has."""
+    fields = value._asdict()
+    if isinstance(value, Lines | Heat | Picture):
+        return {"kind": next(name for name in PANELS if isinstance(value, PANELS[name])), **fields}
+    if isinstance(value, ClaimResult) and value.word == NOT_RUN:
+        omitted = {*ClaimResult._field_defaults}  # those of the verdict
+    elif isinstance(value, GridRun | SingleRun) and value.last is None:
+        omitted = {"last", "best"}
+    else:
+        omitted = set()
+    return {name: field for name, field in fields.items() if name not in omitted}
+
+
+# --- from JSON ------------------------------------------------------------------------------------
+
+Typed = TypeVar("Typed", bound=tuple)
+
+
+def _typed(kind: type[Typed], values: Mapping[str, Any], where: str, *required: str) -> Typed:
+    """Returns a NamedTuple of the fields in `values`; KeyError if one is missing."""
+    fields: Any = kind
+    needed = {field for field in fields._fields if field not in fields._field_defaults}
+    if missing := needed.union(required) - values.keys():
+        raise KeyError(f"{min(missing)} of {where}")
+    return kind(**{field: values[field] for field in fields._fields if field in values})
+
+
+def _claim(values: Mapping[str, Any]) -> ClaimResult:
+    of_verdict = Verdict._fields if values.get("word") in WORDS else ()
+    claim = _typed(ClaimResult, values, "claims", *of_verdict)
+    arms = {name: _arm(arm) for name, arm in values["arms"].items()}
+    return claim._replace(arms=arms)
+
+
+def _arm(values: Mapping[str, Any]) -> ArmResult:
+    arm = _typed(ArmResult, values, "claims.arms")
+    readings = {
+        seed: _typed(SeedResult, reading, "claims.arms.readings")
+        for seed, reading in values["readings"].items()
+    }
+    return arm._replace(readings=readings)
+
+
+def _single(values: Mapping[str, Any]) -> SingleRun:
+    run = _typed(SingleRun, values, "singles")
+    reported = [_typed(ReportedResult, result, "singles.reported") for result in values["reported"]]
+    return run._replace(reported=reported)
+
+
+def _figure(values: Mapping[str, Any]) -> Figure:
+    figure = _typed(Figure, values, "figures")
+    return figure._replace(panels=[_panel(panel) for panel in values["panels"]])
+
+
+def _panel(values: Mapping[str, Any]) -> Lines | Heat | Picture:
+    panel = _typed(PANELS[values["kind"]], values, "figures.panels")
+    if not isinstance(panel, Lines):
+        return panel
+    return panel._replace(series=[_typed(Line, line, "series") for line in values["series"]])

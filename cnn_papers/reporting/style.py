@@ -1,4 +1,4 @@
-"""The looks of a report's page: on a screen, narrow or wide, and on paper."""
+"""The style sheet of a report's page: for screens, narrow or wide, and for paper."""
 
 STYLE = """
 :root { --ink: #1d1d1f; --muted: #595959; --rule: #d9d9d9; --agrees: #0072b2; --disagrees: #b84a00; }
@@ -50,4 +50,4 @@ figcaption b { color: var(--ink); }
   .wide { overflow: visible; }
   a { text-decoration: none; }
 }
-"""
+"""  # noqa: E501

@@ -1,6 +1,4 @@
-"""Draws the figures of a report with matplotlib: from their numbers, as `results` keeps them, to
-SVG.
-"""
+"""Draws the panels of a report as SVG, with matplotlib."""
 
 import base64
 import io
@@ -8,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-Panel = dict[str, Any]
+from cnn_papers.reporting.results import Heat, Lines
 
-# Okabe and Ito's palette, which people see apart whatever their colour vision; lines differ in
-# style as well.
+# Okabe and Ito's palette, which any colour vision tells apart; lines differ in style as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MUTED = "#595959"
@@ -31,17 +28,12 @@ SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
 }
-DRAWN = 2  # decimals of a figure in an alternative text
+DECIMALS = 2  # of a number in an alternative text
 WIDTH, HEIGHT, IN_A_ROW = 3.7, 2.8, 3  # inches of a panel; panels side by side
 
 
-def draw(panels: Sequence[Panel]) -> str:
-    """The panels side by side as one SVG element, which reads the same whenever it is drawn.
-
-    A panel is `{"kind": "lines", "title", "x", "y", "series": [{"name", "x", "mean", "low",
-    "high"}], "level", "log"}` or `{"kind": "heat", "title", "x", "y", "label", "values"}`, whose
-    `values` hold None where there is nothing.
-    """
+def draw(panels: Sequence[Lines | Heat]) -> str:
+    """Returns the panels side by side as one SVG element, the same bytes for the same panels."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -55,107 +47,108 @@ def draw(panels: Sequence[Panel]) -> str:
         for panel, axes in itertools.zip_longest(panels, places):
             if panel is None:
                 axes.set_axis_off()
+            elif isinstance(panel, Heat):
+                _draw_heat(panel, axes)
             else:
-                {"lines": _lines, "heat": _heat}[panel["kind"]](panel, axes)
-        text = io.StringIO()
-        figure.savefig(
-            text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    return text.getvalue()[text.getvalue().index("<svg") :]
+                _draw_lines(panel, axes)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=nothing)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
 
 
 def data_uri(image: str | bytes) -> str:
-    """An SVG element, or the bytes of a PNG file, as the address of an image."""
+    """Returns an SVG element, or the bytes of a PNG file, as the address of an image."""
     kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def describe(panel: Panel) -> str:
-    """What a panel shows, for those who do not see it."""
-    if panel["kind"] == "heat":
+def describe(panel: Lines | Heat) -> str:
+    """Returns the alternative text of a panel."""
+    if isinstance(panel, Heat):
         filled = [
             (value, i, j)
-            for i, row in enumerate(panel["values"])
+            for i, row in enumerate(panel.values)
             for j, value in enumerate(row)
             if value
         ]
         high, i, j = max(filled)
-        rows, columns = len(panel["values"]), len(panel["values"][0])
-        where = f"{panel['y']} {i + 1}, {panel['x']} {j + 1}"
-        return f"{panel['title']}: {panel['label']}, {rows} by {columns}, greatest at {where} ({high:.{DRAWN}f})."
+        rows, columns = len(panel.values), len(panel.values[0])
+        where = f"{panel.y} {i + 1}, {panel.x} {j + 1}"
+        return (
+            f"{panel.title}: {panel.label}, {rows} by {columns}, "
+            f"greatest at {where} ({high:.{DECIMALS}f})."
+        )
     lines = [
-        f"{line['name']} from {line['mean'][0]:,.{DRAWN}f} to {line['mean'][-1]:,.{DRAWN}f}"
-        for line in panel["series"]
+        f"{line.name} from {line.mean[0]:,.{DECIMALS}f} to {line.mean[-1]:,.{DECIMALS}f}"
+        for line in panel.series
     ]
-    return f"{panel['title']}: {panel['y']} against {panel['x']}. {'; '.join(lines)}."
+    return f"{panel.title}: {panel.y} against {panel.x}. {'; '.join(lines)}."
 
 
 def look(i: int) -> tuple[str, Any]:
-    """Colour and style of line `i`; of all the lines that share a colour or a style, no two share
-    both.
-    """
+    """Returns the colour and the style of line `i`; no two lines share both."""
     return COLOURS[i % len(COLOURS)], STYLES[(i + i // len(COLOURS)) % len(STYLES)]
 
 
-def _lines(panel: Panel, axes: Any) -> None:
-    """Lines over their bands from the lowest to the highest seed."""
+def _draw_lines(panel: Lines, axes: Any) -> None:
+    """Draws lines over their bands from the lowest to the highest seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for i, line in enumerate(panel["series"]):
+    for i, line in enumerate(panel.series):
         colour, style = look(i)
-        marker = "o" if len(line["x"]) < 12 else ""
+        marker = "o" if len(line.x) < 12 else ""
         axes.plot(
-            line["x"],
-            line["mean"],
+            line.x,
+            line.mean,
             color=colour,
             linestyle=style,
             marker=marker,
             markersize=3,
-            label=line["name"],
+            label=line.name,
         )
-        if line["low"] != line["high"]:
-            axes.fill_between(
-                line["x"], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0
-            )
-    if panel.get("level") is not None:
-        axes.axhline(panel["level"], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    if panel.get("log"):
+        if line.low != line.high:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+    if panel.level is not None:
+        axes.axhline(panel.level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    if panel.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(_number)
         axes.yaxis.set_minor_formatter(NullFormatter())
-    elif min(min(line["low"]) for line in panel["series"]) >= 0:
+    elif min(min(line.low) for line in panel.series) >= 0:
         axes.set_ylim(bottom=0)
     else:
         axes.margins(y=0.45)  # room for the legend
-    axes.set(title=panel["title"], xlabel=panel["x"], ylabel=panel["y"])
+    axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     axes.xaxis.set_major_formatter(_number)
     axes.grid(alpha=0.25, linewidth=0.6)
-    if len(panel["series"]) > 1:
+    if len(panel.series) > 1:
         axes.legend()
 
 
 def _number(value: float, position: int | None = None) -> str:
-    """A tick of an axis: 20,000 as 20k."""
+    """Returns the text of a tick: 20k for 20,000."""
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
-def _heat(panel: Panel, axes: Any) -> None:
-    """A matrix in the shades of cividis, which reads the same with any colour vision and in grey."""
+def _draw_heat(panel: Heat, axes: Any) -> None:
+    """Draws a matrix in cividis, whose shades look alike with any colour vision and in grey."""
     import numpy as np
 
     values = np.array(
-        [[np.nan if value is None else value for value in row] for row in panel["values"]]
+        [[np.nan if value is None else value for value in row] for row in panel.values]
     )
     image = axes.imshow(
         np.ma.masked_invalid(values), cmap="cividis", vmin=0, aspect="auto", interpolation="nearest"
     )
-    axes.figure.colorbar(image, ax=axes, label=panel["label"])
-    axes.set(title=panel["title"], xlabel=panel["x"], ylabel=panel["y"])
+    axes.figure.colorbar(image, ax=axes, label=panel.label)
+    axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     axes.set_xticks(_ticks(values.shape[1]), [str(i + 1) for i in _ticks(values.shape[1])])
     axes.set_yticks(_ticks(values.shape[0]), [str(i + 1) for i in _ticks(values.shape[0])])
 
 
 def _ticks(count: int) -> range:
-    """At most twelve positions among `count`."""
+    """Returns at most twelve positions among `count`."""
     return range(0, count, -(-count // 12))

@@ -1,24 +1,25 @@
-"""The figures of a report in words and digits, the same in every form that it takes."""
+"""Puts the results of a report into words and digits, the same in every form of the report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cnn_papers import terminal
 from cnn_papers.claims.plan import EXACT
-from cnn_papers.claims.readings import FINISHED
-from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED
+from cnn_papers.claims.records import FINISHED
+from cnn_papers.claims.verdicts import LEVEL
+from cnn_papers.reporting.results import (
+    NOT_RUN,
+    WORDS,
+    ClaimResult,
+    GridRun,
+    ReportedResult,
+    Results,
+    Row,
+    SingleRun,
+)
 
-Claim = Mapping[str, Any]  # one of a report's results, see cnn_papers.reporting.results
-
-WORDS = (AGREES, DISAGREES, UNDECIDED)
-NOT_RUN = "not run"
-VALUES = (
-    "at_most",
-    "at_least",
-)  # what is expected of one arm by itself, or of the difference of two
-NEW, UNDER_WAY = "not started", "under way or killed"  # of a sweep's runs
-UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of runs by themselves
+VALUES = ("at_most", "at_least")  # expected of one arm, or of the difference of two
+UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of single runs
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
@@ -26,257 +27,242 @@ AGAINST_PAPER = ("metric", "the paper’s protocol", "paper", "ours", "differenc
 
 
 def number(value: float, *, signed: bool = False, stated: bool = False) -> str:
-    """Three significant digits, thousands in full; with a true minus sign, and a plus if `signed`.
+    """Returns three significant digits, thousands in full, with a true minus sign.
 
-    Where it is `stated` by somebody, zeros at its end are left out: they are nobody's measurement.
+    `signed` adds a plus. A `stated` value, which somebody printed, loses zeros at its end: nobody
+    measured them.
     """
     sign, form = "+" if signed else "", ".3g" if stated else "#.3g"
-    large = abs(value) >= 999.5  # which three digits round to 1,000
+    large = abs(value) >= 999.5  # rounds to 1,000
     text = f"{value:{sign},.0f}" if large else f"{value:{sign}{form}}".removesuffix(".")
     return text.replace("-", "−")
 
 
-def figure(claim: Claim, value: float, *, stated: bool = False) -> str:
-    """`value` as the claim compares: ×2.10 of a ratio, +1.20 of a difference, 12.0 of an arm by
-    itself.
-    """
-    if claim["ratio"]:
+def compared(claim: ClaimResult, value: float, *, stated: bool = False) -> str:
+    """Returns `value` as the claim compares: ×2.10 (ratio), +1.20 (difference), 12.0 (one arm)."""
+    if claim.ratio:
         return f"×{number(value, stated=stated)}"
-    return number(
-        value, signed=not _is_alone(claim) or claim["metric"].startswith(CHANGES), stated=stated
-    )
+    signed = not _is_one_arm(claim) or claim.metric.startswith(CHANGES)
+    return number(value, signed=signed, stated=stated)
 
 
-def unit(claim: Claim) -> str:
-    """What a figure of the claim is counted in, with a space before it; "" of a ratio and of bare
-    numbers.
-    """
-    metric = claim["metric"]
-    if claim["ratio"]:
-        found = ""
-    elif metric.startswith("images_to"):
-        found = " images"
-    elif metric.startswith(CHANGES):
-        found = " points"
-    elif "error" in metric:
-        found = " %" if _is_alone(claim) else " points"
+def unit(claim: ClaimResult) -> str:
+    """Returns the unit of the claim's values after a space; "" of a ratio and of bare numbers."""
+    if claim.ratio:
+        name = ""
+    elif claim.metric.startswith("images_to"):
+        name = " images"
+    elif claim.metric.startswith(CHANGES):
+        name = " points"
+    elif "error" in claim.metric:
+        name = " %" if _is_one_arm(claim) else " points"
     else:
-        found = ""
-    return f"{found} per step" if claim["expect"] in SERIES else found
+        name = ""
+    return f"{name} per step" if claim.expect in SERIES else name
 
 
-def ours(claim: Claim) -> str:
-    """Our estimate with its unit; "" where there is none."""
-    if claim.get("estimate") is None:
+def ours(claim: ClaimResult) -> str:
+    """Returns our estimate with its unit; "" if there is none."""
+    if claim.estimate is None:
         return ""
-    relation = "" if claim["relation"] == "=" else f"{claim['relation']} "
-    return relation + figure(claim, claim["estimate"]) + unit(claim)
+    relation = "" if claim.relation == "=" else f"{claim.relation} "
+    return relation + compared(claim, claim.estimate) + unit(claim)
 
 
-def interval(claim: Claim) -> str:
-    """The interval around our estimate, with its level where that is not LEVEL; "" where nothing is
-    left to chance.
+def interval(claim: ClaimResult) -> str:
+    """Returns the interval around our estimate, with its level if that is not LEVEL.
+
+    It is "" if there is no estimate, or if the estimate is exact.
     """
-    if claim["estimate"] is None or claim["scale"] == EXACT:
+    if claim.estimate is None or claim.scale == EXACT:
         return ""
-    if claim["n"] < 2:
+    if claim.n < 2:
         return "(one seed)"
     low, high = bounds(claim)
-    least = "×0" if claim["ratio"] else "−∞"
-    ends = (
-        least if low is None else figure(claim, low),
-        "∞" if high is None else figure(claim, high),
-    )
-    level = "" if claim["level"] == LEVEL else f" ({100 * claim['level']:.0f} %)"
-    return f"[{ends[0]}, {ends[1]}]{level}"
+    lowest = "×0" if claim.ratio else "−∞"
+    left = lowest if low is None else compared(claim, low)
+    right = "∞" if high is None else compared(claim, high)
+    level = "" if claim.level == LEVEL else f" ({100 * claim.level:.0f} %)"
+    return f"[{left}, {right}]{level}"
 
 
-def bounds(claim: Claim) -> tuple[float | None, float | None]:
-    """The ends of the interval, None where it is open."""
-    low = claim["low"]
-    return None if claim["ratio"] and low == 0 else low, claim["high"]
+def bounds(claim: ClaimResult) -> tuple[float | None, float | None]:
+    """Returns the ends of the interval, None for an open end."""
+    low = None if claim.ratio and claim.low == 0 else claim.low
+    return low, claim.high
 
 
-def paper(claim: Claim) -> str:
-    """The paper's difference as we count it and its own words."""
-    delta = (
-        ""
-        if claim["paper_delta"] is None
-        else figure(claim, claim["paper_delta"], stated=True) + unit(claim)
-    )
-    return "; ".join(filter(None, (delta, claim["paper"])))
+def paper(claim: ClaimResult) -> str:
+    """Returns the paper's difference in our unit, and its own words."""
+    delta = ""
+    if claim.paper_delta is not None:
+        delta = compared(claim, claim.paper_delta, stated=True) + unit(claim)
+    return "; ".join(filter(None, (delta, claim.paper)))
 
 
-def expected(claim: Claim) -> str:
-    """What is claimed of the metric."""
-    bound = "" if claim["bound"] is None else number(claim["bound"], stated=True)
-    arms = [*claim["arms"]]
+def expected(claim: ClaimResult) -> str:
+    """Returns what is claimed of the metric."""
+    bound = "" if claim.bound is None else number(claim.bound, stated=True)
+    arms = [*claim.arms]
     where = f"in {arms[-1]}" if len(arms) > 1 else "than zero"
-    sign, times = (":", "×") if claim["ratio"] else ("−", "")
-    of = f"{arms[1]} {sign} {arms[0]} " if len(arms) == 2 else ""
-    text = {
+    sign, times = (":", "×") if claim.ratio else ("−", "")
+    pair = f"{arms[1]} {sign} {arms[0]} " if len(arms) == 2 else ""
+    within = f"a factor of {bound}" if claim.ratio else f"±{bound}"
+    texts = {
         "lower": f"lower {where}",
         "higher": f"higher {where}",
-        "same": f"the same within a factor of {bound}"
-        if claim["ratio"]
-        else f"the same within ±{bound}",
-        "at_most": f"{of}at most {times}{bound}",
-        "at_least": f"{of}at least {times}{bound}",
+        "same": f"the same within {within}",
+        "at_most": f"{pair}at most {times}{bound}",
+        "at_least": f"{pair}at least {times}{bound}",
     }
-    return text.get(claim["expect"], f"{claim['expect']} along the series")
+    return texts.get(claim.expect, f"{claim.expect} along the series")
 
 
-def legend(results: Mapping[str, Any], *, arms: bool) -> list[str]:
-    """What the signs of censored figures mean, those there are: of estimates and, if `arms` are
-    shown, of theirs.
-    """
-    ran = [claim for claim in results["claims"] if claim["word"] in WORDS]
-    there = {claim["relation"] for claim in ran}
+def legend(results: Results, *, arms: bool) -> list[str]:
+    """Explains the signs of censored values: those of estimates and, with `arms`, of arms."""
+    judged = [claim for claim in results.claims if claim.word in WORDS]
+    used = {claim.relation for claim in judged}
     readings = [
-        each for claim in ran for arm in claim["arms"].values() for each in arm["readings"].values()
+        reading
+        for claim in judged
+        for arm in claim.arms.values()
+        for reading in arm.readings.values()
     ]
-    if arms and any(each["censored"] for each in readings):
-        there.add("≥")
-    signs = [f"{meaning} ({sign})" for sign, meaning in MARKS.items() if sign in there]
-    return (
-        [f"Some runs never reached what is asked; the true figure is {', '.join(signs)}."]
-        if signs
-        else []
-    )
+    if arms and any(reading.censored for reading in readings):
+        used.add("≥")
+    signs = [f"{meaning} ({sign})" for sign, meaning in MARKS.items() if sign in used]
+    if not signs:
+        return []
+    return [f"Some runs never reached the level asked for; the true value is {', '.join(signs)}."]
 
 
 def duration(seconds: float) -> str:
-    """What it took; "" of nothing."""
+    """Returns the duration in words; "" of zero."""
     return terminal.duration(seconds) if seconds else ""
 
 
-def verdicts(results: Mapping[str, Any]) -> str:
-    """How many claims agree, disagree, …"""
-    count = Counter(claim["word"] for claim in results["claims"])
-    asked = sum(count[word] for word in WORDS)
-    listed = ", ".join(
-        f"{count[word]} {verb}"
-        for word, verb in zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
-    )
-    return f"{_count(asked, 'claim')} run: {listed}. {count[NOT_RUN]} not run."
+def verdicts(results: Results) -> str:
+    """Returns how many claims agree, disagree, …"""
+    count = Counter(claim.word for claim in results.claims)
+    judged = sum(count[word] for word in WORDS)
+    verbs = zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
+    listed = ", ".join(f"{count[word]} {verb}" for word, verb in verbs)
+    return f"{_count(judged, 'claim')} run: {listed}. {count[NOT_RUN]} not run."
 
 
-def chance(results: Mapping[str, Any]) -> list[str]:
-    """What to bear in mind where several claims were left to chance."""
-    drawn = sum(claim["word"] in WORDS and claim["scale"] != EXACT for claim in results["claims"])
+def chance(results: Results) -> list[str]:
+    """Returns a warning if several claims were left to chance."""
+    drawn = sum(claim.word in WORDS and claim.scale != EXACT for claim in results.claims)
     if drawn < 2:
         return []
     return [
-        f"{drawn} of them rest on random seeds, and each verdict stands alone, not corrected for asking many: where "
-        "nothing differs, one in forty agrees by chance and one in forty disagrees."
+        f"{drawn} of them rest on random seeds, and each verdict stands alone, "
+        "not corrected for asking many: where nothing differs, one in forty agrees by chance "
+        "and one in forty disagrees."
     ]
 
 
-def runs(results: Mapping[str, Any]) -> str:
-    """How many runs there are, how they ended, how long they took, one after the other, and since
-    when.
-    """
-    count = Counter(results["outcomes"].values())
-    listed = ", ".join(f"{count[name]} {name}" for name in sorted(count))
-    took, since = duration(results.get("seconds", 0.0)), results.get("started")
-    found = [
-        listed or "none",
-        *([f"{took} in all"] if took else []),
-        *([f"from {since} on"] if since else []),
-    ]
-    return f"{_count(len(results['outcomes']), 'run')}: {'; '.join(found)}."
+def runs(results: Results) -> str:
+    """Returns the number of runs, how they ended, their total time, and their first start."""
+    count = Counter(results.outcomes.values())
+    parts = [", ".join(f"{count[name]} {name}" for name in sorted(count)) or "none"]
+    if total := duration(results.seconds):
+        parts.append(f"{total} in all")
+    if results.started:
+        parts.append(f"from {results.started} on")
+    return f"{_count(len(results.outcomes), 'run')}: {'; '.join(parts)}."
 
 
-def unfinished(results: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The runs that are not finished, by why."""
-    found: dict[str, list[str]] = {}
-    for name, outcome in results["outcomes"].items():
+def unfinished(results: Results) -> dict[str, list[str]]:
+    """Returns the runs that are not finished, by the reason."""
+    names_by_reason: dict[str, list[str]] = {}
+    for name, outcome in results.outcomes.items():
         if outcome not in FINISHED:
-            found.setdefault(outcome, []).append(name)
-    return found
+            names_by_reason.setdefault(outcome, []).append(name)
+    return names_by_reason
 
 
-def missing(claim: Claim, results: Mapping[str, Any]) -> str:
-    """Which part of the claim's runs is not finished; "" of none."""
-    of = [name for names in claim["runs"].values() for name in names]
-    gone = sum(results["outcomes"].get(name) not in FINISHED for name in of)
-    return f"{gone} of its {len(of)} runs are not finished" if gone else ""
+def missing(claim: ClaimResult, results: Results) -> str:
+    """Returns how many of the claim's runs are not finished; "" if all are."""
+    job_ids = [job_id for seeds in claim.runs.values() for job_id in seeds]
+    missing = sum(results.outcomes.get(job_id) not in FINISHED for job_id in job_ids)
+    return f"{missing} of its {len(job_ids)} runs are not finished" if missing else ""
 
 
-def made_with(results: Mapping[str, Any]) -> Sequence[str]:
-    """The machines, versions and code of the runs."""
-    return [*results["machines"], *results["versions"], *_code(results.get("code", {}))]
+def made_with(results: Results) -> Sequence[str]:
+    """Returns the machines, versions and code of the runs."""
+    return [*results.machines, *results.versions, *_code(results.code)]
 
 
-def _code(runs: Mapping[str, int]) -> list[str]:
-    """The code of runs, whose numbers are by digest; nothing where it was not noted of any."""
-    if not any(runs):
+def _code(runs_by_digest: Mapping[str, int]) -> list[str]:
+    """Returns the code of runs; nothing if none of them noted it."""
+    if not any(runs_by_digest):
         return []
-    if len(runs) == 1:
-        return [f"code {next(iter(runs))}"]
-    return [
-        "code "
-        + "; ".join(f"{digest or 'not noted'}, of {_count(n, 'run')}" for digest, n in runs.items())
+    if len(runs_by_digest) == 1:
+        return [f"code {next(iter(runs_by_digest))}"]
+    parts = [
+        f"{digest or 'not noted'}, of {_count(n, 'run')}" for digest, n in runs_by_digest.items()
     ]
+    return [f"code {'; '.join(parts)}"]
 
 
-def top1(row: Mapping[str, Any] | None) -> str:
-    """The top-1 error of an evaluation."""
+def top1(row: Row | None) -> str:
+    """Returns the top-1 error of an evaluation."""
     return f"{row['val/top1_error']:.2f} %" if row else "none"
 
 
-def errors(run: Mapping[str, Any]) -> tuple[str, str]:
-    """The top-1 error of a run's last evaluation, and of its best."""
-    return top1(run.get("last")), top1(run.get("best"))
+def errors(run: GridRun | SingleRun) -> tuple[str, str]:
+    """Returns the top-1 error of a run's last evaluation, and of its best."""
+    return top1(run.last), top1(run.best)
 
 
-def overrides(run: Mapping[str, Any]) -> str:
-    """What a run of a grid overrides."""
-    return ", ".join(f"{key}={value}" for key, value in run["overrides"].items())
+def overrides(run: GridRun) -> str:
+    """Returns what a run of a grid overrides."""
+    return ", ".join(f"{key}={value}" for key, value in run.overrides.items())
 
 
-def single(run: Mapping[str, Any]) -> str:
-    """A run by itself."""
+def single(run: SingleRun) -> str:
+    """Returns a sentence on a single run."""
     last, best = errors(run)
-    total = "an unknown number" if run["total_steps"] is None else f"{run['total_steps']:,}"
-    step = f"step {run['steps']:,} of {total}"
-    return f"{run['config']} on {run['data']}, {step}: top-1 error {last} in the last evaluation, {best} in the best."
-
-
-def tested(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """A row of the final test: protocol, split, top-1 and top-5 error."""
+    total = "an unknown number" if run.total_steps is None else f"{run.total_steps:,}"
     return (
-        row["test/protocol"],
-        row["test/split"],
-        *(f"{row[f'test/top{k}_error']:.2f} %" for k in (1, 5)),
+        f"{run.config} on {run.data}, step {run.steps:,} of {total}: "
+        f"top-1 error {last} in the last evaluation, {best} in the best."
     )
 
 
-def comparison(run: Mapping[str, Any]) -> str:
-    """What the paper's results are compared with."""
-    if run["changed"]:
-        what = f"the recipe as it stands, and this run changes {', '.join(run['changed'])}"
-    elif run["same"]:
-        return "Against the paper: its recipe on its data; ours is the best evaluation of single views."
+def tested(row: Row) -> tuple[str, ...]:
+    """Returns a row of the final test: protocol, split, top-1 and top-5 error."""
+    errors = [f"{row[f'test/top{k}_error']:.2f} %" for k in (1, 5)]
+    return row["test/protocol"], row["test/split"], *errors
+
+
+def comparison(run: SingleRun) -> str:
+    """Returns what the paper's results are compared with, or why they are not."""
+    if run.changed:
+        what = f"the recipe as it stands, and this run changes {', '.join(run.changed)}"
+    elif run.same:
+        return (
+            "Against the paper: its recipe on its data; "
+            "ours is the best evaluation of single views."
+        )
     else:
-        what = f"{run['reported'][0]['recipe']}, not of {run['config']} on {run['data']}"
+        what = f"{run.reported[0].recipe}, not of {run.config} on {run.data}"
     return f"The paper’s results are of {what}: there is no difference to take."
 
 
-def against_paper(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """A result of the paper beside ours, as AGAINST_PAPER names the columns."""
-    ours = result["ours"]
-    own = (
-        ("–", "–")
-        if ours is None
-        else (f"{ours:.2f}", f"{ours - result['value']:+.2f}".replace("-", "−"))
-    )
-    return result["metric"], result["protocol"], f"{result['value']:g}", *own, result["source"]
+def against_paper(result: ReportedResult) -> tuple[str, ...]:
+    """Returns a result of the paper beside ours, in the columns of AGAINST_PAPER."""
+    ours, difference = "–", "–"
+    if result.ours is not None:
+        ours = f"{result.ours:.2f}"
+        difference = f"{result.ours - result.value:+.2f}".replace("-", "−")
+    return result.metric, result.protocol, f"{result.value:g}", ours, difference, result.source
 
 
-def _is_alone(claim: Claim) -> bool:
-    """Whether a claim is of the one arm by itself."""
-    return claim["expect"] in VALUES and len(claim["arms"]) == 1
+def _is_one_arm(claim: ClaimResult) -> bool:
+    """Returns whether a claim compares its one arm with a bound."""
+    return claim.expect in VALUES and len(claim.arms) == 1
 
 
 def _count(number: int, what: str) -> str:

@@ -1,1 +1,1 @@
-"""Many runs: what is asked for, the processes that run it, here or under SLURM."""
+"""Sweeps: requests for many runs, and the processes that run them, here or under SLURM."""

@@ -1,6 +1,4 @@
-"""What decides the figures of a run, as a digest: the source it computes with and its
-configuration.
-"""
+"""Digests of what decides the numbers of a run: the source it computes with, its configuration."""
 
 import ast
 import hashlib
@@ -15,56 +13,55 @@ from cnn_papers.claims.plan import Job
 from cnn_papers.runs.config_files import place_of
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
-ROOMS = ("data", "evaluation", "models", "training")
+ROOMS = ("data", "evaluation", "models", "training")  # modules that a run may find by name
 
 
 def sources() -> list[pathlib.Path]:
-    """The files of the package that a run may import: `main`, the rooms it finds by name, and
-    whatever those name.
+    """Returns the files of the package that a run may import.
+
+    These are `main`, the rooms whose modules a run finds by name, and all that they import.
     """
-    return _with_imports(
-        [ROOT / "main.py", *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))], ROOT
-    )
+    rooms = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    return _with_imports([ROOT / "main.py", *rooms], ROOT)
 
 
 def config_files(jobs: Iterable[Job]) -> list[pathlib.Path]:
-    """The config files of `jobs` and what they import of `configs`."""
-    found = {place_of(job.config)[0] for job in jobs}
-    return _with_imports(map(pathlib.Path, found), ROOT.parent / "configs")
+    """Returns the config files of `jobs` and what they import of `configs`."""
+    files = {place_of(job.config)[0] for job in jobs}
+    return _with_imports(map(pathlib.Path, files), ROOT.parent / "configs")
 
 
 def source_digest(paths: Iterable[pathlib.Path]) -> str:
-    """Of those files as they are now."""
-    whole = hashlib.sha256()
+    """Returns the digest of these files as they are now, 64 hexadecimal digits."""
+    total = hashlib.sha256()
     for path in paths:
-        whole.update(
-            f"{os.path.relpath(path, ROOT)}\n".encode()
-            + (path.read_bytes() if path.exists() else b"gone")
-        )
-    return whole.hexdigest()
+        content = path.read_bytes() if path.exists() else b"gone"
+        total.update(f"{os.path.relpath(path, ROOT)}\n".encode() + content)
+    return total.hexdigest()
 
 
 def digest(source: str, job: Job) -> str:
-    """Of the source and of the configuration of `job`.
+    """Returns the digest of the source and of the configuration of `job`, 16 hexadecimal digits.
 
-    Raises a UserError for a key that there is not and for a value of the wrong type.
+    Raises UserError for an unknown key and for a value of the wrong type.
     """
     config = json.dumps(plan.load(job).to_dict(), sort_keys=True, default=str)
     return hashlib.sha256((source + config).encode()).hexdigest()[:16]
 
 
-def _with_imports(paths: Iterable[pathlib.Path], room: pathlib.Path) -> list[pathlib.Path]:
-    """These files and whatever they import of `room`, and so on."""
-    todo, found = [*paths], set[pathlib.Path]()
+def _with_imports(paths: Iterable[pathlib.Path], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns these files and all that they import of `folder`, sorted."""
+    todo, files = [*paths], set[pathlib.Path]()
     while todo:
-        if (path := todo.pop()) not in found:
-            found.add(path)
-            todo += _imported(path, room)
-    return sorted(found)
+        path = todo.pop()
+        if path not in files:
+            files.add(path)
+            todo += _imported(path, folder)
+    return sorted(files)
 
 
-def _imported(path: pathlib.Path, room: pathlib.Path) -> list[pathlib.Path]:
-    """The modules of `room` that a file imports, within functions too."""
+def _imported(path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the modules of `folder` that a file imports, within functions too."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -72,4 +69,4 @@ def _imported(path: pathlib.Path, room: pathlib.Path) -> list[pathlib.Path]:
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
     paths = [(ROOT.parent / name.replace(".", "/")).with_suffix(".py") for name in names]
-    return [path for path in paths if path.is_relative_to(room) and path.is_file()]
+    return [path for path in paths if path.is_relative_to(folder) and path.is_file()]

@@ -1,4 +1,4 @@
-"""Several runs at once on this machine, each with its part of the cores and GPUs."""
+"""Runs several jobs at once on this machine, each with its part of the cores and GPUs."""
 
 import collections
 import contextlib
@@ -15,30 +15,28 @@ from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.terminal import say
 
 POLL_S = 0.05
-SECOND_THOUGHT_S = (
-    1.0  # launchers repeat a signal within moments; a person's second Ctrl-C comes later
-)
-Signal = tuple[int, float]  # its number, and when it came
-PASSED_ON: dict[int, int] = {
-    signal.SIGINT: signal.SIGTERM
-}  # a process that is still starting would not know Ctrl-C
+# Launchers repeat a signal within moments; a person's second Ctrl-C comes later.
+SECOND_THOUGHT_S = 1.0
+# A process that is still starting does not handle Ctrl-C.
+PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGTERM}
+Signal = tuple[int, float]  # its number, and the time it came
 
 
 def places(jobs: int) -> list[Place]:
-    """The parts of this machine for `jobs` runs at once; UserError if there are not enough cores or
-    GPUs.
+    """Returns the parts of this machine for `jobs` runs at once.
 
-    Where several share a GPU, each takes its part of the memory.
+    Runs that share a GPU divide its memory. Raises UserError if there are too few cores, or if the
+    GPUs do not divide over the runs.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     count = len(cores) or os.cpu_count() or 1
     if not 1 <= jobs <= count:
-        raise UserError(f"--jobs={jobs} must be from 1 to {count}, the CPU cores there are")
+        raise UserError(f"--jobs={jobs} must be from 1 to {count}, the number of CPU cores")
     if jobs == 1:
         return [Place()]
     gpus = _gpus()
     if gpus and len(gpus) % jobs and jobs % len(gpus):
-        raise UserError(f"--jobs={jobs}: {len(gpus)} GPUs do not divide over so many runs")
+        raise UserError(f"--jobs={jobs}: {len(gpus)} GPUs do not divide evenly over {jobs} runs")
     return [Place(_part(cores, i, jobs), _environment(gpus, i, jobs)) for i in range(jobs)]
 
 
@@ -50,19 +48,21 @@ def run_all(
     tick: Callable[[Sequence[Running], Sequence[Job]], None],
     grace_s: float,
 ) -> int:
-    """Runs `jobs`, one in each of `places` at a time; returns the signal that stopped them, 0 if
-    they all ran.
+    """Runs `jobs`, one in each of `places` at a time.
 
-    A signal is passed on once; runs that are still there `grace_s` later are killed, at once on a
-    second Ctrl-C.
+    Returns the signal that stopped them, 0 if all ran. A signal is passed on once; runs that are
+    alive `grace_s` seconds later are killed, at once on a second Ctrl-C.
 
     Args:
-      begin: starts a run.
-      ended: is told of each whose process has ended, of those that go on and of those that wait.
-      tick: is told all the time what runs and what waits.
+      jobs: the jobs, in the order of their start.
+      places: the parts of this machine.
+      begin: starts a job in a place.
+      ended: called with a run whose process has ended, those that continue and those that wait.
+      tick: called at every poll with the runs under way and those that wait.
+      grace_s: seconds.
     """
     waiting, running, free = collections.deque(jobs), list[Running](), list(places)
-    told, since = 0, 0.0  # the signal that was passed on, and when it came
+    passed_on, since = 0, 0.0  # the signal that was passed on, and the time it came
     with _signals() as signals:
         try:
             while running or (waiting and not signals):
@@ -74,44 +74,42 @@ def run_all(
                     running.remove(run)
                     free.append(run.place)
                     ended(run, running, waiting)
-                if signals and not told:
-                    told, since = signals[0]
-                    _send(running, PASSED_ON.get(told, told))
-                    say(f"\n{signal.Signals(told).name}: runs under way save and stop")
-                elif told and (time.monotonic() > since + grace_s or _meant(signals)):
+                if signals and not passed_on:
+                    passed_on, since = signals[0]
+                    _send(running, PASSED_ON.get(passed_on, passed_on))
+                    say(f"\n{signal.Signals(passed_on).name}: runs under way save and stop")
+                elif passed_on and (time.monotonic() > since + grace_s or _repeated(signals)):
                     _send(running, signal.SIGKILL)
         except BaseException:
-            _send(
-                running, signal.SIGTERM
-            )  # they save; the sweep does not wait for what it cannot record
+            # They save and stop; the sweep does not wait, as it cannot record them.
+            _send(running, signal.SIGTERM)
             raise
     return signals[0][0] if signals else 0
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[Signal]]:
-    """The signals that came while the block ran."""
-    came: list[Signal] = []
+    """Yields the list of signals that come while the block runs."""
+    signals: list[Signal] = []
 
     def receive(number: int, _: object) -> None:
-        came.append((number, time.monotonic()))
+        signals.append((number, time.monotonic()))
 
     before = {
         number: signal.signal(number, receive)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     }
     try:
-        yield came
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _meant(signals: Sequence[Signal]) -> bool:
-    """Whether Ctrl-C came again."""
-    return any(
-        number == signal.SIGINT and at > signals[0][1] + SECOND_THOUGHT_S for number, at in signals
-    )
+def _repeated(signals: Sequence[Signal]) -> bool:
+    """Returns whether a person pressed Ctrl-C again."""
+    earliest = signals[0][1] + SECOND_THOUGHT_S
+    return any(number == signal.SIGINT and at > earliest for number, at in signals)
 
 
 def _send(running: Sequence[Running], number: int) -> None:
@@ -120,7 +118,7 @@ def _send(running: Sequence[Running], number: int) -> None:
 
 
 def _gpus() -> list[str]:
-    """The NVIDIA GPUs that runs may use."""
+    """Returns the NVIDIA GPUs that runs may use."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return []
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -132,14 +130,15 @@ def _gpus() -> list[str]:
 
 
 def _environment(gpus: Sequence[str], index: int, jobs: int) -> tuple[tuple[str, str], ...]:
+    """Returns the variables by which run `index` of `jobs` uses its part of the GPUs."""
     if not gpus:
         return ()
     if len(gpus) >= jobs:
         return (("CUDA_VISIBLE_DEVICES", ",".join(_part(gpus, index, jobs))),)
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")) * len(gpus) / jobs
-    return ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]), (
-        "XLA_PYTHON_CLIENT_MEM_FRACTION",
-        f"{share:.3f}",
+    return (
+        ("CUDA_VISIBLE_DEVICES", gpus[index % len(gpus)]),
+        ("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.3f}"),
     )
 
 

@@ -1,8 +1,7 @@
-"""One run of a sweep: its command, its process, and the record of how it went.
+"""Runs one job of a sweep in a process of its own, and keeps its record.
 
-Beside the run's own folder ID lie ID.log, what it wrote to the terminal, and ID.json, its record.
-Its process holds a lock on the log, so that nobody else starts it, even where the sweep itself has
-been killed.
+The process holds a lock on the log of the run, so that nothing else starts it, even if the sweep
+itself has been killed.
 """
 
 import contextlib
@@ -21,47 +20,30 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 from cnn_papers import files
-from cnn_papers.claims import plan, readings
+from cnn_papers.claims import plan
 from cnn_papers.claims.plan import Job
-from cnn_papers.claims.readings import FINISHED
+from cnn_papers.claims.records import (
+    FAILED,
+    FINISHED,
+    OUTCOMES,
+    RUNNING,
+    STOPPED,
+    Record,
+    read_record,
+)
 from cnn_papers.errors import UserError
 
-NEW, RUNNING, STOPPED, FAILED = "new", "running", "stopped", "failed"
-# Asked to stop, or killed: nothing is wrong with the run itself.
-STOPS = [
-    128 + n for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
-]
+# Signals that stop or kill a run which itself has no fault.
+STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
-TAIL = 4096  # bytes of a log that its last line is looked for in
+TAIL = 4096  # bytes at the end of a log that are searched for its last line
 
 
 class Place(NamedTuple):
-    """Where a run may compute: CPU cores (none: on any), and what the environment says besides."""
+    """The part of a machine for one run: CPU cores (any, if none) and environment variables."""
 
     cores: tuple[int, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-
-
-class Record(NamedTuple):
-    """How a run went so far, as ID.json keeps it.
-
-    Attributes:
-      outcome: new, running, done, diverged, stopped (the same command goes on) or failed.
-      exit_code: of the last attempt, 128 + n where signal n ended it; None before it ended.
-      source: digest of the source that it ran with.
-      code: digest of that and of its configuration.
-      started: when the last attempt did, local time.
-      seconds: that all attempts took; of those that were killed, until their last word in the log.
-      attempts: how often it was started.
-    """
-
-    outcome: str = NEW
-    exit_code: int | None = None
-    source: str = ""
-    code: str = ""
-    started: str = ""
-    seconds: float = 0.0
-    attempts: int = 0
 
 
 class Running(NamedTuple):
@@ -75,7 +57,7 @@ class Running(NamedTuple):
 
 
 def command(folder: pathlib.Path, job: Job) -> list[str]:
-    """The command line of `job` in the sweep's `folder`."""
+    """Returns the command line of `job` in the sweep's `folder`."""
     return [
         sys.executable,
         "-m",
@@ -86,28 +68,17 @@ def command(folder: pathlib.Path, job: Job) -> list[str]:
 
 
 def read(folder: pathlib.Path, job: Job) -> Record:
-    """How `job` went so far; UserError if its record is damaged."""
-    path = folder / f"{job.id}.json"
-    try:
-        found = json.loads(path.read_text())
-        record = Record(**{field: found[field] for field in Record._fields})
-    except FileNotFoundError:
-        return Record()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}; remove it and {job.id} to run that again"
-        ) from error
-    if record.outcome == RUNNING and not is_taken(folder, job):  # whoever ran it was killed
-        return record._replace(
-            outcome=STOPPED, seconds=round(record.seconds + _lasted(folder, job, record), 1)
-        )
-    if record.outcome in FINISHED and not (folder / job.id / "run.json").exists():
-        return Record()  # its folder was removed
-    return record
+    """Returns how `job` went so far; UserError if its record is damaged."""
+    record = read_record(folder, job.id)
+    if record.outcome != RUNNING or is_taken(folder, job):
+        return record
+    # Whatever ran it was killed.
+    seconds = round(record.seconds + _lasted(folder, job, record), 1)
+    return record._replace(outcome=STOPPED, seconds=seconds)
 
 
 def is_taken(folder: pathlib.Path, job: Job) -> bool:
-    """Whether a process runs `job` now."""
+    """Returns whether a process runs `job` now."""
     path = folder / f"{job.id}.log"
     if not path.exists():
         return False
@@ -116,17 +87,14 @@ def is_taken(folder: pathlib.Path, job: Job) -> bool:
 
 
 def has_trained(folder: pathlib.Path, job: Job, record: Record) -> bool:
-    """Whether something lies there that the code of the time made."""
+    """Returns whether the run has results or a state that its code made."""
     return record.outcome in FINISHED or any((folder / job.id / "checkpoints").glob("[0-9]*"))
 
 
 def start(folder: pathlib.Path, job: Job, source: str, code: str, place: Place) -> Running:
-    """Starts `job`, or goes on with it. Its process stops with a saved state when this one dies.
+    """Starts or continues `job`; its process saves its state and stops when this one dies.
 
-    `source` and `code` are digests for its record.
-
-    Raises:
-      UserError: another process runs it.
+    `source` and `code` are digests for its record. Raises UserError if another process runs it.
     """
     before = read(folder, job)
     now = datetime.datetime.now().isoformat(" ", "seconds")
@@ -143,17 +111,17 @@ def start(folder: pathlib.Path, job: Job, source: str, code: str, place: Place) 
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **dict(place.environment)},
-            process_group=0,  # Ctrl-C reaches the sweep alone, which passes it on
+            process_group=0,  # Ctrl-C reaches only the sweep, which passes it on
             preexec_fn=_prepare(place.cores),
         )
     return Running(job, place, process, record, time.monotonic())
 
 
 def end(folder: pathlib.Path, run: Running) -> Record:
-    """Writes how `run`, whose process has ended, went."""
+    """Writes and returns the record of `run`, whose process has ended."""
     code = run.process.wait()
     code = 128 - code if code < 0 else code
-    outcome = readings.OUTCOMES.get(code, STOPPED if code in STOPS else FAILED)
+    outcome = OUTCOMES.get(code, STOPPED if code - 128 in STOPS else FAILED)
     seconds = round(run.record.seconds + time.monotonic() - run.began, 1)
     record = run.record._replace(outcome=outcome, exit_code=code, seconds=seconds)
     _write(folder, run.job, record)
@@ -161,7 +129,7 @@ def end(folder: pathlib.Path, run: Running) -> Record:
 
 
 def last_line(folder: pathlib.Path, job: Job) -> str:
-    """The last line of the log of `job` that says something; "" where there is no log."""
+    """Returns the last line of the log of `job` that is not blank; "" if there is no log."""
     path = folder / f"{job.id}.log"
     if not path.exists():
         return ""
@@ -172,20 +140,19 @@ def last_line(folder: pathlib.Path, job: Job) -> str:
 
 
 def in_use(folder: pathlib.Path, job: Job) -> UserError:
-    """Says that another process runs `job`, and which, where that is written."""
+    """Returns the error that another process runs `job`, with its name if it wrote one."""
     lock = folder / job.id / files.LOCK
     owner = f" ({lock.read_text()})" if lock.exists() else ""
     return UserError(f"{folder / job.id} is being run by another process{owner}; wait, or stop it")
 
 
 def _lasted(folder: pathlib.Path, job: Job, record: Record) -> float:
-    """Seconds from the start of the last attempt to its last word."""
+    """Returns the seconds from the start of the last attempt to its last line in the log."""
     log = folder / f"{job.id}.log"
     if not record.started or not log.exists():
         return 0.0
-    return max(
-        0.0, log.stat().st_mtime - datetime.datetime.fromisoformat(record.started).timestamp()
-    )
+    started = datetime.datetime.fromisoformat(record.started).timestamp()
+    return max(0.0, log.stat().st_mtime - started)
 
 
 def _lock(log: IO[str]) -> bool:
@@ -198,8 +165,8 @@ def _lock(log: IO[str]) -> bool:
 
 def _write(folder: pathlib.Path, job: Job, record: Record) -> None:
     with _writing(folder), files.replacing(folder / f"{job.id}.json") as part:
-        ran = {"config": job.config, "overrides": dict(job.overrides)}
-        part.write_text(json.dumps({**ran, **record._asdict()}, indent=1))
+        about = {"config": job.config, "overrides": dict(job.overrides)}
+        part.write_text(json.dumps({**about, **record._asdict()}, indent=1))
 
 
 @contextlib.contextmanager
@@ -208,14 +175,12 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"runs {folder} cannot be written to: {error.strerror}; the same command goes on"
+            f"runs {folder} cannot be written to: {error.strerror}; repeat the command to continue"
         ) from error
 
 
 def _prepare(cores: Sequence[int]) -> Callable[[], None] | None:
-    """What the new process does before it becomes the run, where Linux has it: keep to `cores`, die
-    with this one.
-    """
+    """Returns what a new process does first, on Linux: keep to `cores`, die with this one."""
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
@@ -224,7 +189,7 @@ def _prepare(cores: Sequence[int]) -> Callable[[], None] | None:
         if cores:
             os.sched_setaffinity(0, cores)
         libc.prctl(DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # too late
+        if os.getppid() != parent:  # it died before
             os._exit(128 + signal.SIGTERM)
 
     return prepare

@@ -1,6 +1,4 @@
-"""How far a sweep is: a line for each run that ends and, on a terminal, one that changes; with the
-time left.
-"""
+"""Shows the progress of a sweep: a line for each run that ends and, on a terminal, a live one."""
 
 import collections
 import os
@@ -11,22 +9,23 @@ import time
 from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.plan import Job
-from cnn_papers.claims.readings import FINISHED
+from cnn_papers.claims.records import FAILED, FINISHED, STOPPED, Record
 from cnn_papers.sweeps import process
-from cnn_papers.sweeps.process import FAILED, STOPPED, Record, Running
+from cnn_papers.sweeps.process import Running
 from cnn_papers.terminal import duration, say
 
 REDRAW_S = 1.0
+CLEAR = "\r\033[K"  # the line of a terminal
 
 
 class Progress:
-    """Prints how the runs of a sweep go.
+    """Prints the progress of a sweep's runs, with the time left.
 
     Args:
       folder: of the sweep.
-      records: how every run of the sweep went so far, by id; kept up to date here.
-      configs: the config of each, by id.
-      places: how many run at once.
+      records: the record of every run, by id; kept up to date here.
+      configs: the config of every run, by id.
+      places: number of runs at a time.
     """
 
     def __init__(
@@ -42,28 +41,29 @@ class Progress:
     def ended(
         self, job: Job, record: Record, running: Sequence[Running], waiting: Sequence[Job]
     ) -> None:
-        """Says how the run of `job` ended."""
+        """Prints how the run of `job` ended."""
         self.records[job.id] = record
         count = sum(record.outcome in FINISHED for record in self.records.values())
-        line = f"[{count}/{len(self.records)}] {job.id} {record.outcome} after {duration(record.seconds)}"
+        line = f"[{count}/{len(self.records)}] {job.id} {record.outcome}"
+        line += f" after {duration(record.seconds)}"
         if record.outcome in (FAILED, STOPPED):
             line += f" (exit code {record.exit_code}): {process.last_line(self.folder, job)}"
-        clear = "\r\033[K" if sys.stdout.isatty() else ""
-        say(
-            clear + (f"{line}; {self._time_left(running, waiting)}" if running or waiting else line)
-        )
+        if running or waiting:
+            line += f"; {self._time_left(running, waiting)}"
+        say(f"{CLEAR}{line}" if sys.stdout.isatty() else line)
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Job]) -> None:
-        """Draws the line that changes."""
+        """Draws the live line again, if it is due."""
         if not sys.stdout.isatty() or time.monotonic() < self._drawn + REDRAW_S:
             return
         self._drawn = time.monotonic()
         names = ", ".join(f"{run.job.id} {duration(self._drawn - run.began)}" for run in running)
-        line = f"{len(running)} running, {len(waiting)} waiting; {self._time_left(running, waiting)}: {names}"
-        say(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="")
+        line = f"{len(running)} running, {len(waiting)} waiting; "
+        line += f"{self._time_left(running, waiting)}: {names}"
+        say(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}", end="")
 
     def _time_left(self, running: Sequence[Running], waiting: Sequence[Job]) -> str:
-        """By what finished runs took, of the same recipe where there are any."""
+        """Estimates the time left from finished runs, of the same recipe if there are any."""
         took = collections.defaultdict(list)
         for name, record in self.records.items():
             if record.outcome in FINISHED:
@@ -83,14 +83,14 @@ class Progress:
 
 
 def summary(folder: pathlib.Path, jobs: Sequence[Job], records: Mapping[str, Record]) -> list[str]:
-    """Lines on how the runs of a sweep stand, with the last words of each that failed."""
+    """Returns lines on the state of a sweep's runs, with the last line of each that failed."""
     counts = collections.Counter(records[job.id].outcome for job in jobs)
-    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    lines = [f"runs in {folder}: {said or 'none to start'}"]
+    listed = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    lines = [f"runs in {folder}: {listed or 'none to start'}"]
     for job in jobs:
-        if records[job.id].outcome == FAILED:
+        record = records[job.id]
+        if record.outcome == FAILED:
             log = os.path.join(folder, f"{job.id}.log")
-            lines.append(
-                f"failed: {log} (exit code {records[job.id].exit_code}): {process.last_line(folder, job)}"
-            )
+            last_line = process.last_line(folder, job)
+            lines.append(f"failed: {log} (exit code {record.exit_code}): {last_line}")
     return lines

@@ -1,6 +1,4 @@
-"""What a sweep is asked for: the runs of claims, or a grid over a recipe; and whether its folder
-was asked the same.
-"""
+"""What a sweep is asked for: the runs of claims, or a grid over a recipe."""
 
 import ast
 import itertools
@@ -17,13 +15,13 @@ from cnn_papers.runs import config_files
 
 
 class Request(NamedTuple):
-    """What one command asks for.
+    """What one command requests.
 
     Attributes:
       claims: the scale of each claim, by its name.
       config: the config file and recipe of a grid, "" for claims.
       grid: values by dotted key.
-      seeds: how many, from 0.
+      seeds: number of seeds, from 0.
     """
 
     claims: dict[str, str]
@@ -32,69 +30,65 @@ class Request(NamedTuple):
     seeds: int
 
 
-def jobs_of(asked: Request) -> list[Job]:
-    """The runs it takes, each once; all of one seed before the next, so that pairs of arms are
-    whole early.
+def jobs_of(request: Request) -> list[Job]:
+    """Returns the runs of a request, each once.
 
-    Claims at scale `exact` take none.
+    All runs of one seed come before those of the next, so that pairs of arms are complete early.
+    Claims at scale `exact` need no runs.
     """
-    found = []
-    for seed in range(asked.seeds):
-        for name, scale in asked.claims.items():
+    jobs = []
+    for seed in range(request.seeds):
+        for name, scale in request.claims.items():
             if scale != EXACT:
-                found += [job for (job,) in plan.jobs(catalogue.find(name), scale, [seed]).values()]
-        if asked.config:
-            for values in itertools.product(*asked.grid.values()):
-                found.append(
-                    plan.make_job(
-                        asked.config, dict(zip(asked.grid, values, strict=True)) | {"seed": seed}
-                    )
-                )
-    return list({job.id: job for job in found}.values())
+                by_arm = plan.jobs(catalogue.find(name), scale, [seed])
+                jobs += [job for (job,) in by_arm.values()]
+        if request.config:
+            for values in itertools.product(*request.grid.values()):
+                overrides = dict(zip(request.grid, values, strict=True))
+                jobs.append(plan.make_job(request.config, overrides | {"seed": seed}))
+    return list({job.id: job for job in jobs}.values())
 
 
 # --- claims ---------------------------------------------------------------------------------------
 
 
 def scales_of(names: Sequence[str], scale: str, config: str) -> dict[str, str]:
-    """The scale at which each claim is asked: `scale`, or the one whose runs are of `config`, if
-    that is given.
+    """Returns the scale of each claim: `scale`, or the one whose runs are of `config` if not "".
 
-    A claim that needs no training is asked at `exact`, whatever the scale. Raises a UserError for a
-    claim that there is not, and for one that cannot be asked so.
+    A claim that needs no training has the scale `exact`, whatever is asked. Raises UserError for
+    an unknown claim, and for one that has no such scale.
     """
-    found = {}
+    scales = {}
     for name in names:
         claim = catalogue.find(name)
         configs = {at: _configs(name, at) for at in claim.scales if at != EXACT}
-        fits = (
-            [at for at in configs if config.removesuffix(":desk") in configs[at]]
-            if config
-            else [scale]
-        )
-        if scale in fits:
-            fits = [scale]
-        fits = [at for at in fits if at in claim.scales] or [
-            at for at in claim.scales if at == EXACT
-        ]
-        if not fits:
-            known = "; ".join(f"--scale={at} ({', '.join(sorted(configs[at]))})" for at in configs)
+        fitting = [scale]
+        if config:
+            fitting = [at for at in configs if config.removesuffix(":desk") in configs[at]]
+        if scale in fitting:
+            fitting = [scale]
+        fitting = [at for at in fitting if at in claim.scales]
+        if not fitting and EXACT in claim.scales:
+            fitting = [EXACT]
+        if not fitting:
             asked = f"of {config}" if config else f"at --scale={scale}"
-            raise UserError(f"the claim {name} cannot be asked {asked}; it can at: {known}")
-        found[name] = fits[0]
-    return found
+            choices = [f"--scale={at} ({', '.join(sorted(configs[at]))})" for at in configs]
+            raise UserError(
+                f"the claim {name} has no runs {asked}; it has runs at: {'; '.join(choices)}"
+            )
+        scales[name] = fitting[0]
+    return scales
 
 
-def askable(scale: str) -> list[str]:
-    """The claims that can be asked at `scale`, or that need no training."""
-    return [
-        name
-        for name, claim in catalogue.all_claims().items()
-        if {scale, EXACT} & claim.scales.keys()
-    ]
+def all_scales(scale: str) -> tuple[dict[str, str], list[str]]:
+    """Returns the scales of all claims that have runs at `scale` or need none; the other claims."""
+    claims = catalogue.all_claims()
+    names = [name for name, claim in claims.items() if {scale, EXACT} & claim.scales.keys()]
+    return scales_of(names, scale, ""), [name for name in claims if name not in names]
 
 
 def _configs(name: str, scale: str) -> set[str]:
+    """The config files and recipes of a claim's runs."""
     return {job.config for (job,) in plan.jobs(catalogue.find(name), scale, [0]).values()}
 
 
@@ -102,11 +96,10 @@ def _configs(name: str, scale: str) -> set[str]:
 
 
 def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
-    """The values by key of axes such as "optim.lr=0.01,0.02", each of the type that the key has in
-    `config`.
+    """Returns the values by key of axes such as "optim.lr=0.01,0.02".
 
-    Values are separated by semicolons where there are any, else by commas outside brackets and
-    quotes. Raises a UserError for an unknown key and for a value of another type.
+    Values are separated by semicolons if there are any, else by commas outside brackets and quotes.
+    Raises UserError for an unknown key of `config`, and for a value of another type than the key's.
     """
     grid: dict[str, list[Any]] = {}
     for axis in axes:
@@ -125,7 +118,7 @@ def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
 
 
 def _split(text: str) -> list[str]:
-    """At semicolons; where there are none, at commas outside brackets and quotes."""
+    """Splits at semicolons or, if there are none, at commas outside brackets and quotes."""
     if ";" in text:
         return text.split(";")
     parts, depth, quote = [""], 0, ""
@@ -142,18 +135,14 @@ def _split(text: str) -> list[str]:
 
 
 def _value(key: str, text: str, kind: type) -> Any:
-    """`text` as a value of the type `kind`, that of the config's `key`."""
+    """Reads `text` as a value of `kind`, the type of the config's `key`."""
     if kind is str:
         return text
+    literal = text.strip().capitalize() if kind is bool else text.strip()
     try:
-        value = ast.literal_eval(text.strip().capitalize() if kind is bool else text.strip())
-    except (
-        ValueError,
-        SyntaxError,
-        TypeError,
-        RecursionError,
-        MemoryError,
-    ):  # all that literal_eval may raise
+        value = ast.literal_eval(literal)
+    # All that literal_eval may raise.
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         value = None
     if kind is float and type(value) is int:
         return float(value)
@@ -165,69 +154,71 @@ def _value(key: str, text: str, kind: type) -> Any:
 # --- the folder -----------------------------------------------------------------------------------
 
 
-def check_same(folder: pathlib.Path, asked: Request) -> None:
-    """Raises a UserError if the sweep in `folder` was asked for anything that `asked` is not."""
-    if (old := _read(folder)) is None:
+def check_extends(folder: pathlib.Path, request: Request) -> None:
+    """Raises UserError unless `request` has all that the sweep in `folder`, if any, has."""
+    old = _read_sweep(folder)
+    if old is None:
         return
-    if different := _differences(old, json.loads(json.dumps(asked._asdict()))):
+    if different := _differences(old, json.loads(json.dumps(request._asdict()))):
         more = f" and {len(different) - 2} more" if len(different) > 2 else ""
         raise UserError(
-            f"{folder} holds a sweep that was asked for something else ({'; '.join(different[:2])}{more}); "
-            "ask for all of it and more, or give another folder with --runs"
+            f"{folder} holds another sweep ({'; '.join(different[:2])}{more}); "
+            "request all of it and more, or give another folder with --runs"
         )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What of `old` is not asked in `new`."""
-    found = [
-        f"{name} at {scale} there, {new['claims'].get(name, 'not asked')} now"
+    """The parts of the request `old` that `new` lacks."""
+    different = [
+        f"{name} at {scale} there, {new['claims'].get(name, 'not requested')} now"
         for name, scale in old["claims"].items()
         if new["claims"].get(name) != scale
     ]
     if old["config"] != new["config"]:
-        found.append(f"config {old['config'] or 'none'} there, {new['config'] or 'none'} now")
+        different.append(f"config {old['config'] or 'none'} there, {new['config'] or 'none'} now")
     for key in old["grid"] | new["grid"]:
-        there, now = (ask["grid"].get(key, []) for ask in (old, new))
-        if not there or [value for value in there if value not in now]:
-            found.append(f"{key} {_listed(there)} there, {_listed(now)} now")
+        before, now = (request["grid"].get(key, []) for request in (old, new))
+        if not before or any(value not in now for value in before):
+            different.append(f"{key} {_listed(before)} there, {_listed(now)} now")
     if new["seeds"] < old["seeds"]:
-        found.append(f"{old['seeds']} seeds there, {new['seeds']} now")
-    return found
+        different.append(f"{old['seeds']} seeds there, {new['seeds']} now")
+    return different
 
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values)) or "unset"
 
 
-def remember(folder: pathlib.Path, asked: Request, jobs: Sequence[Job]) -> None:
-    """Writes what was asked for, and the runs that takes, to the sweep's folder."""
+def write_request(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
+    """Writes `sweep.json`: the request and its runs."""
     runs = [{"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs]
     with files.replacing(folder / SWEEP) as part:
-        part.write_text(json.dumps({**asked._asdict(), "jobs": runs}, indent=1))
+        part.write_text(json.dumps({**request._asdict(), "jobs": runs}, indent=1))
 
 
-def remembered(folder: pathlib.Path, job_id: str) -> Job:
-    """The job of that id in the sweep of `folder`; UserError if there is none."""
-    for job in (_read(folder) or {"jobs": []})["jobs"]:
+def read_job(folder: pathlib.Path, job_id: str) -> Job:
+    """Returns one job of the sweep in `folder`; UserError if there is none of that id."""
+    for job in (_read_sweep(folder) or {"jobs": []})["jobs"]:
         if job["id"] == job_id:
             return plan.make_job(job["config"], _tuples(job["overrides"]))
     raise UserError(f"there is no run {job_id} in {folder / SWEEP}")
 
 
-def _read(folder: pathlib.Path) -> dict[str, Any] | None:
+def _read_sweep(folder: pathlib.Path) -> dict[str, Any] | None:
+    path = folder / SWEEP
     try:
-        found = json.loads((folder / SWEEP).read_text())
-        return {key: found[key] for key in (*Request._fields, "jobs")}
+        values = json.loads(path.read_text())
+        return {key: values[key] for key in (*Request._fields, "jobs")}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / SWEEP} cannot be read: {error}; remove it, and the same command goes on"
+            f"{path} cannot be read: {error}; remove it and repeat the command to continue"
         ) from error
 
 
 def _tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON made lists of, as tuples again."""
+    """Restores the tuples that JSON turned into lists."""
 
     def restored(value: Any) -> Any:
         return tuple(map(restored, value)) if isinstance(value, list) else value

@@ -78,7 +78,7 @@ def read(metric: str, rows: list[dict[str, Any]] = ROWS, outcome: str = "done") 
         ("drift('input/median')", 3.0),
     ],
 )
-def test_a_figure_of_a_run(metric, value):
+def test_a_metric_of_a_run(metric, value):
     assert read(metric) == Reading(value, censored=False)
 
 
@@ -205,7 +205,7 @@ def test_a_protocol_that_was_tested_twice_is_named_by_its_whole_text_or_place():
         read("tested('vgg_dense', 'top1_error')", rows)
 
 
-def test_figures_of_a_network_need_its_configuration_alone():
+def test_the_size_of_a_network_needs_only_its_configuration():
     from cnn_papers.models.alexnet import FACTS
     from configs import alexnet
 

@@ -29,7 +29,7 @@ def claim(expect: str, *, ratio: bool = False, bound: float | None = None) -> Cl
 
 
 def readings(*arms: Sequence[Any]) -> dict[str, dict[int, Reading]]:
-    """One reading a seed; a figure in a list is censored, None is missing."""
+    """One reading a seed; a value in a list is censored, None is missing."""
     return {
         f"arm{i}": {
             seed: Reading(float(*value), True) if isinstance(value, list) else Reading(float(value))
@@ -78,9 +78,9 @@ def test_an_exact_series_goes_its_way_at_every_step():
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 @pytest.mark.parametrize("level", [0.90, 0.95])
 def test_the_interval_is_students(n, level):
-    figures = np.random.default_rng(n).normal(3, 2, n)
-    expected = stats.ttest_1samp(figures, 0).confidence_interval(level)
-    np.testing.assert_allclose(interval(figures, level), (expected.low, expected.high), rtol=1e-12)
+    effects = np.random.default_rng(n).normal(3, 2, n)
+    expected = stats.ttest_1samp(effects, 0).confidence_interval(level)
+    np.testing.assert_allclose(interval(effects, level), (expected.low, expected.high), rtol=1e-12)
 
 
 def test_a_difference_is_paired_by_seed():
@@ -277,7 +277,7 @@ def test_a_verdict_rests_on_censored_readings_only_where_the_truth_would_strengt
 
 @pytest.mark.parametrize("expect", ["lower", "higher"])
 def test_what_the_truth_would_weaken_stays_undecided(expect):
-    """Of the readings as they stand each verdict is clear; the truth could be the other way round."""
+    """Of the readings as they stand each verdict is clear; the truth could be the opposite."""
     cut, other = [[20], [21], [22], [20], [23]], SLOW
     first, second = (cut, other) if expect == "higher" else (other, cut)
     bare = [value[0] for value in cut]
@@ -386,7 +386,7 @@ def test_differences_without_any_spread_need_six_seeds(seeds, expect, word):
     )
     assert (verdict.word, verdict.note) == (
         word,
-        "all seeds give the same figure, and the interval is of their median",
+        "all seeds give the same value, and the interval is of their median",
     )
     assert (verdict.low, verdict.high) == (
         pytest.approx((-1, -1)) if word != UNDECIDED else (-INF, INF)

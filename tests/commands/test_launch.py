@@ -1,6 +1,4 @@
-"""What starts runs on clusters: the local launcher and SLURM for real, TPU pods and Kubernetes by
-what they print.
-"""
+"""Launchers: the local one and SLURM for real, TPU pods and Kubernetes by what they print."""
 
 import json
 import os
@@ -22,7 +20,7 @@ from cnn_papers.runs.rows import METRICS, read_rows
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
-    for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/*.sh")]
+    for path in [*ROOT.glob("launch/*.s[hb]*"), *ROOT.glob("tests/support/*.sh")]
 )
 RUN = [
     "--config=configs/resnet.py",
@@ -50,7 +48,8 @@ for _ in {{1..600}}; do sleep 0.05; done
 
 def when_waiting(others: int) -> str:
     """Bash for the first process: goes on once so many others wait."""
-    return f'until (($(find "${{0%/*}}" -name "*.waiting.*" | wc -l) == {others})); do sleep 0.05; done; '
+    waiting = '$(find "${0%/*}" -name "*.waiting.*" | wc -l)'
+    return f"until (({waiting} == {others})); do sleep 0.05; done; "
 
 
 def launch(*command: str, **environment: str) -> subprocess.CompletedProcess:

@@ -1,8 +1,7 @@
-"""The figures of a report by themselves: what they show of analyses and of networks, and how they
-are drawn.
-"""
+"""The figures of a report: which ones there are, what they show, and how they are drawn."""
 
 import base64
+import json
 import re
 from typing import Any
 
@@ -11,12 +10,15 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from support.random_variables import random_variables
+from support.written_sweeps import CLAIMS, write_sweep
 
 from cnn_papers import zoo
+from cnn_papers.claims import catalogue, plan
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data import augment
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.reporting import figure_data, network_figures, svg
+from cnn_papers.reporting import figure_data, gather, network_figures, svg
+from cnn_papers.reporting.results import Line, Lines, Picture
 from cnn_papers.runs import inputs
 from cnn_papers.weights import trained
 from configs import alexnet, maxout, nin
@@ -24,6 +26,39 @@ from configs import alexnet, maxout, nin
 
 def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
     return Finished(ConfigDict({"model": {"variant": variant}, "batch_size": 4}), lines, "done")
+
+
+def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):
+    write_sweep(tmp_path / "s", {("A", 0): "diverged"})
+    curves, *_ = gather.gather(tmp_path / "s", tmp_path).figures
+    assert "1 of its 6 runs diverged" in curves.text
+
+
+def test_figures_follow_from_the_metrics(sweep):
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: responses"]
+    (curve,) = found[0].panels  # of the claim of training; the other claim reads only the end
+    assert curve.level == 25.0 and [line.name for line in curve.series] == ["A", "B"]
+    line = curve.series[1]
+    batch_size = plan.load(plan.make_job("configs/resnet.py", {"seed": 0})).batch_size
+    assert line.x[0] == 10 * batch_size and line.mean[0] == pytest.approx(75.0)
+    assert (line.low[0], line.high[0]) == (pytest.approx(74.0), pytest.approx(76.0))
+    (layers,) = found[1].panels
+    assert layers.series[0].mean == pytest.approx([1.1, 1.2, 2.0])  # conv1, conv2, conv10
+
+
+def test_what_runs_were_analysed_by_is_drawn_though_no_claim_is_judged_by_it(sweep, monkeypatch):
+    fewer = {name: claim for name, claim in CLAIMS["resnet"].items() if name != "resnet_responses"}
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": fewer})
+    asked = json.loads((sweep / "sweep.json").read_text())
+    del asked["claims"]["resnet_responses"]
+    (sweep / "sweep.json").write_text(json.dumps(asked))
+    found = gather.gather(sweep, sweep).figures
+    assert [figure.title for figure in found] == ["ResNet", "ResNet: response std"]
+    assert found[1].panels[0].series[0].mean == pytest.approx([1.1, 1.2, 2.0])
+
+
+# --- analyses -------------------------------------------------------------------------------------
 
 
 def test_feature_reuse_is_a_matrix_of_sources_by_readers():
@@ -38,9 +73,10 @@ def test_feature_reuse_is_a_matrix_of_sources_by_readers():
     }
     runs = {"one": {"a": finished("x", [row]), "b": finished("x", [row])}}
     (panel,) = figure_data.ANALYSES["feature_reuse"]("reuse", "feature_reuse", runs)
-    assert panel["values"] == [[1.0, 2.0, 4.0], [None, 3.0, None]]
+    assert panel.values == [[1.0, 2.0, 4.0], [None, 3.0, None]]
     assert svg.describe(panel).endswith(
-        "2 by 3, greatest at source (1: the block's input) 1, reading layer (the last: behind the block) 3 (4.00)."
+        "2 by 3, greatest at source (1: the block's input) 1, "
+        "reading layer (the last: behind the block) 3 (4.00)."
     )
     assert svg.draw([panel]).startswith("<svg")
 
@@ -52,8 +88,8 @@ def test_a_layer_is_the_mean_of_the_seeds_that_have_it():
         "one": {"a": finished("x", [{"step": 1} | part]), "b": finished("x", [{"step": 1} | whole])}
     }
     (panel,) = figure_data.ANALYSES["gradient_norm"]("norms", "gradient_norm", runs)
-    (line,) = panel["series"]
-    assert (line["mean"], line["low"], line["high"]) == (
+    (line,) = panel.series
+    assert (line.mean, line.low, line.high) == (
         [2.0, 2.0, 20.0],
         [1.0, 2.0, 10.0],
         [3.0, 2.0, 30.0],
@@ -67,13 +103,13 @@ def test_percentiles_are_of_each_arm_over_training():
     ]
     runs = {"with": {"a": finished("x", lines)}, "without": {"b": finished("x", lines)}}
     panels = figure_data.ANALYSES["input_percentiles"]("bn", "input_percentiles", runs)
-    assert [panel["title"] for panel in panels] == ["with", "without"]
-    assert [(line["name"], line["mean"]) for line in panels[0]["series"]] == [
+    assert [panel.title for panel in panels] == ["with", "without"]
+    assert [(line.name, line.mean) for line in panels[0].series] == [
         ("85th percentile", [85, 170]),
         ("50th percentile", [50, 100]),
         ("15th percentile", [15, 30]),
     ]
-    assert panels[0]["series"][0]["x"] == [4, 8]
+    assert panels[0].series[0].x == [4, 8]
 
 
 def test_lines_are_told_apart_without_colour():
@@ -83,12 +119,10 @@ def test_lines_are_told_apart_without_colour():
 
 
 def test_a_drawing_is_the_same_every_time():
-    panel = {"kind": "lines", "title": "t", "x": "x", "y": "y", "level": 1.0, "log": True}
-    panel["series"] = [
-        {"name": "a", "x": [1, 2], "mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 3.0]}
-    ]
+    line = Line("a", [1, 2], [1.0, 2.0], [0.5, 1.0], [2.0, 3.0])
+    panel = Lines("t", "x", "y", [line], level=1.0, log=True)
     assert svg.draw([panel]) == svg.draw([panel])
-    assert svg.draw([panel]) != svg.draw([panel | {"level": 2.0}])
+    assert svg.draw([panel]) != svg.draw([panel._replace(level=2.0)])
     assert "http://" not in re.sub('xmlns(:xlink)?="[^"]*"', "", svg.draw([panel]))
 
 
@@ -129,44 +163,45 @@ def networks(tiny_run, monkeypatch):
     return {name: Finished(network.config, [], "done") for name, network in found.items()}
 
 
-def picture(panel: dict[str, Any]) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(base64.b64decode(panel["png"]), np.uint8), cv2.IMREAD_COLOR)
+def picture(panel: Picture) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(base64.b64decode(panel.png), np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_networks_are_shown(networks, tmp_path):
     filters, maps, activations = network_figures.of_paper("Paper", networks, tmp_path)
-    assert [panel["title"] for panel in filters["panels"]] == ["column 1", "column 2"]
-    assert "filters of" in filters["panels"][0]["alt"] and picture(filters["panels"][0]).std() > 10
-    assert "Of nin 'mnist' (last_bias=2.0, weight_init=he, width=0.05)" in maps["text"]
-    (panel,) = maps["panels"]
-    assert "8 test images of the classes" in panel["alt"]
+    assert [panel.title for panel in filters.panels] == ["column 1", "column 2"]
+    assert "filters of" in filters.panels[0].alt and picture(filters.panels[0]).std() > 10
+    assert "Of nin 'mnist' (last_bias=2.0, weight_init=he, width=0.05)" in maps.text
+    (panel,) = maps.panels
+    assert "8 test images of the classes" in panel.alt
     side = 28  # pixels of a desk image of NIN; a white line lies between any two
     shown = picture(panel)
     assert shown.shape == (2 * side + 1, 8 * (side + 1) - 1, 3) and (shown[side] == 255).all()
     assert shown[:side].std() > 10 and shown[side + 1 :].std() > 10
     assert (
-        "dropout=0.5, hidden=maxout" in activations["text"]
-        and "dropout=0.5, hidden=relu" in activations["text"]
+        "dropout=0.5, hidden=maxout" in activations.text
+        and "dropout=0.5, hidden=relu" in activations.text
     )
-    (panel,) = activations["panels"]
-    assert [line["name"].split()[0] for line in panel["series"]] == ["maxout", "relu"]
-    assert all(sum(line["mean"]) == pytest.approx(100) for line in panel["series"])
-    relu, width = panel["series"][1], panel["series"][1]["x"][1] - panel["series"][1]["x"][0]
+    (panel,) = activations.panels
+    assert [line.name.split()[0] for line in panel.series] == ["maxout", "relu"]
+    assert all(sum(line.mean) == pytest.approx(100) for line in panel.series)
+    relu = panel.series[1]
+    width = relu.x[1] - relu.x[0]
     assert (
-        min(x for x, share in zip(relu["x"], relu["mean"], strict=True) if share) > -width
+        min(x for x, share in zip(relu.x, relu.mean, strict=True) if share) > -width
     )  # none is negative
-    assert max(relu["mean"]) == sum(
-        share for x, share in zip(relu["x"], relu["mean"], strict=True) if abs(x) <= width / 2
+    assert max(relu.mean) == sum(
+        share for x, share in zip(relu.x, relu.mean, strict=True) if abs(x) <= width / 2
     )
 
 
 def test_a_figure_whose_network_is_gone_says_so(tmp_path):
     (figure,) = network_figures.filters("Filters", tmp_path)
-    assert not figure["panels"] and figure["text"].startswith("Not drawn: there is no run in")
+    assert not figure.panels and figure.text.startswith("Not drawn: there is no run in")
 
 
 def test_small_filters_of_a_real_run_are_not_shown(tiny_run, monkeypatch):
     assert network_figures.filters("3×3", tiny_run) == []
     monkeypatch.setattr(network_figures, "LEGIBLE", 3)
     (figure,) = network_figures.filters("3×3", tiny_run)
-    assert figure["panels"][0]["alt"] == "8 filters of 3 by 3 pixels: first layer"
+    assert figure.panels[0].alt == "8 filters of 3 by 3 pixels: first layer"

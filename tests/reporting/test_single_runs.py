@@ -1,8 +1,5 @@
-"""The report of runs by themselves: against their papers where they may be, and which are not
-finished.
-"""
+"""The report of single runs: against their papers if comparable, and which are not finished."""
 
-import json
 import pathlib
 import re
 from typing import Any
@@ -11,7 +8,7 @@ from support.commands import exit_code
 
 from cnn_papers import report
 from cnn_papers.claims import plan
-from cnn_papers.reporting import markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results, wording
 from cnn_papers.runs import workdir
 
 
@@ -28,18 +25,18 @@ def write_run(
 
 def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
     assert exit_code(report.cli, str(tiny_run), f"--out={tmp_path}") in (None, 0)
-    found = json.loads((tmp_path / "results.json").read_text())
-    (run,) = found["singles"]
-    assert (run["config"], run["data"], run["last"]["step"]) == (
+    found = results.read(tmp_path / "results.json")
+    (run,) = found.singles
+    assert (run.config, run.data, run.last["step"]) == (
         "configs/resnet.py:desk",
         "digits",
         3,
     )
-    assert workdir.read_run(tiny_run).total_steps == 3 and found["outcomes"] == {run["id"]: "done"}
-    assert [panel["y"] for panel in found["figures"][0]["panels"]] == ["loss", "top-1 error (%)"]
-    assert found["machines"] == [workdir.describe_machine()]
+    assert workdir.read_run(tiny_run).total_steps == 3 and found.outcomes == {run.id: "done"}
+    assert [panel.y for panel in found.figures[0].panels] == ["loss", "top-1 error (%)"]
+    assert found.machines == [workdir.describe_machine()]
     text = (tmp_path / "report.md").read_text()
-    assert f"{run['last']['val/top1_error']:.2f} % in the last evaluation" in text
+    assert f"{run.last['val/top1_error']:.2f} % in the last evaluation" in text
 
 
 def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
@@ -49,31 +46,27 @@ def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
     for name, recipe in (("papers", "cifar10"), ("other", "desk")):
         config.recipe = recipe
         write_run(tmp_path / name, config)
-    found = results.gather(tmp_path, tmp_path)
-    other, papers = found["singles"]
-    assert papers["same"] and not other["same"] and len(papers["reported"]) >= 1
-    paper = papers["reported"][0]["value"]
-    assert wording.against_paper(papers["reported"][0])[2:5] == (
+    found = gather.gather(tmp_path, tmp_path)
+    other, papers = found.singles
+    assert papers.same and not other.same and len(papers.reported) >= 1
+    paper = papers.reported[0].value
+    assert wording.against_paper(papers.reported[0])[2:5] == (
         f"{paper:g}",
         "9.00",
         f"{9 - paper:+.2f}".replace("-", "−"),
     )
-    assert wording.against_paper(other["reported"][0])[3:5] == ("–", "–")
+    assert wording.against_paper(other.reported[0])[3:5] == ("–", "–")
     text = page.html(found, "runs")
     assert "its recipe on its data" in text and "no difference to take" in text
-    assert found["machines"] == ["unknown"]
+    assert found.machines == ["unknown"]
 
 
 def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_path):
     job = plan.make_job("configs/nin.py:cifar10", {"model.width": 0.1, "total_steps": 5, "seed": 7})
     write_run(tmp_path / "run", plan.load(job))
-    found = results.gather(tmp_path / "run", tmp_path)
-    (run,) = found["singles"]
-    assert (
-        run["same"]
-        and run["reported"]
-        and all(result["ours"] is None for result in run["reported"])
-    )
+    found = gather.gather(tmp_path / "run", tmp_path)
+    (run,) = found.singles
+    assert run.same and run.reported and all(result.ours is None for result in run.reported)
     assert (
         "this run changes model.width, total_steps: there is no difference to take"
         in markdown.markdown(found)
@@ -101,8 +94,8 @@ def test_runs_that_are_not_finished_are_counted_and_named(tmp_path, capsys):
         assert "not finished (under way, stopped or diverged): begun, part" in names
         assert "not finished (of unknown length): older" in names
     assert (
-        "configs/resnet.py:desk on digits, step 1 of 1,200: top-1 error 9.00 % in the last evaluation"
-        in text
+        "configs/resnet.py:desk on digits, step 1 of 1,200: "
+        "top-1 error 9.00 % in the last evaluation" in text
     )
     assert (
         "on digits, step 0 of 5: top-1 error none" in text

@@ -1,6 +1,4 @@
-"""Sweeps before anything runs: what is asked, what is refused, what stands in the folder and in
-SLURM's queue.
-"""
+"""Sweeps before anything runs: requests, refusals, the files of a folder, SLURM's queue."""
 
 import datetime
 import fcntl
@@ -14,10 +12,11 @@ import pytest
 from support.commands import exit_code
 
 from cnn_papers.claims import catalogue, plan
+from cnn_papers.claims.records import Record
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.sweeps import code_digest, local, process, request, slurm
-from cnn_papers.sweeps.process import Place, Record
+from cnn_papers.sweeps import code_digest, execute, local, process, request, slurm
+from cnn_papers.sweeps.process import Place
 from configs import lenet
 from launch import sweep
 
@@ -25,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
 )  # ml_collections reads configs so
 ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "cnn_papers"
 GRID = ["--config=configs/lenet.py", "--grid=optim.lr=0.01,0.02", "--seeds=2"]
 
 
@@ -36,7 +36,7 @@ def dry(*flags: str, capsys) -> tuple[list[str], list[str]]:
     return commands, [line for line in lines if line not in commands]
 
 
-# --- what is asked --------------------------------------------------------------------------------
+# --- grids ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_folder_of_its_own_by_what_is_asked(capsys):
 
 @pytest.fixture
 def three_claims(monkeypatch):
-    """One at two scales, one that needs no training, one for a GPU alone."""
+    """One at two scales, one that needs no training, one for a GPU only."""
     arms = {"average": {"model.pooling": "average"}, "max": {"model.pooling": "max"}}
     mnist, desk = (
         {"config": "configs/lenet.py:mnist"},
@@ -211,7 +211,7 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
     commands, others = dry("--all_claims", "--seeds=1", f"--runs={tmp_path}", capsys=capsys)
     assert len(commands) == 2
     assert others == [
-        "not asked at scale desk: mnist_only",
+        "no runs at scale desk: mnist_only",
         "needs no training: size",
         f"runs in {tmp_path}: 2 new",
     ]
@@ -240,30 +240,34 @@ def test_all_claims_are_those_of_the_scale_and_nothing_is_run_for_exact_ones(tmp
         (
             ["--claim=mnist_only"],
             [
-                "error: the claim mnist_only cannot be asked at --scale=desk; it can at: "
+                "error: the claim mnist_only has no runs at --scale=desk; it has runs at: "
                 "--scale=gpu (configs/lenet.py:mnist)"
             ],
         ),
         (
             ["--claim=pooling", "--config=configs/resnet.py"],
             [
-                "error: the claim pooling cannot be asked of configs/resnet.py; it can at: "
+                "error: the claim pooling has no runs of configs/resnet.py; it has runs at: "
                 "--scale=desk (configs/lenet.py); --scale=gpu (configs/lenet.py:mnist)"
             ],
         ),
         (
             ["--claim=pooling", "--grid=optim.lr=1"],
             [
-                "error: a claim has its own overrides; --grid and --config.key=value go with --config alone"
+                "error: claims have their own overrides: "
+                "give --grid and --config.key=value with --config only, not with a claim"
             ],
         ),
         (
             ["--claim=pooling", "--config=configs/lenet.py:mnist", "--scale=desk"],
-            ["error: --config=configs/lenet.py:mnist is of pooling at --scale=gpu; leave one out"],
+            [
+                "error: --config=configs/lenet.py:mnist belongs to pooling at --scale=gpu; "
+                "give one of the two flags"
+            ],
         ),
         (
             ["--all_claims", "--claim=size"],
-            ["error: --all_claims goes without --claim and --config"],
+            ["error: --all_claims cannot be combined with --claim or --config"],
         ),
     ],
 )
@@ -277,15 +281,15 @@ def test_a_claim_that_cannot_be_asked_is_refused(flags, lines, capsys):
 
 def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
     before = request.Request({}, "configs/lenet.py", {"model.blocks": [(1,)], "optim.lr": [0.1]}, 2)
-    request.remember(tmp_path, before, request.jobs_of(before))
+    request.write_request(tmp_path, before, request.jobs_of(before))
     more = before._replace(grid={"optim.lr": [0.2, 0.1], "model.blocks": [(1,)]}, seeds=3)
-    request.check_same(tmp_path, before)
-    request.check_same(tmp_path, more)
+    request.check_extends(tmp_path, before)
+    request.check_extends(tmp_path, more)
     jobs = request.jobs_of(before)
-    assert [request.remembered(tmp_path, job.id) for job in jobs] == jobs  # tuples, too
+    assert [request.read_job(tmp_path, job.id) for job in jobs] == jobs  # tuples, too
     assert set(jobs) < set(request.jobs_of(more))
     with pytest.raises(UserError, match="there is no run lenet-0 in"):
-        request.remembered(tmp_path, "lenet-0")
+        request.read_job(tmp_path, "lenet-0")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_a_folder_takes_what_it_was_asked_for_and_more(tmp_path):
         ({"grid": {"optim.lr": [0.1], "batch_size": [8]}}, "batch_size unset there, 8 now"),
         (
             {"claims": {"a": "gpu", "c": "desk"}, "seeds": 1},
-            "a at desk there, gpu now; b at exact there, not asked now",
+            "a at desk there, gpu now; b at exact there, not requested now",
         ),
     ],
 )
@@ -305,9 +309,9 @@ def test_another_sweep_in_the_folder_is_said_not_mixed(change, said, tmp_path):
     before = request.Request(
         {"a": "desk", "b": "exact"}, "configs/lenet.py", {"optim.lr": [0.1]}, 2
     )
-    request.remember(tmp_path, before, [])
-    with pytest.raises(UserError, match=re.escape(f"was asked for something else ({said}")):
-        request.check_same(tmp_path, before._replace(**change))
+    request.write_request(tmp_path, before, [])
+    with pytest.raises(UserError, match=re.escape(f"holds another sweep ({said}")):
+        request.check_extends(tmp_path, before._replace(**change))
 
 
 def make_record(
@@ -332,20 +336,21 @@ ONE = ["--config=configs/lenet.py", "--seeds=1"]
 def test_runs_of_other_code_are_said_not_mixed(tmp_path, capsys):
     job = make_record(tmp_path, "done", digest="0123456789abcdef")
     refusal = (
-        f"error: {tmp_path} holds runs of other code or another recipe than now: 1, such as {job.id}; give another "
-        "folder with --runs, remove them, or go on all the same with --accept_other_code\n"
+        f"error: {tmp_path} holds runs of other code or of another recipe than now: 1, "
+        f"such as {job.id}; give another folder with --runs, remove these runs, "
+        "or count and continue them with --accept_other_code\n"
     )
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
     assert capsys.readouterr().err == refusal
     commands, others = dry(*ONE, f"--runs={tmp_path}", "--accept_other_code", capsys=capsys)
     assert (commands, others) == ([], [f"runs in {tmp_path}: 1 done"])
-    request.remember(tmp_path, request.Request({}, "configs/lenet.py", {}, 1), [job])
+    request.write_request(tmp_path, request.Request({}, "configs/lenet.py", {}, 1), [job])
     assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}") == 2  # as SLURM starts it
     assert capsys.readouterr().err == refusal
     assert (
         exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={job.id}", "--accept_other_code") == 0
     )
-    assert capsys.readouterr().out == f"{job.id} is finished already\n"
+    assert capsys.readouterr().out == f"{job.id} has finished already\n"
     (tmp_path / f"{job.id}.json").unlink()  # what its checkpoints are of, nothing says any more
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
     assert capsys.readouterr().err == refusal
@@ -391,23 +396,31 @@ def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):
     )
 
 
-def test_the_code_of_a_run_is_its_source_and_configuration(tmp_path):
+def test_the_source_of_a_run_is_all_that_it_may_import():
+    names = {str(path.relative_to(ROOT)) for path in code_digest.sources()}
+    for room in ("data", "evaluation", "models", "models/shared", "training"):
+        files = {f"cnn_papers/{room}/{path.name}" for path in (PACKAGE / room).glob("*.py")}
+        assert files and files <= names
+    assert names >= {
+        "cnn_papers/main.py",
+        "cnn_papers/opstrings.py",
+        "cnn_papers/parallel/mesh.py",
+        "cnn_papers/runs/checkpoint.py",
+        "cnn_papers/train.py",
+        "cnn_papers/weights/initial.py",
+        "cnn_papers/zoo.py",
+    }
+    rooms = ("benchmarks", "claims", "reporting", "sweeps")  # of which a run imports nothing
+    assert not {name for name in names if name.split("/")[1] in (*rooms, "describe.py")}
+
+
+def test_the_code_of_a_run_is_its_source_and_configuration():
     one, other = (plan.make_job("configs/lenet.py", {"seed": seed}) for seed in (0, 1))
     paths = code_digest.sources()
-    names = {str(path.relative_to(ROOT)) for path in paths}
-    assert {"cnn_papers/main.py", "cnn_papers/opstrings.py", "cnn_papers/models/vgg.py"} <= names
-    assert (
-        not {"cnn_papers/claims/plan.py", "cnn_papers/describe.py"} & names
-    )  # no run imports them
-    source = code_digest.source_digest(paths)
-    assert (
-        code_digest.digest(source, one)
-        == code_digest.digest(source, one)
-        != code_digest.digest(source, other)
-    )
-    assert code_digest.digest(code_digest.source_digest(paths[1:]), one) != code_digest.digest(
-        source, one
-    )
+    source, less = code_digest.source_digest(paths), code_digest.source_digest(paths[1:])
+    assert code_digest.digest(source, one) == code_digest.digest(source, one)
+    assert code_digest.digest(source, one) != code_digest.digest(source, other)
+    assert code_digest.digest(source, one) != code_digest.digest(less, one)
 
 
 @pytest.mark.parametrize(
@@ -437,14 +450,14 @@ def test_a_run_that_another_process_has_is_waited_for_and_then_named(tmp_path, m
     """A task of SLURM, say."""
     job = make_record(tmp_path, "running", digest="")
     (tmp_path / job.id / ".lock").write_text("process 7 on node1 since long")
-    monkeypatch.setattr(sweep, "ORPHANS_S", 0.2)
+    monkeypatch.setattr(execute, "ORPHANS_S", 0.2)
     with (tmp_path / f"{job.id}.log").open() as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}") == 2
         with pytest.raises(UserError, match="is being run by another process"):
             process.start(tmp_path, job, "", "", Place())
     out, err = capsys.readouterr()
-    assert out == "waiting for runs that others have under way: 1\n"
+    assert out == "waiting for runs of other processes: 1\n"
     owner = "(process 7 on node1 since long)"
     assert (
         err
@@ -459,7 +472,7 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     assert exit_code(sweep.cli, *ONE, f"--runs={tmp_path}", "--dry_run") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path}/{job.id}.json cannot be read: ")
-    assert error.endswith(f"; remove it and {job.id} to run that again\n")
+    assert error.endswith(f"; remove it and {job.id} to start that run again\n")
 
 
 # --- SLURM's commands -----------------------------------------------------------------------------
@@ -500,7 +513,7 @@ def test_more_runs_than_an_array_takes_are_several():
 def test_a_task_knows_its_run(monkeypatch):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     assert slurm.task_of(["a"]) == "a"
-    with pytest.raises(UserError, match="--task names 2 runs; task none of an array"):
+    with pytest.raises(UserError, match="--task names 2 runs, and task none of an array"):
         slurm.task_of(["a", "b"])
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     assert slurm.task_of(["a", "b"]) == "b"
@@ -512,7 +525,8 @@ def fake_slurm(tmp_path, monkeypatch) -> pathlib.Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "sbatch").write_text(
-        '#!/bin/bash\necho "$MODULE $@" >> "${0%/*}/said"\necho $((69 + $(wc -l < "${0%/*}/said")));'
+        '#!/bin/bash\necho "$MODULE $@" >> "${0%/*}/said"\n'
+        'echo $((69 + $(wc -l < "${0%/*}/said")));'
     )
     (folder / "squeue").write_text('#!/bin/bash\ncat "${0%/*}/queue"')
     for path in folder.iterdir():
@@ -527,7 +541,7 @@ def test_what_waits_in_slurm_is_not_submitted_again(fake_slurm, tmp_path, capsys
     assert exit_code(sweep.cli, *flags) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"runs in {folder}: 4 new",
-        "submitted to SLURM: 4, as job 70; the same command says how they stand",
+        "submitted to SLURM: 4, as job 70; repeat the command to see how they go",
     ]
     assert (fake_slurm / "said").read_text().startswith("launch.sweep --parsable")
     (fake_slurm / "queue").write_text("12_0\n70_1\n70_3\n13\n")
@@ -535,7 +549,7 @@ def test_what_waits_in_slurm_is_not_submitted_again(fake_slurm, tmp_path, capsys
     assert capsys.readouterr().out.splitlines() == [
         f"runs in {folder}: 4 new",
         "running or waiting in SLURM: 2",
-        "submitted to SLURM: 2, as job 71; the same command says how they stand",
+        "submitted to SLURM: 2, as job 71; repeat the command to see how they go",
     ]
     ids = [
         job.id

@@ -13,9 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from cnn_papers.claims import plan, readings
+from cnn_papers.claims import loading, plan
+from cnn_papers.claims.metrics import Finished
 from cnn_papers.runs.rows import METRICS, read_rows
-from cnn_papers.sweeps import process
+from cnn_papers.sweeps import code_digest, process
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [  # one stage of one block compiles in seconds; evaluations after steps 20, 40 and 60
@@ -25,12 +26,18 @@ TINY = [  # one stage of one block compiles in seconds; evaluations after steps 
 ]
 
 
+def environment(home: pathlib.Path) -> dict[str, str]:
+    folders = {"TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **folders, **settings}
+
+
 def start(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "launch.sweep", f"--runs={folder}", *flags]
-    env = {**os.environ, "TFDS_DATA_DIR": str(home / "tfds"), "XDG_CACHE_HOME": str(home / "cache")}
-    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(home), stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, str, str]:
@@ -40,7 +47,7 @@ def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, 
 
 
 def wait_for(sign: str, path: pathlib.Path, of: subprocess.Popen) -> None:
-    """Until `sign` stands in the file `path`, while the sweep lives."""
+    """Waits until `sign` stands in the file `path`, while the sweep lives."""
     while not path.exists() or sign not in path.read_text():
         assert of.poll() is None, of.communicate()
         time.sleep(0.02)
@@ -87,15 +94,15 @@ def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_
         worse.id: ("failed", 2, 1),
     }
     assert outcomes(tmp_path) == first
-    assert [
-        ended and ended.outcome
-        for ended in (readings.finished(tmp_path, job) for job in (good, wild, bad))
-    ] == [*("done", "diverged", None)]
+    loaded = [loading.load_run(tmp_path, job.id) for job in (good, wild, bad)]
+    assert [isinstance(run, Finished) and run.outcome for run in loaded] == [
+        "done",
+        "diverged",
+        False,
+    ]
     assert f"runs in {tmp_path}: 1 done, 1 diverged, 2 failed" in out
     said = rf"^failed: {tmp_path}/{bad.id}.log \(exit code 2\): error: .*nothing.*$"
-    assert re.search(said, out, re.M) and out.endswith(
-        "--retry_failed starts those again that failed\n"
-    )
+    assert re.search(said, out, re.M) and out.endswith("--retry_failed starts failed runs again\n")
 
     before = metrics_of(tmp_path)
     code, out, err = finish(home, tmp_path, *flags, *axes)
@@ -119,7 +126,8 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     code, out, err = finish(home, tmp_path, *flags)  # a second sweep meanwhile
     assert (code, out) == (2, "")
     assert re.fullmatch(
-        rf"error: runs {tmp_path} is in use by process {child.pid} on \S+ since .*; wait or give another\n",
+        rf"error: runs {tmp_path} is in use by process {child.pid} on \S+ since .*; "
+        r"wait or give another\n",
         err,
     )
     began = time.monotonic()
@@ -127,7 +135,7 @@ def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     out, err = child.communicate()
     assert (child.returncode, err) == (130, "") and time.monotonic() - began < 30
     assert "SIGINT: runs under way save and stop" in out and out.endswith(
-        "stopped; the same command goes on\n"
+        "stopped; repeat the command to continue\n"
     )
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
     assert log.read_text().count("saving, then stopping") == 1
@@ -166,6 +174,27 @@ def test_a_sweep_whose_terminal_is_gone_stops_in_order(home, tmp_path):
     with child.stderr as err:
         assert (child.wait(), err.read()) == (130, "")
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
+
+
+def test_the_digest_of_the_code_covers_all_that_a_run_imports(home, tmp_path):
+    code = "import sys; from cnn_papers import main; import atexit\n"
+    code += "atexit.register(lambda: print(*[m.__file__ for m in [*sys.modules.values()] if"
+    code += " m.__name__.startswith('cnn_papers.') and m.__file__], sep='\\n'))\n"
+    code += "main.cli()"
+    flags = [*TINY, "--config.total_steps=1", f"--workdir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    package = str(code_digest.ROOT)
+    imported = {line for line in done.stdout.splitlines() if line.startswith(package)}
+    files = {file for file in imported if not file.endswith("__init__.py")}
+    assert f"{package}/models/resnet.py" in files
+    assert files <= {str(path) for path in code_digest.sources()}
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from cnn_papers.claims import plan
+from cnn_papers.claims.records import Record
 from cnn_papers.errors import UserError
 from cnn_papers.sweeps import local, progress
-from cnn_papers.sweeps.process import Place, Record, Running, start
+from cnn_papers.sweeps.process import Place, Running, start
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,8 @@ def test_the_users_settings_of_gpus_hold(monkeypatch):
 @pytest.mark.parametrize(
     "jobs, message",
     [
-        (3, "--jobs=3 must be from 1 to 2, the CPU cores there are"),
-        (2, "3 GPUs do not divide over"),
+        (3, "--jobs=3 must be from 1 to 2, the number of CPU cores"),
+        (2, "3 GPUs do not divide evenly over 2 runs"),
     ],
 )
 def test_what_does_not_divide_is_refused(jobs, message, monkeypatch):
@@ -100,7 +101,10 @@ def test_each_place_runs_one_at_a_time():
     assert pool.seen == [("a", (0,)), ("b", (1,)), ("c", (1,)), ("d", (1,))]
 
 
-WAITS = "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; while true; do sleep 0.02; done"
+WAITS = (
+    "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; "
+    "while true; do sleep 0.02; done"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -145,7 +149,7 @@ def test_a_full_disk_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(
-        UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; the same"
+        UserError, match=f"runs {tmp_path} cannot be written to: No space left on device; repeat"
     ):
         start(tmp_path, plan.make_job("configs/lenet.py", {"seed": 0}), "", "", Place())
 
