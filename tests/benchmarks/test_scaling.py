@@ -328,6 +328,7 @@ def test_mistakes_are_one_line(command, arguments, message):
     assert err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
+@pytest.mark.process
 def test_two_processes_measure_together():
     """Started by launch/local.sh: AlexNet's columns, each in a process, then two more devices."""
     flags = [

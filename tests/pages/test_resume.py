@@ -83,6 +83,7 @@ def test_a_run_killed_twice_and_stopped_once_ends_bit_equal(home, golden, tmp_pa
 @pytest.mark.fault(
     "devices: one when it was killed, four when it goes on", "the same batches and losses; said"
 )
+@pytest.mark.process
 def test_a_run_goes_on_with_other_devices(home, golden, tmp_path):
     child = start(home, tmp_path, *SMALL)
     with contextlib.closing(child.stdout), contextlib.closing(child.stderr):
@@ -118,6 +119,7 @@ def test_a_finished_run_says_so_and_changes_nothing(home, golden):
 @pytest.mark.fault(
     "damage: every checkpoint is gone", "said; the run starts afresh, its metrics too"
 )
+@pytest.mark.process
 def test_a_run_without_its_checkpoints_says_that_it_starts_afresh(home, golden, tmp_path):
     ours = shutil.copytree(golden, tmp_path / "run")
     shutil.rmtree(ours / "checkpoints")
@@ -295,7 +297,9 @@ def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_a
     "signal: SIGTERM while evaluating",
     "the evaluation is left at once and comes first in the next start; the same bits",
 )
-@pytest.mark.parametrize("interrupted, step", [(1, 4), (5, 9)])
+@pytest.mark.parametrize(
+    "interrupted, step", [(1, 4), pytest.param(5, 9, marks=pytest.mark.process)]
+)
 def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     home, tmp_path, compiled_programs, monkeypatch, interrupted, step
 ):

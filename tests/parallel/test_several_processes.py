@@ -230,7 +230,12 @@ def test_columns_on_two_processes_train_as_on_one(home, tmp_path):
 
 # --- the same batches -----------------------------------------------------------------------------
 
-EACH = [(2, 2, 4, 1), (2, 1, 1, 2), (2, 2, 2, 2), pytest.param(4, 1, 4, 1, marks=pytest.mark.slow)]
+EACH = [
+    (2, 2, 2, 2),
+    pytest.param(2, 2, 4, 1, marks=pytest.mark.process),
+    pytest.param(2, 1, 1, 2, marks=pytest.mark.process),
+    pytest.param(4, 1, 4, 1, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("resident", ["never", "always"])

@@ -22,6 +22,13 @@ FLAGS = [  # evaluations after steps 10 and 20
 ]
 
 
+DAMAGE = [
+    faults.flip,
+    pytest.param(faults.cut, marks=pytest.mark.process),
+    pytest.param(faults.empty, marks=pytest.mark.process),
+]
+
+
 @pytest.fixture(scope="module")
 def golden(home) -> pathlib.Path:
     """An undisturbed run."""
@@ -37,14 +44,16 @@ def golden(home) -> pathlib.Path:
     "beside: every entry of the compilation cache is damaged",
     "one warning; compiled anew and replaced",
 )
-@pytest.mark.parametrize("damage", [faults.flip, faults.cut, faults.empty])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_compilation_cache_is_said_once_and_mended(home, golden, tmp_path, damage):
-    cache = home / "cache" / "cnn_papers" / "xla"
+    cache = home / "xla"  # not that of all tests
+    if not cache.exists():
+        run(home, tmp_path / "fills the cache", *FLAGS, cache=cache)
     before = {path.name: path.read_bytes() for path in cache.glob("*-cache")}
     for name in before:
         damage(cache / name)
     damaged = {name: (cache / name).read_bytes() for name in before}
-    code, _, err = run(home, tmp_path / "one", *FLAGS)
+    code, _, err = run(home, tmp_path / "one", *FLAGS, cache=cache)
     assert code == 0, err
     assert err.count(f"WARNING: compilation cache {cache}: ") == 1 and "UserWarning" not in err, err
     assert_same_run(tmp_path / "one", golden)
@@ -53,13 +62,14 @@ def test_a_damaged_compilation_cache_is_said_once_and_mended(home, golden, tmp_p
     slow = {name for name in before if "train_step" in name}
     assert slow and after.keys() >= slow
     assert all(after.get(name) != damaged[name] for name in before)
-    code, _, err = run(home, tmp_path / "two", *FLAGS)
+    code, _, err = run(home, tmp_path / "two", *FLAGS, cache=cache)
     assert code == 0 and "compilation cache" not in err, err
 
 
 @pytest.mark.fault(
     "beside: the compilation cache cannot be written to", "one warning; compiled for this run alone"
 )
+@pytest.mark.process
 def test_a_compilation_cache_that_cannot_be_written_is_said_once(home, golden, tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = run(home, tmp_path / "run", *FLAGS, cache=tmp_path / "file")
@@ -77,6 +87,7 @@ def test_a_compilation_cache_that_cannot_be_written_is_said_once(home, golden, t
 @pytest.mark.fault(
     "beside: TensorBoard's disk fills up in the midst of a run", "one warning; the run is the same"
 )
+@pytest.mark.process
 def test_tensorboard_that_dies_in_the_midst_is_said_once(home, golden, tmp_path):
     (tmp_path / "run").mkdir()
     with faults.disk(tmp_path / "run" / "tensorboard", "size=4k"):
@@ -93,6 +104,7 @@ def test_tensorboard_that_dies_in_the_midst_is_said_once(home, golden, tmp_path)
 @pytest.mark.fault(
     "beside: TensorBoard's folder cannot be written to", "one warning; the run is the same"
 )
+@pytest.mark.process
 def test_tensorboard_that_cannot_begin_is_said_once(home, golden, tmp_path):
     (tmp_path / "run").mkdir()
     with faults.disk(tmp_path / "run" / "tensorboard", "size=1m,ro"):
@@ -107,6 +119,7 @@ def test_tensorboard_that_cannot_begin_is_said_once(home, golden, tmp_path):
 
 
 @pytest.mark.fault("beside: the clock jumps by years, to and fro", "the run is the same")
+@pytest.mark.process
 def test_a_clock_that_jumps_changes_nothing(home, golden, tmp_path):
     program = ("-c", faults.JUMPING_CLOCK)
     child = start(home, tmp_path / "run", *FLAGS, program=program)
@@ -128,6 +141,7 @@ def test_a_clock_that_jumps_changes_nothing(home, golden, tmp_path):
 
 
 @pytest.mark.fault("network: a run of one process", "nothing listens at all")
+@pytest.mark.process
 def test_nothing_listens(home, golden, tmp_path):
     child, seen = start(home, tmp_path / "run", *FLAGS), set()
     while child.poll() is None:
@@ -161,6 +175,7 @@ def test_tasks_that_orbax_leaves_behind_print_nothing():
 @pytest.mark.fault(
     "full disk: from any moment of a run on", "one line, exit code 2; with space again, it goes on"
 )
+@pytest.mark.process
 def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_it_goes_on(home, golden, tmp_path):
     with faults.disk(tmp_path / "disk", "size=16m"):
         for step in ("       workdir", "first step after", "step 9/20", "step 13/20"):

@@ -27,7 +27,7 @@ ROWS = {
 HEAD = """# Faults
 
 What a run meets, what its user sees, and the tests that show it; \
-those marked slow run with `pytest -m slow`.
+those marked slow or process run with `pytest -m slow` or `pytest -m process`.
 Generated: `python tests/support/fault_table.py > docs/faults.md`.
 """
 
@@ -56,8 +56,12 @@ def proofs(file: pathlib.Path) -> list[Proof]:
             if row not in ROWS or not fault or not node.name.startswith("test_"):
                 form = "@pytest.mark.fault('ROW: fault', 'outcome')"
                 raise ValueError(f"{file}:{mark.lineno}: write {form} on a test")
-            slow = any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
-            test = f"`{file.stem}::{node.name}`{' (slow)' if slow else ''}"
+            tier = [
+                f" ({name})"
+                for name in ("slow", "process")
+                if f"pytest.mark.{name}" in map(ast.unparse, node.decorator_list)
+            ]
+            test = f"`{file.stem}::{node.name}`{''.join(tier)}"
             marked.append(Proof(row, fault, outcome, test))
     return marked
 

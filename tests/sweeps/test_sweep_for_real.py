@@ -74,6 +74,7 @@ def job_of(flags: list[str], **more: object) -> plan.Job:
     return plan.make_job("configs/resnet.py", {**overrides, "seed": 0, **more})
 
 
+@pytest.mark.process
 def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_demand(
     home, tmp_path
 ):
@@ -176,6 +177,7 @@ def test_a_sweep_whose_terminal_is_gone_stops_in_order(home, tmp_path):
     assert outcomes(tmp_path) == {job.id: ("stopped", 143, 1)}
 
 
+@pytest.mark.process
 def test_the_digest_of_the_code_covers_all_that_a_run_imports(home, tmp_path):
     code = "import sys; from cnn_papers import main; import atexit\n"
     code += "atexit.register(lambda: print(*[m.__file__ for m in [*sys.modules.values()] if"
