@@ -1,4 +1,4 @@
-"""Metrics of claims, read off a run: functions of a `Finished` run that return a `Reading`.
+"""The metrics of claims: functions that read a value off a finished run, as a `Reading`.
 
 A claim's `metric` names one of them. Errors are in percent. The errors and losses of a run that
 diverged count as those of guessing.

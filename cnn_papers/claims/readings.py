@@ -1,4 +1,4 @@
-"""Reads the metric of a claim off its finished runs."""
+"""Applies the metric of a claim, a function of `metrics.py`, to its finished runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -50,6 +50,7 @@ class Conv(NamedTuple):
 
 TABLES = {
     "paper": {
+        # The image has no columns: conv1 reads all of it.
         "conv1": Conv(96, 11, 4, 0, reads_both=True, norm=True, pool=True),
         "conv2": Conv(256, 5, 1, 2, reads_both=False, bias=1.0, norm=True, pool=True),
         "conv3": Conv(384, 3, 1, 1, reads_both=True),
@@ -91,6 +92,10 @@ REMOVABLE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 class AlexNet(nn.Module):
     """Five convolutions in two columns and three fully connected layers (Figure 2).
+
+    On one device the two columns are the halves of the channel axis: a layer that reads only its
+    own column is a grouped convolution. On a mesh with the axis `column` each device holds one
+    column (`holds_one`) and gathers the other before conv3, fc6, fc7 and fc8; see columns.py.
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
     the paper's layers. Larger images than the one initialised with give maps of scores, averaged
@@ -158,12 +163,12 @@ class AlexNet(nn.Module):
         stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
         if reads_both and name != "conv1":  # every device has the whole image
             x = self._gather(x, name)
-        return layers.ColumnConv(
+        return layers.GroupedConv(
             self._share(self._scaled(kernels)),
             (row.size, row.size),
             (stride, stride),
             layers.pad(row.padding),
-            columns=1 if reads_both else self._share(self.columns),
+            groups=1 if reads_both else self._share(self.columns),
             use_bias=not self.batch_norm,
             **layers.initialisers(self.weight_init, row.bias),
             dtype=self.dtype,
@@ -267,7 +272,7 @@ FACTS = {
         60_966_600,
         724_406_816,
         _MAPS,
-        "counted: 1,376 scales instead of biases more",
+        "counted: 1,376 parameters more than `paper`, a scale for each of the 1,376 channels",
     ),
     "one_weird_trick": Facts(
         (224, 224, 3),

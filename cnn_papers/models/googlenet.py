@@ -208,12 +208,12 @@ class GoogLeNet(nn.Module):
     ) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
         if self.stem == "separable":
-            x = ends["conv1_depthwise"] = layers.ColumnConv(
+            x = ends["conv1_depthwise"] = layers.GroupedConv(
                 x.shape[-1] * self._scaled(8),
                 (7, 7),
                 (2, 2),
                 layers.pad(3),
-                columns=x.shape[-1],  # each colour on its own
+                groups=x.shape[-1],  # each colour on its own
                 use_bias=False,
                 dtype=self.dtype,
                 name="conv1_depthwise",

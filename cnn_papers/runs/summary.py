@@ -1,4 +1,4 @@
-"""Prints the summaries of a run: its parts at the start, its errors at the end."""
+"""Prints what a run consists of (data, parameters beside the paper's, length) and its result."""
 
 import importlib
 import importlib.util

@@ -1,7 +1,7 @@
 """SGD with momentum as the papers write it.
 
-Weight decay is added to the gradient, momentum has two forms, and rates and decays can be
-multiplied by path.
+Weight decay is added to the gradient, momentum has two forms, the learning rate may warm up, and
+rates and decays can be multiplied by path.
 """
 
 import inspect

@@ -1,7 +1,8 @@
 """Learning-rate schedules, named in `config.optim.schedule`.
 
 Each returns the factor on the base learning rate, a float32 scalar. Its first argument is the
-progress of training; the others come from the op string.
+progress of training; the others come from the op string. Warm-up is not a schedule but a factor on
+all of them: see `optim.py`.
 """
 
 from typing import NamedTuple

@@ -33,7 +33,7 @@ class Net(nn.Module):
         if self.body == "jit":
             x = ends["body"] = nn.jit(nn.Conv)(4, (3, 3), name="body")(x)
         if self.body == "columns":
-            x = ends["body"] = layers.ColumnConv(4, (3, 3), padding="SAME", columns=2, name="body")(
+            x = ends["body"] = layers.GroupedConv(4, (3, 3), padding="SAME", groups=2, name="body")(
                 x
             )
         if self.body == "grouped":

@@ -123,25 +123,25 @@ def test_fully_connected_slides_over_a_larger_map():
         np.testing.assert_allclose(scores[:, top, left], window[:, 0, 0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("columns, stride, padding", [(1, 1, 0), (2, 1, 1), (3, 2, 2)])
-def test_column_convolution_is_torchs_grouped_convolution(columns, stride, padding):
+@pytest.mark.parametrize("groups, stride, padding", [(1, 1, 0), (2, 1, 1), (3, 2, 2)])
+def test_grouped_convolution_is_torchs(groups, stride, padding):
     torch = pytest.importorskip("torch")
     x = random(2, 9, 10, 6)
     fields = {"kernel_size": (5, 5), "strides": (stride, stride), "padding": layers.pad(padding)}
-    layer = layers.ColumnConv(12, **fields, columns=columns, bias_init=jax.nn.initializers.normal())
+    layer = layers.GroupedConv(12, **fields, groups=groups, bias_init=jax.nn.initializers.normal())
     params = layer.init(jax.random.key(0), x)
     kernel, bias = (np.array(params["params"][name]) for name in ("kernel", "bias"))
-    assert kernel.shape == (5, 5, 6 // columns, 12)
+    assert kernel.shape == (5, 5, 6 // groups, 12)
     weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
     theirs = torch.nn.functional.conv2d(
-        nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=columns
+        nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=groups
     )
     np.testing.assert_allclose(layer.apply(params, x), nhwc(theirs), rtol=1e-4, atol=1e-5)
 
 
-def test_column_convolution_holds_no_grouped_convolution():
+def test_a_grouped_convolution_is_not_xlas():
     x = random(1, 5, 5, 4)
-    layer = layers.ColumnConv(4, (3, 3), columns=2)
+    layer = layers.GroupedConv(4, (3, 3), groups=2)
     program = str(jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), x))
     assert program.count("conv_general_dilated") == 2
     assert program.count("feature_group_count=1") == 2

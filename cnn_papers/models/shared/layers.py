@@ -73,20 +73,20 @@ class FullyConnected(nn.Module):
         return y + bias[None, None, None]
 
 
-class ColumnConv(nn.Module):
-    """A convolution in `columns` that do not read each other's channels (AlexNet §3.5).
+class GroupedConv(nn.Module):
+    """A convolution in `groups` that do not read each other's channels (AlexNet §3.5).
 
-    The kernel is [h, w, c_in / columns, c_out]: column i owns the i-th slice of both channel axes.
-    Each column is a convolution of its own rather than a group of one grouped convolution, because
-    XLA's partitioner replicates grouped convolutions over a mesh (openxla/xla#47945), and on CPU
-    they are several times slower.
+    The kernel is [h, w, c_in / groups, c_out]: group i owns the i-th slice of both channel axes.
+    Each group is a convolution of its own, not part of XLA's grouped convolution, because XLA's
+    partitioner replicates those over a mesh (openxla/xla#47945), and on CPU they are several times
+    slower.
     """
 
     features: int
     kernel_size: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
     padding: Any = "VALID"
-    columns: int = 1
+    groups: int = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = he_normal
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
@@ -94,12 +94,12 @@ class ColumnConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1] // self.columns, self.features)
+        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        inputs = jnp.split(x, self.columns, -1)
-        kernels = jnp.split(kernel, self.columns, -1)
+        inputs = jnp.split(x, self.groups, -1)
+        kernels = jnp.split(kernel, self.groups, -1)
         outputs = [self._convolve(*pair) for pair in zip(inputs, kernels, strict=True)]
         y = jnp.concatenate(outputs, -1)
         return y if bias is None else y + bias[None, None, None]
