@@ -204,7 +204,7 @@ def _open_source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
 
     prepared = open_pipeline(eval_host)
     height, width = prepared.image_shape[:2]
-    batch_size = config.eval.batch_size or config.batch_size
+    batch_size = inputs.eval_batch_size(config)
     return passes.Source(
         raw=open_pipeline(before_sizing),
         prepared=prepared,

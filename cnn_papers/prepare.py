@@ -152,7 +152,7 @@ def _try_to_decode(examples: Sequence[dict[str, Any]], index: int) -> tuple[int,
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     flags.DEFINE_string(
         "data_dir", "", "folder where data sets are prepared; TFDS's default folder if empty"

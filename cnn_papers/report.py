@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     flags.DEFINE_string("out", "", "folder for the report; by default RUNS")
     doors.run(main)
 

@@ -12,7 +12,7 @@ import numpy as np
 from cnn_papers import evaluate
 from cnn_papers.evaluation import run_analyses, single_view
 from cnn_papers.parallel import processes
-from cnn_papers.runs import pictures, summary, workdir
+from cnn_papers.runs import inputs, pictures, summary, workdir
 from cnn_papers.runs.checkpoint import Checkpoints, evaluation_variables
 from cnn_papers.runs.ranges import check_ranges
 from cnn_papers.runs.rows import METRICS, read_rows
@@ -65,8 +65,8 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
     with workdir.hold(folder), stop_on_signal() as stop:
         processes.raise_on_all(lambda: workdir.check_same_run(folder, config))
 
-        # 3. Assemble data, network and steps. Nothing is written until all of them, and the weights
-        #    to start from, are known to fit.
+        # 3. Assemble data, network and steps. Nothing is written to the folder until all of them,
+        #    and the weights to start from, are known to fit.
         run = assemble(config, folder)
         has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
         arrays = None if has_steps else _initial_arrays(run)
@@ -215,13 +215,13 @@ def _evaluate(
     """
     variables = evaluation_variables(state)
     held_out = run.data.held_out
-    batches = held_out.eval_batches(run.eval_batch_size)
+    batches = held_out.eval_batches(inputs.eval_batch_size(run.config))
     values = single_view.evaluate(run.eval_step, variables, batches, len(held_out), stop.agreed)
     if values is None:
         return state, Outcome(stop.code)
     analyses = {}
     if run.config.eval.analyses:
-        batch = next(iter(held_out.eval_batches(run.eval_batch_size)))
+        batch = next(iter(held_out.eval_batches(inputs.eval_batch_size(run.config))))
         analyses = run_analyses.compute(
             run.config.eval.analyses, run.model, variables, batch, run.data.normalise
         )

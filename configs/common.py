@@ -75,7 +75,19 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     config.init_from = ""  # weights to start from: a file, or the folder of a run
     # a regular expression for the layers to take; "": all, except a head with other classes
     config.init_layers = ""
-    config.data = ConfigDict(
+    config.data = _data()
+    config.loss = ConfigDict({"aux_weight": 0.0})
+    config.optim = _optim()
+    config.eval = _eval()
+    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
+    # `data` splits the batch (-1: all devices), `column` the network where it has columns. With
+    # `shard_params`, parameters and optimiser are split over `data` too, and gathered for use.
+    config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
+    return config
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
         {
             "name": "digits",
             "data_dir": "",  # TFDS's default folder
@@ -89,9 +101,10 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "max_skips": 10,  # training examples that may turn out damaged
         }
     )
-    config.loss = ConfigDict({"aux_weight": 0.0})
-    config.optim = _optim()
-    config.eval = ConfigDict(
+
+
+def _eval() -> ConfigDict:
+    return ConfigDict(
         {
             "every_epochs": 1.0,
             "batch_size": 0,  # 0: batch_size
@@ -106,11 +119,6 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             "precise_bn": 0,
         }
     )
-    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    # `data` splits the batch (-1: all devices), `column` the network where it has columns. With
-    # `shard_params`, parameters and optimiser are split over `data` too, and gathered for use.
-    config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
-    return config
 
 
 def _optim() -> ConfigDict:

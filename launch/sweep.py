@@ -104,7 +104,7 @@ def _config_name() -> str:
 
 
 def cli() -> None:
-    """The command line."""
+    """Runs the command line."""
     doors.config_flag()
     flags.DEFINE_multi_string("claim", [], "a claim to run again, or several: a,b")
     flags.DEFINE_bool("all_claims", False, "run every claim that has runs at --scale")

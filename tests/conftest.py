@@ -1,4 +1,4 @@
-"""Shared by all tests: eight fake CPU devices, strict numerics, and the folder of real data."""
+"""Shared by all tests: eight fake CPU devices, strict numerics, one compilation cache, data, a run."""
 
 import os
 import pathlib

@@ -97,7 +97,9 @@ def load_run(folder: pathlib.Path, job_id: str) -> Finished | Unfinished:
 def read_saved_run(run: pathlib.Path) -> workdir.SavedRun:
     """Reads `run.json` of a run's folder; UserError if it is missing or damaged."""
     saved = workdir.read_run(run)
-    if saved is None or not saved.versions:
+    if saved is None:
+        raise UserError(f"there is no {run / workdir.RUN}")
+    if not saved.versions:
         raise UserError(f"{run / workdir.RUN} is damaged: it has no versions")
     return saved
 

@@ -47,7 +47,7 @@ def read_record(folder: pathlib.Path, job_id: str) -> Record:
     """
     path = folder / f"{job_id}.json"
     try:
-        values = {"source": "", **json.loads(path.read_text())}
+        values = {"source": "", **json.loads(path.read_text())}  # older sweeps did not note it
         record = Record(**{field: values[field] for field in Record._fields})
     except FileNotFoundError:
         return Record()

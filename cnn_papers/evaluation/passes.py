@@ -68,7 +68,7 @@ def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding
     sum of class probabilities over the terms that `score` takes of an image and of its mirror
     image, and the number of terms. Programs are cached.
     """
-    replicated, over_data = meshes.replicated(mesh), meshes.data_sharding(mesh)
+    replicated, data_sharding = meshes.replicated(mesh), meshes.data_sharding(mesh)
 
     def apply(
         score: Any, mirrored: bool, variables: Any, image: jax.Array
@@ -84,7 +84,7 @@ def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding
         image = jax.ShapeDtypeStruct(shape, np.uint8)
         jitted = jax.jit(
             functools.partial(apply, score, mirrored),
-            in_shardings=(replicated, over_data),
+            in_shardings=(replicated, data_sharding),
             out_shardings=replicated,
         )
         return jitted.lower(variables, image).compile()

@@ -33,13 +33,13 @@ def of_claims(sweep: Sweep) -> list[Figure]:
     """Returns the figures of the claims of a sweep whose arms all have a finished run."""
     figures: list[Figure] = []
     for file, claims in catalogue.claims_of().items():
-        asked = {
+        requested = {
             name: (claim, _runs(sweep, name))
             for name, claim in claims.items()
             if sweep.scales[name] not in (None, EXACT)
         }
         complete = {
-            name: (claim, runs) for name, (claim, runs) in asked.items() if all(runs.values())
+            name: (claim, runs) for name, (claim, runs) in requested.items() if all(runs.values())
         }
         figures += _of_file(file, complete, sweep.folder)
     return figures
@@ -75,12 +75,12 @@ def label_of(file: str, name: str) -> str:
 
 
 def _of_file(
-    file: str, asked: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path
+    file: str, requested: Mapping[str, tuple[Claim, Runs]], folder: pathlib.Path
 ) -> list[Figure]:
     """Returns the figures of a paper: its curves, one for each analysis, those of the networks."""
     paper = title_of(file).partition(" (")[0]
     curves, analyses, texts, drawn = [], [], [], set[str]()
-    for name, (claim, runs) in asked.items():
+    for name, (claim, runs) in requested.items():
         (op,) = parse(claim.metric, metrics, leading=1, key="metric")
         title = label_of(file, name)
         statement = f"{claim.statement} ({claim.source})"
@@ -91,7 +91,7 @@ def _of_file(
             kind = op.args[0].partition("/")[0]
             analyses += _analysis(f"{paper}: {title}", statement, kind, runs)
             drawn.add(kind)
-    for claim, runs in asked.values():
+    for claim, runs in requested.values():
         for kind in sorted(_analysed(runs) - drawn):
             text = f"In the runs of the claim: {claim.statement} ({claim.source})"
             analyses += _analysis(f"{paper}: {kind.replace('_', ' ')}", text, kind, runs)
@@ -99,7 +99,7 @@ def _of_file(
     text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(texts)
     runs_by_id = {
         job_id: run
-        for _, runs in asked.values()
+        for _, runs in requested.values()
         for arm in runs.values()
         for job_id, run in arm.items()
     }

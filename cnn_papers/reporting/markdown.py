@@ -20,7 +20,7 @@ def markdown(results: Results, base: str | None = None) -> str:
 
 
 def _of_claims(results: Results, base: str | None) -> str:
-    asked = [claim for claim in results.claims if claim.word != NOT_RUN]
+    requested = [claim for claim in results.claims if claim.word != NOT_RUN]
     others = [f"`{claim.name}`" for claim in results.claims if claim.word == NOT_RUN]
     lines = [
         wording.verdicts(results),
@@ -31,10 +31,12 @@ def _of_claims(results: Results, base: str | None) -> str:
     if others:
         lines.append(f"Not run: {first_names(others)}.")
     tables = []
-    if asked:
+    if requested:
         header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
         header += () if base is None else ("runs by seed",)
-        tables.append(_table(header, [_claim(claim, results.outcomes, base) for claim in asked]))
+        tables.append(
+            _table(header, [_claim(claim, results.outcomes, base) for claim in requested])
+        )
     if results.others:
         rows = [
             (_link(run.id, base, run.id), wording.overrides(run), *wording.errors(run))

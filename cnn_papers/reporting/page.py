@@ -115,7 +115,7 @@ def _group(title: str) -> str:
 def _scales(claim: ClaimResult) -> str:
     """Returns the scale at which a claim was requested, or all that it has."""
     if claim.scale:
-        return f"asked at {claim.scale}, no run finished"
+        return f"requested at {claim.scale}, no run finished"
     return ", ".join(claim.scales)
 
 

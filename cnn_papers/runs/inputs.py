@@ -173,6 +173,11 @@ def _load_or_compute(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Sta
     return with_whitening(statistics, train, ops_text, images)
 
 
+def eval_batch_size(config: Any) -> int:
+    """Returns how many images are evaluated at once."""
+    return config.eval.batch_size or config.batch_size
+
+
 def run_length(config: Any, examples: int) -> Length:
     """Returns the length in steps of a run over `examples` training images."""
     per_epoch = examples / config.batch_size

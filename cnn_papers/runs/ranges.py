@@ -26,7 +26,8 @@ MAY_BE_NEGATIVE = ("mesh.data",)  # -1 is all devices; `mesh.make_mesh` checks t
 def check_ranges(config: Any) -> None:
     """Raises UserError for values that have the right type but make no sense.
 
-    A new number needs no entry here unless zero or a negative value would mean something else.
+    A new number is zero or more; it needs an entry only where zero, a negative value or a limit
+    above has a meaning of its own.
     """
     for key, value in _numbers(config).items():
         _check_number(key, value)

@@ -38,19 +38,16 @@ class Run(NamedTuple):
     training: placement.Training
     eval_step: Any
 
-    @property
-    def eval_batch_size(self) -> int:
-        """The number of images that are evaluated at once."""
-        return self.config.eval.batch_size or self.config.batch_size
-
 
 def assemble(config: Any, folder: pathlib.Path) -> Run:
-    """Assembles and checks the run of `config`, and prints its summary; writes nothing.
+    """Assembles and checks the run of `config`, and prints its summary; `folder` stays as it is.
 
     Raises:
       UserError: a part that does not exist, or parts that do not fit together.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
+    # A wrong batch size is an error before a pass over the data for their statistics.
+    meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     model = zoo.build_model(config.model_name, **config.model)
     data = inputs.open_data(config, mesh)
     length = inputs.run_length(config, len(data.train))
@@ -134,5 +131,5 @@ def compile_steps(run: Run, key: jax.Array) -> None:
     data, abstract = run.data, run.training.abstract
     for batch in data.train.batch_shapes(run.config.batch_size):
         run.training.step.lower(abstract, batch, key).compile()
-    (batch,) = data.held_out.batch_shapes(run.eval_batch_size, mask=True)
+    (batch,) = data.held_out.batch_shapes(inputs.eval_batch_size(run.config), mask=True)
     run.eval_step.lower(evaluation_variables(abstract), batch).compile()

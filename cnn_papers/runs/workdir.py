@@ -24,6 +24,7 @@ from cnn_papers.files import LOCK, locked
 from cnn_papers.parallel import processes
 
 RUN = "run.json"
+UNSET = "unset"  # the value of a key that a config does not have
 SEEN_WITHIN_S = 30.0  # network file systems show a new lock to the other hosts within this time
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 
@@ -146,7 +147,9 @@ def read_run(workdir: pathlib.Path) -> SavedRun | None:
 def check_same_run(workdir: pathlib.Path, config: Any) -> None:
     """Raises UserError if `workdir` holds a run whose config differs in other keys than FREE_KEYS.
 
-    Also if the processes of this run have different configs, or if checkpoints have no `run.json`.
+    A key that the run is older than does not count where it is off: 0, empty, False or None.
+    Also raises UserError if the processes of this run have different configs, or if checkpoints
+    have no `run.json`.
     """
     text = json.dumps(config.to_dict(), sort_keys=True)
     processes.on_same(hashlib.sha256(text.encode()).hexdigest(), "configurations")
@@ -161,7 +164,7 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
     different = [
         f"{key}: {saved} there, {now} now"
         for key, (saved, now) in differences(run.config, config).items()
-        if not key.startswith(FREE_KEYS)
+        if not key.startswith(FREE_KEYS) and (saved != UNSET or now)
     ]
     if different:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
@@ -178,8 +181,7 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """
     old, new = (_flat(_tuples(config.to_dict())) for config in (one, other))
     pairs = {
-        key: (old.get(key, "unset"), new.get(key, "unset"))
-        for key in sorted(old.keys() | new.keys())
+        key: (old.get(key, UNSET), new.get(key, UNSET)) for key in sorted(old.keys() | new.keys())
     }
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

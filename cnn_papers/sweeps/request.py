@@ -1,4 +1,4 @@
-"""What a sweep is asked for: the runs of claims, or a grid over a recipe."""
+"""The request of a sweep: the runs of claims, or a grid over a recipe."""
 
 import ast
 import itertools

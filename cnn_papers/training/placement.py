@@ -77,11 +77,11 @@ def make_training(
     )
     state = jax.eval_shape(init, jax.random.key(0))
     abstract = _placed(state, mesh, split_layers(model), shard_params=shard_params)
-    places, everywhere = places_of(abstract), meshes.replicated(mesh)
+    places, replicated = places_of(abstract), meshes.replicated(mesh)
     step = jax.jit(
         make_train_step(net, optimizer, augment, step_settings),
-        in_shardings=(places, meshes.data_sharding(mesh), everywhere),
-        out_shardings=(places, everywhere),
+        in_shardings=(places, meshes.data_sharding(mesh), replicated),
+        out_shardings=(places, replicated),
         donate_argnums=0,
     )
     return Training(net, optimizer, abstract, jax.jit(init, out_shardings=places), step)

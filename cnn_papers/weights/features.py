@@ -35,7 +35,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     labels: list[np.ndarray] = []
 
     def chunks() -> Iterator[np.ndarray]:
-        for batch in pipeline.eval_batches(config.eval.batch_size or config.batch_size):
+        for batch in pipeline.eval_batches(inputs.eval_batch_size(config)):
             real = np.asarray(batch["mask"])
             labels.append(np.asarray(batch["label"])[real])
             rows = np.asarray(apply(network.variables, batch["image"]))[real]

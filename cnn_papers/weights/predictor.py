@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import host_ops
+from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
-from cnn_papers.opstrings import parse
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.runs import inputs
 from cnn_papers.weights.trained import Trained
 
 
@@ -85,12 +86,12 @@ def make_predictor(network: Trained, layer: str = "") -> Predictor:
         network.class_names,
         _preparation(network.config.data.eval_host, network.image_shape),
         outputs,
-        network.config.eval.batch_size or network.config.batch_size,
+        inputs.eval_batch_size(network.config),
     )
 
 
 def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarray]:
-    parsed = parse(ops, host_ops, leading=1, key="data.eval_host")
+    parsed = parse_host(ops, key="data.eval_host").ops
 
     def prepare(encoded: bytes) -> np.ndarray:
         image: Any = encoded

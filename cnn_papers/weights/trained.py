@@ -63,8 +63,12 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     trained_on = data.name
     with config.unlocked(), config.ignore_type():  # a run may be older than a key
         for key, value in (overrides or {}).items():
-            *parents, last = key.split(".")
-            functools.reduce(lambda node, name: node[name], parents, config)[last] = value
+            group, _, name = key.rpartition(".")
+            groups = group.split(".") if group else []
+            parent = functools.reduce(lambda node, part: node.get(part), groups, config)
+            if parent is None:
+                raise UserError(f"{folder} holds a run that is older than config.{group}")
+            parent[name] = value
     model = zoo.build_model(config.model_name, **config.model)
     eval_device = augment.parse_device(data.eval_device, key="data.eval_device")
     pixel_statistics = None

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.compiling import hasty_compiler
 
 from cnn_papers import counting, opstrings, zoo
 from cnn_papers.errors import UserError

@@ -187,6 +187,14 @@ def test_what_does_not_change_a_run_may_differ(tmp_path, key, value):
     workdir.check_same_run(tmp_path, _changed(key, value))
 
 
+@pytest.mark.parametrize("off", [0.0, 0, "", (), False, None])
+def test_a_key_that_a_run_is_older_than_does_not_count_where_it_is_off(tmp_path, off):
+    workdir.write_run(tmp_path, CONFIG, {})
+    workdir.check_same_run(tmp_path, _changed("optim.new", off))
+    with pytest.raises(UserError, match=r"optim\.new: unset there, 0\.1 now"):
+        workdir.check_same_run(tmp_path, _changed("optim.new", 0.1))
+
+
 def test_many_differences_are_counted(tmp_path):
     workdir.write_run(tmp_path, CONFIG, {})
     changes = {
