@@ -1,4 +1,4 @@
-"""Shared by all tests: eight fake CPU devices, strict numerics, one compilation cache, data, a run."""
+"""Shared by all tests: fake CPU devices, strict numerics, a compilation cache, data, and a run."""
 
 import os
 import pathlib
