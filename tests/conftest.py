@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Gives the processes that tests start one compilation cache for the whole test run."""
     if not hasattr(config, "workerinput"):  # the process that starts the workers
         config.stash[CACHE_FOLDER] = os.environ[CACHE] = tempfile.mkdtemp(prefix="cnn_papers-xla-")
+        # A limit makes JAX note when an entry was last read; without, entries lack that note.
+        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
