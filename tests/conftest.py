@@ -19,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most tests compile programs that do little: three times as fast, for programs that run slower.
+jax.config.update("jax_disable_most_optimizations", True)
 # The cache is for processes that tests start; tests themselves compile nothing twice.
 jax.config.update("jax_compilation_cache_dir", None)
 

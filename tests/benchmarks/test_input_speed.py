@@ -71,6 +71,7 @@ def test_another_library_is_compared_with_our_streamed_input(config, monkeypatch
     assert versus["ratio"] == 1.5 and versus["what"].startswith("torch ")
 
 
+@pytest.mark.process
 def test_memory_does_not_grow_over_many_batches(config):
     results = input_speed.measure(
         config, speeds_of({"input": 1.0, "streamed": 1.0}, []), [], growth_batches=3000

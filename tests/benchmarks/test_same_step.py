@@ -19,10 +19,16 @@ from configs import alexnet, resnet
 
 LENGTH = inputs.Length(total=700, per_epoch=123.5, eval_every=10)
 DEVICES = 4  # they divide the batch of every recipe
-CASES = [
-    pytest.param(name, recipe, marks=[] if recipe == "desk" else pytest.mark.slow)
-    for name, recipe in RECIPES
-]
+DEFAULT = ("alexnet", "googlenet", "maxout", "resnet")  # a schedule, heads or a limit of each kind
+
+
+def _tier(name: str, recipe: str) -> Any:
+    if recipe != "desk":
+        return pytest.mark.slow
+    return [] if name in DEFAULT else pytest.mark.process
+
+
+CASES = [pytest.param(name, recipe, marks=_tier(name, recipe)) for name, recipe in RECIPES]
 
 
 def lowered(step: Any, abstract: Any, config: Any, shape: tuple[int, ...]) -> str:

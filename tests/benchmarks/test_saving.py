@@ -92,6 +92,7 @@ def test_lines():
     ]
 
 
+@pytest.mark.process
 def test_the_command(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     options = ("--model=resnet", "--variant=cifar-8", "--batch_size=8", "--image_size=8")

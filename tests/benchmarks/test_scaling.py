@@ -276,6 +276,7 @@ def command(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.process
 def test_benchmark_measures_meshes(command):
     code, out, err = command(
         *TINY, "--config.batch_size=8", "--mesh=data:1;data:2", "--seconds=0.1", "--json"

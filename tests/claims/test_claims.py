@@ -278,7 +278,13 @@ def made_up_rows(config: Any, metric: opstrings.Op) -> list[dict[str, Any]]:
     return [{"step": step, **row} for step in range(1, 10)] + tested
 
 
-@pytest.mark.parametrize("computed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "computed",
+    [
+        pytest.param(False, marks=pytest.mark.process),
+        pytest.param(True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_exact_claim_is_decided(computed):
     names = [name for name, claim in CLAIMS.items() if EXACT in claim.scales]
     names = [name for name in names if CLAIMS[name].metric.startswith(COMPUTED) == computed]

@@ -16,6 +16,12 @@ IMAGE = DRAW.normal(size=(6, 1, 1, 5)).astype(np.float32)
 LABEL = DRAW.integers(0, 3, 6).astype(np.int32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def hasty():
+    with hasty_compiler():
+        yield
+
+
 class Small(nn.Module):
     """One hidden layer of four units; what it reads can be dropped, what it gives normalised."""
 
@@ -171,13 +177,10 @@ def test_gradients_are_of_auxiliary_heads_too_as_their_weight_says():
     model = zoo.build_model("googlenet", variant="paper", width=0.125, num_classes=4)
     variables = random_variables(model, (64, 64, 3))
     image = DRAW.normal(size=(2, 64, 64, 3)).astype(np.float32)
-    with hasty_compiler():
-        none, some, more = (
-            values_of(
-                f"gradient_norm(aux_weight={weight})", model, variables, image, np.array([0, 3])
-            )
-            for weight in (0.0, 0.3, 0.6)
-        )
+    none, some, more = (
+        values_of(f"gradient_norm(aux_weight={weight})", model, variables, image, np.array([0, 3]))
+        for weight in (0.0, 0.3, 0.6)
+    )
     heads = [name for name in none if "aux" in name]
     assert heads and all(none[name] == 0 for name in heads)
     for name in heads:

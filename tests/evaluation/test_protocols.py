@@ -24,6 +24,12 @@ IMAGES = [draw.integers(0, 256, (*size, 3), np.uint8) for size in draw.integers(
 KERNEL = draw.normal(size=(3, 2, 3, CLASSES)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def hasty():
+    with hasty_compiler():
+        yield
+
+
 class Tiny(nn.Module):
     """A convolution whose kernel is no mirror image of itself, then the mean over positions."""
 
@@ -93,14 +99,8 @@ def run(protocol, model=None, variables=None, *, devices=1, pixels=2000, source=
     source = passes.Source(
         raw, pipeline(ops="decode|resize(8)", devices=devices), "bilinear", pixels
     )
-    with hasty_compiler():
-        return passes.run(
-            protocol,
-            passes.make_programs(model, variables, view_of, mesh),
-            variables,
-            source,
-            name="it",
-        )
+    programs = passes.make_programs(model, variables, view_of, mesh)
+    return passes.run(protocol, programs, variables, source, name="it")
 
 
 CASES = {

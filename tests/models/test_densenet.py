@@ -42,6 +42,7 @@ def test_every_layer_reads_all_before_it_in_its_block():
     assert plain["transition1"]["conv"]["kernel"].shape == (1, 1, 160, 160)
 
 
+@pytest.mark.process
 def test_memory_efficient_computes_the_same_and_keeps_less():
     variables = random_variables(densenet.Model("BC-40-12", **SMALL), (16, 16, 3))
 

@@ -246,6 +246,7 @@ def compiled_programs(tmp_path):
     compilation_cache.reset_cache()
 
 
+@pytest.mark.process
 def test_the_seed_decides_everything(home, tmp_path, compiled_programs):
     def run(name: str, seed: int) -> pathlib.Path:
         config = resnet.get_config()
@@ -297,9 +298,8 @@ def test_a_signal_while_compiling_ends_the_process_and_the_same_command_starts_a
     "signal: SIGTERM while evaluating",
     "the evaluation is left at once and comes first in the next start; the same bits",
 )
-@pytest.mark.parametrize(
-    "interrupted, step", [(1, 4), pytest.param(5, 9, marks=pytest.mark.process)]
-)
+@pytest.mark.parametrize("interrupted, step", [(1, 4), (5, 9)])
+@pytest.mark.process
 def test_an_evaluation_is_abandoned_and_comes_first_in_the_next_start(
     home, tmp_path, compiled_programs, monkeypatch, interrupted, step
 ):

@@ -29,6 +29,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.process
 def test_sizes_take_turns_over_shared_weights_in_one_program_each(tmp_path, capsys):
     with hasty_compiler():
         assert train.train_and_evaluate(config(tmp_path), tmp_path / "whole") == train.DONE

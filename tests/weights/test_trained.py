@@ -83,6 +83,7 @@ def test_a_head_of_other_classes_stays_fresh_and_the_run_trains(tiny_run, tmp_pa
 
 
 @pytest.mark.fault("config: the weights it began from are gone", "goes on")
+@pytest.mark.process
 def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
     config = config_like(tiny_run)
     source = tmp_path / "net.safetensors"
