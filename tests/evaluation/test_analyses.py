@@ -173,6 +173,7 @@ def test_gradients_are_of_the_mean_loss():
     assert values["gradient_norm"] == values["gradient_norm/fc1"]
 
 
+@pytest.mark.process
 def test_gradients_are_of_auxiliary_heads_too_as_their_weight_says():
     model = zoo.build_model("googlenet", variant="paper", width=0.125, num_classes=4)
     variables = random_variables(model, (64, 64, 3))

@@ -266,6 +266,7 @@ def test_overfeat_takes_the_maximum_over_positions_then_the_mean():
     assert np.abs(coarse.probabilities - outcome.probabilities).max() > 1e-4
 
 
+@pytest.mark.process
 def test_spp_views_are_windows_of_one_map_one_after_the_other():
     model = spp.Model("zf5", width=0.02, num_classes=CLASSES, levels=(2, 1))
     variables = random_variables(model, (64, 64, 3))

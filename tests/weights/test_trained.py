@@ -63,6 +63,7 @@ def test_a_run_starts_from_anothers_weights(tiny_run, tmp_path, capsys):
     assert f"starts from 7 layers of {tiny_run}\n" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_a_head_of_other_classes_stays_fresh_and_the_run_trains(tiny_run, tmp_path, capsys):
     config = config_like(tiny_run, num_classes=12)
     config.optim.ema_decay = 0.5
