@@ -163,11 +163,11 @@ class AlexNet(nn.Module):
         stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
         if reads_both and name != "conv1":  # every device has the whole image
             x = self._gather(x, name)
-        return layers.GroupedConv(
+        return layers.Conv(
             self._share(self._scaled(kernels)),
-            (row.size, row.size),
-            (stride, stride),
-            layers.pad(row.padding),
+            row.size,
+            stride,
+            row.padding,
             groups=1 if reads_both else self._share(self.columns),
             use_bias=not self.batch_norm,
             **layers.initialisers(self.weight_init, row.bias),

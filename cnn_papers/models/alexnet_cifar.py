@@ -78,7 +78,7 @@ class AlexNetCifar(nn.Module):
         for i, (name, row) in enumerate(TABLE.items(), 1):
             features = max(1, round(row.filters * self.width))
             init = {"kernel_init": self._init(row.std), "dtype": self.dtype}
-            x = nn.Conv(features, (5, 5), padding=layers.pad(2), **init, name=name)(x)
+            x = layers.Conv(features, 5, padding=2, **init, name=name)(x)
             x = ends[name] = ACTIVATIONS[self.activation](x)
             if row.pool == "max":
                 x = pooling.max_pool(x, *self.pool, ceil_mode=True)

@@ -102,11 +102,11 @@ class CNN(nn.Module):
         x = image.mean(-1, keepdims=True) if self.gray else image
         for i, (name, row) in enumerate(TABLE[self.net].items(), 1):
             stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
-            x = nn.Conv(
+            x = layers.Conv(
                 self._scaled(row.kernels),
-                (row.size, row.size),
-                (stride, stride),
-                layers.pad(row.padding),
+                row.size,
+                stride,
+                row.padding,
                 name=name,
                 **init,
             )(x)

@@ -117,12 +117,12 @@ def _batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
     )
 
 
-def _conv(features: int, size: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
-    return nn.Conv(
+def _conv(features: int, size: int, dtype: Any, name: str, stride: int = 1) -> layers.Conv:
+    return layers.Conv(
         features,
-        (size, size),
-        (stride, stride),
-        layers.pad(size // 2),
+        size,
+        stride,
+        size // 2,
         use_bias=False,
         kernel_init=layers.he_normal,
         dtype=dtype,

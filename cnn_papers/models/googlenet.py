@@ -80,11 +80,11 @@ def _conv_relu(
 
     The padding of ⌊size/2⌋ pixels keeps the map's size at stride 1.
     """
-    x = nn.Conv(
+    x = layers.Conv(
         features,
-        (size, size),
-        (stride, stride),
-        layers.pad(size // 2),
+        size,
+        stride,
+        size // 2,
         use_bias=not batch_norm,
         kernel_init=layers.he_normal,
         dtype=dtype,
@@ -208,11 +208,11 @@ class GoogLeNet(nn.Module):
     ) -> jax.Array:
         norm = layers.local_response_norm if self.lrn else lambda x: x
         if self.stem == "separable":
-            x = ends["conv1_depthwise"] = layers.GroupedConv(
+            x = ends["conv1_depthwise"] = layers.Conv(
                 x.shape[-1] * self._scaled(8),
-                (7, 7),
-                (2, 2),
-                layers.pad(3),
+                size=7,
+                stride=2,
+                padding=3,
                 groups=x.shape[-1],  # each colour on its own
                 use_bias=False,
                 dtype=self.dtype,

@@ -107,10 +107,9 @@ class TableConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         maps = []
         for i, source in enumerate(self.sources):
-            conv = nn.Conv(
+            conv = layers.Conv(
                 1,
-                (5, 5),
-                padding="VALID",
+                size=5,
                 kernel_init=self.kernel_init,
                 dtype=self.dtype,
                 name=f"map{i}",
@@ -143,9 +142,7 @@ class LeNet(nn.Module):
         ends: dict[str, jax.Array] = {}
         init = uniform_by_fan_in if self.weight_init == "paper" else layers.he_normal
         activate = squash if self.activation == "squash" else nn.relu
-        conv = functools.partial(
-            nn.Conv, kernel_size=(5, 5), padding="VALID", kernel_init=init, dtype=self.dtype
-        )
+        conv = functools.partial(layers.Conv, size=5, kernel_init=init, dtype=self.dtype)
         c1, c3 = (max(3, round(maps * self.width)) for maps in MAPS.values())
 
         x = ends["C1"] = activate(conv(c1, name="C1")(image))

@@ -141,11 +141,11 @@ class NIN(nn.Module):
         for name, maps, size, stride, padding in convs:
             is_output = last and name == convs[-1][0]  # one map a class
             features = self.num_classes if is_output else max(1, round(maps * self.width))
-            x = nn.Conv(
+            x = layers.Conv(
                 features,
-                (size, size),
-                (stride, stride),
-                layers.pad(padding),
+                size,
+                stride,
+                padding,
                 kernel_init=self._init(name),
                 bias_init=nn.initializers.constant(self.last_bias if is_output else 0.0),
                 dtype=self.dtype,

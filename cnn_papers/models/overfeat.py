@@ -110,14 +110,14 @@ class OverFeat(nn.Module):
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return ends[name].mean((1, 2), dtype=jnp.float32), ends
 
-    def _conv(self, name: str, kernels: int, size: int, stride: int, padding: int) -> nn.Conv:
+    def _conv(self, name: str, kernels: int, size: int, stride: int, padding: int) -> layers.Conv:
         if name == "conv1":
             stride = self.conv1_stride or stride
-        return nn.Conv(
+        return layers.Conv(
             self._scaled(kernels),
-            (size, size),
-            (stride, stride),
-            layers.pad(padding),
+            size,
+            stride,
+            padding,
             name=name,
             **self._initialisers(),
         )

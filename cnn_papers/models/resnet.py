@@ -125,11 +125,11 @@ def _conv_bn(
     x: jax.Array, features: int, size: int, stride: int, suffix: str, train: bool, dtype: Any
 ) -> jax.Array:
     """Applies a size×size convolution without bias and batch normalisation."""
-    x = nn.Conv(
+    x = layers.Conv(
         features,
-        (size, size),
-        (stride, stride),
-        layers.pad(size // 2),
+        size,
+        stride,
+        size // 2,
         use_bias=False,
         kernel_init=layers.he_normal,
         dtype=dtype,

@@ -122,11 +122,11 @@ class SPPNet(nn.Module):
     def _features(self, image: jax.Array, ends: dict[str, jax.Array]) -> jax.Array:
         x = image
         for i, (name, (kernels, size, stride, padding, *after)) in enumerate(self._rows(), 1):
-            x = nn.Conv(
+            x = layers.Conv(
                 self._scaled(kernels),
-                (size, size),
-                (stride, stride),
-                layers.pad(padding),
+                size,
+                stride,
+                padding,
                 name=name,
                 **self._initialisers(name),
             )(x)

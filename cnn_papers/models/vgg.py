@@ -84,9 +84,7 @@ class VGG(nn.Module):
         for stage, (sizes, channels) in enumerate(zip(self.stages, CHANNELS, strict=True), 1):
             for i, size in enumerate(sizes, 1):
                 name, features = f"conv{stage}_{i}", self._scaled(channels)
-                conv = nn.Conv(
-                    features, (size, size), padding=layers.pad(size // 2), **init, name=name
-                )
+                conv = layers.Conv(features, size, padding=size // 2, **init, name=name)
                 x = conv(x)
                 if self.batch_norm:
                     x = nn.BatchNorm(

@@ -73,19 +73,23 @@ class FullyConnected(nn.Module):
         return y + bias[None, None, None]
 
 
-class GroupedConv(nn.Module):
-    """A convolution in `groups` that do not read each other's channels (AlexNet §3.5).
+class Conv(nn.Module):
+    """A convolution of size×size windows, in `groups` that do not read each other's channels.
 
-    The kernel is [h, w, c_in / groups, c_out]: group i owns the i-th slice of both channel axes.
-    Each group is a convolution of its own, not part of XLA's grouped convolution, because XLA's
-    partitioner replicates those over a mesh (openxla/xla#47945), and on CPU they are several times
-    slower.
+    The kernel is [size, size, c_in / groups, features]; with groups (AlexNet §3.5), group i owns
+    the i-th slice of both channel axes. Every side is padded by `padding` zeros, as in Caffe and
+    PyTorch; Flax's "SAME" pads unevenly at stride 2.
+
+    `nn.Conv` computes the same. This layer is faster on CPU: a 1×1 convolution is a matrix product,
+    whose gradient for the kernel needs no transposed copy of the activations, and each group is a
+    convolution of its own. XLA's grouped convolution is several times slower there, and its
+    partitioner replicates it over a mesh (openxla/xla#47945).
     """
 
     features: int
-    kernel_size: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    padding: Any = "VALID"
+    size: int
+    stride: int = 1
+    padding: int = 0
     groups: int = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = he_normal
@@ -94,7 +98,7 @@ class GroupedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -105,8 +109,14 @@ class GroupedConv(nn.Module):
         return y if bias is None else y + bias[None, None, None]
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if self.size == 1 and self.padding == 0:
+            return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         return jax.lax.conv_general_dilated(
-            x, kernel, self.strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel,
+            (self.stride, self.stride),
+            pad(self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
 
