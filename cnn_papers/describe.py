@@ -199,8 +199,8 @@ def _reported(name: str, variant: str) -> str:
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
     flags.DEFINE_enum("format", "text", list(FORMATS), "how the table is printed")
     flags.DEFINE_list(
@@ -212,10 +212,9 @@ def cli() -> None:
     flags.DEFINE_string(
         "mesh", "", "data:N[,column:2]: print the train step over that mesh instead"
     )
-    flags.DEFINE_string("workdir", "", "folder of a run: print its trained parameters instead")
-    flags.DEFINE_string(
+    doors.path_flag("workdir", "folder of a run: print its trained parameters instead")
+    doors.path_flag(
         "weights",
-        "",
         "file of published weights for the network of --config: print its parameters instead",
     )
     flags.DEFINE_string(
@@ -223,7 +222,11 @@ def cli() -> None:
         "",
         "print the train step on devices that need not exist: v5e:2x2, h100:8, cpu:8",
     )
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

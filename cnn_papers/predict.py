@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cnn_papers import doors
+from cnn_papers import doors, files
 from cnn_papers.data.folders import IMAGE_SUFFIXES
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
     # OpenCV's own messages about damaged files would repeat ours.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    paths = find_images(argv[1:])
+    paths = find_images([files.expand(argument) for argument in argv[1:]])
     compile_cache.enable()
     if values.workdir:
         network = trained.from_run(pathlib.Path(values.workdir))
@@ -119,29 +119,30 @@ def _show(
         count += 1
         classes = _top(probabilities, predictor.class_names, top)
         if as_json:
-            line = json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False)
-            print(line, flush=True)
+            print(json.dumps({"image": str(path), "classes": classes}), flush=True)
         else:
             lines = [f"{100 * row['probability']:7.2f}%  {row['class']}" for row in classes]
             print("\n".join([str(path), *lines]), flush=True)
     return count
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
-    flags.DEFINE_string("workdir", "", "folder of the run to predict with")
-    flags.DEFINE_string(
-        "weights", "", "instead: a file of published weights, for the network of --config"
-    )
+    doors.path_flag("workdir", "folder of the run to predict with")
+    doors.path_flag("weights", "instead: a file of published weights, for the network of --config")
     flags.DEFINE_integer("top", 5, "number of classes to print for each image", lower_bound=1)
     flags.DEFINE_bool("json", False, "print one line of JSON for each image")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
-    flags.DEFINE_string("out", "", "the .npz file to write features to")
+    doors.path_flag("out", "the .npz file to write features to")
     flags.DEFINE_string(
         "split", "", "take features of this split of the config's data set instead of images"
     )
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

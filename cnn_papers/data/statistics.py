@@ -211,16 +211,21 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 def places(split: Split) -> list[pathlib.Path]:
     """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
     location = pathlib.Path(split.location)
-    cache = cache_folder() / "statistics"
+    user_cache = cache_folder()
+    cache = [user_cache / "statistics"] if user_cache else []
     if location.is_dir() and not location.stat().st_mode & 0o222:
-        return [cache]  # root could write beside the data, but it is marked read-only
-    return [location / ".statistics", cache]  # hidden, or it would be a class of images
+        return cache  # root could write beside the data, but it is marked read-only
+    return [location / ".statistics", *cache]  # hidden, or it would be a class of images
 
 
-def cache_folder() -> pathlib.Path:
-    """Returns the user's cache folder, $XDG_CACHE_HOME/cnn_papers or ~/.cache/cnn_papers."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "cnn_papers"
+def cache_folder() -> pathlib.Path | None:
+    """Returns the user's cache folder, $XDG_CACHE_HOME/cnn_papers or ~/.cache/cnn_papers.
+
+    Returns None for a user without a home folder: whoever can write to a folder that all users
+    share could put programs into it.
+    """
+    root = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return None if root.startswith("~") else pathlib.Path(root) / "cnn_papers"
 
 
 def save(path: pathlib.Path, statistics: Statistics) -> None:

@@ -117,7 +117,7 @@ def find_builder(name: str, data_dir: str = "") -> Any:
 
     importlib.import_module("cnn_papers.data.digits")  # registers `digits` with TFDS
     try:
-        return tfds.builder(name, data_dir=os.path.expanduser(data_dir) if data_dir else None)
+        return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         near = difflib.get_close_matches(
             name.split("/")[0], tfds.list_builders(with_community_datasets=False)

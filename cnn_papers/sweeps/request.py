@@ -113,7 +113,8 @@ def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
         if key in grid:
             raise UserError(f"--grid={axis}: {key} has values already; give them all in one --grid")
         kind = config_files.type_of(config, key)
-        grid[key] = [_value(key, value, kind) for value in _split(text)]
+        values = [_value(key, value, kind) for value in _split(text)]
+        grid[key] = [config_files.expanded(key, value) for value in values]
     return grid
 
 
