@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
         with _defined(define_flags):
             app.run(main_and_flush, flags_parser=_parse)
     except BrokenPipeError:
-        if not _is_stdout_gone():
+        if not terminal.is_output_gone():
             raise
         terminal.discard_output()
         sys.exit(128 + signal.SIGPIPE)
@@ -75,14 +75,6 @@ def _defined(define_flags: Callable[[], None]) -> Iterator[None]:
             if name in own or name.startswith("config."):  # overrides are defined when parsed
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
-
-
-def _is_stdout_gone() -> bool:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
 
 
 def _leave(code: int) -> None:

@@ -96,6 +96,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     elif builder.name == "digits":
         tfds.make_digits(name, data_dir)
     else:
+        tfds.check_place(data_dir)
         archives = download.find_archives(builder, manual_dir)
         needed_bytes = download.bytes_to_write(builder)
         if needed_bytes:

@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,13 @@ def say(text: str, end: str = "\n") -> None:
         discard_output()
 
 
+def is_output_gone() -> bool:
+    """Returns whether nobody reads stdout any more, as after `| head -1`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # tells of errors only
+    return bool(poll.poll(0))
+
+
 def discard_output() -> None:
     """Discards this and later output to stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,7 +42,7 @@ def take_any_text() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:  # closed: the next file that is opened would become this stream
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream.errors in STRICT and mode == "w":
             is_utf8 = codecs.lookup(stream.encoding).name == "utf-8"
             stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
