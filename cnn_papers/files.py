@@ -94,7 +94,9 @@ def locked(folder: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
     except (OSError, UnicodeEncodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its path is not UTF-8"
+        reason = (
+            error.strerror if isinstance(error, OSError) else "its path is not UTF-8 in this locale"
+        )
         raise UserError(
             f"{flag} {folder} cannot be written to: {reason}; give another with --{flag}"
         ) from error

@@ -277,7 +277,7 @@ def from_json(values: Mapping[str, Any]) -> Results:
 def read(path: pathlib.Path) -> Results:
     """Reads results from a file of `text`; UserError if it is damaged or something else."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise UserError(
                 f"{path} has format {values['format']} and this version reads {FORMAT}: "
