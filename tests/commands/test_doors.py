@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import cv2
 import jax
@@ -33,17 +35,14 @@ NOT_UTF8 = os.fsdecode(b"ow\xffl")
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
-@pytest.fixture
-def photos(tmp_path) -> pathlib.Path:
-    """Three images of each of three classes, with names of all kinds."""
+def write_photos(folder: pathlib.Path) -> None:
+    """Writes three images of each of three classes, with names of all kinds."""
     rng = np.random.default_rng(0)
     for name in ("cat", "é×–", NOT_UTF8):
-        (tmp_path / "photos" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(3):
             image = cv2.imencode(".png", rng.integers(0, 255, (8, 8, 3), np.uint8))[1]
-            file = tmp_path / "photos" / name / f"{i}{NOT_UTF8}.png"
-            file.write_bytes(image.tobytes())
-    return tmp_path / "photos"
+            (folder / name / f"{i}{NOT_UTF8}.png").write_bytes(image.tobytes())
 
 
 def training(data: str) -> list[str]:
@@ -145,7 +144,8 @@ def test_a_name_with_commas_is_one_run_if_it_exists(tmp_path, monkeypatch):
 @pytest.mark.fault(
     "place: several commands in one process, as in a notebook", "each does what it does by itself"
 )
-def test_commands_in_one_process_on_names_of_all_kinds(photos, tmp_path, monkeypatch, capfdbinary):
+def test_commands_in_one_process_on_names_of_all_kinds(tmp_path, monkeypatch, capfdbinary):
+    write_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
@@ -159,7 +159,7 @@ def test_commands_in_one_process_on_names_of_all_kinds(photos, tmp_path, monkeyp
     assert not (tmp_path / "~").exists()
     run = workdir.read_run(tmp_path / "runs/a")
     assert run and run.class_names == tuple(names)
-    assert run.config.data.name == f"folder:{photos}"
+    assert run.config.data.name == f"folder:{tmp_path}/photos"
 
     assert exit_code(predict.cli, "--workdir=~/runs/a", "--jsn", image) == 2
     capfdbinary.readouterr()
@@ -285,18 +285,25 @@ def test_without_a_home_folder_a_data_set_needs_a_place(prepare_it, no_home, tmp
     assert not any(tmp_path.iterdir())
 
 
+@pytest.fixture
+def everyones() -> Iterator[pathlib.Path]:
+    """A folder that every user may look into; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder).chmod(0o755)
+        yield pathlib.Path(folder)
+
+
 @pytest.mark.process
 @pytest.mark.fault(
     "place: a user without a name and a home folder, as in a container",
     "trains, tests, predicts and exports as others do",
 )
-def test_a_user_without_a_name(photos, tmp_path):
+def test_a_user_without_a_name(everyones):
     if os.getuid() or not shutil.which("setpriv"):
         pytest.skip("becoming another user needs root and setpriv")
-    (tmp_path / "here").mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "here").chmod(0o777)
+    write_photos(everyones / "photos")
+    (everyones / "here").mkdir()
+    (everyones / "here").chmod(0o777)
     dropped = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "TFDS_DATA_DIR")
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
     user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", sys.executable]
@@ -304,7 +311,7 @@ def test_a_user_without_a_name(photos, tmp_path):
     def command(module: str, *arguments: str) -> str:
         process = subprocess.run(
             [*user, "-m", module, *arguments],
-            cwd=tmp_path / "here",
+            cwd=everyones / "here",
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -313,11 +320,10 @@ def test_a_user_without_a_name(photos, tmp_path):
         assert process.returncode == 0, process.stderr
         return process.stdout
 
-    train = [*training(str(photos)), "--workdir=a"]
+    train = [*training("../photos"), "--workdir=a"]
     assert "  last  step 1: " in command("cnn_papers.main", *train)
     assert "single_view" in command("cnn_papers.main", *train, "--mode=eval")
-    assert NOT_UTF8 in command("cnn_papers.predict", "--workdir=a", str(photos / "cat"))
+    assert NOT_UTF8 in command("cnn_papers.predict", "--workdir=a", "../photos/cat")
     command("cnn_papers.export", "--workdir=a", "--out=a.safetensors")
     command("cnn_papers.report", "a")
-    left = {path.name for path in (tmp_path / "here").iterdir()}
-    assert left == {"a", "a.safetensors"}
+    assert {path.name for path in (everyones / "here").iterdir()} == {"a", "a.safetensors"}
