@@ -5,11 +5,11 @@
 - `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
   with `--split=test`, for a split of the config's data set.
 
-An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their
-names, without sub-folders. If the config's host operations leave an image in another size than that
-of evaluation, it is scaled and cropped to that.
+An IMAGE is a JPEG, PNG, BMP or WebP file, or a folder: its images in the order of their names,
+without sub-folders; a line says which files are left out. If the config's host operations leave an
+image in another size than that of evaluation, it is scaled and cropped to that.
 
-For each file that is missing or cannot be decoded a line on stderr names it, and the exit code is
+For each file that is missing, cannot be decoded or is too thin to be scaled a line on stderr names it, and the exit code is
 2; the other images are predicted.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from cnn_papers import doors
-from cnn_papers.data.folders import IMAGE_SUFFIXES
+from cnn_papers.data import folders
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
 from cnn_papers.weights import features, trained
@@ -42,15 +42,14 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
         if not path.is_dir():
             paths.append(path)
             continue
-        images = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
-        )
-        paths += images
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+        images = [file for file in files if folders.is_image(str(file))]
+        folders.say_left_out(path, [file.name for file in files if file not in set(images)])
         if not images:
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise UserError(f"{path} holds no images ({suffixes}); sub-folders are not searched")
+            raise UserError(
+                f"{path} holds no images (JPEG, PNG, BMP or WebP); sub-folders are not searched"
+            )
+        paths += images
     return paths
 
 

@@ -10,7 +10,7 @@ import PIL.ImageOps
 import pytest
 from support import faults
 
-from cnn_papers.data import host_ops
+from cnn_papers.data import host_ops, image_files
 from cnn_papers.errors import UserError
 
 
@@ -361,8 +361,8 @@ def test_a_png_called_jpeg_is_no_matter(tmp_path, pixels):
     ("damage", "reason"),
     [
         ("empty", "there are no bytes"),
-        ("text", "neither a JPEG nor a PNG"),
-        ("zeros", "neither a JPEG nor a PNG"),
+        ("text", "not a JPEG, PNG, BMP or WebP"),
+        ("zeros", "not a JPEG, PNG, BMP or WebP"),
         ("half a JPEG", "a JPEG that is cut off or damaged"),
         ("half a progressive JPEG", "a JPEG that is cut off or damaged"),
         ("a JPEG without its last byte", "a JPEG that is cut off or damaged"),
@@ -421,9 +421,9 @@ def test_the_size_that_is_checked_is_the_one_that_is_decoded(pixels):
         ("JPEG", {"progressive": True}),
         ("JPEG", {"exif": b"Exif" * 99}),
     ):
-        assert host_ops._declared_size(encode(pixels, form, **options)) == pixels.shape[:2]
-    for head in (b"\xff\xd8\xff", host_ops.PNG, b"\xff\xd8\xff\xe0\x00\x00" * 5):
-        assert host_ops._declared_size(head) == (0, 0)
+        assert image_files._declared_size(encode(pixels, form, **options)) == pixels.shape[:2]
+    for head in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x00" * 5):
+        assert image_files._declared_size(head) == (0, 0)
 
 
 @pytest.mark.fault(
@@ -432,5 +432,5 @@ def test_the_size_that_is_checked_is_the_one_that_is_decoded(pixels):
 )
 @pytest.mark.parametrize("form", ["bmp", "webp", "tiff", "gif"])
 def test_other_kinds_of_images_are_refused(pixels, form):
-    with pytest.raises(ValueError, match=r"^cannot be decoded: neither a JPEG nor a PNG$"):
+    with pytest.raises(ValueError, match=r"^cannot be decoded: not a JPEG, PNG, BMP or WebP$"):
         host_ops.decode(encode(pixels, form))
