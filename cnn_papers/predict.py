@@ -9,8 +9,8 @@ An IMAGE is a JPEG, PNG, BMP or WebP file, or a folder: its images in the order 
 without sub-folders; a line says which files are left out. If the config's host operations leave an
 image in another size than that of evaluation, it is scaled and cropped to that.
 
-For each file that is missing, cannot be decoded or is too thin to be scaled a line on stderr names it, and the exit code is
-2; the other images are predicted.
+For each file that is missing, cannot be decoded or is too thin to be scaled, a line on stderr names
+it, and the exit code is 2; the other images are predicted.
 """
 
 import json
@@ -42,9 +42,16 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
         if not path.is_dir():
             paths.append(path)
             continue
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
-        images = [file for file in files if folders.is_image(str(file))]
-        folders.say_left_out(path, [file.name for file in files if file not in set(images)])
+        images: list[pathlib.Path] = []
+        others: list[str] = []
+        for file in sorted(path.iterdir()):
+            if file.is_dir() or file.name[0] == ".":
+                continue
+            if folders.is_image(str(file)):
+                images.append(file)
+            else:
+                others.append(file.name)
+        folders.say_left_out(path, others)
         if not images:
             raise UserError(
                 f"{path} holds no images (JPEG, PNG, BMP or WebP); sub-folders are not searched"
