@@ -240,7 +240,8 @@ def say_left_out(folder: pathlib.Path, others: Sequence[str]) -> None:
 
 def _by_suffix(files: Sequence[str]) -> str:
     counts = collections.Counter(pathlib.PurePath(file).suffix.lower() for file in files)
-    return _listed([f"{n:,} {suffix or 'without suffix'}" for suffix, n in counts.most_common()])
+    most_first = sorted(counts, key=lambda suffix: (-counts[suffix], suffix))
+    return _listed([f"{counts[suffix]:,} {suffix or 'without suffix'}" for suffix in most_first])
 
 
 def _listed(words: Sequence[str]) -> str:
