@@ -11,6 +11,7 @@ the same folder at the same size. Any other folder is left alone.
 
 import concurrent.futures
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -122,6 +123,7 @@ def shrink_folder(path: str, target: pathlib.Path, side: int) -> str:
         return "images: no changes"
     check_space(sum(sources[file].stat().st_size for file in stale), str(target))
     if target.exists():
+        logging.getLogger(__name__).info("%s is called %s until it is up to date", target, part)
         os.replace(target, part)
     with atomic_write(part / ORIGIN) as file:
         file.write_text(json.dumps(origin))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -498,15 +499,9 @@ def test_a_folder_is_copied_at_a_small_size(tmp_path, capsys):
 def images(tmp_path) -> pathlib.Path:
     """PATH/train with two images of ant and of bee, PATH/val with one each, all 40×60."""
     rng = np.random.default_rng(0)
-    for name in (
-        "train/ant/0",
-        "train/ant/1",
-        "train/bee/0",
-        "train/bee/1",
-        "val/ant/0",
-        "val/bee/0",
-    ):
-        write_image(tmp_path / f"images/{name}.jpg", rng)
+    for folder, count in (("train/ant", 2), ("train/bee", 2), ("val/ant", 1), ("val/bee", 1)):
+        for i in range(count):
+            write_image(tmp_path / f"images/{folder}/{i}.jpg", rng)
     return tmp_path / "images"
 
 
@@ -546,22 +541,29 @@ def test_a_copied_folder_is_brought_up_to_date(images, tmp_path, capsys):
     "kill: while the copy of a folder is brought up to date",
     "goes on; not read before it is whole",
 )
-def test_a_copy_that_is_being_brought_up_to_date_is_not_read(images, tmp_path, monkeypatch, capsys):
+def test_a_copy_that_is_being_brought_up_to_date_is_not_read(
+    images, tmp_path, monkeypatch, capsys, caplog
+):
+    caplog.set_level("INFO", "cnn_papers")
     out = tmp_path / "images-short20"
     prepare.copy_small(f"folder:{images}", "", 20)
     for i in range(2, 6):
         write_image(images / f"train/ant/{i}.jpg", np.random.default_rng(i))
     (images / "train/bee/0.jpg").unlink()
 
-    def shrunk(image: bytes, side: int, whole=shrink.shrunk, calls=[]) -> bytes:  # noqa: B006
-        calls.append(image)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        return whole(image, side)
+    real, calls = shrink.shrunk, itertools.count(1)
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot copy .*No space"):
+    def shrunk(image: bytes, side: int) -> bytes:
+        if next(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return real(image, side)
+
+    with monkeypatch.context() as patch:
         patch.setattr(shrink, "shrunk", shrunk)
-        prepare.copy_small(f"folder:{images}", "", 20)
+        with pytest.raises(UserError, match=r"cannot write .*\.jpg: No space left on device"):
+            prepare.copy_small(f"folder:{images}", "", 20)
+    part = tmp_path / ".images-short20.short20.incomplete"
+    assert caplog.messages == [f"{out} is called {part} until it is up to date"]
     with pytest.raises(UserError, match="no folder"):
         open_split(f"folder:{out}", "train")
     prepare.copy_small(f"folder:{images}", "", 20)
@@ -571,7 +573,7 @@ def test_a_copy_that_is_being_brought_up_to_date_is_not_read(images, tmp_path, m
     assert capsys.readouterr().out.startswith("images: no changes\n")
 
 
-def test_no_folder_is_written_over_that_is_not_a_copy_of_this_one(images, tmp_path, digits_dir):
+def test_no_folder_is_written_over_that_is_not_a_copy_of_this_one(images, tmp_path):
     prepare.copy_small(f"folder:{images}", "", 20)
     out = tmp_path / "images-short20"
     shutil.copytree(images, tmp_path / "others")
@@ -582,7 +584,7 @@ def test_no_folder_is_written_over_that_is_not_a_copy_of_this_one(images, tmp_pa
             images,
             10,
             out,
-            "images-short20 exists and is no copy of .*images at a shorter side of 10",
+            "images-short20 exists and is no copy of .* at a shorter side of 10",
         ),
         (tmp_path / "others", 20, out, "images-short20 exists and is no copy of .*others at"),
         (images, 20, images, "--out=.*images lies within .*images: a copy there would be part of"),
@@ -597,9 +599,7 @@ def test_no_folder_is_written_over_that_is_not_a_copy_of_this_one(images, tmp_pa
 def test_a_prepared_set_is_not_taken_for_its_copy(digits_dir, tmp_path):
     prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "out"))
     prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "out"))
-    message = (
-        r"digits/plain/1.0.0 exists and is no copy of .* as it is now, at this size: remove it"
-    )
+    message = r"plain/1.0.0 exists and is no copy of .* as it is now, at this size: remove it"
     for side, out in ((6, tmp_path / "out"), (4, digits_dir)):
         with pytest.raises(UserError, match=message):
             prepare.copy_small("digits", str(digits_dir), side, str(out))
