@@ -19,7 +19,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import flags
 
@@ -81,8 +80,6 @@ def main(argv: list[str]) -> int:
         raise UserError("--layer=NAME and --out=FILE.npz go together, and --split=NAME with them")
     if values.out and not values.out.endswith(".npz"):
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
-    # OpenCV's own messages about damaged files would repeat ours.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     paths = find_images(argv[1:])
     compile_cache.enable()
     if values.workdir:

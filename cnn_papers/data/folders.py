@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cnn_papers.data import image_files
@@ -105,17 +105,6 @@ def open_folder(path: str, split: str) -> Split:
     )
 
 
-def split_images(
-    path: str, folders: dict[str, pathlib.Path], name: str
-) -> tuple[list[str], list[str]]:
-    """Returns the classes and the images of one split of `folders`, the splits of `path`.
-
-    The classes are those of the split `train`, or the split's own if there is no such split.
-    """
-    train = folders[_find_split(path, folders, "train") or name]
-    return class_folders(train), list_images(folders[name], train)
-
-
 def _kind_of_split(name: str) -> str:
     """Returns "train", "val" or "test" if a folder's name says that it is a split, else ""."""
     parsed = _SPLIT_NAME.fullmatch(name)
@@ -174,54 +163,72 @@ def class_folders(folder: pathlib.Path) -> list[str]:
     return names
 
 
-def list_images(folder: pathlib.Path, train: pathlib.Path) -> list[str]:
-    """Returns the paths of all images relative to `folder`, in an order that mixes the classes.
+def split_images(
+    path: str, folders: dict[str, pathlib.Path], name: str
+) -> tuple[list[str], list[str]]:
+    """Returns the classes and the images of one split of `folders`, the splits of `path`.
 
-    The parts of a path are separated by `/`. The order is that of the paths' SHA-256: the same on
-    every machine, and a file that is added or removed does not change the order of the others.
-    Hidden files and folders are left out, and links to folders below a class folder are not
-    followed. The log says which other files are left out, and which classes have no images here.
-
-    Args:
-      folder: of the split.
-      train: the folder whose sub-folders are the classes; the same for the split `train`.
+    The classes are those of the split `train`, or the split's own if there is no such split. Images
+    are paths relative to the split's folder, with `/` between their parts, in an order that mixes
+    the classes: that of the paths' SHA-256, the same on every machine, so that a file that is added
+    or removed does not change the order of the others. Hidden files and folders are left out, and
+    links to folders below a class folder are not followed. The log says which other files are left
+    out, and which classes have no images here.
 
     Raises:
-      UserError: a class that `train` lacks; a class without images, if the classes are the folder's
-        own.
+      UserError: sub-folders that are no classes, a class that `train` lacks, a class of `train`
+        without images.
     """
-    names, class_names = class_folders(folder), class_folders(train)
+    folder = folders[name]
+    train = folders[_find_split(path, folders, "train") or name]
+    class_names = class_folders(train)
+    names = class_names if folder == train else class_folders(folder)
     if unknown := sorted(set(names) - set(class_names)):
         raise UserError(f"{folder} has classes that {train} lacks: {', '.join(unknown)}")
-    files: list[str] = []
+    images: list[str] = []
     others: list[str] = []
     empty = set(class_names) - set(names)
-    for name in names:
-        before = len(files), len(others)
-        for file in _files_below(folder, name):
-            (files if is_image(f"{folder}/{file}") else others).append(file)
-        if len(files) == before[0]:
-            empty.add(name)
-            if folder == train:
-                found = f", but {_by_suffix(others[before[1] :])}" if others[before[1] :] else ""
-                raise UserError(
-                    f"class folder {folder / name} holds no images (JPEG, PNG, BMP or WebP){found}"
-                )
+    for class_name in names:
+        images_of_class, others_of_class = _files_of_class(folder, class_name)
+        if not images_of_class and folder == train:
+            found = f", but {_by_suffix(others_of_class)}" if others_of_class else ""
+            raise UserError(
+                f"class folder {folder / class_name} holds no images "
+                f"(JPEG, PNG, BMP or WebP){found}"
+            )
+        if not images_of_class:
+            empty.add(class_name)
+        images += images_of_class
+        others += others_of_class
     if empty:
         _say_once(f"{folder} has no images of {_listed(sorted(empty))}")
     say_left_out(folder, others)
     if loose := sum(entry.suffix.lower() in image_files.SUFFIXES for entry in folder.iterdir()):
         _say_once(f"{folder}: left out {loose:,} images that are in no class folder")
-    return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+    return class_names, sorted(images, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+
+
+def _files_of_class(folder: pathlib.Path, class_name: str) -> tuple[list[str], list[str]]:
+    """Returns the images and the other files of a class, relative to `folder`."""
+    images: list[str] = []
+    others: list[str] = []
+    for parent, folders, entries in os.walk(folder / class_name):
+        folders[:] = [entry for entry in folders if _is_data(entry)]
+        relative_parent = pathlib.Path(parent).relative_to(folder).as_posix()
+        for entry in entries:
+            if not entry.startswith("."):
+                kind = images if is_image(f"{parent}/{entry}") else others
+                kind.append(f"{relative_parent}/{entry}")
+    return images, others
 
 
 def is_image(file: str) -> bool:
     """Tells whether a file is an image: by its suffix, or by its first bytes if that is unusual."""
-    suffix = os.path.splitext(file)[1].lower()
-    if suffix in image_files.SUFFIXES or suffix in _NOT_IMAGES:
-        return suffix in image_files.SUFFIXES
+    lower = file.lower()
+    if lower.endswith(image_files.SUFFIXES):
+        return True
     try:
-        if not os.path.isfile(file):  # opening a pipe would wait
+        if lower.endswith(_NOT_IMAGES) or not os.path.isfile(file):  # opening a pipe would wait
             return False
         with open(file, "rb", buffering=0) as opened:
             return bool(image_files.kind(opened.read(image_files.HEAD)))
@@ -264,14 +271,6 @@ def _subfolders(folder: pathlib.Path) -> list[str]:
     return sorted(
         entry.name for entry in folder.iterdir() if entry.is_dir() and _is_data(entry.name)
     )
-
-
-def _files_below(folder: pathlib.Path, name: str) -> Iterator[str]:
-    """Yields the files below a class folder, relative to `folder`, without hidden ones."""
-    for parent, folders, entries in os.walk(folder / name):
-        folders[:] = [entry for entry in folders if _is_data(entry)]
-        relative_parent = pathlib.Path(parent).relative_to(folder).as_posix()
-        yield from (f"{relative_parent}/{entry}" for entry in entries if not entry.startswith("."))
 
 
 def _holds_folders(folder: pathlib.Path) -> bool:

@@ -17,6 +17,8 @@ HEAD = 18  # bytes that tell the kind of a file
 MAX_PIXELS = 2**27
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes that a BMP's second header has
 _ORIENTATION = 0x0112  # the EXIF tag
+# OpenCV's own messages about damaged files would repeat ours.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class TooManyPixels(ValueError):
