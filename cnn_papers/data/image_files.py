@@ -6,6 +6,7 @@ OpenCV applies one.
 """
 
 import struct
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -64,7 +65,7 @@ def read(image: bytes) -> np.ndarray:
     try:
         flag = cv2.IMREAD_UNCHANGED if by_hand else cv2.IMREAD_COLOR_RGB
         pixels = None
-        if height and width:
+        if height and width and (name != "PNG" or _has_whole_chunks(image)):
             pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flag)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
@@ -171,15 +172,28 @@ def _exif(image: bytes, name: str) -> bytes:
     return _webp_chunk(image, b"EXIF") if name == "WebP" else b""
 
 
+def _png_chunks(image: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields name, start and end of the content of every chunk of a PNG."""
+    at = 8
+    while at + 8 <= len(image):
+        size, name = struct.unpack_from(">I4s", image, at)
+        yield name, at + 8, at + 8 + size
+        if name == b"IEND":
+            return
+        at += size + 12  # with length, name and checksum
+
+
+def _has_whole_chunks(image: bytes) -> bool:
+    """Tells whether no chunk of a PNG is longer than the file; OpenCV takes memory for it first."""
+    return all(end <= len(image) for _, _, end in _png_chunks(image))
+
+
 def _png_chunk(image: bytes, wanted: bytes) -> bytes:
     """Returns the content of a PNG's first chunk of one name, b"" if there is none."""
-    at = 8
-    while wanted in image and at + 8 <= len(image):
-        size, name = struct.unpack_from(">I4s", image, at)
-        if name == wanted:
-            return image[at + 8 : at + 8 + size]
-        at += size + 12  # with length, name and checksum
-    return b""
+    if wanted not in image:
+        return b""
+    chunks = _png_chunks(image)
+    return next((image[start:end] for name, start, end in chunks if name == wanted), b"")
 
 
 def _webp_chunk(image: bytes, wanted: bytes) -> bytes:

@@ -427,6 +427,20 @@ def test_an_image_that_would_fill_the_memory_is_refused(pixels, kind, monkeypatc
         host_ops.decode(bytes(bomb))
 
 
+@pytest.mark.fault(
+    "hostile: an image of few bytes that declares more pixels than memory holds",
+    "refused undecoded",
+)
+@pytest.mark.parametrize("name", [b"PLTE", b"IDAT", b"eXIf"])
+def test_a_chunk_that_would_fill_the_memory_is_refused(pixels, name, monkeypatch):
+    monkeypatch.setattr(image_files.cv2, "imdecode", None)
+    image = PIL.Image.fromarray(pixels).quantize(8)
+    png = bytearray(encode(image, exif=exif_of(6)))
+    png[png.index(name) - 4] = 0xFF  # 4 GB
+    with pytest.raises(ValueError, match=r"^cannot be decoded: a PNG that is cut off or damaged$"):
+        host_ops.decode(bytes(png))
+
+
 @pytest.mark.parametrize(
     ("form", "options"),
     [
