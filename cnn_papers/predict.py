@@ -34,7 +34,7 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
     """Returns the image files that the arguments name, even if they do not exist.
 
     Raises:
-      UserError: a folder contains no images.
+      UserError: a folder contains no images, or cannot be read.
     """
     paths: list[pathlib.Path] = []
     for path in map(pathlib.Path, arguments):
@@ -43,7 +43,7 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
             continue
         images: list[pathlib.Path] = []
         others: list[str] = []
-        for file in sorted(path.iterdir()):
+        for file in folders.entries(path):
             if file.is_dir() or file.name[0] == ".":
                 continue
             if folders.is_image(str(file)):

@@ -203,7 +203,7 @@ def split_images(
     if empty:
         _say_once(f"{folder} has no images of {_listed(sorted(empty))}")
     say_left_out(folder, others)
-    if loose := sum(entry.suffix.lower() in image_files.SUFFIXES for entry in folder.iterdir()):
+    if loose := sum(entry.suffix.lower() in image_files.SUFFIXES for entry in entries(folder)):
         _say_once(f"{folder}: left out {loose:,} images that are in no class folder")
     return class_names, sorted(images, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
@@ -212,13 +212,17 @@ def _files_of_class(folder: pathlib.Path, class_name: str) -> tuple[list[str], l
     """Returns the images and the other files of a class, relative to `folder`."""
     images: list[str] = []
     others: list[str] = []
-    for parent, folders, entries in os.walk(folder / class_name):
-        folders[:] = [entry for entry in folders if _is_data(entry)]
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from error
+
+    for parent, folders, files in os.walk(folder / class_name, onerror=refuse):
+        folders[:] = [name for name in folders if _is_data(name)]
         relative_parent = pathlib.Path(parent).relative_to(folder).as_posix()
-        for entry in entries:
-            if not entry.startswith("."):
-                kind = images if is_image(f"{parent}/{entry}") else others
-                kind.append(f"{relative_parent}/{entry}")
+        for file in files:
+            if not file.startswith("."):
+                kind = images if is_image(f"{parent}/{file}") else others
+                kind.append(f"{relative_parent}/{file}")
     return images, others
 
 
@@ -263,24 +267,37 @@ def _say_once(message: str) -> None:
         logging.getLogger(__name__).warning("%s", message)
 
 
+def entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what is in a folder, in the order of the names; UserError if it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UserError:
+    return UserError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+
 def _is_data(name: str) -> bool:
     return not name.startswith(".") and name not in _NOT_DATA
 
 
 def _subfolders(folder: pathlib.Path) -> list[str]:
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and _is_data(entry.name)
-    )
+    return [entry.name for entry in entries(folder) if entry.is_dir() and _is_data(entry.name)]
 
 
 def _holds_folders(folder: pathlib.Path) -> bool:
     """Tells whether a folder has sub-folders and no images beside them."""
     has_folders = False
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower().endswith(image_files.SUFFIXES) and entry.name[0] != ".":
-                return False
-            has_folders = has_folders or (_is_data(entry.name) and entry.is_dir())
+    try:
+        with os.scandir(folder) as scanned:
+            for entry in scanned:
+                if entry.name.lower().endswith(image_files.SUFFIXES) and entry.name[0] != ".":
+                    return False
+                has_folders = has_folders or (_is_data(entry.name) and entry.is_dir())
+    except OSError as error:
+        raise _unreadable(error) from error
     return has_folders
 
 

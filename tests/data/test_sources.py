@@ -610,3 +610,20 @@ def test_folders_beside_the_splits_are_left_out_and_named(tmp_path, caplog):
     name = make_folder(tmp_path, *files, "annotations/0.png", "docs/0.txt")
     assert len(open_split(name, "train").examples) == len(open_split(name, "val").examples) == 2
     assert caplog.messages == [f"{tmp_path}: took Train, Val, left out annotations, docs"]
+
+
+@pytest.mark.parametrize("unreadable", ["", "/train", "/train/ant", "/train/ant/deep"])
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch, unreadable):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path) == f"{folder}{unreadable}":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scandir(path)])
+    with pytest.raises(
+        UserError, match=rf"^cannot read the folder {folder}{unreadable}: Permission denied$"
+    ):
+        open_split(f"folder:{folder}", "train")
