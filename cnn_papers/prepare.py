@@ -5,7 +5,7 @@ do so, and written as array_record; this needs TensorFlow (pip install -e ".[pre
 `digits`. A data set that is prepared as TFRecord is converted, without TensorFlow. With
 `folder:PATH`, a folder of your own images is checked and nothing is written. With
 `--short_side=256`, the data set or folder is then copied with its images at that size, which decode
-several times faster.
+several times faster; a folder's copy is brought up to date if there is one.
 
 `--stats --config=…` computes the statistics of the training images that a recipe needs, and
 `--show --config=…` draws the images of its first step as the network sees them.
@@ -66,18 +66,17 @@ def main(argv: list[str]) -> int:
 
 def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
     """Copies a data set or a folder of images to `out`, with shorter sides of at most `side`."""
-    if name.startswith("folder:"):
-        folder = name.removeprefix("folder:").rstrip("/")
-        root = pathlib.Path(out or f"{folder}-short{side}")
-        flag = f"--config.data.name=folder:{root}"
-        copy = functools.partial(shrink.shrink_folder, folder)
-    else:
-        builder = tfds.find_builder(name, data_dir)
-        root = pathlib.Path(out or f"{builder.data_dir_root}/short{side}")
-        flag = f"--config.data.data_dir={root}"
-        copy = functools.partial(shrink.shrink_tfds, builder)
     try:
-        target = copy(root, side)
+        if name.startswith("folder:"):
+            folder = name.removeprefix("folder:").rstrip("/")
+            root = target = pathlib.Path(out or f"{folder}-short{side}")
+            flag = f"--config.data.name=folder:{target}"
+            print(shrink.shrink_folder(folder, target, side))
+        else:
+            builder = tfds.find_builder(name, data_dir)
+            root = pathlib.Path(out or f"{builder.data_dir_root}/short{side}")
+            flag = f"--config.data.data_dir={root}"
+            target = shrink.shrink_tfds(builder, root, side)
     except OSError as error:
         raise UserError(
             f"cannot copy {name} to {root}: {error}; give another folder with --out"

@@ -10,8 +10,8 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
     Args:
       name: a TFDS data set that is prepared as array_record and has features `image` and `label`
         (`digits` and `digits/scenes` are made when they are first opened); or `folder:PATH`, a
-        folder of images with one sub-folder (of any depth) per class, which are below PATH/train
-        and PATH/val or directly in PATH.
+        folder of images with one sub-folder (of any depth) per class, which are directly in PATH or
+        below PATH/train and PATH/val (or other usual names of splits, in any case).
       split: a name, or a slice in TFDS's notation: `train[:90%]`, `train[90%:]`, `train[:45000]`.
       data_dir: where TFDS data sets are prepared; TFDS's default folder if empty.
 

@@ -85,13 +85,17 @@ def open_data(config: Any, mesh: Mesh) -> Data:
     """Opens both splits of `config.data` for batches over `mesh`.
 
     Raises:
-      UserError: data that is missing or damaged; an op string that is wrong; more classes than the
-        network's head has; a batch larger than the split.
+      UserError: data that is missing or damaged; an op string that is wrong; one class only, or
+        more than the network's head has; a batch larger than the split.
     """
     data = config.data
     train = open_split(data.name, data.train_split, data.data_dir)
     held_out = open_split(data.name, data.eval_split, data.data_dir)
     classes = len(train.class_names)
+    if classes < 2:
+        raise UserError(
+            f"{train.name} has one class, {train.class_names[0]}: training needs two or more"
+        )
     if classes > config.model.num_classes:
         raise UserError(
             f"{train.name} has {classes} classes, the network's head {config.model.num_classes}: "

@@ -426,10 +426,19 @@ def test_a_folder_with_an_image_that_cannot_be_decoded_is_not_evaluated(command,
         "--config.batch_size=4",
     ]
     line = assert_one_line(command(RESNET, *data, "--workdir=run"))
-    assert (
-        "image bee/2.png of folder:images[val] cannot be decoded: neither a JPEG nor a PNG" in line
-    )
+    reason = "cannot be decoded: not a JPEG, PNG, BMP or WebP"
+    assert f"image bee/2.png of folder:images[val] {reason}" in line
     assert "evaluation needs every image" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_one_class_is_not_trained_on(command, tmp_path):
+    (tmp_path / "images/dog").mkdir(parents=True)
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"images/dog/{i}.png"), np.zeros((8, 8, 3), np.uint8))
+    data = ["--config.data.name=folder:images", "--config.data.eval_split=train[80%:]"]
+    line = assert_one_line(command(RESNET, *data, "--config.batch_size=2", "--workdir=run"))
+    assert "folder:images[train] has one class, dog: training needs two or more" in line
     assert not (tmp_path / "run").exists()
 
 

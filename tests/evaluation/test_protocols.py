@@ -10,7 +10,7 @@ from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
-from cnn_papers.data import host_ops, progress
+from cnn_papers.data import host_ops, image_files, progress
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
@@ -231,6 +231,15 @@ def test_an_image_that_cannot_be_decoded_ends_it_and_is_named():
     source = pipeline(spoil=11)
     with pytest.raises(
         UserError, match=r"image11 of test cannot be decoded.*evaluation needs every image"
+    ):
+        run(protocols.ten_crop(7, 9), source=source)
+
+
+def test_an_image_too_thin_to_be_scaled_is_named(monkeypatch):
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10_000)
+    source = pipeline([*IMAGES[:-1], np.zeros((1, 600, 3), np.uint8)])
+    with pytest.raises(
+        UserError, match=rf"^image image{len(IMAGES) - 1} of test cannot be scaled: 5,400×9 pixels"
     ):
         run(protocols.ten_crop(7, 9), source=source)
 
