@@ -6,7 +6,7 @@ Trainers keep the network in an attribute of theirs, so that its names begin wit
 
 import collections
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from cnn_papers.weights import torch_names
@@ -30,7 +30,7 @@ class Placed(NamedTuple):
     twice: tuple[str, ...] = ()
 
 
-def place(shapes: Mapping[str, Sequence[int]], expected: Collection[str], head: str = "") -> Placed:
+def place(shapes: Mapping[str, Sequence[int]], expected: Set[str], head: str = "") -> Placed:
     """Returns the keys of a state dict by the names of a network.
 
     Args:
@@ -42,16 +42,21 @@ def place(shapes: Mapping[str, Sequence[int]], expected: Collection[str], head: 
     names = {key: _unwrapped(key) for key in shapes}
     parts = {part for key in shapes for part in key.split(".")}
     if wrappers := [f"'{part}.'" for part in WRAPPERS if part in parts]:
-        notes.append(f"{' and '.join(wrappers)} of torch's wrappers is left out of the names")
+        notes.append(f"its names lose {' and '.join(wrappers)}, which torch's wrappers put there")
 
     prefix, left_out = _prefix(names.values(), expected)
     if left_out:
         names = {key: name for key, name in names.items() if not name.startswith(left_out)}
         notes.append(f"the averaged weights under '{left_out}' are left out, those beside it taken")
     if prefix and all(name.startswith(prefix) for name in names.values()):
-        notes.append(f"the prefix '{prefix}' of all names is left out")
+        notes.append(f"all names lose their prefix '{prefix}'")
     elif prefix:
-        notes.append(f"the prefix '{prefix}' is left out of the names that have it")
+        notes.append(f"the names that begin with '{prefix}' lose this prefix")
+        whole = {key: name for key, name in names.items() if name.startswith(prefix)}
+        if {_present(name.removeprefix(prefix), expected) for name in whole.values()} >= expected:
+            rest = ", ".join(key for key in names if key not in whole)
+            notes.append(f"the network is complete under it; left out: {rest}")
+            names = whole
     names = {key: _present(name.removeprefix(prefix), expected) for key, name in names.items()}
 
     if own_head := _own_head(names, shapes, expected, head):
@@ -75,12 +80,12 @@ def _unwrapped(key: str) -> str:
     return ".".join(part for part in key.split(".") if part not in WRAPPERS)
 
 
-def _present(name: str, expected: Collection[str]) -> str:
+def _present(name: str, expected: Set[str]) -> str:
     today = torch_names.as_torchvision(name)
     return today if today in expected else name
 
 
-def _prefix(names: Collection[str], expected: Collection[str]) -> tuple[str, str]:
+def _prefix(names: Collection[str], expected: Set[str]) -> tuple[str, str]:
     """Returns the prefix of the network's names, and that of averaged weights beside them.
 
     Each is "" if there is none. A prefix is taken if more than half of the network's names follow
@@ -106,7 +111,7 @@ def _prefix(names: Collection[str], expected: Collection[str]) -> tuple[str, str
 def _own_head(
     names: Mapping[str, str],
     shapes: Mapping[str, Sequence[int]],
-    expected: Collection[str],
+    expected: Set[str],
     head: str,
 ) -> str:
     """Returns the file's name of the network's last layer, "" if it has the network's or none.

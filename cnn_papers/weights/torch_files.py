@@ -34,11 +34,23 @@ _log = logging.getLogger(__name__)
 
 
 class _Unread:
-    """Stands for every class that a file names and torch does not know."""
+    """Stands for a class that a file names and torch does not know: it makes a dictionary.
+
+    torch's reader gives such a one items and attributes, and runs nothing of the class.
+    """
 
     def __new__(cls, *arguments: Any) -> Any:
-        # torch's reader fills this type with items and attributes, and runs none of its methods.
         return collections.OrderedDict()
+
+
+class _UnreadNumPy:
+    """Stands for the classes of NumPy, whose state is not one of attributes."""
+
+    def __new__(cls, *arguments: Any) -> Any:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -66,7 +78,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"weights {path} contain other objects than tensors: refused, since loading them could "
             "run code; if you trust the file, save its tensors on their own, with these two lines",
-            _lines(path, "checkpoint['state_dict']"),
+            _lines(path, "checkpoint['state_dict']", "  # or another of checkpoint.keys()"),
         ) from error
     except Exception as error:  # torch's parsers raise errors of any type
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -86,8 +98,12 @@ def _load(path: pathlib.Path, torch: Any) -> Any:
     load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)
     if not unknown:
         return load()
-    with torch.serialization.safe_globals([(_Unread, name) for name in unknown]):
-        return load()
+    places = [(_UnreadNumPy if name.startswith("numpy.") else _Unread, name) for name in unknown]
+    with torch.serialization.safe_globals(places):
+        try:
+            return load()
+        except (AttributeError, TypeError, ValueError) as error:  # not what they stand for
+            raise pickle.UnpicklingError(str(error)) from error
 
 
 def _refuse_program(path: pathlib.Path) -> None:
@@ -109,12 +125,12 @@ def _refuse_program(path: pathlib.Path) -> None:
     )
 
 
-def _lines(path: pathlib.Path, weights: str) -> tuple[str, str]:
+def _lines(path: pathlib.Path, weights: str, comment: str = "") -> tuple[str, str]:
     """Returns two lines of Python that save `weights` of the file on their own."""
     target = path.with_name(f"{path.name.partition('.')[0]}-tensors.pth")
     return (
         f"import torch; checkpoint = torch.load('{path}', map_location='cpu', weights_only=False)",
-        f"torch.save({weights}, '{target}')",
+        f"torch.save({weights}, '{target}'){comment}",
     )
 
 
@@ -129,7 +145,8 @@ def _state_dict(loaded: Any, path: pathlib.Path, tensor: type) -> dict[str, Any]
         keys += f"['{key}']"
         if averaged:
             _log.info(
-                "weights %s: those of %s are taken; averaged ones in '%s' are left out",
+                "weights %s: those of %s are taken; averaged ones in '%s' are left out (save them "
+                "on their own to take them)",
                 path,
                 keys,
                 "', '".join(averaged),

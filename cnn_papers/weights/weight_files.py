@@ -106,8 +106,12 @@ def _read(path: pathlib.Path, head: bytes) -> Contents:
         return Contents(torch_files.read(path))
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)  # which says what is wrong
-    reason = "they are neither .safetensors nor a file of torch.save" if head else "it is empty"
-    raise UserError(f"weights {path} are damaged or of another format: {reason}")
+    if not head:
+        raise UserError(f"weights {path} are damaged: the file is empty")
+    raise UserError(
+        f"weights {path} are damaged or of another format: "
+        "they are neither .safetensors nor a file of torch.save"
+    )
 
 
 def _refuse_other_zip(path: pathlib.Path) -> None:
