@@ -176,6 +176,7 @@ def select(
 
     # All others must fit and, unless layers are named, all arrays of the source must have a place,
     # and the network must compute what that of the source does.
+    wanted.sort(key=lambda path: not path.startswith("params/"))  # statistics are named last
     problems = [problem for path in wanted if (problem := _problem(source, path, like[path].shape))]
     left: dict[str, tuple[int, ...]] = {}
     if not layers:

@@ -89,21 +89,23 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _load(path: pathlib.Path, torch: Any) -> Any:
     """Returns what a file holds, with an empty dictionary for every class unknown to torch."""
-    unknown: list[str] = []
-    if zipfile.is_zipfile(path):  # torch lists the classes of no older file
+    with path.open("rb") as file:  # of a path torch would read the suffix
+        load = functools.partial(torch.load, file, map_location="cpu", weights_only=True)
         try:
-            unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            unknown = torch.serialization.get_unsafe_globals_in_checkpoint(file)
         except (AttributeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
-            unknown = []  # an older torch, or a damaged file: torch.load says why
-    load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)
-    if not unknown:
-        return load()
-    places = [(_UnreadNumPy if name.startswith("numpy.") else _Unread, name) for name in unknown]
-    with torch.serialization.safe_globals(places):
-        try:
+            unknown = []  # an older torch, an older file or a damaged one: torch.load says why
+        file.seek(0)
+        if not unknown:
             return load()
-        except (AttributeError, TypeError, ValueError) as error:  # not what they stand for
-            raise pickle.UnpicklingError(str(error)) from error
+        stand_ins = [
+            (_UnreadNumPy if name.startswith("numpy.") else _Unread, name) for name in unknown
+        ]
+        with torch.serialization.safe_globals(stand_ins):
+            try:
+                return load()
+            except (AttributeError, TypeError, ValueError) as error:  # a class is used otherwise
+                raise pickle.UnpicklingError(str(error)) from error
 
 
 def _refuse_program(path: pathlib.Path) -> None:

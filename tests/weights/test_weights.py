@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import zipfile
 from typing import Any
 
 import jax
@@ -288,3 +289,44 @@ def test_without_torch_a_pth_says_what_to_do(tmp_path, monkeypatch):
         UserError, match=r"needs PyTorch: pip install torch, or give the weights as .safetensors"
     ):
         weight_files.read(tmp_path / "x.pth")
+
+
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "x.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
+    "x.npy": (b"\x93NUMPY\1\0", "an array of NumPy"),
+    "x.gguf": (b"GGUF\3", "a GGUF file"),
+    "x.pth.gz": (b"\x1f\x8b\x08", "compressed by gzip: unpack it first"),
+    "x.tar": (b"a".ljust(257, b"\0") + b"ustar\x0000", "an archive of tar: unpack it first"),
+    "x.pth": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS: fetch the"),
+    "y.pth": (b"<!DOCTYPE html>", "a web page, not the file that it links to"),
+    "x.safetensors": (b"<html>", "a web page, not the file that it links to"),
+    "x.json": (b'{"weight_map": {}}', "JSON, which only lists the files of the weights"),
+    "x.onnx": (b"\x08\x07\x12\x07pytorch", "an ONNX program"),
+    "x.caffemodel": (b"\x0a\x07AlexNet", "a file of Caffe"),
+    "x.msgpack": (b"\x81\xa6params", "a file of Flax"),
+    "x.pb": (b"\x08\x01", "a program of TensorFlow"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_other_formats_are_called_what_they_are(name, tmp_path):
+    content, kind = FOREIGN[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"^weights .*{name} are {kind}"):
+        weight_files.read(tmp_path / name)
+
+
+def test_zip_files_of_others_and_no_format_at_all(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    for name, entry in {"x.keras": "model.weights.h5", "x.zip": "a.txt"}.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(entry, b"")
+    (tmp_path / "x.pth").write_bytes(b"weights")
+    for name, message in {
+        "x.npz": "are arrays of NumPy",
+        "x.keras": "are a network of Keras",
+        "x.zip": "are a zip archive of other files",
+        "x.pth": "are damaged or of another format: they are neither .safetensors nor a file of",
+    }.items():
+        with pytest.raises(UserError, match=f"^weights .*{name} {message}"):
+            weight_files.read(tmp_path / name)
