@@ -115,15 +115,17 @@ def _refuse_program(path: pathlib.Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = [name.partition("/")[2] for name in archive.namelist()]
     if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
-        kind, load = "a TorchScript program", f"torch.jit.load('{path}', map_location='cpu')"
+        kind = "a TorchScript program"
+        state = f"torch.jit.load('{path}', map_location='cpu').state_dict()"
     elif any(name in ("archive_format", "models/model.json") for name in entries):
-        kind, load = "a program of torch.export", f"torch.export.load('{path}')"
+        kind = "a program of torch.export"
+        state = f"torch.export.load('{path}').state_dict"
     else:
         return
     target = path.with_name(f"{path.stem}-tensors.pth")
     raise UserError(
         f"weights {path} are {kind}, of which nothing is run here: if you trust the file, save its "
-        f"tensors with torch.save({load}.state_dict(), '{target}')"
+        f"tensors with torch.save({state}, '{target}')"
     )
 
 
