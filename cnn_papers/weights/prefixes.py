@@ -53,9 +53,11 @@ def place(shapes: Mapping[str, Sequence[int]], expected: Set[str], head: str = "
     elif prefix:
         notes.append(f"the names that begin with '{prefix}' lose this prefix")
         whole = {key: name for key, name in names.items() if name.startswith(prefix)}
-        if {_present(name.removeprefix(prefix), expected) for name in whole.values()} >= expected:
-            rest = ", ".join(key for key in names if key not in whole)
-            notes.append(f"the network is complete under it; left out: {rest}")
+        inside = {_present(name.removeprefix(prefix), expected) for name in whole.values()}
+        rest = [key for key in names if key not in whole]
+        # Beside a complete network, what can be no layer is of a loss or a metric.
+        if inside >= expected and all(len(shapes[key]) < 2 for key in rest):
+            notes.append(f"the network is complete under it; left out: {', '.join(rest)}")
             names = whole
     names = {key: _present(name.removeprefix(prefix), expected) for key, name in names.items()}
 

@@ -116,16 +116,16 @@ def _refuse_program(path: pathlib.Path) -> None:
         entries = [name.partition("/")[2] for name in archive.namelist()]
     if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
         kind = "a TorchScript program"
-        state = f"torch.jit.load('{path}', map_location='cpu').state_dict()"
+        state = f"torch.jit.load({str(path)!r}, map_location='cpu').state_dict()"
     elif any(name in ("archive_format", "models/model.json") for name in entries):
         kind = "a program of torch.export"
-        state = f"torch.export.load('{path}').state_dict"
+        state = f"torch.export.load({str(path)!r}).state_dict"
     else:
         return
     target = path.with_name(f"{path.stem}-tensors.pth")
     raise UserError(
         f"weights {path} are {kind}, of which nothing is run here: if you trust the file, save its "
-        f"tensors with torch.save({state}, '{target}')"
+        f"tensors with torch.save({state}, {str(target)!r})"
     )
 
 
@@ -133,8 +133,8 @@ def _lines(path: pathlib.Path, weights: str, comment: str = "") -> tuple[str, st
     """Returns two lines of Python that save `weights` of the file on their own."""
     target = path.with_name(f"{path.name.partition('.')[0]}-tensors.pth")
     return (
-        f"import torch; checkpoint = torch.load('{path}', map_location='cpu', weights_only=False)",
-        f"torch.save({weights}, '{target}'){comment}",
+        f"import torch; checkpoint = torch.load({str(path)!r}, map_location='cpu', weights_only=False)",
+        f"torch.save({weights}, {str(target)!r}){comment}",
     )
 
 

@@ -190,6 +190,17 @@ def test_a_prefix_does_not_hide_what_is_missing_or_too_much(tmp_path):
         take(tmp_path / "x.pth")
 
 
+def test_a_second_head_beside_a_whole_network_is_not_left_out(tmp_path):
+    head = {"head.weight": torch.ones(9, 26), "head.bias": torch.ones(9)}
+    torch.save({**prefixed("backbone."), **head}, tmp_path / "x.pth")
+    with pytest.raises(
+        UserError,
+        match=r"another network: without a place in this network are head.weight \[9, 26\], "
+        r"head.bias \[9\]$",
+    ):
+        take(tmp_path / "x.pth")
+
+
 def test_half_precision_and_parameters(tmp_path):
     torch.save({name: tensor.bfloat16() for name, tensor in STATE.items()}, tmp_path / "half.pt")
     half = weight_files.read(tmp_path / "half.pt").tensors

@@ -217,7 +217,7 @@ def test_named_layers_alone_are_taken(state):
 
 
 def test_half_precision_is_widened(tmp_path):
-    save_file({"fc.weight": np.float16([[0.5, -2.0]])}, tmp_path / "a.safetensors")
+    save_file({"fc.weight": np.array([[0.5, -2.0]], np.float16)}, tmp_path / "a.safetensors")
     (value,) = weight_files.read(tmp_path / "a.safetensors").tensors.values()
     assert value.dtype == np.float32 and value.tolist() == [[0.5, -2.0]]
 
@@ -270,7 +270,7 @@ def test_a_damaged_file_is_refused_by_name(kind, tmp_path):
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
-    save_file({"fc.weight": np.float32([1, np.nan])}, tmp_path / "x.safetensors")
+    save_file({"fc.weight": np.array([1, np.nan], np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=r"x.safetensors: fc.weight has values that are not finite"):
         weight_files.read(tmp_path / "x.safetensors")
 
