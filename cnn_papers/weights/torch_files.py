@@ -132,8 +132,9 @@ def _refuse_program(path: pathlib.Path) -> None:
 def _lines(path: pathlib.Path, weights: str, comment: str = "") -> tuple[str, str]:
     """Returns two lines of Python that save `weights` of the file on their own."""
     target = path.with_name(f"{path.name.partition('.')[0]}-tensors.pth")
+    load = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
     return (
-        f"import torch; checkpoint = torch.load({str(path)!r}, map_location='cpu', weights_only=False)",
+        f"import torch; checkpoint = {load}",
         f"torch.save({weights}, {str(target)!r}){comment}",
     )
 
