@@ -108,16 +108,22 @@ def _load(path: pathlib.Path, torch: Any) -> Any:
                 raise pickle.UnpicklingError(str(error)) from error
 
 
+def entries(path: pathlib.Path) -> list[str]:
+    """Returns the names in a zip file, none if it is no whole one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, RuntimeError):
+        return []  # torch.load says what is wrong
+
+
 def _refuse_program(path: pathlib.Path) -> None:
     """Raises UserError if a file is a program of torch, with weights inside."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        entries = [name.partition("/")[2] for name in archive.namelist()]
-    if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
+    inside = [name.partition("/")[2] for name in entries(path)]
+    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         kind = "a TorchScript program"
         state = f"torch.jit.load({str(path)!r}, map_location='cpu').state_dict()"
-    elif any(name in ("archive_format", "models/model.json") for name in entries):
+    elif any(name in ("archive_format", "models/model.json") for name in inside):
         kind = "a program of torch.export"
         state = f"torch.export.load({str(path)!r}).state_dict"
     else:

@@ -5,7 +5,6 @@ of `torch.save` only tensors are read; nothing in it is executed.
 """
 
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -116,16 +115,12 @@ def _read(path: pathlib.Path, head: bytes) -> Contents:
 
 def _refuse_other_zip(path: pathlib.Path) -> None:
     """Raises UserError if a zip file is one of NumPy or Keras."""
-    if not zipfile.is_zipfile(path):  # cut off: torch says so
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    what = ""
+    names, what = torch_files.entries(path), ""
     if any(name.endswith(".weights.h5") for name in names):
         what = "a network of Keras"
     elif names and all(name.endswith(".npy") for name in names):
         what = "arrays of NumPy"
-    elif not any(name.endswith(("data.pkl", "archive_format")) for name in names):
+    elif names and not any(name.endswith(("data.pkl", "archive_format")) for name in names):
         what = "a zip archive of other files"
     if what:
         raise UserError(
@@ -146,7 +141,10 @@ def _read_safetensors(path: pathlib.Path) -> Contents:
             tensors = {
                 key: value.astype(np.float32, casting="same_kind") for key, value in loaded.items()
             }
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        *(safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError),
+        RecursionError,  # of its metadata
+    ) as error:
         raise UserError(
             f"weights {path} are damaged or not safetensors of float32, float16 or "
             f"bfloat16: {error}"

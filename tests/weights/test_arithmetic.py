@@ -128,7 +128,7 @@ def test_metadata_by_hand_and_named_layers_take_them_all_the_same(tmp_path):
         take(path, resnet.Model("50-v1.5", **SMALL))
 
 
-@pytest.mark.parametrize("entry", ["", "[1]", "{"])
+@pytest.mark.parametrize("entry", ["", "[1]", "{", pytest.param("[" * 100_000, id="deep")])
 def test_metadata_that_cannot_be_read(entry, tmp_path):
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({"a": np.zeros(1, np.float32)}, path, {"cnn_papers": entry})

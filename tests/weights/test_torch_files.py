@@ -247,9 +247,11 @@ def test_damaged_files(tmp_path):
     torch.save(STATE, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "directory.pth").write_bytes(whole.replace(b"PK\1\2", b"PK\1\3"))
     (tmp_path / "empty.pth").touch()
     for name, message in {
         "cut.pth": "are damaged: ",
+        "directory.pth": "are damaged: ",
         "empty.pth": "are damaged: the file is empty",
     }.items():
         with pytest.raises(UserError, match=f"^weights .*{name} {message}"):
