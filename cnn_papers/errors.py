@@ -8,7 +8,7 @@ class UserError(Exception):
     """A mistake of the user: one line that describes it and how to correct it.
 
     Commands print it and exit with code 2 (`doors.run`). `choices` are the valid alternatives, if
-    they are too many for the line; each is printed on a line of its own below it.
+    they are too many for the line, or lines to copy; each is printed on a line of its own below it.
     """
 
     def __init__(self, message: str, choices: Sequence[str] = ()):

@@ -86,7 +86,8 @@ def imagenet2012() -> Any:
 def torchvision() -> Any:
     """For the weights of torchvision's resnet50.
 
-    `--config.model.variant=18`, 34, 101-v1.5 or 152-v1.5 for the others.
+    `--config.model.variant=18`, 34, 101-v1.5 or 152-v1.5 for the others. The paper's 50, 101 and
+    152 have the same arrays but stride in other convolutions: published weights are refused there.
     """
     config = imagenet2012()
     config.model.variant = "50-v1.5"

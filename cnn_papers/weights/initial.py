@@ -34,9 +34,7 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
     else:
-        source = convert.from_torch(
-            weight_files.read(place), config.model_name, model, image_shape, place=str(place)
-        )
+        source = weight_files.source(place, config.model_name, model, image_shape)
     arrays, fresh = convert.select(
         source, model, image_shape, layers=config.init_layers, other_head=True
     )

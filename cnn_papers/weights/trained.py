@@ -125,9 +125,7 @@ def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, An
       UserError: a file that cannot be read or is of another network.
     """
     shape = inputs.configured_input(config, "train_host")
-    source = convert.from_torch(
-        weight_files.read(path), config.model_name, model, shape, place=str(path)
-    )
+    source = weight_files.source(path, config.model_name, model, shape)
     arrays, _ = convert.select(source, model, shape)
     return convert.put({}, arrays, model)
 
