@@ -1,6 +1,9 @@
 """Reads the weights that a run starts from: `config.init_from`, a file or the folder of a run."""
 
+import logging
 import pathlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +29,9 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
       UserError: there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
+        if config.optim.frozen:
+            layers = map(convert.layer_of, convert.abstract(model, image_shape))
+            _warn_of_frozen(layers, config.optim.frozen)
         return {}
     place = pathlib.Path(config.init_from)
     if place.is_dir():
@@ -43,7 +49,19 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
     print(f"starts from {taken} layers of {place}{rest}")
+    _warn_of_frozen(fresh, config.optim.frozen)
     return arrays
+
+
+def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
+    """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
+    frozen = [layer for layer in dict.fromkeys(fresh) if re.fullmatch(pattern, layer)]
+    if frozen:
+        logging.getLogger(__name__).warning(
+            "config.optim.frozen keeps random weights, since nothing is read for %d layers: %s",
+            len(frozen),
+            ", ".join(frozen[:4]) + (", …" if len(frozen) > 4 else ""),
+        )
 
 
 def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:
