@@ -55,12 +55,14 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
 
 def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
     """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
-    frozen = [layer for layer in dict.fromkeys(fresh) if re.fullmatch(pattern, layer)]
+    frozen = sorted({layer for layer in fresh if re.fullmatch(pattern, layer)})
     if frozen:
+        more = f", and {len(frozen) - 4} more" if len(frozen) > 4 else ""
         logging.getLogger(__name__).warning(
-            "config.optim.frozen keeps random weights, since nothing is read for %d layers: %s",
-            len(frozen),
-            ", ".join(frozen[:4]) + (", …" if len(frozen) > 4 else ""),
+            "no weights are read for layers that config.optim.frozen keeps as they are, at random: "
+            "%s%s",
+            ", ".join(frozen[:4]),
+            more,
         )
 
 
