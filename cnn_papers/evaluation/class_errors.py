@@ -40,14 +40,14 @@ def by_class(wrong: np.ndarray, label: np.ndarray, class_names: Sequence[str]) -
       label: int [n].
       class_names: in the order of the labels.
     """
-    images = np.bincount(label, minlength=len(class_names))
-    errors = np.bincount(label, wrong, minlength=len(class_names))
-    present = np.flatnonzero(images)
+    images: list[int] = np.bincount(label, minlength=len(class_names)).tolist()
+    errors: list[float] = np.bincount(label, wrong, minlength=len(class_names)).tolist()
+    counts = list(zip(class_names, images, errors, strict=True))
     return ClassErrors(
-        names=tuple(class_names[i] for i in present),
-        images=tuple(images[present].tolist()),
-        errors=tuple((100 * errors[present] / images[present]).tolist()),
-        absent=tuple(class_names[i] for i in np.flatnonzero(images == 0)),
+        names=tuple(name for name, count, _ in counts if count),
+        images=tuple(count for _, count, _ in counts if count),
+        errors=tuple(100 * number / count for _, count, number in counts if count),
+        absent=tuple(name for name, count, _ in counts if not count),
     )
 
 
