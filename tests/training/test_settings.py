@@ -132,6 +132,13 @@ def test_numbers_need_no_entry_to_be_zero_or_more():
     ranges.check_ranges(configured(**{"mesh.data": -1}))
 
 
+def test_statistics_of_frozen_layers_need_frozen_layers():
+    changes = {"optim.move_frozen_statistics": True}
+    ranges.check_ranges(configured(**changes))
+    with pytest.raises(UserError, match=r"^config\.optim\.move_frozen_statistics is of the layers"):
+        ranges.check_ranges(configured(**changes, **{"optim.frozen": ""}))
+
+
 def test_only_what_is_listed_must_be_positive():
     for key in NUMBERS:
         config = configured(**{"total_steps": 1, key: type(flat(configured())[key])(0)})
