@@ -135,7 +135,7 @@ def test_numbers_need_no_entry_to_be_zero_or_more():
 def test_statistics_of_frozen_layers_need_frozen_layers():
     changes = {"optim.move_frozen_statistics": True}
     ranges.check_ranges(configured(**changes))
-    with pytest.raises(UserError, match=r"^config\.optim\.move_frozen_statistics is of the layers"):
+    with pytest.raises(UserError, match=r"^config\.optim\.move_frozen_statistics needs config"):
         ranges.check_ranges(configured(**changes, **{"optim.frozen": ""}))
 
 
