@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import passes, precise_bn, support
+from cnn_papers.evaluation import class_errors, passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.evaluation.results import Result, result_of
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
-from cnn_papers.training.losses import errors
+from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
 
@@ -47,32 +46,6 @@ class Member(NamedTuple):
     def name(self) -> str:
         """The folder of the run, or where the weights come from."""
         return str(self.folder or self.network.description)
-
-
-class Result(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-      who: the name of the member, or "mean of 3".
-      top1_error, top5_error: in percent, over `images` images.
-      programs: number of programs that were compiled, in `compiling` seconds.
-      seconds: of the test, without `compiling`; of an ensemble the sum over its members, as
-        `programs` and `compiling` are.
-    """
-
-    who: str
-    protocol: str
-    top1_error: float
-    top5_error: float
-    images: int
-    programs: int
-    seconds: float
-    compiling: float
-
-    @property
-    def images_per_second(self) -> float:
-        """The speed of the test, without compiling."""
-        return self.images / self.seconds
 
 
 class Widths(NamedTuple):
@@ -139,7 +112,10 @@ def evaluate(
     widths = _column_widths(members)
     _print_line(widths, "", "protocol", ["top-1 error", "top-5 error", "images/s", "programs"])
     # 3. Pass each network over the images with each of its protocols.
-    results, enlarged = [], 0
+    class_names = raw.split.class_names
+    results: list[Result] = []
+    by_class: dict[str, class_errors.ClassErrors] = {}
+    enlarged = 0
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
         for member, protocol_name in zip(members, protocol_names, strict=True):
@@ -152,19 +128,22 @@ def evaluate(
             )
             outcomes.append(outcome)
             enlarged = max(enlarged, outcome.enlarged)
-            result = _result(member.name, protocol_name, [outcome])
+            result = result_of(member.name, protocol_name, [outcome], class_names)
             results.append(result)
             _print_result(widths, result)
             _keep(result, member)
         # 4. Average the class probabilities of several networks.
         if len(members) > 1:
             names = " + ".join(dict.fromkeys(protocol_names))
-            result = _result(f"mean of {len(members)}", names, outcomes)
+            result = result_of(f"mean of {len(members)}", names, outcomes, class_names)
             results.append(result)
             _print_result(widths, result)
             _keep(result, members[0], ensemble=[member.name for member in members])
+        by_class[results[-1].protocol] = results[-1].by_class
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
+    # 5. Print the errors by class, of several networks those of their mean.
+    print("\n".join(class_errors.table(by_class)), flush=True)
     return results
 
 
@@ -241,38 +220,16 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     pipeline = inputs.open_pipeline(
         split, config, train_host, network.mesh, max_skips=data.max_skips
     )
-    batch_size = config.batch_size // config.optim.accumulate
+    optim = config.optim  # a run may be older than a key
+    frozen = "" if optim.get("move_frozen_statistics", False) else optim.get("frozen", "")
+    batch_size = config.batch_size // optim.accumulate
     return precise_bn.recompute(
         network.model,
         network.variables,
         augment.compose(train_device, pixel_statistics, train=True),
         pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
-    )
-
-
-def _result(who: str, protocol: str, outcomes: Sequence[passes.Outcome]) -> Result:
-    """Counts the errors of the mean of the outcomes' class probabilities."""
-    label = outcomes[0].label
-    if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
-        raise UserError(
-            "these runs are evaluated on different data: "
-            "set --config.data.name and --config.data.eval_split"
-        )
-    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
-
-    def error_percent(k: int) -> float:
-        return 100 * float(errors(probabilities, jnp.asarray(label), k).sum()) / len(label)
-
-    return Result(
-        who=who,
-        protocol=protocol,
-        top1_error=error_percent(1),
-        top5_error=error_percent(5),
-        images=len(label),
-        programs=sum(outcome.programs for outcome in outcomes),
-        seconds=sum(outcome.seconds for outcome in outcomes),
-        compiling=sum(outcome.compiling for outcome in outcomes),
+        as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
     )
 
 
@@ -330,6 +287,8 @@ def _keep(result: Result, member: Member, ensemble: Sequence[str] = ()) -> None:
         "test/top1_error": result.top1_error,
         "test/top5_error": result.top5_error,
         "test/images": result.images,
+        "test/mean_class_error": result.by_class.mean,
+        "test/classes": len(result.by_class.names),
     }
     timing = {
         **identity,

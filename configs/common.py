@@ -76,7 +76,9 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     # a regular expression for the layers to take; "": all, except a head with other classes
     config.init_layers = ""
     config.data = _data()
-    config.loss = ConfigDict({"aux_weight": 0.0})
+    # class_weights: (("owl", 3.0),) weighs the losses of a class, all others weigh 1; ("balanced",)
+    # weighs each inversely to its number of training images
+    config.loss = ConfigDict({"aux_weight": 0.0, "class_weights": ()})
     config.optim = _optim()
     config.eval = _eval()
     config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
@@ -135,6 +137,10 @@ def _optim() -> ConfigDict:
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
             "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
+            # a regular expression for the layers that stay as they are, such as "(conv|bn).*"
+            "frozen": "",
+            # batch normalisation in frozen layers goes on as in training, not as in evaluation
+            "move_frozen_statistics": False,
             "accumulate": 1,  # parts that a batch is split into, worked through one by one
             "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch
             "ema_decay": 0.0,  # 0: no running average of the parameters

@@ -9,6 +9,7 @@ import jax
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import statistics
+from cnn_papers.data.class_weights import in_numbers
 from cnn_papers.evaluation import run_analyses, single_view, support
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
@@ -51,8 +52,9 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     model = zoo.build_model(config.model_name, **config.model)
     data = inputs.open_data(config, mesh)
     length = inputs.run_length(config, len(data.train))
+    weights = in_numbers(config.loss.class_weights, data.train.split, config.model.num_classes)
     training = configured_training(
-        config, model, data.train.image_shape, data.augment, mesh, length
+        config, model, data.train.image_shape, data.augment, mesh, length, weights
     )
     variables = evaluation_variables(training.abstract)
     eval_step = jax.jit(
@@ -67,6 +69,9 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     run_analyses.check(config.eval.analyses, *evaluation)
     network = counting.count(model, data.train.image_shape)
     summary.print_start(config, network, data, length.total, mesh, folder)
+    summary.print_fine_tuning(
+        training.abstract.params, training.optimizer.frozen, weights, data.train.split.class_names
+    )
     return Run(config, folder, model, data, length, training, eval_step)
 
 
@@ -77,6 +82,7 @@ def configured_training(
     augment: DeviceTransform,
     mesh: jax.sharding.Mesh,
     length: inputs.Length,
+    class_weights: tuple[float, ...] = (),
 ) -> placement.Training:
     """Returns `placement.make_training` of `config` for images of `image_shape` (h, w, c)."""
     return placement.make_training(
@@ -85,7 +91,7 @@ def configured_training(
         mesh,
         augment,
         OptimizerSettings.from_config(config),
-        StepSettings.from_config(config),
+        StepSettings.from_config(config, class_weights),
         batch_size=config.batch_size,
         steps_per_epoch=length.per_epoch,
         total_steps=length.total,

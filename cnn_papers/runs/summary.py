@@ -3,15 +3,19 @@
 import importlib
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from cnn_papers import zoo
+from cnn_papers import counting, zoo
 from cnn_papers.counting import Network
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import Row
+from cnn_papers.training import freezing
+
+SHOWN = 8  # the most layers or classes that one line names
 
 
 def print_start(
@@ -45,6 +49,41 @@ def print_start(
     }
     for name, text in lines.items():
         print(f"{name:>14}  {text}", flush=True)
+
+
+def print_fine_tuning(
+    params: Any,
+    frozen: freezing.Layers,
+    class_weights: Sequence[float],
+    class_names: Sequence[str],
+) -> None:
+    """Prints the layers that are trained, if some are frozen, and the classes' weights, if any.
+
+    Args:
+      params: of the network, arrays or shapes.
+      frozen: the layers that are not trained.
+      class_weights: one for each output; empty if all classes weigh alike.
+      class_names: in the order of the labels.
+    """
+    if frozen:
+        layers = freezing.layers_of(params)
+        trained = [layer for layer in layers if layer not in frozen]
+        number = counting.parameter_count(freezing.split(params, frozen)[0])
+        print(
+            f"{'trains':>14}  {len(trained)} of {len(layers)} layers: {_first(trained)}; "
+            f"{number:,} parameters",
+            flush=True,
+        )
+    if class_weights:
+        pairs = zip(class_names, class_weights, strict=False)  # outputs without a name follow
+        by_weight = sorted(pairs, key=lambda pair: -pair[1])
+        texts = [f"{name} {weight:.3g}" for name, weight in by_weight]
+        print(f"{'class weights':>14}  {_first(texts)}", flush=True)
+
+
+def _first(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def print_result(config: Any, rows: list[Row]) -> None:

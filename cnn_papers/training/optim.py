@@ -1,7 +1,7 @@
 """SGD with momentum as the papers write it.
 
 Weight decay is added to the gradient, momentum has two forms, the learning rate may warm up, and
-rates and decays can be multiplied by path.
+rates and decays can be multiplied by path. Frozen layers have no part in any of it.
 """
 
 import inspect
@@ -15,7 +15,7 @@ import optax
 
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, parse
-from cnn_papers.training import schedules
+from cnn_papers.training import freezing, schedules
 
 Multipliers = Sequence[tuple[str, float]]
 
@@ -33,10 +33,13 @@ class OptimizerSettings(NamedTuple):
       schedule: an op string of `training.schedules`.
       warmup_epochs: number of epochs over which the rate rises linearly from 0.
       lr_mults, wd_mults: (regex, factor) pairs. The first that matches the whole path of a
-        parameter, such as `fc8/bias`, multiplies its rate or its decay.
+        parameter, such as `fc8/bias`, multiplies its rate or its decay. A rate times 0 is still
+        computed, and momentum kept; `frozen` saves both.
       max_norms: (regex, limit) pairs. After each update, the weights of every output (the last
         axis) of a matching kernel are scaled down to a length of at most `limit` (Maxout §4, after
         Srebro & Shraibman 2005).
+      frozen: a regular expression for whole names of layers, such as `conv.*`, whose parameters
+        stay as they are; "" trains all.
     """
 
     lr: float
@@ -50,6 +53,7 @@ class OptimizerSettings(NamedTuple):
     lr_mults: Multipliers = ()
     wd_mults: Multipliers = ()
     max_norms: Multipliers = ()
+    frozen: str = ""
 
     @classmethod
     def from_config(cls, config: Any) -> "OptimizerSettings":
@@ -75,18 +79,22 @@ class LearningRate(NamedTuple):
 class Optimizer(NamedTuple):
     """An optimiser in Optax's form, with access to its learning rate.
 
+    Its `params` and `grads` are those that are trained, which `freezing.split` returns.
+
     Attributes:
       init: params -> state.
       update: (grads, state, params) -> (updates, state).
       learning_rate: state -> the rate of the next update.
       observe: (state, error) -> state; tells a plateau schedule the error of an evaluation, and
         returns the state unchanged for any other schedule.
+      frozen: the layers that are not trained.
     """
 
     init: Any
     update: Any
     learning_rate: Any
     observe: Any
+    frozen: freezing.Layers = frozenset()
 
 
 def make_optimizer(
@@ -97,11 +105,13 @@ def make_optimizer(
     steps_per_epoch: float,
     total_steps: int,
 ) -> Optimizer:
-    """Returns the optimiser for the parameters `params` (arrays or shapes).
+    """Returns the optimiser for the parameters `params` (arrays or shapes), frozen ones included.
 
     Raises:
-      UserError: unknown schedule or momentum form, or a pattern that matches no parameter.
+      UserError: unknown schedule or momentum form, a pattern that matches nothing, or no layer
+        that is trained.
     """
+    frozen = freezing.frozen_layers(params, settings.frozen)
     parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
@@ -109,20 +119,24 @@ def make_optimizer(
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
+    def by_path(patterns: Multipliers, key: str, default: float = 1.0) -> Any:
+        # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
+        return freezing.split(multipliers(params, patterns, key, default), frozen)[0]
+
     def rate(state: LearningRate) -> jax.Array:
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
         warmup = jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
         return base * state.factor * warmup * schedule(progress)
 
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
-    scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
+    scale = _scale_by_rate(rate, by_path(settings.lr_mults, "optim.lr_mults"))
     orders = {"caffe": (scale, trace), "torch": (trace, scale)}
     if settings.momentum_form not in orders:
         raise UserError(
             f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
         )
-    decays = multipliers(params, settings.wd_mults, "optim.wd_mults")
-    limits = multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
+    decays = by_path(settings.wd_mults, "optim.wd_mults")
+    limits = by_path(settings.max_norms, "optim.max_norms", default=jnp.inf)
     transform = optax.chain(
         _add_decay(settings.weight_decay, decays),
         *orders[settings.momentum_form],
@@ -134,6 +148,7 @@ def make_optimizer(
         transform.update,
         lambda state: rate(_rate_state(state)),
         _observer(schedule),
+        frozen,
     )
 
 

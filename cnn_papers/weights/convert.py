@@ -15,7 +15,7 @@ import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from cnn_papers import counting
+from cnn_papers import counting, zoo
 from cnn_papers.errors import UserError
 from cnn_papers.models import resnet
 from cnn_papers.weights import arithmetic, prefixes, torch_names
@@ -215,16 +215,10 @@ def _refuse(
 
 def _matching(like: Flat, layers: str) -> list[str]:
     """Returns the paths whose layer matches `layers`, all if it is empty."""
-    try:
-        paths = [path for path in like if re.fullmatch(layers or ".*", layer_of(path))]
-    except re.error as error:
-        raise UserError(
-            f"config.init_layers: '{layers}' is not a regular expression: {error}"
-        ) from error
-    if not paths:
-        names = ", ".join(dict.fromkeys(map(layer_of, like)))
-        raise UserError(f"config.init_layers: no layer is called '{layers}'; there are: {names}")
-    return paths
+    if not layers:
+        return list(like)
+    wanted = zoo.matching_layers(map(layer_of, like), layers, key="init_layers")
+    return [path for path in like if layer_of(path) in wanted]
 
 
 def put(variables: Mapping[str, Any], arrays: Flat, model: nn.Module) -> dict[str, Any]:

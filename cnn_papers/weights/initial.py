@@ -1,6 +1,9 @@
 """Reads the weights that a run starts from: `config.init_from`, a file or the folder of a run."""
 
+import logging
 import pathlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +29,9 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
       UserError: there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
+        if config.optim.frozen:
+            layers = map(convert.layer_of, convert.abstract(model, image_shape))
+            _warn_of_frozen(layers, config.optim.frozen)
         return {}
     place = pathlib.Path(config.init_from)
     if place.is_dir():
@@ -41,7 +47,21 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
     print(f"starts from {taken} layers of {place}{rest}")
+    _warn_of_frozen(fresh, config.optim.frozen)
     return arrays
+
+
+def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
+    """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
+    frozen = sorted({layer for layer in fresh if re.fullmatch(pattern, layer)})
+    if frozen:
+        more = f", and {len(frozen) - 4} more" if len(frozen) > 4 else ""
+        logging.getLogger(__name__).warning(
+            "no weights are read for layers that config.optim.frozen keeps as they are, at random: "
+            "%s%s",
+            ", ".join(frozen[:4]),
+            more,
+        )
 
 
 def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:

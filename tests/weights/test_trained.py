@@ -128,6 +128,71 @@ def test_a_deeper_network_takes_the_layers_that_are_named(tiny_run, tmp_path):
     assert any(path.startswith("params/conv2_2/") for path in arrays)
 
 
+# --- fine-tuning ----------------------------------------------------------------------------------
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Our own warnings."""
+    return [record.getMessage() for record in caplog.records if "cnn_papers" in record.name]
+
+
+def test_the_start_says_what_is_trained_and_how_classes_weigh(tiny_run, tmp_path, capsys, caplog):
+    config = config_like(tiny_run)
+    config.optim.frozen = "(conv|bn).*"
+    config.loss.class_weights = (("7", 3.0), ("2", 0.5))
+    started(config, tmp_path)
+    out = capsys.readouterr().out
+    assert "        trains  1 of 7 layers: fc; 90 parameters\n" in out
+    assert " class weights  7 3, 0 1, 1 1, 3 1, 4 1, 5 1, 6 1, 8 1, and 2 more\n" in out
+    assert warnings_of(caplog) == []
+    config.optim.frozen, config.loss.class_weights = "", ()
+    started(config, tmp_path)
+    out = capsys.readouterr().out
+    assert "trains" not in out and "class weights" not in out
+
+
+@pytest.mark.fault("config: layers frozen that start from random weights", "a warning names them")
+@pytest.mark.parametrize(
+    ("changes", "layers"),
+    [
+        ({"init_from": ""}, "bn1, conv1, conv2_1/bn1, conv2_1/bn2, and 2 more"),
+        ({"init_layers": "conv.*"}, "bn1"),
+    ],
+)
+def test_frozen_layers_that_start_from_random_weights_are_named(
+    tiny_run, tmp_path, caplog, changes, layers
+):
+    config = config_like(tiny_run)
+    config.optim.frozen = "(conv|bn).*"
+    config.update_from_flattened_dict(changes)
+    started(config, tmp_path)
+    assert warnings_of(caplog) == [
+        "no weights are read for layers that config.optim.frozen keeps as they are, at random: "
+        + layers
+    ]
+
+
+@pytest.mark.process
+def test_a_run_with_frozen_layers_trains_goes_on_and_is_tested(tiny_run, tmp_path):
+    """Its last state is that of a run that was not interrupted."""
+    config = config_like(tiny_run, num_classes=12)
+    config.optim.frozen, config.optim.ema_decay = "(conv|bn).*", 0.5
+    config.loss.class_weights = ("balanced",)
+    config.optim.schedule = "constant"
+    for folder, lengths in (("in parts", (2, 4)), ("whole", (4,))):
+        for config.total_steps in lengths:
+            assert train.train_and_evaluate(config, tmp_path / folder) == train.DONE
+    taken, parts, whole = map(params_of, (tiny_run, tmp_path / "in parts", tmp_path / "whole"))
+    for path, value in whole.items():
+        np.testing.assert_array_equal(parts[path], value, err_msg=path)
+        if not path.startswith("params/fc/"):
+            np.testing.assert_array_equal(value, taken[path], err_msg=path)
+    (result,) = evaluate.evaluate_runs([tmp_path / "whole"], config, {"eval.precise_bn": 2})
+    (plain,) = evaluate.evaluate_runs([tmp_path / "whole"], config, {})
+    assert result.top1_error == plain.top1_error  # all statistics stay
+    assert len(result.by_class.names) == 10
+
+
 # --- export ---------------------------------------------------------------------------------------
 
 
