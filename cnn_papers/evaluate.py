@@ -14,6 +14,7 @@ import numpy as np
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import listed, with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
@@ -133,6 +134,8 @@ def evaluate(
             "these runs have different numbers of protocols: "
             "name those to average with --config.eval.protocol"
         )
+    for member in members[1:]:
+        _check_same_classes(members[0], member)
     # 2. Start the table.
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
@@ -150,7 +153,7 @@ def evaluate(
                 member.source,
                 name=protocol_name,
             )
-            outcomes.append(outcome)
+            outcomes.append(_in_order_of(members[0], member, outcome))
             enlarged = max(enlarged, outcome.enlarged)
             result = _result(member.name, protocol_name, [outcome])
             results.append(result)
@@ -172,7 +175,7 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     """Puts `network` on `mesh`, opens its split, and checks and adapts what its config asks for."""
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
-    source = _open_source(network.config, mesh)
+    source = _open_source(network, mesh)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
     protocols = support.supported(
@@ -191,11 +194,11 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     return Member(network, folder, source, protocols, programs)
 
 
-def _open_source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
-    """Opens the evaluation split of `config`, before and after its images get their size."""
-    data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir)
-    eval_host = parse_host(data.eval_host, key="data.eval_host")
+def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
+    """Opens the evaluation split of `network`, before and after its images get their size."""
+    config = network.config
+    split = trained.open_labelled(network, config.data.eval_split)
+    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
     sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
@@ -227,7 +230,8 @@ def _resize_method(ops: Sequence[Op]) -> str:
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
     """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    split = with_classes_of(split, network.class_names)
     train_host = parse_host(data.train_host, key="data.train_host")
     train_device = augment.parse_device(data.train_device, key="data.train_device")
     pixel_statistics = None
@@ -248,6 +252,33 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
         augment.compose(train_device, pixel_statistics, train=True),
         pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
+    )
+
+
+def _check_same_classes(first: Member, other: Member) -> None:
+    """Raises UserError unless the outputs of both are the same classes, in any order."""
+    ours, theirs = first.network.output_names, other.network.output_names
+    if not (first.network.class_names and other.network.class_names):
+        different = len(ours) != len(theirs)
+    else:
+        different = sorted(ours) != sorted(theirs)
+    if different:
+        only = sorted(set(ours) ^ set(theirs))
+        raise UserError(
+            f"{first.name} and {other.name} have other classes and cannot be averaged; "
+            f"only one of them knows {listed(only)}"
+        )
+
+
+def _in_order_of(first: Member, member: Member, outcome: passes.Outcome) -> passes.Outcome:
+    """Returns the outcome of `member` with its classes in the order of `first`, by their names."""
+    ours, theirs = first.network.output_names, member.network.output_names
+    if ours == theirs or not (first.network.class_names and member.network.class_names):
+        return outcome
+    position = {name: i for i, name in enumerate(ours)}
+    return outcome._replace(
+        probabilities=outcome.probabilities[:, [theirs.index(name) for name in ours]],
+        label=np.array([position[name] for name in theirs], np.int32)[outcome.label],
     )
 
 

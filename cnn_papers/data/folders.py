@@ -19,7 +19,8 @@ class _FolderExamples(Sequence):
 
     def __init__(self, folder: pathlib.Path, files: list[str], class_names: Sequence[str]):
         self._folder, self._files = folder, files
-        self._labels = {name: i for i, name in enumerate(class_names)}
+        label_of = {name: label for label, name in enumerate(class_names)}
+        self.labels = [label_of[file.split("/")[0]] for file in files]
 
     def __len__(self) -> int:
         return len(self._files)
@@ -32,7 +33,7 @@ class _FolderExamples(Sequence):
             image = (self._folder / file).read_bytes()
         except OSError as error:
             raise DamagedExample(f"cannot read {self._folder / file}: {error.strerror}") from error
-        return {"image": image, "label": self._labels[file.split("/")[0]], "id": file}
+        return {"image": image, "label": self.labels[index], "id": file}
 
 
 def folder_splits(path: str) -> dict[str, pathlib.Path]:
@@ -83,9 +84,8 @@ def open_folder(path: str, split: str) -> Split:
             f"split {split!r} of {folder} is empty: the folder has {len(files):,} images"
         )
     full_name = f"folder:{path}[{base}{split[len(parsed[1]) :]}]"
-    return Split(
-        full_name, _FolderExamples(folder, chosen, class_names), tuple(class_names), str(folder)
-    )
+    examples = _FolderExamples(folder, chosen, class_names)
+    return Split(full_name, examples, tuple(class_names), str(folder), examples.labels)
 
 
 def _subfolders(folder: pathlib.Path) -> list[str]:

@@ -19,7 +19,7 @@ from cnn_papers.data.augment import (
 )
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
-from cnn_papers.data.split import Split
+from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import (
     Statistics,
     from_arrays,
@@ -81,12 +81,12 @@ def parse_data(data: Any) -> DataOps:
     )
 
 
-def open_data(config: Any, mesh: Mesh) -> Data:
-    """Opens both splits of `config.data` for batches over `mesh`.
+def open_splits(config: Any) -> tuple[Split, Split]:
+    """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
     Raises:
-      UserError: data that is missing or damaged; an op string that is wrong; more classes than the
-        network's head has; a batch larger than the split.
+      UserError: data that is missing; more classes than the network's head has, or other classes
+        to evaluate on; a batch larger than the split.
     """
     data = config.data
     train = open_split(data.name, data.train_split, data.data_dir)
@@ -102,6 +102,16 @@ def open_data(config: Any, mesh: Mesh) -> Data:
             f"config.batch_size={config.batch_size} exceeds "
             f"the {len(train.examples)} images of {train.name}"
         )
+    return train, with_classes_of(held_out, train.class_names)
+
+
+def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
+    """Opens the splits of `open_splits` for batches over `mesh`.
+
+    Raises:
+      UserError: data that is damaged; an op string that is wrong.
+    """
+    data = config.data
     ops = parse_data(data)
     statistics = open_statistics(train, config, ops, mesh)
     return Data(

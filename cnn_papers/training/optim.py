@@ -132,7 +132,7 @@ def make_optimizer(
     return Optimizer(
         transform.init,
         transform.update,
-        lambda state: rate(_rate_state(state)),
+        lambda state: rate(rate_state(state)),
         _observer(schedule),
     )
 
@@ -223,7 +223,8 @@ def _is_rate(node: Any) -> bool:
     return isinstance(node, LearningRate)
 
 
-def _rate_state(state: Any) -> LearningRate:
+def rate_state(state: Any) -> LearningRate:
+    """Returns the state of the learning rate in the state of an `Optimizer`."""
     return next(node for node in jax.tree.leaves(state, is_leaf=_is_rate) if _is_rate(node))
 
 

@@ -12,11 +12,10 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.pipeline import parse_host
-from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
 from cnn_papers.weights.predictor import check_finite, make_apply
-from cnn_papers.weights.trained import Trained
+from cnn_papers.weights.trained import Trained, open_labelled
 
 
 def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:
@@ -25,9 +24,9 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     Raises:
       UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
-    config, data = network.config, network.config.data
-    opened = open_split(data.name, split, data.data_dir)
-    eval_host = parse_host(data.eval_host, key="data.eval_host")
+    config = network.config
+    opened = open_labelled(network, split)
+    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
     pipeline = inputs.open_pipeline(opened, config, eval_host, network.mesh)
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)

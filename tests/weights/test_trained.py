@@ -39,7 +39,8 @@ def params_of(folder: pathlib.Path) -> convert.Flat:
 def started(config: Any, folder: pathlib.Path) -> tuple[Any, convert.Flat]:
     """The state a run of `config` starts from, and its parameters by path."""
     run = assemble(config, folder)
-    arrays = initial.read(config, run.model, run.data.train.image_shape)
+    train = run.data.train
+    arrays = initial.read(config, run.model, train.image_shape, train.split.class_names)
     state = initial.insert(run.training.init(jax.random.key(config.seed)), arrays, run.model)
     return state, convert.flatten({"params": state.params}, run.model)
 
