@@ -256,7 +256,10 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
 
 
 def _check_same_classes(first: Member, other: Member) -> None:
-    """Raises UserError unless the outputs of both are the same classes, in any order."""
+    """Raises UserError unless the outputs of both are the same classes, in any order.
+
+    Where one does not name its classes, they only have to be as many.
+    """
     ours, theirs = first.network.output_names, other.network.output_names
     if not (first.network.class_names and other.network.class_names):
         different = len(ours) != len(theirs)
@@ -265,8 +268,8 @@ def _check_same_classes(first: Member, other: Member) -> None:
     if different:
         only = sorted(set(ours) ^ set(theirs))
         raise UserError(
-            f"{first.name} and {other.name} have other classes and cannot be averaged; "
-            f"only one of them knows {listed(only)}"
+            f"{first.name} and {other.name} cannot be averaged: their classes are not the same; "
+            f"only one of them has {listed(only)}"
         )
 
 

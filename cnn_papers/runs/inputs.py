@@ -85,12 +85,21 @@ def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
     Raises:
-      UserError: data that is missing; more classes than the network's head has, or other classes
-        to evaluate on; a batch larger than the split.
+      UserError: data that is missing; a class to evaluate on that is not trained on.
     """
     data = config.data
     train = open_split(data.name, data.train_split, data.data_dir)
     held_out = open_split(data.name, data.eval_split, data.data_dir)
+    return train, with_classes_of(held_out, train.class_names)
+
+
+def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
+    """Opens the splits of `open_splits` for batches over `mesh`.
+
+    Raises:
+      UserError: more classes than the network's head has; a batch larger than the split; data that
+        is damaged; an op string that is wrong.
+    """
     classes = len(train.class_names)
     if classes > config.model.num_classes:
         raise UserError(
@@ -102,15 +111,6 @@ def open_splits(config: Any) -> tuple[Split, Split]:
             f"config.batch_size={config.batch_size} exceeds "
             f"the {len(train.examples)} images of {train.name}"
         )
-    return train, with_classes_of(held_out, train.class_names)
-
-
-def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
-    """Opens the splits of `open_splits` for batches over `mesh`.
-
-    Raises:
-      UserError: data that is damaged; an op string that is wrong.
-    """
     data = config.data
     ops = parse_data(data)
     statistics = open_statistics(train, config, ops, mesh)

@@ -1,6 +1,7 @@
 """Opens a trained network: from the folder of a run, or from a file of published weights."""
 
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -118,6 +119,14 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
             "which a weights file does not contain: write them as normalize((R, G, B), (R, G, B)), "
             "mean and deviation in 0 … 255, or take the recipe ':torchvision' of the config file"
         )
+    names, outputs = class_names_of(data), config.model.num_classes
+    classes = classes_of_file(names, outputs)
+    if classes and classes != classes_of_file((), outputs):
+        logging.getLogger(__name__).info(
+            "%s does not name its classes: its outputs are taken for those of %s, in their order",
+            path,
+            data.name,
+        )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
     return Trained(
         describe_file(path, config),
@@ -127,7 +136,7 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         mesh,
         augment.compose(eval_device, None, train=False),
         inputs.configured_input(config),
-        classes_of_file(class_names_of(data), config.model.num_classes),
+        classes,
         trained_on=data.name,
     )
 
@@ -198,9 +207,9 @@ def open_labelled(network: Trained, split: str) -> Split:
     data = network.config.data
     opened = open_to_test(data.name, split, data.data_dir)
     if not network.class_names:
-        print(
-            f"the names of this network's classes are unknown: class i of {opened.name} "
-            "is taken for output i"
+        logging.getLogger(__name__).info(
+            "the names of this network's classes are unknown: class i of %s is taken for output i",
+            opened.name,
         )
     return with_classes_of(opened, network.class_names)
 
