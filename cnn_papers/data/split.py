@@ -20,7 +20,9 @@ class Split(NamedTuple):
     labels: Sequence[int] | None = None  # of all examples, if known without reading them
 
 
-def with_classes_of(split: Split, class_names: Sequence[str]) -> Split:
+def with_classes_of(
+    split: Split, class_names: Sequence[str], *, network: str = "the network"
+) -> Split:
     """Returns `split` with the labels that its classes have for a head of `class_names`.
 
     A class is known by its name, not by its number in the split. Of a head that has no names the
@@ -29,6 +31,7 @@ def with_classes_of(split: Split, class_names: Sequence[str]) -> Split:
     Args:
       split: any split.
       class_names: one for each output of the head, or for the first of them; () if unknown.
+      network: what the head is part of, for messages.
 
     Raises:
       UserError: the split has a class that the head does not know.
@@ -39,10 +42,12 @@ def with_classes_of(split: Split, class_names: Sequence[str]) -> Split:
     outputs = {name: output for output, name in enumerate(known)}
     unknown = [name for name in own if name not in outputs]
     if unknown:
-        meant = f"{did_you_mean(unknown[0], known)} " if len(unknown) == 1 else ""
+        known_text = f"it knows {listed(known)}"
+        if len(unknown) == 1:
+            known_text = f"{did_you_mean(unknown[0], known)} {known_text}".lstrip()
         raise UserError(
-            f"{split.name} has classes that the network does not know: {listed(unknown)}; "
-            f"{meant}it knows {listed(known)}"
+            f"{split.name} has classes that {network} does not know: {listed(unknown)}; "
+            f"{known_text}"
         )
     new_labels = {label: outputs[name] for label, name in enumerate(own)}
     labels = None if split.labels is None else [new_labels[label] for label in split.labels]

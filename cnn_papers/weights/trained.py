@@ -211,7 +211,7 @@ def open_labelled(network: Trained, split: str) -> Split:
             "the names of this network's classes are unknown: class i of %s is taken for output i",
             opened.name,
         )
-    return with_classes_of(opened, network.class_names)
+    return with_classes_of(opened, network.class_names, network=network.description)
 
 
 def class_names_of(data: Any) -> tuple[str, ...]:
