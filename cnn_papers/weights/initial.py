@@ -49,8 +49,9 @@ def read(
     arrays, fresh = convert.select(
         source, model, image_shape, layers=config.init_layers, other_head=True
     )
-    head = {convert.layer_of(path) for path in arrays} & _head(model, image_shape)
-    reason = ""
+    head, reason = set[str](), ""
+    if classes != class_names or place.is_file():
+        head = _head(model, image_shape) & {convert.layer_of(path) for path in arrays}
     if head and classes and classes != class_names:
         reason = f"; its classes are {listed(classes)}, not {listed(class_names)}"
         if not config.init_layers:
@@ -58,7 +59,7 @@ def read(
                 path: array for path, array in arrays.items() if convert.layer_of(path) not in head
             }
             fresh = sorted({*fresh, *head})
-    elif head and (not classes or place.is_file()):
+    elif head:
         reason = "; it does not name its classes, which are taken to be those of this run"
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""

@@ -179,7 +179,7 @@ def test_the_start_prints_the_classes(tmp_path, capsys, changes, line):
     )
     assemble(config, tmp_path / "run")
     found = re.search(r"^       classes  (.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert found and found[1].endswith(line)
+    assert found and found[0].endswith(line)
 
 
 @pytest.mark.parametrize(
