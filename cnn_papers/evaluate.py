@@ -14,7 +14,7 @@ import numpy as np
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
-from cnn_papers.data.split import listed, with_classes_of
+from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
@@ -134,8 +134,7 @@ def evaluate(
             "these runs have different numbers of protocols: "
             "name those to average with --config.eval.protocol"
         )
-    for member in members[1:]:
-        _check_same_classes(members[0], member)
+    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     # 2. Start the table.
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
@@ -145,7 +144,7 @@ def evaluate(
     results, enlarged = [], 0
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
-        for member, protocol_name in zip(members, protocol_names, strict=True):
+        for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
             outcome = passes.run(
                 member.protocols[protocol_name],
                 member.programs,
@@ -153,7 +152,7 @@ def evaluate(
                 member.source,
                 name=protocol_name,
             )
-            outcomes.append(_in_order_of(members[0], member, outcome))
+            outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
             result = _result(member.name, protocol_name, [outcome])
             results.append(result)
@@ -255,33 +254,11 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     )
 
 
-def _check_same_classes(first: Member, other: Member) -> None:
-    """Raises UserError unless the outputs of both are the same classes, in any order.
-
-    Where one does not name its classes, they only have to be as many.
-    """
-    ours, theirs = first.network.output_names, other.network.output_names
-    if not (first.network.class_names and other.network.class_names):
-        different = len(ours) != len(theirs)
-    else:
-        different = sorted(ours) != sorted(theirs)
-    if different:
-        only = sorted(set(ours) ^ set(theirs))
-        raise UserError(
-            f"{first.name} and {other.name} cannot be averaged: their classes are not the same; "
-            f"only one of them has {listed(only)}"
-        )
-
-
-def _in_order_of(first: Member, member: Member, outcome: passes.Outcome) -> passes.Outcome:
-    """Returns the outcome of `member` with its classes in the order of `first`, by their names."""
-    ours, theirs = first.network.output_names, member.network.output_names
-    if ours == theirs or not (first.network.class_names and member.network.class_names):
-        return outcome
-    position = {name: i for i, name in enumerate(ours)}
+def _reordered(outcome: passes.Outcome, order: np.ndarray) -> passes.Outcome:
+    """Returns the outcome with its classes in another order, an array of their numbers."""
     return outcome._replace(
-        probabilities=outcome.probabilities[:, [theirs.index(name) for name in ours]],
-        label=np.array([position[name] for name in theirs], np.int32)[outcome.label],
+        probabilities=outcome.probabilities[:, order],
+        label=np.argsort(order).astype(np.int32)[outcome.label],
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.folders import folder_splits
 from cnn_papers.data.sources import open_split, open_to_test
-from cnn_papers.data.split import Split, with_classes_of
+from cnn_papers.data.split import Split, listed, with_classes_of
 from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
@@ -212,6 +213,25 @@ def open_labelled(network: Trained, split: str) -> Split:
             opened.name,
         )
     return with_classes_of(opened, network.class_names, network=network.description)
+
+
+def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:
+    """Returns the numbers of the outputs of `other`, int [classes], in the order of `first`.
+
+    Outputs of one class belong together or, if a network's classes are unknown, of one number.
+
+    Raises:
+      UserError: the networks are of different classes.
+    """
+    ours, theirs = first.output_names, other.output_names
+    by_name = first.class_names and other.class_names
+    if len(ours) != len(theirs) or (by_name and set(ours) != set(theirs)):
+        only = sorted(set(ours) ^ set(theirs))
+        raise UserError(
+            f"{first.description} and {other.description} are of different classes and cannot be "
+            f"averaged; only one of them has {listed(only)}"
+        )
+    return np.array([theirs.index(name) for name in ours] if by_name else range(len(ours)))
 
 
 def class_names_of(data: Any) -> tuple[str, ...]:
