@@ -124,16 +124,24 @@ def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
 
 
 def open_pipeline(
-    split: Split, config: Any, host: OpString, mesh: Mesh, *, max_skips: int = 0, resident: str = ""
+    split: Split,
+    config: Any,
+    host: OpString,
+    mesh: Mesh,
+    *,
+    max_skips: int = 0,
+    resident: str = "",
+    num_classes: int = 0,
 ) -> Pipeline:
     """Opens `split` for batches over `mesh`, through the operations `host`.
 
-    `resident` takes the place of `config.data.resident` if it is not empty.
+    `resident` takes the place of `config.data.resident` if it is not empty, and `num_classes` that
+    of `config.model.num_classes`.
     """
     return Pipeline(
         split,
         host,
-        num_classes=config.model.num_classes,
+        num_classes=num_classes or config.model.num_classes,
         resident=resident or config.data.resident,
         max_skips=max_skips,
         sharding=meshes.data_sharding(mesh),

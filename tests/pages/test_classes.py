@@ -237,13 +237,21 @@ def test_batch_statistics_are_of_the_images_trained_on(run, tmp_path):
     np.testing.assert_array_equal(means, expected)
 
 
-def test_features_have_the_labels_of_the_network(run, tmp_path):
-    name = write_images(tmp_path / "new", {"owl": 2, "dog": 1}, colours="cat,dog,owl")
-    network = trained.from_run(run, {"data.name": name})
+@pytest.mark.parametrize(
+    ("images", "names", "labels"),
+    [
+        ({"owl": 2, "dog": 1}, ANIMALS, [1, 2, 2]),
+        ({"ant": 1, "bee": 1, "cat": 1, "elk": 2}, ("ant", "bee", "cat", "elk"), [0, 1, 2, 3, 3]),
+    ],
+)
+def test_features_have_the_labels_of_the_network_if_it_knows_all(
+    run, tmp_path, images, names, labels
+):
+    network = trained.from_run(run, {"data.name": write_images(tmp_path / "new", images)})
     features.of_split(network, "pool", "test", tmp_path / "features.npz")
     written = np.load(tmp_path / "features.npz")
-    assert written["class_names"].tolist() == [*ANIMALS]
-    assert sorted(written["label"].tolist()) == [1, 2, 2]
+    assert written["class_names"].tolist() == [*names]
+    assert sorted(written["label"].tolist()) == labels
 
 
 def with_other_head(network: trained.Trained, order: list[int], names: tuple[str, ...]):
