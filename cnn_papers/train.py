@@ -95,13 +95,20 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
                     print_new_length(run, saved, state)
                 outcome = _train(run, state, checkpoints, best, stop)
         if outcome == DONE and processes.is_first():
-            summary.print_result(config, read_rows(folder / METRICS))
-            pictures.draw_curves(folder)
+            _show_result(run)
 
     # 6. Test the best state as the paper does.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
         evaluate.evaluate_runs([folder], config, {})
     return outcome
+
+
+def _show_result(run: Run) -> None:
+    """Prints and draws the evaluations; a run that ends earlier than it was begun may have none."""
+    rows = read_rows(run.folder / METRICS)
+    if any("val/top1_error" in row for row in rows):
+        summary.print_result(run.config, rows)
+        pictures.draw_curves(run.folder)
 
 
 def _initial_arrays(run: Run) -> Any:

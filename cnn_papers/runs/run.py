@@ -157,13 +157,13 @@ def print_new_length(run: Run, saved: workdir.SavedRun, state: State) -> None:
         )
         for length in (before, run.length)
     )
-    text = f"the length has changed: {before.total:,} steps before, {run.length.total:,} now"
+    if before.total != run.length.total:
+        print(f"the length has changed: {before.total:,} steps before, {run.length.total:,} now")
     if old_rate != new_rate:
-        text += (
-            f"; the learning rate of '{settings.schedule}' after step {int(state.step):,} "
+        print(
+            f"the learning rate of '{settings.schedule}' after step {int(state.step):,} "
             f"was {old_rate:.4g} before and is {new_rate:.4g} now"
         )
-    print(text)
 
 
 def is_finished(run: Run, step: int) -> bool:

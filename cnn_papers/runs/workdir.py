@@ -234,14 +234,9 @@ def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
 
 
 def _same_place(one: str, other: str) -> bool:
-    """Tells whether two names of data sets are equal, or lead to one folder."""
-    prefix = "folder:"
-    if one == other or not (one.startswith(prefix) and other.startswith(prefix)):
-        return one == other
-    places = [
-        os.path.realpath(os.path.expanduser(name.removeprefix(prefix))) for name in (one, other)
-    ]
-    return places[0] == places[1]
+    """Tells whether two names of data sets are equal or, of folders of images, lead to one."""
+    paths = (os.path.expanduser(name.removeprefix("folder:")) for name in (one, other))
+    return one == other or len({os.path.realpath(path) for path in paths}) == 1
 
 
 def _counted(images: tuple[int, ...]) -> str:

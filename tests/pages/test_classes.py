@@ -122,14 +122,18 @@ def test_a_finished_run_of_an_older_version_gets_what_its_run_json_lacks(run):
     assert saved.images == (18, 9)
 
 
-def test_fewer_steps_than_done_are_nothing_to_train(run, capsys):
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_fewer_steps_than_done_are_nothing_to_train(run, capsys, evaluated):
     before = (run / "run.json").read_bytes()
+    if not evaluated:
+        (run / METRICS).write_text('{"step": 1, "train/loss": 1.0}\n')
     config = config_on(workdir.read_run(run).config.data.name, total_steps=3)
     assert train.train_and_evaluate(config, run) == train.DONE
     assert (
         f"the run in {run} has done {STEPS} steps, more than the 3 that its config asks for: "
         "nothing to train\n"
-    ) in capsys.readouterr().out
+    ) in (out := capsys.readouterr().out)
+    assert ("          last  step 6: " in out) == evaluated
     assert (run / "run.json").read_bytes() == before
 
 
@@ -142,7 +146,7 @@ def test_moved_images_and_more_steps_go_on_with_both_rates_said(finished, run, c
     base = config.optim.lr * config.batch_size / config.optim.lr_batch
     rate = base * 0.5 * (1 + np.cos(np.pi * STEPS / (STEPS + 3)))
     said = (
-        f"the length has changed: {STEPS} steps before, {STEPS + 3} now; the learning rate of "
+        f"the length has changed: {STEPS} steps before, {STEPS + 3} now\nthe learning rate of "
         f"'cosine' after step {STEPS} was 0 before and is {rate:.4g} now\n"
     )
     assert said in out and out.index(said) < out.index("first step after")
