@@ -99,7 +99,8 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
 
     # 6. Test the best state as the paper does.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
-        evaluate.evaluate_runs([folder], config, {})
+        keys = ("protocol", "mirror", "precise_bn")  # a finished run may have others in run.json
+        evaluate.evaluate_runs([folder], config, {f"eval.{key}": config.eval[key] for key in keys})
     return outcome
 
 

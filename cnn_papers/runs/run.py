@@ -110,11 +110,14 @@ def check_folder(run: Run) -> None:
 def save_for_prediction(run: Run, *, finished: bool) -> None:
     """Writes `run.json` and the statistics, so that predicting does not need the data set.
 
-    The `run.json` of a finished run stays as it is, unless an older version wrote it.
+    The `run.json` of a finished run stays as it is, but for the place of its data, unless an older
+    version wrote it.
     """
     saved = workdir.read_run(run.folder)
     if not finished or saved is None or not saved.eval_image:
         workdir.write_run(run.folder, run.config, _facts(run))
+    else:
+        workdir.write_place_of_data(run.folder, run.config.data)
     path = run.folder / statistics.FILE
     if run.data.statistics is not None and not path.is_file():
         statistics.save(path, run.data.statistics)

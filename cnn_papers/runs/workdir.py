@@ -118,6 +118,16 @@ def write_run(workdir: pathlib.Path, config: Any, facts: dict[str, Any]) -> None
         part.write_text(json.dumps(run, indent=1))
 
 
+def write_place_of_data(workdir: pathlib.Path, data: Any) -> None:
+    """Writes `data.name` and `data.data_dir` to an existing `run.json`, if they differ there."""
+    run = json.loads((workdir / RUN).read_text())
+    place = {"name": data.name, "data_dir": data.data_dir}
+    if run["config"]["data"] != run["config"]["data"] | place:
+        run["config"]["data"] |= place
+        with files.atomic_write(workdir / RUN) as part:
+            part.write_text(json.dumps(run, indent=1))
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that determine a run's results."""
     by_name = {"python": sys.version.split()[0]}

@@ -107,10 +107,25 @@ def test_a_start_that_is_refused_for_its_statistics_writes_nothing(run):
 
 def test_a_finished_run_keeps_its_run_json_whoever_asks_again(run, capsys):
     before = contents(run)
-    config = config_on(f"folder:{run.parent}/images", checkpoint__every_steps=7)
+    same = workdir.read_run(run).config.data.name
+    config = config_on(
+        same, checkpoint__every_steps=7, eval__protocol="single_view|ten_crop(32, 36)"
+    )
     assert train.train_and_evaluate(config, run) == train.DONE
-    assert f"this run is finished: {STEPS} steps in {run}\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"this run is finished: {STEPS} steps in {run}\n" in out
     assert (run / "run.json").read_bytes() == before[run / "run.json"]
+    assert re.search(r"^ten_crop\(32, 36\) +\d", out, re.MULTILINE)  # as this command says
+
+
+def test_a_finished_run_knows_where_its_images_have_moved(run):
+    now = f"folder:{run.parent}/images"
+    text = (run / "run.json").read_text()
+    then = workdir.read_run(run).config.data.name
+    config = config_on(now, eval__precise_bn=2)
+    assert train.train_and_evaluate(config, run) == train.DONE
+    assert (run / "run.json").read_text() == text.replace(f'"{then}"', f'"{now}"') != text
+    assert read_rows(run / METRICS)[-1]["test/split"] == f"{now}[val]"
 
 
 def test_a_finished_run_of_an_older_version_gets_what_its_run_json_lacks(run):
