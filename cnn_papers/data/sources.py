@@ -31,7 +31,7 @@ def open_to_test(name: str, split: str, data_dir: str = "") -> Split:
     A folder of images without sub-folders for splits may then be the split itself: all its images,
     whatever the name of the split.
     """
-    if name.startswith("folder:") and split.isidentifier():
+    if name.startswith("folder:") and "[" not in split:
         path = name.removeprefix("folder:")
         if list(folders.folder_splits(path).values()) == [pathlib.Path(path).expanduser()]:
             return folders.open_folder(path, "train")._replace(name=name)
