@@ -183,9 +183,11 @@ def config_value() -> Any:
 
 
 def config_overrides() -> dict[str, Any]:
-    """Returns the overrides of the config on the command line, by dotted key."""
+    """Returns the overrides of `--config` on the command line, by dotted key; {} without it."""
     from ml_collections import config_flags
 
+    if flags.FLAGS.config is None:
+        return {}
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     return {key: config_files.expanded(key, value) for key, value in overrides.items()}
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import class_errors, passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
@@ -106,6 +108,7 @@ def evaluate(
             "these runs have different numbers of protocols: "
             "name those to average with --config.eval.protocol"
         )
+    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     # 2. Start the table.
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
@@ -118,7 +121,7 @@ def evaluate(
     enlarged = 0
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
-        for member, protocol_name in zip(members, protocol_names, strict=True):
+        for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
             outcome = passes.run(
                 member.protocols[protocol_name],
                 member.programs,
@@ -126,7 +129,7 @@ def evaluate(
                 member.source,
                 name=protocol_name,
             )
-            outcomes.append(outcome)
+            outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
             result = result_of(member.name, protocol_name, [outcome], class_names)
             results.append(result)
@@ -151,7 +154,7 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     """Puts `network` on `mesh`, opens its split, and checks and adapts what its config asks for."""
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
-    source = _open_source(network.config, mesh)
+    source = _open_source(network, mesh)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
     protocols = support.supported(
@@ -170,11 +173,11 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     return Member(network, folder, source, protocols, programs)
 
 
-def _open_source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
-    """Opens the evaluation split of `config`, before and after its images get their size."""
-    data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir)
-    eval_host = parse_host(data.eval_host, key="data.eval_host")
+def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
+    """Opens the evaluation split of `network`, before and after its images get their size."""
+    config = network.config
+    split = trained.open_labelled(network, config.data.eval_split)
+    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
     sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
@@ -206,7 +209,8 @@ def _resize_method(ops: Sequence[Op]) -> str:
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
     """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    split = with_classes_of(split, network.class_names)
     train_host = parse_host(data.train_host, key="data.train_host")
     train_device = augment.parse_device(data.train_device, key="data.train_device")
     pixel_statistics = None
@@ -230,6 +234,14 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
         pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
         as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
+    )
+
+
+def _reordered(outcome: passes.Outcome, order: np.ndarray) -> passes.Outcome:
+    """Returns the outcome with its classes in another order, an array of their numbers."""
+    return outcome._replace(
+        probabilities=outcome.probabilities[:, order],
+        label=np.argsort(order).astype(np.int32)[outcome.label],
     )
 
 

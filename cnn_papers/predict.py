@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     paths = find_images([files.expand(argument) for argument in argv[1:]])
     compile_cache.enable()
     if values.workdir:
-        network = trained.from_run(pathlib.Path(values.workdir))
+        network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
         network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
     print(network.description, file=sys.stderr)

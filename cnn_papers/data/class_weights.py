@@ -54,11 +54,10 @@ def label_counts(split: Split) -> np.ndarray:
     Examples that cannot be read are left out. Those of a folder are not read, since their paths
     give their labels.
     """
-    examples: Any = split.examples
-    if hasattr(examples, "labels"):
-        labels = examples.labels()
-    else:
-        labels = _read_labels(examples, f"counting the images of each class of {split.name}")
+    labels = split.labels
+    if labels is None:
+        what = f"counting the images of each class of {split.name}"
+        labels = _read_labels(split.examples, what)
     return np.bincount(np.asarray(labels, np.int64), minlength=len(split.class_names))
 
 

@@ -36,14 +36,11 @@ class _FolderExamples(Sequence):
 
     def __init__(self, folder: pathlib.Path, files: list[str], class_names: Sequence[str]):
         self._folder, self._files = folder, files
-        self._labels = {name: i for i, name in enumerate(class_names)}
+        label_of = {name: label for label, name in enumerate(class_names)}
+        self.labels = [label_of[file.split("/")[0]] for file in files]
 
     def __len__(self) -> int:
         return len(self._files)
-
-    def labels(self) -> list[int]:
-        """Returns the label of every example, without reading any."""
-        return [self._labels[file.split("/")[0]] for file in self._files]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -53,7 +50,7 @@ class _FolderExamples(Sequence):
             image = (self._folder / file).read_bytes()
         except OSError as error:
             raise DamagedExample(f"cannot read {self._folder / file}: {error.strerror}") from error
-        return {"image": image, "label": self._labels[file.split("/")[0]], "id": file}
+        return {"image": image, "label": self.labels[index], "id": file}
 
 
 def folder_splits(path: str) -> dict[str, pathlib.Path]:
@@ -62,7 +59,7 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
     The splits are sub-folders such as PATH/train and PATH/val, or PATH/Training and PATH/Testing;
     if there are none, all of PATH is the split `train`.
     """
-    root = pathlib.Path(path).expanduser()
+    root = pathlib.Path(path)
     if not path or not root.is_dir():
         raise UserError(
             f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class"
@@ -104,9 +101,8 @@ def open_folder(path: str, split: str) -> Split:
             f"split {split!r} of {folder} is empty: the folder has {len(files):,} images"
         )
     full_name = f"folder:{path}[{name}{split[len(parsed[1]) :]}]"
-    return Split(
-        full_name, _FolderExamples(folder, chosen, class_names), tuple(class_names), str(folder)
-    )
+    examples = _FolderExamples(folder, chosen, class_names)
+    return Split(full_name, examples, tuple(class_names), str(folder), examples.labels)
 
 
 def _kind_of_split(name: str) -> str:

@@ -98,6 +98,14 @@ class Pipeline:
         """Returns every (h, w, c) that the images have in some epoch."""
         return list(dict.fromkeys(self._shapes))
 
+    def class_counts(self) -> np.ndarray | None:
+        """Returns the number of examples of each class, int [num_classes].
+
+        None if every example would have to be read for it.
+        """
+        labels = self.split.labels if self.resident is None else self.resident[1]
+        return None if labels is None else np.bincount(labels, minlength=self.num_classes)
+
     def batch_shapes(
         self, batch_size: int, *, mask: bool = False
     ) -> list[dict[str, jax.ShapeDtypeStruct]]:

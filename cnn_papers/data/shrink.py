@@ -104,7 +104,7 @@ def shrink_folder(path: str, target: pathlib.Path, side: int) -> str:
       UserError: `target` lies within `path`, or exists and is no copy of it at this size.
       OSError: the copy cannot be written.
     """
-    root = pathlib.Path(path).expanduser().resolve()
+    root = pathlib.Path(path).resolve()
     if target.resolve().is_relative_to(root):
         raise UserError(f"--out={target} lies within {root}: a copy there would be part of it")
     origin = {"folder": str(root), "short_side": side}
@@ -155,7 +155,7 @@ def _origin(copy: pathlib.Path) -> Any:
 
 def _files_to_copy(path: str) -> dict[str, pathlib.Path]:
     """Returns every image of a folder, by its path in a copy."""
-    root = pathlib.Path(path).expanduser()
+    root = pathlib.Path(path)
     splits = folder_splits(path)
     files = [
         folder / file

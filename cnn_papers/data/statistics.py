@@ -232,18 +232,23 @@ def save(path: pathlib.Path, statistics: Statistics) -> None:
     """Writes statistics to `path` in one step, and makes its folder.
 
     Raises:
-      UserError: the file exists and has statistics of other images.
+      UserError: as `check_same`.
     """
-    if path.is_file() and load(path).fingerprint != statistics.fingerprint:
-        raise UserError(
-            f"the statistics in {path} belong to other images than these: the data has changed "
-            "since; start a new run in another folder"
-        )
+    check_same(path, statistics)
     arrays = statistics._asdict()
     if whitening := arrays.pop("whitening"):
         arrays |= {_WHITENING + name: array for name, array in whitening._asdict().items()}
     with files.replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def check_same(path: pathlib.Path, statistics: Statistics) -> None:
+    """Raises UserError if `path` exists and has statistics of other images."""
+    if path.is_file() and load(path).fingerprint != statistics.fingerprint:
+        raise UserError(
+            f"the statistics in {path} belong to other images than these: the data has changed "
+            "since; start a new run in another folder"
+        )
 
 
 def load(path: pathlib.Path) -> Statistics:

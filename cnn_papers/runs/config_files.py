@@ -38,10 +38,15 @@ def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
 
 
 def expand_paths(config: Any) -> None:
-    """Replaces `~` in the paths of `config`; raises UserError for a user that does not exist."""
+    """Replaces `~` in the paths of `config`; raises UserError for a user that does not exist.
+
+    A run may be older than one of the keys.
+    """
     for key in PATH_KEYS:
-        parent, name = find_key(config, key)
-        parent[name] = expanded(key, parent[name])
+        group, _, name = key.rpartition(".")
+        parent = config[group] if group else config
+        if name in parent:
+            parent[name] = expanded(key, parent[name])
 
 
 def expanded(key: str, value: Any) -> Any:

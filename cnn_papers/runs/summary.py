@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from cnn_papers import counting, zoo
 from cnn_papers.counting import Network
+from cnn_papers.data.split import listed
 from cnn_papers.runs import inputs
 from cnn_papers.runs.rows import Row
 from cnn_papers.training import freezing
@@ -21,7 +22,7 @@ SHOWN = 8  # the most layers or classes that one line names
 def print_start(
     config: Any, network: Network, data: inputs.Data, steps: int, mesh: Mesh, folder: pathlib.Path
 ) -> None:
-    """Prints recipe, data, model against the paper's numbers, devices and length."""
+    """Prints recipe, data, classes, model against the paper's numbers, devices and length."""
     facts = zoo.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out
     recipe = f"{config.name}:{config.recipe}"
@@ -40,6 +41,7 @@ def print_start(
         "recipe": recipe,
         "data": f"{train.split.name}, {len(train):,} images, {place}; "
         f"{held_out.split.name}, {len(held_out):,} images",
+        "classes": _classes(data, config.model.num_classes),
         "model": f"{config.model_name} '{config.model.variant}' at {size}, {config.model.dtype}",
         "parameters": f"{network.params:,}  (paper's network: {facts.params:,})",
         "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {paper_size})",
@@ -84,6 +86,25 @@ def print_fine_tuning(
 def _first(texts: Sequence[str]) -> str:
     more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return ", ".join(texts[:SHOWN]) + more
+
+
+def _classes(data: inputs.Data, outputs: int) -> str:
+    """Returns the classes in words: number, names, images of the smallest and of the largest."""
+    names = data.train.split.class_names
+    count = f"{len(names):,}" if len(names) == outputs else f"{len(names):,} (of {outputs} outputs)"
+    text = f"{count}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    if (images := data.train.class_counts()) is not None:
+        images = images[: len(names)]
+        least, most = int(images.argmin()), int(images.argmax())
+        text += f"; {images[least]:,} images of each"
+        if images[least] < images[most]:
+            text = text.removesuffix(" of each")
+            text += f" of {names[least]} to {images[most]:,} of {names[most]}"
+    if (images := data.held_out.class_counts()) is not None:
+        absent = [name for name, number in zip(names, images, strict=False) if not number]
+        if absent:
+            text += f"; none to evaluate of {listed(absent)}"
+    return text
 
 
 def print_result(config: Any, rows: list[Row]) -> None:

@@ -146,7 +146,7 @@ def make_optimizer(
     return Optimizer(
         transform.init,
         transform.update,
-        lambda state: rate(_rate_state(state)),
+        lambda state: rate(rate_state(state)),
         _observer(schedule),
         frozen,
     )
@@ -238,7 +238,8 @@ def _is_rate(node: Any) -> bool:
     return isinstance(node, LearningRate)
 
 
-def _rate_state(state: Any) -> LearningRate:
+def rate_state(state: Any) -> LearningRate:
+    """Returns the state of the learning rate in the state of an `Optimizer`."""
     return next(node for node in jax.tree.leaves(state, is_leaf=_is_rate) if _is_rate(node))
 
 

@@ -10,25 +10,32 @@ import flax.linen as nn
 import jax
 
 from cnn_papers import zoo
+from cnn_papers.data.split import listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 from cnn_papers.weights import convert, trained, weight_files
 
 
-def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert.Flat:
+def read(
+    config: Any, model: nn.Module, image_shape: tuple[int, ...], class_names: tuple[str, ...]
+) -> convert.Flat:
     """Returns the arrays of `config.init_from` that `model` starts from, by path; {} if it is "".
 
-    Prints the number of layers taken and the names of those that stay fresh.
+    Prints the number of layers taken and the names of those that stay fresh. The layers that give
+    the classes stay fresh if the weights are of other classes, or of the same in another order,
+    unless `config.init_layers` names layers.
 
     Args:
       config: of the run.
       model, image_shape: the network, and (h, w, c) of its images.
+      class_names: of the training split, by label.
 
     Raises:
       UserError: there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
+        print(f"starts from fresh weights of seed {config.seed}")
         if config.optim.frozen:
             layers = map(convert.layer_of, convert.abstract(model, image_shape))
             _warn_of_frozen(layers, config.optim.frozen)
@@ -39,16 +46,39 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
         donor = zoo.build_model(run.config.model_name, **run.config.model)
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
+        classes = run.class_names
     else:
         source = weight_files.source(place, config.model_name, model, image_shape)
+        classes = trained.classes_of_file(class_names, config.model.num_classes)
     arrays, fresh = convert.select(
         source, model, image_shape, layers=config.init_layers, other_head=True
     )
+    head, reason = set[str](), ""
+    if classes != class_names or place.is_file():
+        head = _head(model, image_shape) & {convert.layer_of(path) for path in arrays}
+    if head and classes and classes != class_names:
+        reason = f"; its classes are {listed(classes)}, not {listed(class_names)}"
+        if not config.init_layers:
+            arrays = {
+                path: array for path, array in arrays.items() if convert.layer_of(path) not in head
+            }
+            fresh = sorted({*fresh, *head})
+    elif head:
+        reason = "; it does not name its classes, which are taken to be those of this run"
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
-    print(f"starts from {taken} layers of {place}{rest}")
+    print(f"starts from {taken} layers of {place}{rest}{reason}")
     _warn_of_frozen(fresh, config.optim.frozen)
     return arrays
+
+
+def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:
+    """Returns the layers of `model` whose shapes depend on the number of classes."""
+    shapes, others = (
+        {path: array.shape for path, array in convert.abstract(network, image_shape).items()}
+        for network in (model, model.clone(num_classes=model.num_classes + 1))
+    )
+    return {convert.layer_of(path) for path, shape in shapes.items() if shape != others[path]}
 
 
 def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from support.commands import exit_code
 from support.compiling import hasty_compiler
+from support.image_folders import write_images
 
 from cnn_papers import predict, zoo
 from cnn_papers.data import statistics
@@ -407,6 +408,16 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
     _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
     np.testing.assert_allclose(written["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_of_the_data_set_that_the_command_names(tiny_run, tmp_path, command):
+    """With a run too, whose own data set it would be otherwise."""
+    name, out = write_images(tmp_path / "images", {"3": 2, "7": 1}), tmp_path / "test.npz"
+    arguments = [f"--workdir={tiny_run}", "--layer=pool", f"--out={out}", "--split=test"]
+    overrides = ["--config=configs/resnet.py", f"--config.data.name={name}"]
+    code, text, _ = command(*arguments, *overrides)
+    assert (code, text) == (0, f"{out}: pool of {name}, 3×1×1×8\n")
+    assert sorted(np.load(out)["label"].tolist()) == [3, 3, 7]
 
 
 def test_features_that_cannot_be(tiny_run, tmp_path, command):
