@@ -35,7 +35,7 @@ def mnist() -> Any:
     config.batch_size = 1  # §III-B: after every pattern
     config.total_epochs = 20.0  # §III-B
     # ours: its rates over its curvatures are 7·10⁻⁵ to 0.016 in the first pass (§III-B)
-    config.optim.lr, config.optim.lr_batch = 0.005, 1
+    config.optim.lr, config.optim.lr_batch = 0.01, 1
     # §III-B: 0.0005 for two passes, 0.0002 and 0.0001 for three each, 0.00005 for four, 0.00001
     config.optim.schedule = "step_epochs(2, 5, 8, 12, factor=(0.4, 0.5, 0.5, 0.2))"
     config.optim.momentum = 0.0  # §III-B names none
