@@ -57,7 +57,7 @@ _INITIALISERS: dict[str, dict[str, Any]] = {
     "he": {"kernel_init": layers.he_normal, "bias_init": nn.initializers.zeros},
     "caffe": {"kernel_init": _XAVIER, "bias_init": nn.initializers.constant(0.2)},
 }
-_CLASSIFIER_INITIALISERS = {
+_CLASSIFIER_INITIALISERS: dict[str, dict[str, Any]] = {
     name: init | {"bias_init": nn.initializers.zeros} for name, init in _INITIALISERS.items()
 }
 

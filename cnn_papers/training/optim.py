@@ -122,7 +122,7 @@ def make_optimizer(
 
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
     scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
-    jax.eval_shape(lambda: rate(scale.init(params)))  # a schedule may refuse its numbers
+    jax.eval_shape(lambda: rate(_rate_state(scale.init(params))))  # may refuse its numbers
     orders = {"caffe": (scale, trace), "torch": (trace, scale)}
     if settings.momentum_form not in orders:
         raise UserError(

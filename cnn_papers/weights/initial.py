@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from cnn_papers import zoo
+from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
@@ -23,11 +24,16 @@ def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert
       model, image_shape: the network, and (h, w, c) of its images.
 
     Raises:
-      UserError: there are no such weights, or they do not fit the network.
+      UserError: there is no such run, there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
         return {}
     place = pathlib.Path(config.init_from)
+    if not place.exists() and not place.suffix:
+        raise UserError(
+            f"config.init_from: there is no run {place} to start from; "
+            "train it first, or name its folder or a weights file"
+        )
     if place.is_dir():
         run = trained.open_run(place)
         donor = zoo.build_model(run.config.model_name, **run.config.model)
