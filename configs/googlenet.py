@@ -62,7 +62,7 @@ def imagenet2012() -> Any:
         eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: 1 crop
     )
     # §6: the distortions of Howard: brightness, contrast and colour, then AlexNet's lighting noise
-    # (arXiv:1312.5402 §2). Not in paper: the mean colour, as in train_val.prototxt
+    # (arXiv:1312.5402 §2). Not in paper: mirror images and mean colour, as in train_val.prototxt
     config.data.train_device = "flip|photometric|pca_light(0.1)|subtract_mean"
     config.data.eval_device = "subtract_mean"  # not in paper: train_val.prototxt
     config.eval.protocol = "single_view|ten_crop|crops_144"  # §7, Table 3
