@@ -200,4 +200,5 @@ def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ..
     config.total_steps, config.total_epochs = 0, 10.0
     config.optim.lr, config.optim.lr_batch = 0.001, 64
     config.optim.schedule = "cosine"
+    config.optim.lr_mults = config.optim.wd_mults = ()
     config.checkpoint.every_steps = 500

@@ -41,9 +41,22 @@ def subtract_mean(image: jax.Array, *, statistics: Statistics) -> jax.Array:
     return image - statistics.mean[None, None]
 
 
-def subtract_mean_image(image: jax.Array, *, statistics: Statistics) -> jax.Array:
-    """Subtracts the training set's mean image, pixel by pixel (AlexNet §2, ResNet §4.2)."""
-    return image - statistics.mean_image
+def subtract_mean_image(
+    image: jax.Array, warp: bool = False, *, statistics: Statistics
+) -> jax.Array:
+    """Subtracts the training set's mean image, pixel by pixel (AlexNet §2, ResNet §4.2).
+
+    The mean image is that of the views of `eval_host`, on ImageNet of central crops. It is the same
+    for every crop, wherever that was taken. (AlexNet §2 subtracts before it crops, which takes the
+    mean at the crop's place.) An image of another size needs `warp`, which resizes the mean image
+    to that size, bilinearly (SPP-net, Appendix A).
+    """
+    mean_image = jnp.asarray(statistics.mean_image)
+    if warp and mean_image.shape != image.shape:
+        mean_image = jax.image.resize(
+            mean_image, (*image.shape[:2], mean_image.shape[-1]), "linear"
+        )
+    return image - mean_image
 
 
 def standardize(image: jax.Array, *, statistics: Statistics) -> jax.Array:

@@ -42,7 +42,7 @@ class Statistics(NamedTuple):
 
     Attributes:
       mean, std: [c], over all pixels of all images.
-      mean_image: [h, w, c].
+      mean_image: [h, w, c], of the views of `eval_host`: on ImageNet of central crops.
       eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels,
         largest first.
       whitening: None unless an operation needs it.

@@ -2,6 +2,12 @@
 
 Weight decay is added to the gradient, momentum has two forms, the learning rate may warm up, and
 rates and decays can be multiplied by path. Frozen layers have no part in any of it.
+
+Decay acts on every parameter, biases and the scale and shift of batch normalisation too, unless
+`wd_mults` says otherwise. The papers speak of weights and do not mention the others. The released
+files differ: Caffe's (bvlc_googlenet), matconvnet's and cuda-convnet's leave biases out and give
+them twice the rate, SPP-net's gives them twice the rate only, and fb.resnet.torch decays all alike.
+A recipe that follows one of the first sets `wd_mults` and `lr_mults`.
 """
 
 import inspect
@@ -29,7 +35,7 @@ class OptimizerSettings(NamedTuple):
       momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v
         (AlexNet §5, Caffe); "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ
         once the rate changes.
-      weight_decay: L2, added to the gradient before momentum.
+      weight_decay: L2, added to the gradient before momentum; see above for the parameters.
       schedule: an op string of `training.schedules`.
       warmup_epochs: number of epochs over which the rate rises linearly from 0.
       lr_mults, wd_mults: (regex, factor) pairs. The first that matches the whole path of a
@@ -130,6 +136,7 @@ def make_optimizer(
 
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
     scale = _scale_by_rate(rate, by_path(settings.lr_mults, "optim.lr_mults"))
+    jax.eval_shape(lambda: rate(rate_state(scale.init(params))))  # may refuse its numbers
     orders = {"caffe": (scale, trace), "torch": (trace, scale)}
     if settings.momentum_form not in orders:
         raise UserError(

@@ -11,6 +11,7 @@ import jax
 
 from cnn_papers import zoo
 from cnn_papers.data.split import listed
+from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
@@ -32,7 +33,7 @@ def read(
       class_names: of the training split, by label.
 
     Raises:
-      UserError: there are no such weights, or they do not fit the network.
+      UserError: there is no such run, there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
         print(f"starts from fresh weights of seed {config.seed}")
@@ -41,6 +42,11 @@ def read(
             _warn_of_frozen(layers, config.optim.frozen)
         return {}
     place = pathlib.Path(config.init_from)
+    if not place.exists() and not place.suffix:
+        raise UserError(
+            f"config.init_from: there is no run {place} to start from; "
+            "train it first, or name its folder or a weights file"
+        )
     if place.is_dir():
         run = trained.open_run(place)
         donor = zoo.build_model(run.config.model_name, **run.config.model)

@@ -95,6 +95,24 @@ def test_means_and_deviations_of_the_training_set_are_taken_out(statistics):
     )
 
 
+def test_the_mean_image_is_warped_to_another_size():
+    """Bilinearly, as pixels in the middle of their areas; its own size is left as it is."""
+    mean_image = np.float32([[0.0, 8.0], [80.0, 88.0]])[..., None].repeat(3, -1)
+    statistics = compute([mean_image[None].astype(np.uint8)])
+    np.testing.assert_array_equal(statistics.mean_image, mean_image)
+    same = jnp.full((2, 2, 3), 100.0)
+    np.testing.assert_array_equal(
+        device_ops.subtract_mean_image(same, warp=True, statistics=statistics),
+        100.0 - mean_image,
+    )
+    larger = jnp.full((2, 4, 3), 100.0)
+    warped = device_ops.subtract_mean_image(larger, warp=True, statistics=statistics)
+    expected = 100 - np.float32([[0, 2, 6, 8], [80, 82, 86, 88]])[..., None].repeat(3, -1)
+    np.testing.assert_allclose(warped, expected, rtol=1e-6)
+    with pytest.raises((TypeError, ValueError), match="shapes"):
+        device_ops.subtract_mean_image(larger, statistics=statistics)
+
+
 def test_standardize_brings_the_training_set_to_mean_zero_and_deviation_one():
     images = random_images(20)
     standardize = composed("standardize", compute([images]), train=False)

@@ -196,6 +196,10 @@ def test_multipliers_that_cannot_be_meant(key, patterns, message):
         ({"schedule": "exponential"}, "does not fit exponential"),
         ({"schedule": ""}, "names 0 schedules"),
         ({"schedule": "cosine|poly"}, "names 2 schedules"),
+        (
+            {"schedule": "step_epochs(1, 2, factor=(0.5,))"},
+            "config.optim.schedule has 1 factors for 2 drops of the rate",
+        ),
     ],
 )
 def test_settings_that_do_not_exist(changes, message):
@@ -216,6 +220,7 @@ T = np.arange(100)
         ("step(30, factor=0.5)", np.where(T < 30, 1, 0.5)),
         ("step", np.ones(100)),
         ("step_epochs(2.5, 5)", np.select([T < 25, T < 50], [1, 0.1], 0.01)),
+        ("step_epochs(2.5, 5, factor=(0.4, 0.5))", np.select([T < 25, T < 50], [1, 0.4], 0.2)),
         ("step_fractions(0.5, 0.75)", np.select([T < 50, T < 75], [1, 0.1], 0.01)),
         ("exponential(0.96)", 0.96 ** (T // 10)),
         ("exponential(0.96, every_epochs=2)", 0.96 ** (T // 20)),

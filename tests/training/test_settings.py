@@ -103,11 +103,10 @@ def test_weights_of_classes_change_the_step_of_a_run():
     ("name", "files"),
     [
         ("max_loss", {"configs/common.py", "cnn_papers/training/step.py"}),
-        ("wd_mults", {"configs/common.py", "cnn_papers/training/optim.py"}),
     ],
 )
 def test_an_option_is_written_in_the_config_and_beside_the_step_only(name, files):
-    """Two examples of options that concern neither the mesh nor a recipe."""
+    """An example of the options that concern neither the mesh nor a recipe."""
     sources = [*(ROOT / "cnn_papers").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
     mentions = [path for path in sources if re.search(rf"\b{name}\b", path.read_text())]
     assert {str(path.relative_to(ROOT)) for path in mentions} == files

@@ -226,6 +226,7 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
     ("change", "message"),
     [
         ({"init_from": "nowhere.pth"}, "there is no weights file nowhere.pth"),
+        ({"init_from": "runs/none"}, "config.init_from: there is no run runs/none to start from"),
         (
             {"model.widths": (16,)},
             r"another network: .*\[8\], \[16\] expected.*--config.init_layers",
