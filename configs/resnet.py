@@ -22,6 +22,7 @@ FIELDS = {
     "shortcut": str,
     "stride_in": str,
     "stem": str,
+    "pre_activation": bool,
     "scan": bool,
     "width": float,
 }

@@ -32,6 +32,10 @@ class OptimizerSettings(NamedTuple):
       weight_decay: L2, added to the gradient before momentum.
       schedule: an op string of `training.schedules`.
       warmup_epochs: number of epochs over which the rate rises linearly from 0.
+      warmup_until_error: (error, factor): until a report finds the mean training error, in percent,
+        below `error`, the rate is multiplied by `factor` (ResNet §4.2: (80.0, 0.1)). () is off.
+      constant_lr: regexes. The rate of a parameter whose whole path matches one does not follow the
+        schedule, only warm-up and its multiplier (NIN's release drops the rate of weights only).
       lr_mults, wd_mults: (regex, factor) pairs. The first that matches the whole path of a
         parameter, such as `fc8/bias`, multiplies its rate or its decay.
       max_norms: (regex, limit) pairs. After each update, the weights of every output (the last
@@ -47,6 +51,8 @@ class OptimizerSettings(NamedTuple):
     weight_decay: float = 0.0
     schedule: str = "constant"
     warmup_epochs: float = 0.0
+    warmup_until_error: Sequence[float] = ()
+    constant_lr: Sequence[str] = ()
     lr_mults: Multipliers = ()
     wd_mults: Multipliers = ()
     max_norms: Multipliers = ()
@@ -72,6 +78,12 @@ class LearningRate(NamedTuple):
     waited: jax.Array
 
 
+class WarmUp(NamedTuple):
+    """The state of a warm-up until an error: `over` is a scalar, whether it has ended."""
+
+    over: jax.Array
+
+
 class Optimizer(NamedTuple):
     """An optimiser in Optax's form, with access to its learning rate.
 
@@ -81,12 +93,15 @@ class Optimizer(NamedTuple):
       learning_rate: state -> the rate of the next update.
       observe: (state, error) -> state; tells a plateau schedule the error of an evaluation, and
         returns the state unchanged for any other schedule.
+      observe_training: (state, error) -> state; tells a warm-up until an error the mean training
+        error of a report, in percent, and returns the state unchanged without such a warm-up.
     """
 
     init: Any
     update: Any
     learning_rate: Any
     observe: Any
+    observe_training: Any
 
 
 def make_optimizer(
@@ -100,7 +115,8 @@ def make_optimizer(
     """Returns the optimiser for the parameters `params` (arrays or shapes).
 
     Raises:
-      UserError: unknown schedule or momentum form, or a pattern that matches no parameter.
+      UserError: unknown schedule or momentum form, a warm-up until an error that is not a pair of
+        positive numbers, or a pattern that matches no parameter.
     """
     parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
@@ -109,14 +125,23 @@ def make_optimizer(
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
+    def warmup(state: LearningRate) -> Any:
+        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+
     def rate(state: LearningRate) -> jax.Array:
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
-        warmup = jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-        return base * state.factor * warmup * schedule(progress)
+        return base * state.factor * warmup(state) * schedule(progress)
 
+    scale = _scale_by_rate(
+        rate,
+        lambda state: base * warmup(state),
+        multipliers(params, settings.lr_mults, "optim.lr_mults"),
+        _matches(params, settings.constant_lr, "optim.constant_lr"),
+    )
+    warm_until, warm_factor = _warm_up(settings.warmup_until_error)
+    scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
-    scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
-    orders = {"caffe": (scale, trace), "torch": (trace, scale)}
+    orders = {"caffe": (*scaled, trace), "torch": (trace, *scaled)}
     if settings.momentum_form not in orders:
         raise UserError(
             f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
@@ -129,11 +154,18 @@ def make_optimizer(
         optax.scale(-1.0),
         *([_limit_norms(limits)] if settings.max_norms else []),
     )
+
+    def learning_rate(state: Any) -> jax.Array:
+        now = rate(_node(state, LearningRate))
+        if not settings.warmup_until_error:
+            return now
+        return jnp.where(_node(state, WarmUp).over, 1.0, warm_factor) * now
+
+    def observe_training(state: Any, error: float) -> Any:
+        return _changed(state, WarmUp, lambda node: WarmUp(node.over | (error < warm_until)))
+
     return Optimizer(
-        transform.init,
-        transform.update,
-        lambda state: rate(_rate_state(state)),
-        _observer(schedule),
+        transform.init, transform.update, learning_rate, _observer(schedule), observe_training
     )
 
 
@@ -164,6 +196,32 @@ def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1
             f"parameters are named like {', '.join(names[:4])}"
         )
     return tree
+
+
+def _matches(params: Any, patterns: Sequence[str], key: str) -> Any:
+    """Returns a tree like `params` of whether any of `patterns` matches the whole path.
+
+    Raises:
+      UserError: `patterns` (of `config.<key>`) are not regular expressions, or one of them is the
+        first match of no parameter.
+    """
+    if isinstance(patterns, str):
+        raise UserError(f"config.{key}={patterns!r} takes (regex, …), such as ('.*/bias',)")
+    pairs = [(pattern, 1.0) for pattern in patterns]
+    return jax.tree.map(bool, multipliers(params, pairs, key, default=0.0))
+
+
+def _warm_up(setting: Sequence[float]) -> tuple[float, float]:
+    """Returns error and factor of `config.optim.warmup_until_error`."""
+    if not setting:
+        return 0.0, 1.0
+    numbers = [value for value in setting if isinstance(value, int | float) and value > 0]
+    if len(setting) != 2 or len(numbers) != 2:
+        raise UserError(
+            f"config.optim.warmup_until_error={tuple(setting)} takes (error in percent, factor), "
+            "such as (80.0, 0.1), or () for none"
+        )
+    return numbers[0], numbers[1]
 
 
 def _name(path: Any) -> str:
@@ -205,26 +263,48 @@ def _limit_norms(limits: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(project, updates, params, limits))
 
 
-def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
+def _scale_by_rate(
+    rate: Any, start: Any, mults: Any, is_constant: Any
+) -> optax.GradientTransformation:
+    """Multiplies by `rate(state)`, or by `start(state)` where the rate is constant."""
+
     def init(params: Any) -> LearningRate:
         del params
         return LearningRate(jnp.int32(0), jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        now = rate(state)
-        updates = jax.tree.map(lambda g, mult: now * mult * g, updates, mults)
+        rates = {False: rate(state), True: start(state)}
+        updates = jax.tree.map(
+            lambda g, mult, constant: rates[constant] * mult * g, updates, mults, is_constant
+        )
         return updates, state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
 
 
-def _is_rate(node: Any) -> bool:
-    return isinstance(node, LearningRate)
+def _scale_in_warmup(factor: float) -> optax.GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        now = jnp.where(state.over, 1.0, factor)
+        return jax.tree.map(lambda g: now * g, updates), state
+
+    return optax.GradientTransformation(lambda params: WarmUp(jnp.bool_(False)), update)
 
 
-def _rate_state(state: Any) -> LearningRate:
-    return next(node for node in jax.tree.leaves(state, is_leaf=_is_rate) if _is_rate(node))
+def _node(state: Any, kind: Any) -> Any:
+    """Returns the part of an optimiser's state that is of type `kind`."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return next(node for node in nodes if isinstance(node, kind))
+
+
+def _changed(state: Any, kind: Any, change: Any) -> Any:
+    """Returns `state` with its part of type `kind`, if it has one, changed by `change`."""
+    return jax.tree.map(
+        lambda node: change(node) if isinstance(node, kind) else node,
+        state,
+        is_leaf=lambda node: isinstance(node, kind),
+    )
 
 
 def _observer(schedule: Op) -> Any:
@@ -245,11 +325,6 @@ def _observer(schedule: Op) -> Any:
             waited=jnp.where(drop, 0, waited),
         )
 
-    def observe(state: Any, error: float) -> Any:
-        return jax.tree.map(
-            lambda node: after_evaluation(node, error) if _is_rate(node) else node,
-            state,
-            is_leaf=_is_rate,
-        )
-
-    return observe
+    return lambda state, error: _changed(
+        state, LearningRate, lambda node: after_evaluation(node, error)
+    )
