@@ -51,8 +51,8 @@ def cifar10() -> Any:
     config.data.eval_device = "standardize"  # §4.1
     config.optim.lr, config.optim.lr_batch = 0.1, 64  # §4.2
     config.optim.schedule = "step_fractions(0.5, 0.75)"  # §4.2
-    config.eval.every_epochs = 5.0  # ours: no number depends on it
-    config.checkpoint.every_steps = 1000  # ours: no number depends on it
+    config.eval.every_epochs = 5.0  # ours: how often to look
+    config.checkpoint.every_steps = 1000  # ours: how often to save
     return config
 
 

@@ -78,8 +78,8 @@ def _released(dataset: str, num_classes: int) -> Any:
     config.total_epochs = 260.0  # README: 200, 30, 30
     config.optim.schedule = "step_epochs(200, 230)"  # README: epsW to a tenth, twice
     config.optim.constant_lr = (".*/bias",)  # README: only epsW, so the biases' rate stays
-    config.eval.every_epochs = 5.0  # ours: no number depends on it
-    config.checkpoint.every_steps = 1000  # ours: no number depends on it
+    config.eval.every_epochs = 5.0  # ours: how often to look
+    config.checkpoint.every_steps = 1000  # ours: how often to save
     return config
 
 

@@ -57,8 +57,8 @@ def cifar10() -> Any:
     config.data.eval_device = "subtract_mean_image|scale(0.0078125)"  # §4.2; scale ours
     config.optim.lr, config.optim.lr_batch = 0.1, 128  # §4.2
     config.optim.schedule = "step(32000, 48000)"  # §4.2
-    config.eval.every_epochs = 5.0  # ours: no number depends on it
-    config.checkpoint.every_steps = 1000  # ours: no number depends on it
+    config.eval.every_epochs = 5.0  # ours: how often to look
+    config.checkpoint.every_steps = 1000  # ours: how often to save
     return config
 
 
