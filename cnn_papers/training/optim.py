@@ -140,33 +140,39 @@ def make_optimizer(
     )
     warm_until, warm_factor = _warm_up(settings.warmup_until_error)
     scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
-    trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
-    orders = {"caffe": (*scaled, trace), "torch": (trace, *scaled)}
-    if settings.momentum_form not in orders:
-        raise UserError(
-            f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
-        )
     decays = multipliers(params, settings.wd_mults, "optim.wd_mults")
     limits = multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
     transform = optax.chain(
         _add_decay(settings.weight_decay, decays),
-        *orders[settings.momentum_form],
+        *_with_velocity(settings, scaled),
         optax.scale(-1.0),
         *([_limit_norms(limits)] if settings.max_norms else []),
     )
 
     def learning_rate(state: Any) -> jax.Array:
         now = rate(_node(state, LearningRate))
-        if not settings.warmup_until_error:
-            return now
-        return jnp.where(_node(state, WarmUp).over, 1.0, warm_factor) * now
-
-    def observe_training(state: Any, error: float) -> Any:
-        return _changed(state, WarmUp, lambda node: WarmUp(node.over | (error < warm_until)))
+        if settings.warmup_until_error:
+            now *= jnp.where(_node(state, WarmUp).over, 1.0, warm_factor)
+        return now
 
     return Optimizer(
-        transform.init, transform.update, learning_rate, _observer(schedule), observe_training
+        transform.init,
+        transform.update,
+        learning_rate,
+        _observer(schedule),
+        _training_observer(warm_until),
     )
+
+
+def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:
+    """Returns `scaled`, which apply the rate, and the velocity, in the order of its form."""
+    trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
+    orders = {"caffe": (*scaled, trace), "torch": (trace, *scaled)}
+    if settings.momentum_form not in orders:
+        raise UserError(
+            f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
+        )
+    return orders[settings.momentum_form]
 
 
 def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1.0) -> Any:
@@ -327,4 +333,11 @@ def _observer(schedule: Op) -> Any:
 
     return lambda state, error: _changed(
         state, LearningRate, lambda node: after_evaluation(node, error)
+    )
+
+
+def _training_observer(until: float) -> Any:
+    """Returns `Optimizer.observe_training`: it ends the warm-up at an error below `until`."""
+    return lambda state, error: _changed(
+        state, WarmUp, lambda node: WarmUp(node.over | (error < until))
     )
