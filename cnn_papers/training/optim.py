@@ -101,7 +101,7 @@ class Optimizer(NamedTuple):
     update: Any
     learning_rate: Any
     observe: Any
-    observe_training: Any
+    observe_training: Any = None
 
 
 def make_optimizer(
