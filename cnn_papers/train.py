@@ -215,13 +215,19 @@ def _after_step(
 def _report(
     run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer
 ) -> State:
-    """Writes the means since the last report; returns the state with new totals."""
+    """Writes the means since the last report, and informs the warm-up.
+
+    Returns the state with new totals.
+    """
     totals = jax.device_get(state.totals)._asdict()
     steps = int(totals.pop("steps")) or np.nan  # without a step that counts there is no mean
     values = {name: float(value) / steps for name, value in totals.items()}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.report_training(step, values, run.config.batch_size)
-    return state._replace(totals=processes.put(zero_totals(), run.training.abstract.step.sharding))
+    return state._replace(
+        totals=processes.put(zero_totals(), run.training.abstract.step.sharding),
+        opt_state=run.training.optimizer.observe_training(state.opt_state, values["top1_error"]),
+    )
 
 
 def _evaluate(

@@ -134,6 +134,8 @@ def _optim() -> ConfigDict:
             "weight_decay": 0.0,
             "schedule": "constant",
             "warmup_epochs": 0.0,
+            "warmup_until_error": (),  # (80.0, 0.1): a tenth until the training error is < 80 %
+            "constant_lr": (),  # (".*/bias",): parameters whose rate does not follow the schedule
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
             "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output

@@ -86,6 +86,7 @@ def photometric(
     brightness: tuple[float, float] = (0.5, 1.5),
     contrast: tuple[float, float] = (0.5, 1.5),
     saturation: tuple[float, float] = (0.5, 1.5),
+    clip: bool = True,
     *,
     key: jax.Array,
 ) -> jax.Array:
@@ -93,7 +94,8 @@ def photometric(
 
     GoogLeNet §6 follows Howard (arXiv:1312.5402) in this. The factors are drawn evenly from their
     ranges. They move every pixel towards or away from black, the image's mean grey, and the pixel's
-    own grey; values stay in 0 … 255. A range of (1.0, 1.0) changes nothing.
+    own grey. After each change values are cut to 0 … 255, unless `clip` is false, as in the
+    ColorJitter of fb.resnet.torch. A range of (1.0, 1.0) changes nothing.
     """
     order_key, factor_key = jax.random.split(key)
     low, high = jnp.array([brightness, contrast, saturation], jnp.float32).T
@@ -101,7 +103,8 @@ def photometric(
     for i in jax.random.permutation(order_key, 3):
         grey = image if image.shape[-1] == 1 else (image @ jnp.array(LUMA))[..., None]
         anchors = jnp.stack([jnp.zeros_like(grey), jnp.full_like(grey, grey.mean()), grey])
-        image = jnp.clip(anchors[i] + factors[i] * (image - anchors[i]), 0, 255)
+        image = anchors[i] + factors[i] * (image - anchors[i])
+        image = jnp.clip(image, 0, 255) if clip else image
     return image
 
 

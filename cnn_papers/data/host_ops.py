@@ -141,16 +141,18 @@ def area_aspect_crop(
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    method: str = "random",
     *,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Crops a window of random area and aspect, and resizes it to size×size (GoogLeNet §6).
 
-    `area` is a range of shares of the image's area, `aspect` of width / height. The method of the
-    resize is random too.
+    `area` is a range of shares of the image's area, `aspect` of width / height, whose logarithm is
+    drawn evenly. The method of the resize is random too, unless `method` names one.
     """
     height, width = image.shape[:2]
-    method = str(rng.choice(list(METHODS)))
+    if method == "random":
+        method = str(rng.choice(list(METHODS)))
     for _ in range(10):  # most draws fit; a long thin image may never fit one
         target = rng.uniform(*area) * height * width
         ratio = np.exp(rng.uniform(np.log(aspect[0]), np.log(aspect[1])))

@@ -37,6 +37,8 @@ def _vgg(model: Any) -> dict[str, str]:
 
 
 def _resnet(model: Any) -> dict[str, str]:
+    if model.pre_activation:  # torchvision has none
+        return {}
     names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
     for stage, count in enumerate(model.blocks, 1):
         for i in range(count):

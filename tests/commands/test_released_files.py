@@ -11,7 +11,8 @@ from support.recipes import config_file
 from cnn_papers import counting, zoo
 from cnn_papers.models.googlenet import LRN_CONSTANTS
 from cnn_papers.models.shared import layers
-from cnn_papers.training.optim import LearningRate, OptimizerSettings, make_optimizer, multipliers
+from cnn_papers.training.multipliers import multipliers
+from cnn_papers.training.optim import LearningRate, OptimizerSettings, make_optimizer
 
 TRAINING_IMAGES = 1_281_167  # ILSVRC-2012
 

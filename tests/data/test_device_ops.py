@@ -225,6 +225,21 @@ def test_photometric_ranges_of_one_value_are_exact():
     np.testing.assert_allclose(flat, np.full((5, 4, 1), image[..., 0].mean()), rtol=1e-5)
 
 
+def test_photometric_without_clipping_leaves_the_range_of_grey_levels():
+    """As blend of fb.resnet.torch does: image · alpha + grey · (1 − alpha)."""
+    image, key = jnp.asarray(random_images(1)[0], jnp.float32), jax.random.key(0)
+    still, twice = (1.0, 1.0), (2.0, 2.0)
+    bright = device_ops.photometric(image, twice, still, still, clip=False, key=key)
+    np.testing.assert_allclose(bright, 2 * image, rtol=1e-5)
+    assert bright.max() > 255
+    grey = (np.asarray(image) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    contrast = device_ops.photometric(image, still, twice, still, clip=False, key=key)
+    np.testing.assert_allclose(contrast, 2 * image - grey.mean(), rtol=1e-5, atol=1e-3)
+    colourful = device_ops.photometric(image, still, still, twice, clip=False, key=key)
+    np.testing.assert_allclose(colourful, 2 * image - grey, rtol=1e-5, atol=1e-3)
+    assert contrast.min() < 0 and colourful.min() < 0
+
+
 @pytest.mark.parametrize(("scale", "sqrt_bias"), [(1.0, 0.0), (55.0, 0.0), (1.0, 10.0)])
 def test_gcn_is_the_authors_formula(scale, sqrt_bias):
     for image in random_images():

@@ -193,6 +193,20 @@ def test_area_aspect_crop_takes_the_ranges_it_is_given(monkeypatch):
         assert (h, w) == (25, 100)
 
 
+def test_area_aspect_crop_resizes_by_the_method_it_is_given(monkeypatch):
+    image = coded(60, 80)
+    monkeypatch.setattr(host_ops, "resize", lambda window, size, method: method)
+    whole = ((1.0, 1.0), (4 / 3, 4 / 3))
+    for ranges in ((), whole):  # a window, and mostly the central square
+        assert {
+            host_ops.area_aspect_crop(image, 9, *ranges, method="bicubic", rng=rng)
+            for rng in generators(50)
+        } == {"bicubic"}
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="unknown resize method 'cubic'"):
+        host_ops.area_aspect_crop(image, 9, method="cubic", rng=np.random.default_rng(0))
+
+
 def test_area_aspect_crop_of_an_image_that_no_window_fits_is_its_central_square(monkeypatch):
     image = coded(10, 200)
     for rng in generators(20):

@@ -5,6 +5,7 @@ STEP_OPTIONS = {
     "loss.aux_weight": 0.5,
     "optim.accumulate": 2,
     "optim.bn_group": 4,
+    "optim.constant_lr": (".*/bias",),
     "optim.ema_decay": 0.9,
     "optim.frozen": "fc",
     "optim.lr": 0.3,
@@ -18,6 +19,7 @@ STEP_OPTIONS = {
     "optim.nesterov": True,
     "optim.schedule": "poly",
     "optim.warmup_epochs": 2.0,
+    "optim.warmup_until_error": (80.0, 0.1),
     "optim.wd_mults": ((".*/bias", 0.0),),
     "optim.weight_decay": 0.2,
 }
