@@ -190,7 +190,7 @@ def _reported(name: str, variant: str) -> str:
     for result in importlib.import_module(f"configs.{name}").REPORTED:
         if result.variant == variant:
             place = (result.recipe, result.protocol, result.source)
-            errors.setdefault(place, []).append(f"{result.metric[4:8]} {result.value}")
+            errors.setdefault(place, []).append(f"{result.metric.partition('_')[0]} {result.value}")
     return "; ".join(
         f"{', '.join(values)} ({', '.join(place)})" for place, values in errors.items()
     )

@@ -86,12 +86,14 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
             else:
                 outcome = _train(run, state, checkpoints, best, stop)
         if outcome == DONE and processes.is_first():
-            summary.print_result(config, read_rows(folder / METRICS))
+            summary.print_result(read_rows(folder / METRICS))
             pictures.draw_curves(folder)
 
-    # 6. Test the best state as the paper does.
+    # 6. Test the best state as the paper does, and set the run beside the paper.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
         evaluate.evaluate_runs([folder], config, {})
+    elif outcome == DONE and processes.is_first():
+        summary.print_reported(config, read_rows(folder / METRICS))
     return outcome
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED, Verdict
 from cnn_papers.errors import UserError
 
-FORMAT = 2  # of the file
+FORMAT = 3  # of the file
 WORDS = (AGREES, DISAGREES, UNDECIDED)  # of claims with a verdict
 NOT_RUN = "not run"  # the word of the others
 Row = dict[str, Any]  # of a run's metrics.jsonl
@@ -96,13 +96,15 @@ class GridRun(NamedTuple):
 
 
 class ReportedResult(NamedTuple):
-    """A result of the paper (see `facts.Reported`); ours, None if the two are not comparable."""
+    """A result of the paper (see `facts.Reported`); ours is None if nothing of ours compares."""
 
     recipe: str
     variant: str
     metric: str
     value: float
+    data: str
     protocol: str
+    measured_by: str
     source: str
     ours: float | None
 
@@ -116,7 +118,7 @@ class SingleRun(NamedTuple):
       config: config file and recipe.
       data: name of the data set.
       steps, total_steps: taken and planned; None if the plan is unknown.
-      same: it is the paper's recipe, on its data.
+      same: `reported` are for its recipe on its data.
       changed: keys in which it differs from the recipe.
       reported: the paper's results.
       last, best, tests: as in `GridRun`.

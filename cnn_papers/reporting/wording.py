@@ -23,7 +23,15 @@ UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
-AGAINST_PAPER = ("metric", "the paper’s protocol", "paper", "ours", "difference", "source")
+AGAINST_PAPER = (
+    "metric",
+    "the paper’s protocol",
+    "paper",
+    "our protocol",
+    "ours",
+    "difference",
+    "source",
+)
 
 
 def number(value: float, *, signed: bool = False, stated: bool = False) -> str:
@@ -243,8 +251,8 @@ def comparison(run: SingleRun) -> str:
         what = f"the recipe as it stands, and this run changes {', '.join(run.changed)}"
     elif run.same:
         return (
-            "Against the paper: its recipe on its data; "
-            "ours is the best evaluation of single views."
+            "Against the paper: its recipe on its data. Ours is the final test by the protocol "
+            "that measures as the paper did; of a recipe without one, the best evaluation."
         )
     else:
         what = f"{run.reported[0].recipe}, not of {run.config} on {run.data}"
@@ -257,7 +265,15 @@ def against_paper(result: ReportedResult) -> tuple[str, ...]:
     if result.ours is not None:
         ours = f"{result.ours:.2f}"
         difference = f"{result.ours - result.value:+.2f}".replace("-", "−")
-    return result.metric, result.protocol, f"{result.value:g}", ours, difference, result.source
+    return (
+        result.metric,
+        result.protocol,
+        f"{result.value:g}",
+        result.measured_by or "–",
+        ours,
+        difference,
+        result.source,
+    )
 
 
 def _is_one_arm(claim: ClaimResult) -> bool:
