@@ -56,7 +56,7 @@ class Scale(NamedTuple):
       overrides: of every arm, by flag without its `--config.`; the key "config" names the config
         file and recipe.
       arms: replace the claim's own, if the scale needs others (for example, a shallower net).
-      paper_delta: replaces the claim's own, if the paper has another for the data of the scale.
+      paper_delta: the paper's on the data set of the scale, if that is not the claim's own.
     """
 
     overrides: dict[str, Any]
@@ -82,6 +82,7 @@ class Claim(NamedTuple):
       paper: the paper's own numbers, in words.
       paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's
         unit; None if it gives none.
+      paper_data: the data set that `paper_delta` is of. Results on another are shown without it.
       scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one
         accelerator), `paper` (ImageNet).
       ratio: compare by ratio instead of difference.
@@ -98,6 +99,7 @@ class Claim(NamedTuple):
     paper_delta: float | None = None
     ratio: bool = False
     bound: float | None = None
+    paper_data: str = "imagenet2012"
 
 
 def top1_and_top5(

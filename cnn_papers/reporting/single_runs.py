@@ -11,6 +11,7 @@ from cnn_papers.reporting.results import ReportedResult, Results, Row, SingleRun
 from cnn_papers.runs import reported, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 
+
 class LoadedRun(NamedTuple):
     """A run's folder, its run.json, and the rows of its metrics.jsonl."""
 

@@ -113,6 +113,7 @@ CLAIMS = {
             "gpu": Scale(_FOUR_LAYERS_GPU | _FIGURE_1),
         },
         paper_delta=1 / 6,
+        paper_data="cifar10",
         ratio=True,
     ),
     "response_normalisation": _lower_error(
@@ -122,7 +123,7 @@ CLAIMS = {
         "from 13 % to 11 % on CIFAR-10 with four layers; 1.4 points of top-1 error on ImageNet",
         _FOUR | {"paper": _PAPER._replace(paper_delta=-1.4)},
         -2.0,
-    ),
+    )._replace(paper_data="cifar10"),
     "overlapping_pooling": _lower_error(
         "Pooling windows that overlap lower the error.",
         "AlexNet §3.4",

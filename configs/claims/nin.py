@@ -48,7 +48,8 @@ _FC_DROPOUT: dict[str, Any] = {"model.head": "fc_dropout", "model.last_bias": 0.
 
 def _lower_error(statement: str, source: str, arms: Any, paper: str, delta: float) -> Claim:
     """Returns the claim that the second arm has the lower error on held-out images."""
-    return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, _ALL, delta)
+    claim = Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, _ALL, delta)
+    return claim._replace(paper_data="cifar10")
 
 
 CLAIMS = {
@@ -121,6 +122,7 @@ CLAIMS = {
         "CIFAR-10: over 20 % less test error",
         _ALL,
         paper_delta=0.8,
+        paper_data="cifar10",
         ratio=True,
         bound=0.8,
     ),

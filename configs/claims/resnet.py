@@ -78,6 +78,7 @@ CLAIMS = {
             "with 34"
         ),
         paper_delta=-1.78,
+        paper_data="cifar10",
         scales=_scales(
             _RESIDUAL, _nets("cifar-20", "cifar-56"), _nets("18-A", "34-A"), 25.03 - 27.88
         ),
