@@ -94,7 +94,7 @@ def of_today(found: Results) -> Results:
 def _today(file: str, name: str, claim: Claim, recorded: ClaimResult | None) -> ClaimResult:
     """Returns one claim with the recorded verdict, if that still answers it."""
     scale = recorded.scale if recorded and recorded.scale in claim.scales else None
-    now = _without_verdict(file, name, claim, scale)
+    now = without_verdict(file, name, claim, scale)
     if recorded is None or recorded.word == results.NOT_RUN:
         return now
     if recorded.word not in results.WORDS or recorded.asked != now.asked:
@@ -106,7 +106,7 @@ def _today(file: str, name: str, claim: Claim, recorded: ClaimResult | None) -> 
 def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     """Returns one claim with its verdict, if it has one."""
     scale, arms = sweep.scales[name], sweep.arms.get(name, {})
-    result = _without_verdict(file, name, claim, scale)
+    result = without_verdict(file, name, claim, scale)
     trained = {} if scale == EXACT else arms
     job_ids = dict.fromkeys(job.id for jobs in trained.values() for job in jobs)
     result = result._replace(
@@ -136,7 +136,7 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     return result._replace(**verdict._asdict() | {"arms": by_arm})
 
 
-def _without_verdict(file: str, name: str, claim: Claim, scale: str | None) -> ClaimResult:
+def without_verdict(file: str, name: str, claim: Claim, scale: str | None) -> ClaimResult:
     """Returns a claim as it is defined now."""
     paper_delta, paper_data = _paper(claim, scale)
     return ClaimResult(
