@@ -18,6 +18,7 @@ from cnn_papers import main
 from cnn_papers.data.sources import open_split
 from cnn_papers.runs import compile_cache, inputs, summary, workdir
 from cnn_papers.runs.rows import read_rows
+from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = "--config=configs/resnet.py"
