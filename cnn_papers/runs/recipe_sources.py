@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
 from configs import common
 
@@ -54,7 +55,7 @@ def settings(config: str) -> list[Setting]:
     """Returns the keys of a recipe but NAMES, without model fields that are left to the variant.
 
     `config` is its file and name, such as "configs/alexnet.py:cifar10". Raises UserError for a
-    missing file or recipe.
+    missing file or recipe, and for a config that does not start from `common.base`.
     """
     path, recipe = config_files.place_of(config)
     plain, common.ConfigDict = common.ConfigDict, _Recorder
@@ -62,11 +63,22 @@ def settings(config: str) -> list[Setting]:
         recorded = runpy.run_path(path)["get_config"](recipe)
     finally:
         common.ConfigDict = plain
+    if not isinstance(recorded, _Recorder):
+        raise UserError(f"{config} does not start from configs.common.base: it has no sources")
     return [
         setting
         for setting in _settings(recorded, "")
         if setting.key not in NAMES and setting.value is not None
     ]
+
+
+def recipes(file: str) -> list[str]:
+    """Returns the recipes of a config file, such as "configs/alexnet.py"."""
+    plain, common.choose = common.choose, lambda recipes, *_, **__: recipes
+    try:
+        return [*runpy.run_path(config_files.find_file(file))["get_config"]()]
+    finally:
+        common.choose = plain
 
 
 class _Recorder(ConfigDict):
