@@ -202,7 +202,8 @@ def _reported(name: str, variant: str) -> str:
     errors: dict[tuple[str, str, str], list[str]] = {}
     for result in importlib.import_module(f"configs.{name}").REPORTED:
         if result.variant == variant:
-            place = (result.recipe, result.protocol, result.source)
+            protocol = result.protocol.partition(";")[0]
+            place = (result.recipe, protocol, result.source)
             errors.setdefault(place, []).append(f"{result.metric.partition('_')[0]} {result.value}")
     return "; ".join(
         f"{', '.join(values)} ({', '.join(place)})" for place, values in errors.items()

@@ -84,6 +84,8 @@ def recipes(file: str) -> list[str]:
 class _Recorder(ConfigDict):
     """Notes for every key the calls that led to its last value, the innermost first."""
 
+    calls_by_key: dict[str, list[Call]]
+
     def __init__(self, *arguments: Any, **options: Any):
         object.__setattr__(self, "calls_by_key", {})
         super().__init__(*arguments, **options)

@@ -155,7 +155,14 @@ def judged(claim: Claim, *arms: list[Any]) -> ClaimResult:
         name: arm._asdict() | {"readings": {str(seed): r for seed, r in readings[name].items()}}
         for name, arm in verdict.arms.items()
     }
-    about = {"name": "c", "label": "c", "title": "t", "scale": "desk", "asked": "", "runs": {}}
+    about: dict[str, Any] = {
+        "name": "c",
+        "label": "c",
+        "title": "t",
+        "scale": "desk",
+        "asked": "",
+        "runs": {},
+    }
     about |= {"seconds": 0, "paper_data": ""}
     fields = claim._asdict() | about | verdict._asdict() | {"arms": by_arm}
     fields["scales"] = list(claim.scales)
