@@ -180,7 +180,7 @@ def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
     `eval_host` makes the single views that are evaluated in training.
     """
     config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
-    config.data.name = "imagenet2012"  # the data set of the ILSVRC of 2012 and later
+    config.data.name = "imagenet2012"  # the papers' ILSVRC-2012
     config.data.eval_split = "validation"  # whose errors the papers report
     config.data.train_host, config.data.eval_host = train_host, eval_host
     config.checkpoint.every_steps = 2000  # not in paper: minutes

@@ -26,7 +26,7 @@ GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half 
 CAPTION = (
     "Intervals are of 95 % or as they say; "
     "bold is an arm’s mean, where a claim is of a ratio the geometric one; "
-    "the diamond is the paper’s value."
+    "the diamond is the paper’s value, where that is of the same data."
 )
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 

@@ -36,9 +36,16 @@ def of_run(config: Any) -> list[Reported]:
 
 
 def changes(config: Any) -> list[str]:
-    """Returns the keys, except FREE_KEYS, in which a run differs from its recipe."""
-    different = workdir.differences(_recipe(config), config)
-    return [key for key in different if not key.startswith(FREE_KEYS)]
+    """Returns the keys, except FREE_KEYS, in which a run differs from its recipe.
+
+    A key that the run is older than does not count where it is off.
+    """
+    different = workdir.differences(config, _recipe(config))
+    return [
+        key
+        for key, (run, recipe) in different.items()
+        if not key.startswith(FREE_KEYS) and (run != workdir.UNSET or recipe)
+    ]
 
 
 def ours(result: Reported, config: Any, rows: Sequence[Row]) -> float | None:

@@ -1,6 +1,7 @@
 """The source of a recipe's values: the comment where the config file sets them."""
 
 import pathlib
+import re
 
 import pytest
 from support.recipes import RECIPES
@@ -66,6 +67,11 @@ def _inner(config, decay, momentum):
 def get_config(recipe=""):
     return common.choose({"desk": first, "second": second}, recipe, name="own", paper="second")
 """
+# A place in a paper, somebody's release or file, or ours.
+NAMED = re.compile(
+    r"§|Table|Figure|Appendix|paper|ours|authors|theirs|release|README|Caffe|torch|AlexNet"
+    r"|\w\.(py|lua|yaml|prototxt|def|m)\b"
+)
 LINE = {text: i for i, text in enumerate(CONFIG.splitlines(), 1)}
 FLIP = LINE['    config.data.train_device = "flip"']
 
@@ -154,6 +160,16 @@ def test_every_line_that_sets_a_key_has_a_source():
         if not setting.source
     }
     assert sorted(without) == []
+
+
+def test_a_source_names_a_place_or_says_that_the_value_is_ours():
+    unclear = {
+        f"configs/{setting.place} sets {setting.key}: {setting.source}"
+        for name, recipe in RECIPES
+        for setting in recipe_sources.settings(f"configs/{name}.py:{recipe}")
+        if setting.source and not setting.from_base and not NAMED.search(setting.source)
+    }
+    assert sorted(unclear) == []
 
 
 def test_every_recipe_of_the_package_is_found():

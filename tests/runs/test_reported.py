@@ -85,6 +85,16 @@ def test_the_paper_is_printed_with_ours_where_it_compares(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_run_that_is_older_than_a_key_follows_its_recipe_where_the_key_is_off():
+    config = alexnet.get_config("imagenet2012").unlock()
+    del config.optim["max_loss"]
+    assert reported.changes(config) == []
+    del config.optim["weight_decay"]
+    config.seed = 5  # free
+    config.optim.lr = 0.5
+    assert reported.changes(config) == ["optim.lr", "optim.weight_decay"]
+
+
 def test_a_config_file_of_ones_own_reports_nothing(capsys):
     config = resnet.get_config("cifar10")
     summary.print_reported(config, [])
