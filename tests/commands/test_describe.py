@@ -141,8 +141,9 @@ def test_inputs_that_are_none(command, size):
 
 
 def test_a_format_that_a_table_has_not(command):
-    code, _, err = command("--zoo", "--format=json")
-    assert code == 2 and "--zoo is Markdown" in err
+    for table in ("--zoo", "--sources"):
+        code, _, err = command(table, "--format=json")
+        assert code == 2 and "--zoo and --sources are Markdown" in err
 
 
 # --- trained parameters ---------------------------------------------------------------------------
