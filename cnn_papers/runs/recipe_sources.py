@@ -142,17 +142,19 @@ def _given(calls: list[Call], name: str) -> Given:
     """Returns the place of the value that the innermost of `calls` gave the key `name`."""
     call, *callers = calls
     statement = _read(call.file).statement(call.line)
-    if isinstance(statement, ast.Assign):
-        pairs = [pair for target in statement.targets for pair in _pairs(target, statement.value)]
-        for target, value in pairs:
-            if isinstance(target, ast.Attribute) and target.attr == name:
-                return _follow(calls, value, statement)
-            if isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Constant):
-                # config.model[field] = …: the caller names the key, in a dictionary
-                call, *callers = callers
-                statement = _read(call.file).statement(call.line)
-    entry = _entry(statement, name)
-    return _follow([call, *callers], entry or statement, statement)
+    for target, value in _assigned(statement):
+        if isinstance(target, ast.Attribute) and target.attr == name:
+            return _follow(calls, value, statement)
+        if isinstance(target, ast.Subscript):  # config.model[field] = …
+            here = _place(call, value, statement)
+            return here if here.comment or not callers else _named(callers, name)
+    return _named(calls, name)
+
+
+def _named(calls: list[Call], name: str) -> Given:
+    """Returns the place of the value that a dictionary or a call has under `name`."""
+    statement = _read(calls[0].file).statement(calls[0].line)
+    return _follow(calls, _entry(statement, name) or statement, statement)
 
 
 def _follow(calls: list[Call], node: ast.AST, statement: ast.stmt) -> Given:
@@ -165,8 +167,7 @@ def _follow(calls: list[Call], node: ast.AST, statement: ast.stmt) -> Given:
     value = node.value if isinstance(node, ast.keyword) else node
     if not callers or not isinstance(value, ast.Name):
         return here
-    function = _read(call.file).function(call)
-    parameters = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+    parameters = _read(call.file).parameters(call)
     if value.id not in parameters:
         return here
     above = _read(callers[0].file).statement(callers[0].line)
@@ -189,11 +190,17 @@ def _place(call: Call, node: ast.AST, statement: ast.stmt) -> Given:
     return Given(call.file, first, comment)
 
 
-def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """Returns the targets of an assignment, each with its value."""
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [(target, value)]
+def _assigned(statement: ast.stmt) -> list[tuple[ast.expr, ast.expr]]:
+    """Returns the targets of an assignment, each with its value; none of another statement."""
+    if not isinstance(statement, ast.Assign):
+        return []
+    pairs = []
+    for target in statement.targets:
+        if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
+            pairs += zip(target.elts, statement.value.elts, strict=True)
+        else:
+            pairs.append((target, statement.value))
+    return pairs
 
 
 def _entry(statement: ast.stmt, name: str) -> ast.AST | None:
@@ -245,15 +252,12 @@ class File(NamedTuple):
         ]
         return min(over, key=lambda node: (node.end_lineno or 0) - node.lineno)
 
-    def function(self, call: Call) -> ast.FunctionDef:
-        """Returns the function that `call` was in."""
-        return next(
-            node
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.FunctionDef)
-            and node.name == call.function
-            and node.lineno <= call.line <= (node.end_lineno or 0)
-        )
+    def parameters(self, call: Call) -> list[str]:
+        """Returns the names of the parameters of the function that `call` was in."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.FunctionDef) and node.name == call.function:
+                return [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+        return []
 
     def lines(self, node: Any) -> tuple[int, int]:
         """Returns the first and the last line of a node."""

@@ -44,6 +44,8 @@ def first():
     config.seed = config.eval.batch_size = 1  # both
     config.optim.weight_decay = 0.5  # set again below
     _outer(config, decay=2.0)  # from outside
+    for key in ("train_split", "eval_split"):
+        config.data[key] = "train"  # in a loop
 
     config.data.train_device = "flip"
     return config
@@ -101,6 +103,7 @@ def by_key(own):
         ("data.eval_host", "decode", "beside the argument"),
         ("optim.weight_decay", 2.0, "from outside"),
         ("optim.momentum", 0.25, "only here"),
+        ("data.train_split", "train", "in a loop"),
         ("data.train_device", "flip", ""),
     ],
 )
