@@ -31,6 +31,16 @@ released file, or "not in paper" and "ours" where we chose it.
 Generated: `python -m cnn_papers.describe --sources > docs/recipes.md`; with `--config` it prints \
 one recipe."""
 START = "Every recipe starts with these values, no paper's, and keeps those that it does not set."
+DECIDING = (  # keys of the optimiser that every table shows
+    "batch_size",
+    "optim.lr",
+    "optim.lr_batch",
+    "optim.momentum",
+    "optim.momentum_form",
+    "optim.schedule",
+    "optim.weight_decay",
+    "optim.wd_mults",
+)
 HEADER = ("layer", "output", "parameters", "multiply-adds")
 
 
@@ -245,14 +255,21 @@ def sources_page() -> str:
 
 
 def _sources_of(config: str) -> tuple[list[Any], list[Any]]:
-    """Returns the settings of a recipe, and those that it leaves as every recipe starts."""
+    """Returns the settings of a recipe, and those that it leaves as every recipe starts.
+
+    The first has DECIDING too, left or not.
+    """
     from cnn_papers.runs import recipe_sources
 
-    settings = recipe_sources.settings(config)
-    return (
-        [setting for setting in settings if not setting.from_base],
-        [setting for setting in settings if setting.from_base],
-    )
+    own, start = [], []
+    for setting in recipe_sources.settings(config):
+        if not setting.from_base:
+            own.append(setting)
+            continue
+        start.append(setting)
+        if setting.key in DECIDING:
+            own.append(setting._replace(source=f"as every recipe starts: {setting.source}"))
+    return own, start
 
 
 def as_sources(settings: Sequence[Any]) -> str:

@@ -141,7 +141,8 @@ def _optim() -> ConfigDict:
             "schedule": "constant",  # the rate stays
             "warmup_epochs": 0.0,  # epochs in which the rate rises from 0 to its first value
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
-            "wd_mults": (),  # the same for weight decay; (): it acts on every parameter
+            # written like lr_mults; (): decay acts on biases and batch norm's scale and shift too
+            "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
             "accumulate": 1,  # parts that a batch is split into, worked through one by one
             "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch

@@ -53,6 +53,11 @@ def test_the_sources_of_one_recipe(command):
     assert (code, err) == (None, "")
     assert "| `optim.weight_decay` | `0.0005` | §5 |" in own.splitlines()
     assert "`optim.nesterov`" in start and "`optim.nesterov`" not in own
+    meaning = (
+        "written like lr_mults; (): decay acts on biases and batch norm's scale and shift too |"
+    )
+    assert f"| `optim.wd_mults` | `()` | as every recipe starts: {meaning}" in own.splitlines()
+    assert f"| `optim.wd_mults` | `()` | {meaning}" in start.splitlines()
     code, out, err = command(
         "--config=configs/alexnet.py", "--sources", "--config.optim.lr=0.5", "--config.seed=1"
     )
