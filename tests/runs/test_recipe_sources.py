@@ -71,8 +71,8 @@ def get_config(recipe=""):
 """
 # A place in a paper, somebody's release or file, or ours.
 NAMED = re.compile(
-    r"§|Table|Figure|Appendix|paper|ours|authors|theirs|release|README|Caffe|torch|AlexNet"
-    r"|\w\.(py|lua|yaml|prototxt|def|m)\b"
+    r"§|Table|Figure|Appendix|paper|ours|authors|theirs|release|README|Caffe|torch|AlexNet|MNIST"
+    r"|the files|pylearn2|cuda-convnet|_params|_lr_scale|\w\.(py|lua|yaml|prototxt|def|m|cuh)\b"
 )
 LINE = {text: i for i, text in enumerate(CONFIG.splitlines(), 1)}
 FLIP = LINE['    config.data.train_device = "flip"']
