@@ -7,24 +7,24 @@ from typing import Any
 from cnn_papers.claims import plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim
-from cnn_papers.runs import workdir
+from cnn_papers.runs import inputs, workdir
 
 DIGITS = 12  # of a digest
 
 # The keys, and beginnings of keys, that say where and how a run computes, not what is asked of it.
 UNASKED = ("checkpoint", "data.data_dir", "data.resident", "mesh", "paper_recipe", "seed")
-READ = ("data.eval_host", "data.train_host", "model")  # what a claim reads where nothing is trained
 
 
 def asked_of(config: Any, scale: str) -> dict[str, Any]:
     """Returns the values of a run's config, by dotted key, that a claim depends on at `scale`.
 
     A value that is off (0, empty, False, None) counts as absent: a new key that is off changes no
-    question.
+    question. Where nothing is trained, a claim depends on the network and the size of its input.
     """
     values = {key: value for key, value in workdir.flat(config.to_dict()).items() if value}
     if scale == EXACT:
-        return {key: value for key, value in values.items() if key.startswith(READ)}
+        network = {key: value for key, value in values.items() if key.startswith("model")}
+        return network | {"input": inputs.configured_input(config)}
     return {key: value for key, value in values.items() if not key.startswith(UNASKED)}
 
 

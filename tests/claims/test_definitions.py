@@ -83,13 +83,20 @@ def test_a_key_that_is_new_and_off_changes_no_question(monkeypatch):
     assert definitions.digest(CLAIM, "desk") == before
 
 
-def test_where_nothing_is_trained_only_the_network_and_its_images_are_asked_of():
-    config = plan.load(plan.make_job("configs/resnet.py", {}))
-    assert {key.partition(".")[0] for key in definitions.asked_of(config, EXACT)} == {
-        "model_name",
-        "model",
-        "data",
-    }
+def test_where_nothing_is_trained_only_the_network_and_its_input_are_asked_of():
+    asked = [
+        definitions.asked_of(
+            plan.load(plan.make_job("configs/resnet.py", {"data.eval_host": host})), EXACT
+        )
+        for host in (
+            "decode|resize(32)",
+            "decode|resize(32, method='bilinear')",
+            "decode|resize(64)",
+        )
+    ]
+    assert {key.partition(".")[0] for key in asked[0]} == {"model_name", "model", "input"}
+    assert asked[0]["input"] == (32, 32, 3)
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_digests_are_short_and_differ_between_scales():
