@@ -182,6 +182,13 @@ def config_value() -> Any:
     return config
 
 
+def config_file() -> str:
+    """Returns the config file of `--config` with its recipe, as it was written."""
+    from ml_collections import config_flags
+
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
 def config_overrides() -> dict[str, Any]:
     """Returns the overrides of `--config` on the command line, by dotted key; {} without it."""
     from ml_collections import config_flags

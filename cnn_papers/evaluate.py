@@ -21,7 +21,7 @@ from cnn_papers.evaluation.results import Result, result_of
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, summary
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
@@ -64,8 +64,8 @@ def evaluate_runs(
 
     Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
     them for the test. `config` says which network is expected and over which devices to test.
-    Prints a table and adds rows to metrics.jsonl and timing.jsonl of the runs; an ensemble's rows
-    go to the first run.
+    Prints a table and, of one run, the paper's results beside it. Adds rows to metrics.jsonl and
+    timing.jsonl of the runs; an ensemble's rows go to the first run.
 
     Raises:
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
@@ -77,7 +77,10 @@ def evaluate_runs(
             f"{folders[0]} holds a run of {networks[0].config.model_name}, "
             f"and --config names {config.model_name}"
         )
-    return evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
+    results = evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
+    if len(folders) == 1 and processes.is_first():
+        summary.print_reported(networks[0].config, read_rows(folders[0] / METRICS))
+    return results
 
 
 def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:

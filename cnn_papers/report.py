@@ -28,7 +28,13 @@ def main(argv: list[str]) -> None:
     out = path.parent if is_file else path
     if flags.FLAGS.out:
         out = pathlib.Path(flags.FLAGS.out)
-    found = results.read(path) if is_file else gather.gather(path, out)
+    if is_file:
+        recorded = results.read(path)
+        found = gather.of_today(recorded)
+        if gone := {claim.name for claim in recorded.claims} - {now.name for now in found.claims}:
+            print(f"left out, no claims any more: {', '.join(sorted(gone))}")
+    else:
+        found = gather.gather(path, out)
     # Normalised, since `out` may not exist yet.
     runs = pathlib.Path(os.path.normpath((path.parent if is_file else out) / found.runs))
     runs_exist = any((runs / name).is_dir() for name in found.outcomes)

@@ -97,10 +97,12 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
         if outcome == DONE and processes.is_first():
             _show_result(run)
 
-    # 6. Test the best state as the paper does.
+    # 6. Test the best state as the paper does, and set the run beside the paper.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
         keys = ("protocol", "mirror", "precise_bn")  # a finished run may have others in run.json
         evaluate.evaluate_runs([folder], config, {f"eval.{key}": config.eval[key] for key in keys})
+    elif outcome == DONE and processes.is_first():
+        summary.print_reported(config, read_rows(folder / METRICS))
     return outcome
 
 
@@ -108,7 +110,7 @@ def _show_result(run: Run) -> None:
     """Prints and draws the evaluations; a run that ends earlier than it was begun may have none."""
     rows = read_rows(run.folder / METRICS)
     if any("val/top1_error" in row for row in rows):
-        summary.print_result(run.config, rows)
+        summary.print_result(rows)
         pictures.draw_curves(run.folder)
 
 

@@ -62,6 +62,7 @@ def get_config(recipe: str = "") -> Any:
 REPORTED = top1_and_top5(
     "imagenet2012",
     {"batch_norm": (39.9, 18.1)},
-    "1 crop",
-    "cvjena/cnn-models, AlexNet_cvgj; not of this paper",
+    protocol="1 crop; trained by another recipe",
+    measured_by="",
+    source="cvjena/cnn-models, AlexNet_cvgj; not of this paper",
 )

@@ -86,6 +86,15 @@ _TOP5 = {
     "M-128": (15.6, _PUBLISHED),
 }
 REPORTED = tuple(
-    Reported("imagenet2012", variant, "val/top5_error", error, "10 crops", source)
+    Reported(
+        recipe="imagenet2012",
+        variant=variant,
+        metric="top5_error",
+        value=error,
+        data="imagenet2012[validation]",
+        protocol="10 crops of the whole image",
+        measured_by="ten_crop(whole=True)",
+        source=source,
+    )
     for variant, (error, source) in _TOP5.items()
 )

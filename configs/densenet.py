@@ -131,14 +131,22 @@ _C10 = {  # Table 2, the column C10+
 REPORTED = (
     *(
         Reported(
-            "cifar10", variant, "val/top1_error", error, "trained on 50k, test set, C10+", "Table 2"
+            recipe="cifar10",
+            variant=variant,
+            metric="top1_error",
+            value=error,
+            data="cifar10[test]",
+            protocol="trained on 50k, C10+",
+            measured_by="single_view",
+            source="Table 2",
         )
         for variant, error in _C10.items()
     ),
     *top1_and_top5(
         "imagenet2012",
         {"121": (25.02, 7.71), "169": (23.80, 6.85), "201": (22.58, 6.34), "264": (22.15, 6.12)},
-        "1 crop",
-        "Table 3",
+        protocol="1 crop",
+        measured_by="single_view",
+        source="Table 3",
     ),
 )

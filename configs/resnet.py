@@ -141,20 +141,35 @@ def get_config(recipe: str = "") -> Any:
 
 
 _TABLE_6 = {"20": 8.75, "32": 7.51, "44": 7.17, "56": 6.97, "110": 6.43, "1202": 7.93}
+_BEST = {"110": ", best of 5 runs"}
+_CHOICE = "the recipe trains on 45k and evaluates on train[45000:]"
 REPORTED = (
     *(
         Reported(
-            "cifar10",
-            f"cifar-{depth}",
-            "val/top1_error",
-            error,
-            "trained on 50k, test set",
-            "Table 6",
+            recipe="cifar10",
+            variant=f"cifar-{depth}",
+            metric="top1_error",
+            value=error,
+            data="cifar10[test]",
+            protocol=f"trained on 50k{_BEST.get(depth, '')}; {_CHOICE}",
+            measured_by="",
+            source="Table 6",
         )
         for depth, error in _TABLE_6.items()
     ),
-    Reported("imagenet2012", "plain-18", "val/top1_error", 27.94, "10 crops", "Table 2"),
-    Reported("imagenet2012", "18-A", "val/top1_error", 27.88, "10 crops", "Table 2"),
+    *(
+        Reported(
+            recipe="imagenet2012",
+            variant=variant,
+            metric="top1_error",
+            value=error,
+            data="imagenet2012[validation]",
+            protocol="10 crops",
+            measured_by="ten_crop",
+            source="Table 2",
+        )
+        for variant, error in {"plain-18": 27.94, "18-A": 27.88}.items()
+    ),
     *top1_and_top5(
         "imagenet2012",
         {
@@ -166,8 +181,9 @@ REPORTED = (
             "101": (21.75, 6.05),
             "152": (21.43, 5.71),
         },
-        "10 crops",
-        "Table 3",
+        protocol="10 crops",
+        measured_by="ten_crop",
+        source="Table 3",
     ),
     *top1_and_top5(
         "imagenet2012",
@@ -178,13 +194,15 @@ REPORTED = (
             "101": (19.87, 4.60),
             "152": (19.38, 4.49),
         },
-        "dense, 5 scales",
-        "Table 4",
+        protocol="dense, 5 scales; the recipe's mean image fits one size",
+        measured_by="",
+        source="Table 4",
     ),
     *top1_and_top5(
         "imagenet2012",
         {"50": (24.7, 7.8), "101": (23.6, 7.1), "152": (23.0, 6.7)},
-        "1 crop",
-        "github.com/KaimingHe/deep-residual-networks",
+        protocol="1 crop",
+        measured_by="single_view",
+        source="github.com/KaimingHe/deep-residual-networks",
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.reporting import wording
-from cnn_papers.reporting.results import NOT_RUN, ClaimResult, Results
+from cnn_papers.reporting.results import NOT_RUN, WORDS, ClaimResult, Results
 
 SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
 
@@ -24,6 +24,7 @@ def _of_claims(results: Results, base: str | None) -> str:
     others = [f"`{claim.name}`" for claim in results.claims if claim.word == NOT_RUN]
     lines = [
         wording.verdicts(results),
+        *wording.changed(results),
         *wording.chance(results),
         *wording.legend(results, arms=False),
         *_about_runs(results),
@@ -54,8 +55,8 @@ def _claim(claim: ClaimResult, outcomes: Mapping[str, str], base: str | None) ->
         f"**{claim.word}**",
         f"{wording.ours(claim)} {wording.interval(claim)}".strip(),
         wording.paper(claim),
-        str(claim.scale),
-        str(claim.n),
+        claim.scale or "",
+        str(claim.n) if claim.word in WORDS else "",
         wording.duration(claim.seconds),
         *links,
     )

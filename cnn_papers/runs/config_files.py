@@ -121,9 +121,13 @@ def find_file(file: str) -> str:
 
 def list_files() -> str:
     """Returns "There are: configs/alexnet.py, …", with all config files."""
+    return "There are: " + ", ".join(all_files())
+
+
+def all_files() -> list[str]:
+    """Returns "configs/alexnet.py", …, the package's config files."""
     names = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
-    names = [name for name in names if name not in ("__init__.py", "common.py")]
-    return "There are: " + ", ".join(f"configs/{name}" for name in names)
+    return [f"configs/{name}" for name in names if name not in ("__init__.py", "common.py")]
 
 
 def place_of(config: str) -> tuple[str, str]:

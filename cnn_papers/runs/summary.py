@@ -1,7 +1,5 @@
 """Prints what a run consists of (data, parameters beside the paper's, length) and its result."""
 
-import importlib
-import importlib.util
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +10,7 @@ from jax.sharding import Mesh
 from cnn_papers import counting, zoo
 from cnn_papers.counting import Network
 from cnn_papers.data.split import listed
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, reported
 from cnn_papers.runs.rows import Row
 from cnn_papers.training import freezing
 
@@ -107,19 +105,27 @@ def _classes(data: inputs.Data, outputs: int) -> str:
     return text
 
 
-def print_result(config: Any, rows: list[Row]) -> None:
-    """Prints the last and the best evaluation, and what the paper reports for its own recipe."""
+def print_result(rows: list[Row]) -> None:
+    """Prints the last and the best evaluation."""
     evaluations = [row for row in rows if "val/top1_error" in row]
     finite = [row for row in evaluations if "val/loss" in row] or evaluations
     best = min(finite, key=lambda row: row["val/top1_error"])
     for name, row in (("last", evaluations[-1]), ("best", best)):
         top1, top5 = row["val/top1_error"], row["val/top5_error"]
         print(f"{name:>14}  step {row['step']}: top-1 error {top1:.2f}%, top-5 error {top5:.2f}%")
-    # Only the package's own config files report results, and these hold for the paper's data set.
-    spec = importlib.util.find_spec(f"configs.{config.name}")
-    for result in importlib.import_module(spec.name).REPORTED if spec else ():
-        own = (config.recipe, config.data.name, config.model.variant)
-        if (result.recipe, result.recipe, result.variant) == own:
-            metric = result.metric.removeprefix("val/")
-            source = f"{result.variant}, {result.protocol}, {result.source}"
-            print(f"{'paper':>14}  {metric} {result.value}% ({source})")
+
+
+def print_reported(config: Any, rows: list[Row]) -> None:
+    """Prints what the paper reports for the recipe of a run, beside what the run has of the same.
+
+    `rows` are those of its metrics.jsonl.
+    """
+    results = reported.of_run(config)
+    follows = bool(results) and not reported.changes(config)
+    for result in results:
+        value = f"{result.metric} {result.value:g}%"
+        ours = reported.ours(result, config, rows) if follows else None
+        if ours is not None:
+            value += f", ours {ours:.2f}% ({ours - result.value:+.2f}) by {result.measured_by}"
+        source = f"{result.variant}, {result.protocol}, {result.source}"
+        print(f"{'paper':>14}  {value} ({source})")

@@ -264,7 +264,7 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 
     The value of a key that a config lacks is "unset".
     """
-    old, new = (_flat(_tuples(config.to_dict())) for config in (one, other))
+    old, new = (flat(_tuples(config.to_dict())) for config in (one, other))
     pairs = {
         key: (old.get(key, UNSET), new.get(key, UNSET)) for key in sorted(old.keys() | new.keys())
     }
@@ -298,13 +298,14 @@ def _tuples(tree: Any) -> Any:
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested dictionaries by dotted key."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
         key: value
         for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
+        for key, value in flat(branch, f"{prefix}.{name}" if prefix else name).items()
     }
 
 

@@ -113,6 +113,7 @@ CLAIMS = {
         "six times sooner",
         {"desk": Scale(_FOUR_LAYERS | _FIGURE_1)},  # the rates are of this scale only
         paper_delta=1 / 6,
+        paper_data="cifar10",
         ratio=True,
     ),
     "response_normalisation": _lower_error(
@@ -125,7 +126,7 @@ CLAIMS = {
             "gpu": _FOUR["gpu"]._replace(paper_delta=-2.0),
             "paper": _PAPER._replace(paper_delta=-1.4),
         },
-    ),
+    )._replace(paper_data="cifar10"),
     "overlapping_pooling": _lower_error(
         "Pooling windows that overlap lower the error.",
         "AlexNet §3.4",

@@ -73,6 +73,7 @@ CLAIMS = {
         ),
         _MNIST,
         paper_delta=2 / 2400 - (0.176 + 0.392) / 2,
+        paper_data="mnist",
     ),
     "rectifiers_saturate": Claim(
         "Training with dropout makes rectified units saturate at zero more often.",
@@ -90,6 +91,7 @@ CLAIMS = {
         "below 5 % of the time without, up to 60 % with",
         _MNIST,
         paper_delta=0.55,
+        paper_data="mnist",
     ),
     "maxout_averages": Claim(
         (

@@ -40,6 +40,30 @@ def test_the_zoo_page_is_what_the_command_prints(command):
             assert f"| {name} `{variant}` |" in out
 
 
+def test_the_page_of_recipes_is_what_the_command_prints(command):
+    """After a change: python -m cnn_papers.describe --sources > docs/recipes.md"""
+    code, out, _ = command("--sources")
+    assert code is None and (ZOO.parent / "recipes.md").read_text() == out
+
+
+def test_the_sources_of_one_recipe(command):
+    """What it sets, then what it leaves as every recipe starts; as its file has it."""
+    code, out, err = command("--config=configs/alexnet.py:imagenet2012", "--sources")
+    own, start = out.split("Every recipe starts")
+    assert (code, err) == (None, "")
+    assert "| `optim.weight_decay` | `0.0005` | §5 |" in own.splitlines()
+    assert "`optim.nesterov`" in start and "`optim.nesterov`" not in own
+    meaning = (
+        "written like lr_mults; (): decay acts on biases and batch norm's scale and shift too |"
+    )
+    assert f"| `optim.wd_mults` | `()` | as every recipe starts: {meaning}" in own.splitlines()
+    assert f"| `optim.wd_mults` | `()` | {meaning}" in start.splitlines()
+    code, out, err = command(
+        "--config=configs/alexnet.py", "--sources", "--config.optim.lr=0.5", "--config.seed=1"
+    )
+    assert (code, out) == (2, "") and "leave out --config.optim.lr" in err
+
+
 def test_a_row_of_the_zoo_page(command):
     rows = {line.split("|")[1].strip(): line for line in command("--zoo")[1].splitlines()}
     assert rows["vgg `D`"] == (
@@ -122,8 +146,9 @@ def test_inputs_that_are_none(command, size):
 
 
 def test_a_format_that_a_table_has_not(command):
-    code, _, err = command("--zoo", "--format=json")
-    assert code == 2 and "--zoo is Markdown" in err
+    for table in ("--zoo", "--sources"):
+        code, _, err = command(table, "--format=json")
+        assert code == 2 and "--zoo and --sources are Markdown" in err
 
 
 # --- trained parameters ---------------------------------------------------------------------------
