@@ -146,7 +146,7 @@ _CHOICE = "the recipe trains on 45k and evaluates on train[45000:]"
 REPORTED = (
     *(
         Reported(
-            recipe="cifar10",
+            recipe="cifar10_110" if depth == "110" else "cifar10",
             variant=f"cifar-{depth}",
             metric="top1_error",
             value=error,
@@ -164,8 +164,8 @@ REPORTED = (
             metric="top1_error",
             value=error,
             data="imagenet2012[validation]",
-            protocol="10 crops",
-            measured_by="ten_crop",
+            protocol="10 crops of the whole image",
+            measured_by="ten_crop(whole=True)",
             source="Table 2",
         )
         for variant, error in {"plain-18": 27.94, "18-A": 27.88}.items()
@@ -181,8 +181,8 @@ REPORTED = (
             "101": (21.75, 6.05),
             "152": (21.43, 5.71),
         },
-        protocol="10 crops",
-        measured_by="ten_crop",
+        protocol="10 crops of the whole image",
+        measured_by="ten_crop(whole=True)",
         source="Table 3",
     ),
     *top1_and_top5(

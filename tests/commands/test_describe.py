@@ -69,7 +69,11 @@ def test_a_row_of_the_zoo_page(command):
     assert rows["vgg `D`"] == (
         "| vgg `D` | 224×224×3 | 138,357,544 | 15,470,264,320 | 138M | "
         "top1 27.0, top5 8.8 (imagenet2012, S = Q = 256, dense, Table 3); "
-        "top1 24.8, top5 7.5 (imagenet2012, S in [256, 512], Q = 256, 384, 512, dense, Table 4) |"
+        "top1 26.8, top5 8.7 (imagenet2012_384, S = Q = 384, dense, Table 3); "
+        "top1 25.6, top5 8.1 (imagenet2012_jitter, S in [256, 512], Q = 384, dense, Table 3); "
+        "top1 24.8, top5 7.5 (imagenet2012_jitter, S in [256, 512], Q = 256, 384, 512, dense, "
+        "Table 4); top1 24.4, top5 7.2 (imagenet2012_jitter, S in [256, 512], Q = 256, 384, 512, "
+        "dense and crops, Table 5) |"
     )
 
 
