@@ -12,7 +12,7 @@ import urllib.parse
 from absl import flags
 
 from cnn_papers import doors, files
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.reporting import gather, markdown, page, results, wording
 
 RESULTS = "results.json"
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         print(wording.verdicts(found))
     print(wording.runs(found))
     for why, names in wording.unfinished(found).items():
-        print(f"not finished ({why}): {markdown.first_names(names)}")
+        print(f"not finished ({why}): {listed(names, markdown.SHOWN)}")
     print(f"the report is in {out / 'report.html'}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn_papers.data import image_files
 from cnn_papers.data.split import DamagedExample, Split
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 
 # The usual names of the folders of splits, in any case, each with the split that it is.
 _SPLITS = {
@@ -70,7 +70,7 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
     if not splits or not (splits == names or has_train):
         return {"train": root}
     if others := [name for name in names if name not in splits]:
-        _say_once(f"{root}: took {_listed(splits)}, left out {_listed(others)}")
+        _say_once(f"{root}: took {listed(splits, 5)}, left out {listed(others, 5)}")
     return {name: root / name for name in splits}
 
 
@@ -122,7 +122,9 @@ def _find_split(path: str, folders: dict[str, pathlib.Path], asked: str) -> str 
     for wanted in [kind] if kind == "train" else [kind, "val", "test"]:
         names = [name for name in folders if _kind_of_split(name) == wanted]
         if len(names) > 1:
-            raise UserError(f"{path} has {_listed(names)}: name one of them in place of {asked!r}")
+            raise UserError(
+                f"{path} has {listed(names, 5)}: name one of them in place of {asked!r}"
+            )
         if names:
             return names[0]
     return None
@@ -156,8 +158,8 @@ def class_folders(folder: pathlib.Path) -> list[str]:
         if len(shared) > 1:
             likeliest = max(without_images, key=lambda name: "train" in name.lower())
             raise UserError(
-                f"{folder}: {_listed(without_images)} hold no images, but each holds the folders "
-                f"{_listed(sorted(shared))}, as splits do: rename them train and val, or write "
+                f"{folder}: {listed(without_images, 5)} hold no images, but each holds the folders "
+                f"{listed(sorted(shared), 5)}, as splits do: rename them train and val, or write "
                 f"folder:{inner[likeliest]}"
             )
     return names
@@ -201,7 +203,7 @@ def split_images(
         images += images_of_class
         others += others_of_class
     if empty:
-        _say_once(f"{folder} has no images of {_listed(sorted(empty))}")
+        _say_once(f"{folder} has no images of {listed(sorted(empty), 5)}")
     say_left_out(folder, others)
     if loose := sum(entry.suffix.lower() in image_files.SUFFIXES for entry in entries(folder)):
         _say_once(f"{folder}: left out {loose:,} images that are in no class folder")
@@ -252,13 +254,7 @@ def say_left_out(folder: pathlib.Path, others: Sequence[str]) -> None:
 def _by_suffix(files: Sequence[str]) -> str:
     counts = collections.Counter(pathlib.PurePath(file).suffix.lower() for file in files)
     most_first = sorted(counts, key=lambda suffix: (-counts[suffix], suffix))
-    return _listed([f"{counts[suffix]:,} {suffix or 'without suffix'}" for suffix in most_first])
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Returns the first few words, with the number of the others."""
-    more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
-    return ", ".join(words[:5]) + more
+    return listed([f"{counts[suffix]:,} {suffix or 'without suffix'}" for suffix in most_first], 5)
 
 
 def _say_once(message: str) -> None:

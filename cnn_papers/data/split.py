@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cnn_papers.errors import UserError, did_you_mean
+from cnn_papers.errors import UserError, did_you_mean, listed
 
 
 class DamagedExample(UserError):
@@ -53,12 +53,6 @@ def with_classes_of(
     labels = None if split.labels is None else [new_labels[label] for label in split.labels]
     examples = _Relabelled(split.examples, new_labels)
     return split._replace(examples=examples, class_names=known, labels=labels)
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Returns the first `most` of `names` with commas, and how many there are if there are more."""
-    text = ", ".join(names[:most])
-    return text if len(names) <= most else f"{text}, … ({len(names):,})"
 
 
 class _Relabelled(Sequence):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnn_papers.errors import listed
+
 ALL, WORST = 20, 10  # up to ALL classes are shown, of more the WORST with the largest errors
 
 
@@ -78,7 +80,6 @@ def table(columns: Mapping[str, ClassErrors]) -> list[str]:
     means = [f"{test.mean:.2f}%" for test in columns.values()]
     lines.append(line(last, f"{sum(first.images):,}", means))
     if first.absent:
-        names_absent = ", ".join(first.absent[:WORST])
-        more = f", and {len(first.absent) - WORST} more" if len(first.absent) > WORST else ""
-        lines.append(f"left out of the mean, without an image here: {names_absent}{more}")
+        names_absent = listed(first.absent, WORST)
+        lines.append(f"left out of the mean, without an image here: {names_absent}")
     return lines

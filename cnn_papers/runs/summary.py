@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from cnn_papers import counting, zoo
 from cnn_papers.counting import Network
-from cnn_papers.data.split import listed
+from cnn_papers.errors import listed
 from cnn_papers.runs import inputs, reported
 from cnn_papers.runs.rows import Row
 from cnn_papers.training import freezing
@@ -70,7 +70,7 @@ def print_fine_tuning(
         trained = [layer for layer in layers if layer not in frozen]
         number = counting.parameter_count(freezing.split(params, frozen)[0])
         print(
-            f"{'trains':>14}  {len(trained)} of {len(layers)} layers: {_first(trained)}; "
+            f"{'trains':>14}  {len(trained)} of {len(layers)} layers: {listed(trained, SHOWN)}; "
             f"{number:,} parameters",
             flush=True,
         )
@@ -78,12 +78,7 @@ def print_fine_tuning(
         pairs = zip(class_names, class_weights, strict=False)  # outputs without a name follow
         by_weight = sorted(pairs, key=lambda pair: -pair[1])
         texts = [f"{name} {weight:.3g}" for name, weight in by_weight]
-        print(f"{'class weights':>14}  {_first(texts)}", flush=True)
-
-
-def _first(texts: Sequence[str]) -> str:
-    more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
+        print(f"{'class weights':>14}  {listed(texts, SHOWN)}", flush=True)
 
 
 def _classes(data: inputs.Data, outputs: int) -> str:

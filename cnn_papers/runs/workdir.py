@@ -19,8 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cnn_papers import files
-from cnn_papers.data.split import listed
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.files import LOCK, locked
 from cnn_papers.parallel import processes
 from cnn_papers.runs import config_files
@@ -186,10 +185,9 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
         if key != "data.name" or not saved.startswith("folder:") or not now.startswith("folder:")
     ]
     if different:
-        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise UserError(
             f"workdir {workdir} holds a run of another configuration "
-            f"({'; '.join(different[:4])}{more}); give another with --workdir, or remove it"
+            f"({listed(different, 4, '; ')}); give another with --workdir, or remove it"
         )
 
 

@@ -16,7 +16,7 @@ import flax.traverse_util
 import numpy as np
 
 from cnn_papers import counting, zoo
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.models import resnet
 from cnn_papers.weights import arithmetic, prefixes, torch_names
 
@@ -201,13 +201,10 @@ def _refuse(
       left: the shapes of arrays that have no place in it, by their names in the source.
       hint: whether layers can be named.
     """
-    parts = list(problems[:3])
-    if len(problems) > 3:
-        parts[-1] += f", and {len(problems) - 3} more"
+    parts = [listed(problems, separator="; ")] if problems else []
     if left:
-        first = ", ".join(f"{name} {list(shape)}" for name, shape in list(left.items())[:3])
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        parts.append(f"without a place in this network are {first}{more}")
+        shapes = [f"{name} {list(shape)}" for name, shape in left.items()]
+        parts.append(f"without a place in this network are {listed(shapes)}")
     if hint:
         parts.append("name the layers to take with --config.init_layers")
     raise UserError(f"weights {place} are of another network: {'; '.join(parts)}")

@@ -10,8 +10,7 @@ import flax.linen as nn
 import jax
 
 from cnn_papers import zoo
-from cnn_papers.data.split import listed
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
@@ -91,12 +90,10 @@ def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
     """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
     frozen = sorted({layer for layer in fresh if re.fullmatch(pattern, layer)})
     if frozen:
-        more = f", and {len(frozen) - 4} more" if len(frozen) > 4 else ""
         logging.getLogger(__name__).warning(
             "no weights are read for layers that config.optim.frozen keeps as they are, at random: "
-            "%s%s",
-            ", ".join(frozen[:4]),
-            more,
+            "%s",
+            listed(frozen, 4),
         )
 
 

@@ -14,9 +14,9 @@ from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.folders import folder_splits
 from cnn_papers.data.sources import open_split, open_to_test
-from cnn_papers.data.split import Split, listed, with_classes_of
+from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.tfds import find_builder
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs

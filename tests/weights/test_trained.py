@@ -105,12 +105,14 @@ def rename_classes(run: pathlib.Path, names: Sequence[str]) -> None:
         (
             "abcdefghij",
             "",
-            "6 layers of {donor}; fresh: fc; its classes are a, b, c, … (10), not 0, 1, 2, … (10)",
+            "6 layers of {donor}; fresh: fc; its classes are a, b, c and 7 more, "
+            "not 0, 1, 2 and 7 more",
         ),
         (
             "1023456789",
             "",
-            "6 layers of {donor}; fresh: fc; its classes are 1, 0, 2, … (10), not 0, 1, 2, … (10)",
+            "6 layers of {donor}; fresh: fc; its classes are 1, 0, 2 and 7 more, "
+            "not 0, 1, 2 and 7 more",
         ),
         ("0123456789", "", "7 layers of {donor}"),
         (
@@ -123,7 +125,7 @@ def rename_classes(run: pathlib.Path, names: Sequence[str]) -> None:
             "abcdefghij",
             "conv1|fc",
             "2 layers of {donor}; fresh: bn1, conv2_1/bn1, conv2_1/bn2, conv2_1/conv1, "
-            "conv2_1/conv2; its classes are a, b, c, … (10), not 0, 1, 2, … (10)",
+            "conv2_1/conv2; its classes are a, b, c and 7 more, not 0, 1, 2 and 7 more",
         ),
     ],
 )
