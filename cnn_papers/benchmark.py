@@ -198,8 +198,8 @@ def _say(text: str) -> None:
     print(f"{text} …", file=sys.stderr, flush=True)
 
 
-def cli() -> None:
-    """Defines the flags and runs `main`."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     try:
         doors.config_flag()
     except ImportError:  # --model does without it
@@ -224,7 +224,7 @@ def cli() -> None:
         "what to measure: any of start (fresh processes), step, input (the pipeline) "
         "and saving (checkpoints)",
     )
-    flags.DEFINE_string("workdir", ".", "folder on the disk that saving is measured on")
+    doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")
     flags.DEFINE_string(
         "topology",
@@ -241,7 +241,11 @@ def cli() -> None:
     flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
     flags.DEFINE_bool("json", False, "print one JSON object")
     doors.hosts_flags()
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@
 - `--mesh=data:4,column:2`: the train step over that mesh, on devices that need not exist: which
   layers communicate, how many bytes a step against the least possible, and what each device holds.
 - `--topology=v5e:2x2`: the same, compiled for such TPUs; `h100:8` for GPUs.
+- `--sources`: every key of the recipe of `--config` with its value and where that comes from: a
+  section of the paper, a released file, or ours; in Markdown. Without `--config`, of all recipes;
+  docs/recipes.md is its output.
 - `--zoo`: every variant of every network in Markdown; docs/zoo.md is its output.
 """
 
@@ -13,7 +16,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,6 +24,23 @@ from absl import flags
 from cnn_papers import doors, terminal
 from cnn_papers.counting import Network
 
+SOURCES_HEAD = """# Recipes
+
+Every value that a recipe sets, and its source: a section, table or figure of the paper above it, a
+released file, or "not in paper" and "ours" where we chose it.
+Generated: `python -m cnn_papers.describe --sources > docs/recipes.md`; with `--config` it prints \
+one recipe."""
+START = "Every recipe starts with these values, no paper's, and keeps those that it does not set."
+DECIDING = (  # keys of the optimiser that every table shows
+    "batch_size",
+    "optim.lr",
+    "optim.lr_batch",
+    "optim.momentum",
+    "optim.momentum_form",
+    "optim.schedule",
+    "optim.weight_decay",
+    "optim.wd_mults",
+)
 HEADER = ("layer", "output", "parameters", "multiply-adds")
 
 
@@ -36,13 +56,16 @@ def main(argv: list[str]) -> None:
     if values.workdir or values.weights:
         print(_trained_table())
         return
-    if values.format != "text" and (values.zoo or values.mesh or values.topology):
+    if values.format != "text" and (values.zoo or values.sources or values.mesh or values.topology):
         raise UserError(
             "--format is for the table of one network: "
-            "--zoo is Markdown, --mesh and --topology are text"
+            "--zoo and --sources are Markdown, --mesh and --topology are text"
         )
     if values.zoo:
         print(zoo_table())
+        return
+    if values.sources:
+        print(_sources())
         return
     print(_network_table())
 
@@ -76,7 +99,7 @@ def _trained_table() -> str:
     values = flags.FLAGS
     if values.workdir and values.weights:
         raise UserError("--workdir=RUN and --weights=FILE each name a network: give one of them")
-    for name in ("zoo", "mesh", "topology", "input", "format"):
+    for name in ("zoo", "sources", "mesh", "topology", "input", "format"):
         if values[name].present:
             raise UserError(
                 f"--{name} does not go with --workdir or --weights, which print trained parameters"
@@ -189,18 +212,82 @@ def _reported(name: str, variant: str) -> str:
     errors: dict[tuple[str, str, str], list[str]] = {}
     for result in importlib.import_module(f"configs.{name}").REPORTED:
         if result.variant == variant:
-            place = (result.recipe, result.protocol, result.source)
-            errors.setdefault(place, []).append(f"{result.metric[4:8]} {result.value}")
+            protocol = result.protocol.partition(";")[0]
+            place = (result.recipe, protocol, result.source)
+            errors.setdefault(place, []).append(f"{result.metric.partition('_')[0]} {result.value}")
     return "; ".join(
         f"{', '.join(values)} ({', '.join(place)})" for place, values in errors.items()
+    )
+
+
+def _sources() -> str:
+    """Returns the sources of the recipe of `--config`, or the page of all recipes without it."""
+    from cnn_papers.errors import UserError
+
+    if flags.FLAGS.config is None:
+        return sources_page()
+    if overrides := doors.config_overrides():
+        raise UserError(
+            f"--sources is of the recipe as its file has it: leave out --config.{min(overrides)}"
+        )
+    own, start = _sources_of(doors.config_file())
+    return f"{as_sources(own)}\n\n{START}\n\n{as_sources(start)}"
+
+
+def sources_page() -> str:
+    """Returns the page of all recipes: a table for each, and one of what all start from."""
+    from cnn_papers.runs import config_files, recipe_sources
+
+    start: dict[str, Any] = {}
+    parts = []
+    for file in config_files.all_files():
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        parts.append(f"## {(module.__doc__ or file).splitlines()[0].rstrip('.')}")
+        for recipe in recipe_sources.recipes(file):
+            config = config_files.read(f"{file}:{recipe}")
+            network = f"{config.model_name} `{config.model.variant}`"
+            own, others = _sources_of(f"{file}:{recipe}")
+            start |= {setting.key: setting for setting in others}
+            classes = f"{config.model.num_classes} classes"
+            parts += [f"### `{file}:{recipe}`", f"{network}, {classes}.", as_sources(own)]
+    of_all = as_sources([start[key] for key in sorted(start)])
+    return "\n\n".join([SOURCES_HEAD, f"## All recipes\n\n{START}", of_all, *parts])
+
+
+def _sources_of(config: str) -> tuple[list[Any], list[Any]]:
+    """Returns the settings of a recipe, and those that it leaves as every recipe starts.
+
+    The first has DECIDING too, left or not.
+    """
+    from cnn_papers.runs import recipe_sources
+
+    own, start = [], []
+    for setting in recipe_sources.settings(config):
+        if not setting.from_base:
+            own.append(setting)
+            continue
+        start.append(setting)
+        if setting.key in DECIDING:
+            own.append(setting._replace(source=f"as every recipe starts: {setting.source}"))
+    return own, start
+
+
+def as_sources(settings: Sequence[Any]) -> str:
+    """Returns keys, values and sources as a Markdown table."""
+    rows = [("key", "value", "source"), ("---", "---", "---")]
+    rows += [
+        (f"`{setting.key}`", f"`{setting.value!r}`", setting.source or "–") for setting in settings
+    ]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
     )
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
     flags.DEFINE_enum("format", "text", list(FORMATS), "how the table is printed")
     flags.DEFINE_list(
@@ -209,13 +296,13 @@ def cli() -> None:
         "height,width,channels to trace with, instead of what the config feeds the network",
     )
     flags.DEFINE_bool("zoo", False, "print every variant of every network instead")
+    flags.DEFINE_bool("sources", False, "print where every value of the recipe comes from instead")
     flags.DEFINE_string(
         "mesh", "", "data:N[,column:2]: print the train step over that mesh instead"
     )
-    flags.DEFINE_string("workdir", "", "folder of a run: print its trained parameters instead")
-    flags.DEFINE_string(
+    doors.path_flag("workdir", "folder of a run: print its trained parameters instead")
+    doors.path_flag(
         "weights",
-        "",
         "file of published weights for the network of --config: print its parameters instead",
     )
     flags.DEFINE_string(
@@ -223,7 +310,11 @@ def cli() -> None:
         "",
         "print the train step on devices that need not exist: v5e:2x2, h100:8, cpu:8",
     )
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
+from cnn_papers import files, terminal
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import hosts
 from cnn_papers.runs import config_files
@@ -21,13 +23,28 @@ NO_CONFIG = "--config is missing; for example --config=configs/googlenet.py. "
 OVERRIDE = re.compile("--?(?:no)?config[.](?P<key>[^=]*)")
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None]) -> None:
     """Parses the flags, calls `main` with the remaining arguments, and exits with its code.
 
-    A UserError becomes one line on stderr and exit code 2; so does a full disk.
+    A UserError becomes one line on stderr and exit code 2; so does a full disk. Output that nobody
+    reads any more ends the process silently, with SIGPIPE's code. A process may run several
+    commands, one after another.
     """
+    terminal.take_any_text()
+
+    def main_and_flush(argv: list[str]) -> int | None:
+        code = main(argv)
+        sys.stdout.flush()  # here an error is handled; Python would print it when it exits
+        return code
+
     try:
-        app.run(main, flags_parser=_parse)
+        with _defined(define_flags):
+            app.run(main_and_flush, flags_parser=_parse)
+    except BrokenPipeError:
+        if not terminal.is_output_gone():
+            raise
+        terminal.discard_output()
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         _show(error)
         sys.exit(2)
@@ -37,12 +54,27 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         name = f": {error.filename}" if error.filename else ""
         _show(UserError(f"a file cannot be written{name}: {error.strerror}"))
         sys.exit(2)
-    except KeyboardInterrupt:
-        _leave(130)
-    except SystemExit as error:
-        if isinstance(error.code, int) and error.code > 128:  # by a signal
-            _leave(error.code)
+    except (KeyboardInterrupt, SystemExit) as error:
+        code = error.code if isinstance(error, SystemExit) else 128 + signal.SIGINT
+        is_interactive = hasattr(sys, "ps1")  # a notebook, say, whose variables would be lost
+        if isinstance(code, int) and code > 128 and not is_interactive:
+            _leave(code)
         raise
+
+
+@contextlib.contextmanager
+def _defined(define_flags: Callable[[], None]) -> Iterator[None]:
+    """Defines the flags of a command while it runs; the next one may have the same names."""
+    before = set(flags.FLAGS)
+    define_flags()
+    own = set(flags.FLAGS) - before
+    try:
+        yield
+    finally:
+        for name in set(flags.FLAGS):
+            if name in own or name.startswith("config."):  # overrides are defined when parsed
+                delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
 
 
 def _leave(code: int) -> None:
@@ -120,10 +152,26 @@ def config_flag() -> None:
     """Defines `--config=FILE[:RECIPE]` and its `--config.key=value` overrides."""
     from ml_collections import config_flags
 
-    if "config" not in flags.FLAGS:
-        config_flags.DEFINE_config_file(
-            "config", None, "configs/PAPER.py or configs/PAPER.py:RECIPE", lock_config=True
-        )
+    config_flags.DEFINE_config_file(
+        "config", None, "configs/PAPER.py or configs/PAPER.py:RECIPE", lock_config=True
+    )
+
+
+class _PathParser(flags.ArgumentParser):
+    """Reads the value of a flag that names a file or folder, as `files.expand` does."""
+
+    syntactic_help = "a path"
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def parse(self, argument: str) -> str:
+        return files.expand(argument, f"--{self.name}=")
+
+
+def path_flag(name: str, text: str, default: str = "") -> None:
+    """Defines a flag that names a file or folder; `text` describes it."""
+    flags.DEFINE(_PathParser(name), name, default, text, serializer=flags.ArgumentSerializer())
 
 
 def config_value() -> Any:
@@ -134,11 +182,21 @@ def config_value() -> Any:
     return config
 
 
-def config_overrides() -> dict[str, Any]:
-    """Returns the overrides of the config on the command line, by dotted key."""
+def config_file() -> str:
+    """Returns the config file of `--config` with its recipe, as it was written."""
     from ml_collections import config_flags
 
-    return dict(config_flags.get_override_values(flags.FLAGS["config"]))
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def config_overrides() -> dict[str, Any]:
+    """Returns the overrides of `--config` on the command line, by dotted key; {} without it."""
+    from ml_collections import config_flags
+
+    if flags.FLAGS.config is None:
+        return {}
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    return {key: config_files.expanded(key, value) for key, value in overrides.items()}
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -158,6 +216,8 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError):
         _check_overrides(argv, path)
         raise
+    if path and not isinstance(flags.FLAGS.config, str):  # it is where ml_collections is missing
+        config_files.expand_paths(flags.FLAGS.config)
     _set_up_logging()
     return rest
 

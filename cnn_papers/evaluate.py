@@ -8,21 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
+from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import passes, precise_bn, support
+from cnn_papers.evaluation import class_errors, passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.evaluation.results import Result, result_of
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, summary
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
-from cnn_papers.training.losses import errors
+from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
 
@@ -49,32 +50,6 @@ class Member(NamedTuple):
         return str(self.folder or self.network.description)
 
 
-class Result(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-      who: the name of the member, or "mean of 3".
-      top1_error, top5_error: in percent, over `images` images.
-      programs: number of programs that were compiled, in `compiling` seconds.
-      seconds: of the test, without `compiling`; of an ensemble the sum over its members, as
-        `programs` and `compiling` are.
-    """
-
-    who: str
-    protocol: str
-    top1_error: float
-    top5_error: float
-    images: int
-    programs: int
-    seconds: float
-    compiling: float
-
-    @property
-    def images_per_second(self) -> float:
-        """The speed of the test, without compiling."""
-        return self.images / self.seconds
-
-
 class Widths(NamedTuple):
     """The widths of the table's first two columns in characters; `who` is 0 for one member."""
 
@@ -89,8 +64,8 @@ def evaluate_runs(
 
     Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
     them for the test. `config` says which network is expected and over which devices to test.
-    Prints a table and adds rows to metrics.jsonl and timing.jsonl of the runs; an ensemble's rows
-    go to the first run.
+    Prints a table and, of one run, the paper's results beside it. Adds rows to metrics.jsonl and
+    timing.jsonl of the runs; an ensemble's rows go to the first run.
 
     Raises:
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
@@ -102,7 +77,10 @@ def evaluate_runs(
             f"{folders[0]} holds a run of {networks[0].config.model_name}, "
             f"and --config names {config.model_name}"
         )
-    return evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
+    results = evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
+    if len(folders) == 1 and processes.is_first():
+        summary.print_reported(networks[0].config, read_rows(folders[0] / METRICS))
+    return results
 
 
 def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:
@@ -133,16 +111,20 @@ def evaluate(
             "these runs have different numbers of protocols: "
             "name those to average with --config.eval.protocol"
         )
+    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     # 2. Start the table.
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
     widths = _column_widths(members)
     _print_line(widths, "", "protocol", ["top-1 error", "top-5 error", "images/s", "programs"])
     # 3. Pass each network over the images with each of its protocols.
-    results, enlarged = [], 0
+    class_names = raw.split.class_names
+    results: list[Result] = []
+    by_class: dict[str, class_errors.ClassErrors] = {}
+    enlarged = 0
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
-        for member, protocol_name in zip(members, protocol_names, strict=True):
+        for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
             outcome = passes.run(
                 member.protocols[protocol_name],
                 member.programs,
@@ -150,21 +132,24 @@ def evaluate(
                 member.source,
                 name=protocol_name,
             )
-            outcomes.append(outcome)
+            outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
-            result = _result(member.name, protocol_name, [outcome])
+            result = result_of(member.name, protocol_name, [outcome], class_names)
             results.append(result)
             _print_result(widths, result)
             _keep(result, member)
         # 4. Average the class probabilities of several networks.
         if len(members) > 1:
             names = " + ".join(dict.fromkeys(protocol_names))
-            result = _result(f"mean of {len(members)}", names, outcomes)
+            result = result_of(f"mean of {len(members)}", names, outcomes, class_names)
             results.append(result)
             _print_result(widths, result)
             _keep(result, members[0], ensemble=[member.name for member in members])
+        by_class[results[-1].protocol] = results[-1].by_class
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
+    # 5. Print the errors by class, of several networks those of their mean.
+    print("\n".join(class_errors.table(by_class)), flush=True)
     return results
 
 
@@ -172,7 +157,7 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     """Puts `network` on `mesh`, opens its split, and checks and adapts what its config asks for."""
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
-    source = _open_source(network.config, mesh)
+    source = _open_source(network, mesh)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
     protocols = support.supported(
@@ -191,11 +176,11 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     return Member(network, folder, source, protocols, programs)
 
 
-def _open_source(config: Any, mesh: jax.sharding.Mesh) -> passes.Source:
-    """Opens the evaluation split of `config`, before and after its images get their size."""
-    data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir)
-    eval_host = parse_host(data.eval_host, key="data.eval_host")
+def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
+    """Opens the evaluation split of `network`, before and after its images get their size."""
+    config = network.config
+    split = trained.open_labelled(network, config.data.eval_split)
+    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
     sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
@@ -227,7 +212,8 @@ def _resize_method(ops: Sequence[Op]) -> str:
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
     """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    split = with_classes_of(split, network.class_names)
     train_host = parse_host(data.train_host, key="data.train_host")
     train_device = augment.parse_device(data.train_device, key="data.train_device")
     pixel_statistics = None
@@ -241,38 +227,24 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     pipeline = inputs.open_pipeline(
         split, config, train_host, network.mesh, max_skips=data.max_skips
     )
-    batch_size = config.batch_size // config.optim.accumulate
+    optim = config.optim  # a run may be older than a key
+    frozen = "" if optim.get("move_frozen_statistics", False) else optim.get("frozen", "")
+    batch_size = config.batch_size // optim.accumulate
     return precise_bn.recompute(
         network.model,
         network.variables,
         augment.compose(train_device, pixel_statistics, train=True),
         pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
+        as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
     )
 
 
-def _result(who: str, protocol: str, outcomes: Sequence[passes.Outcome]) -> Result:
-    """Counts the errors of the mean of the outcomes' class probabilities."""
-    label = outcomes[0].label
-    if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
-        raise UserError(
-            "these runs are evaluated on different data: "
-            "set --config.data.name and --config.data.eval_split"
-        )
-    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
-
-    def error_percent(k: int) -> float:
-        return 100 * float(errors(probabilities, jnp.asarray(label), k).sum()) / len(label)
-
-    return Result(
-        who=who,
-        protocol=protocol,
-        top1_error=error_percent(1),
-        top5_error=error_percent(5),
-        images=len(label),
-        programs=sum(outcome.programs for outcome in outcomes),
-        seconds=sum(outcome.seconds for outcome in outcomes),
-        compiling=sum(outcome.compiling for outcome in outcomes),
+def _reordered(outcome: passes.Outcome, order: np.ndarray) -> passes.Outcome:
+    """Returns the outcome with its classes in another order, an array of their numbers."""
+    return outcome._replace(
+        probabilities=outcome.probabilities[:, order],
+        label=np.argsort(order).astype(np.int32)[outcome.label],
     )
 
 
@@ -330,6 +302,8 @@ def _keep(result: Result, member: Member, ensemble: Sequence[str] = ()) -> None:
         "test/top1_error": result.top1_error,
         "test/top5_error": result.top5_error,
         "test/images": result.images,
+        "test/mean_class_error": result.by_class.mean,
+        "test/classes": len(result.by_class.names),
     }
     timing = {
         **identity,

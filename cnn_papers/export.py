@@ -56,11 +56,15 @@ def write_program(path: pathlib.Path, network: trained.Trained) -> None:
         part.write_bytes(exported.serialize())
 
 
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    doors.path_flag("workdir", "folder of the run")
+    doors.path_flag("out", "FILE.safetensors or FILE.stablehlo")
+
+
 def cli() -> None:
     """Runs the command line."""
-    flags.DEFINE_string("workdir", "", "folder of the run")
-    flags.DEFINE_string("out", "", "FILE.safetensors or FILE.stablehlo")
-    doors.run(main)
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

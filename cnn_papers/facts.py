@@ -28,11 +28,14 @@ class Reported(NamedTuple):
     """One result as a paper prints it.
 
     Attributes:
-      recipe: the recipe of the config file that reproduces it.
+      recipe: the recipe of the config file that trains such a network.
       variant: of the network.
-      metric: the name of our metric, such as `val/top1_error`.
-      value: errors in percent.
-      protocol: the paper's way of measuring it.
+      metric: `top1_error` or `top5_error`.
+      value: in percent.
+      data: the data set and split that it is of, such as "cifar10[test]".
+      protocol: the paper's way of measuring it; after a semicolon, why no run of ours measures it.
+      measured_by: the protocol of the recipe's `config.eval.protocol` that measures it in the same
+        way; "" if none does.
       source: table or section.
     """
 
@@ -40,7 +43,9 @@ class Reported(NamedTuple):
     variant: str
     metric: str
     value: float
+    data: str
     protocol: str
+    measured_by: str
     source: str
 
 
@@ -51,7 +56,7 @@ class Scale(NamedTuple):
       overrides: of every arm, by flag without its `--config.`; the key "config" names the config
         file and recipe.
       arms: replace the claim's own, if the scale needs others (for example, a shallower net).
-      paper_delta: replaces the claim's own, if the paper has another for the data of the scale.
+      paper_delta: the paper's on the data set of the scale, if that is not the claim's own.
     """
 
     overrides: dict[str, Any]
@@ -77,6 +82,7 @@ class Claim(NamedTuple):
       paper: the paper's own numbers, in words.
       paper_delta: the paper's difference (or ratio) of the second arm to the first, in the metric's
         unit; None if it gives none.
+      paper_data: the data set that `paper_delta` is of. Results on another are shown without it.
       scales: by name: `exact` (nothing is trained), `desk` (two CPU cores, minutes), `gpu` (one
         accelerator), `paper` (ImageNet).
       ratio: compare by ratio instead of difference.
@@ -93,15 +99,21 @@ class Claim(NamedTuple):
     paper_delta: float | None = None
     ratio: bool = False
     bound: float | None = None
+    paper_data: str = "imagenet2012"
 
 
 def top1_and_top5(
-    recipe: str, errors: Mapping[str, tuple[float, float]], protocol: str, source: str
+    recipe: str,
+    errors: Mapping[str, tuple[float, float]],
+    *,
+    protocol: str,
+    measured_by: str,
+    source: str,
+    data: str = "imagenet2012[validation]",
 ) -> tuple[Reported, ...]:
     """Returns the results of a table that gives (top-1, top-5) errors in percent by variant."""
-    metrics = ("val/top1_error", "val/top5_error")
     return tuple(
-        Reported(recipe, variant, metric, error, protocol, source)
+        Reported(recipe, variant, metric, error, data, protocol, measured_by, source)
         for variant, pair in errors.items()
-        for metric, error in zip(metrics, pair, strict=True)
+        for metric, error in zip(("top1_error", "top5_error"), pair, strict=True)
     )

@@ -5,6 +5,7 @@ import datetime
 import fcntl
 import os
 import pathlib
+import re
 import socket
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,28 @@ from collections.abc import Iterator
 from cnn_papers.errors import UserError
 
 LOCK = ".lock"
+
+
+def expand(path: str, before: str = "") -> str:
+    """Returns a path that a person wrote, with `~` and `~user` replaced by their home folders.
+
+    A file or folder that is called `~name` is itself, unless there is a user of that name.
+
+    Args:
+      path: of a file or folder, which need not exist.
+      before: precedes the path in the error, such as `--out=`.
+
+    Raises:
+      UserError: there is no such user, or `path` is an address, such as gs://bucket/run.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise UserError(f"{before}{path} is an address: give a path on this machine")
+    expanded = os.path.expanduser(path)
+    if not expanded.startswith("~") or os.path.lexists(path):
+        return expanded
+    user = path.partition("/")[0][1:]
+    reason = f"there is no user '{user}'" if user else "your home folder is not known, set HOME"
+    raise UserError(f"{before}{path}: {reason}; a name that begins with ~ is written ./~name")
 
 
 @contextlib.contextmanager
@@ -63,14 +86,19 @@ def locked(folder: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
     """Locks `folder` (created if missing), which `--flag` names, for this process.
 
     Raises:
-      UserError: another process has locked it, or it cannot be written to.
+      UserError: another process has locked it, it cannot be written to, or its path is not UTF-8,
+        which checkpoints need.
     """
     try:
+        str(folder.absolute()).encode()
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) else "its path is not UTF-8 in this locale"
+        )
         raise UserError(
-            f"{flag} {folder} cannot be written to: {error.strerror}; give another with --{flag}"
+            f"{flag} {folder} cannot be written to: {reason}; give another with --{flag}"
         ) from error
     with file:
         try:

@@ -7,11 +7,12 @@
   weights.
 """
 
+import os
 import pathlib
 
 from absl import flags
 
-from cnn_papers import doors
+from cnn_papers import doors, files
 from cnn_papers.runs import compile_cache
 
 
@@ -41,19 +42,24 @@ def main(argv: list[str]) -> int:
             if weights:
                 evaluate.evaluate_weights(pathlib.Path(weights), config)
                 return 0
-            folders = [pathlib.Path(folder) for folder in workdir.split(",")]
-            evaluate.evaluate_runs(folders, config, doors.config_overrides())
+            evaluate.evaluate_runs(_folders(workdir), config, doors.config_overrides())
             return 0
         return train.train_and_evaluate(config, pathlib.Path(workdir)).code
 
 
-def cli() -> None:
-    """Runs the command line."""
+def _folders(workdir: str) -> list[pathlib.Path]:
+    """Returns the folders of `--workdir=a,b,c`; the name of one folder may have commas too."""
+    if os.path.isdir(workdir):
+        return [pathlib.Path(workdir)]
+    return [pathlib.Path(files.expand(name, "--workdir=")) for name in workdir.split(",")]
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
     doors.hosts_flags()
-    flags.DEFINE_string(
+    doors.path_flag(
         "workdir",
-        "",
         "folder of the run, by default runs/<config>-<recipe>; several with --mode=eval: a,b,c",
     )
     flags.DEFINE_enum(
@@ -62,10 +68,12 @@ def cli() -> None:
         ["train", "eval"],
         "start or continue a run, or test runs at their best checkpoints",
     )
-    flags.DEFINE_string(
-        "weights", "", "with --mode=eval: a file of published weights instead of a run"
-    )
-    doors.run(main)
+    doors.path_flag("weights", "with --mode=eval: a file of published weights instead of a run")
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@
 - `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
   with `--split=test`, for a split of the config's data set.
 
-An IMAGE is a JPEG or PNG file, or a folder: its .jpg, .jpeg and .png files in the order of their
-names, without sub-folders. If the config's host operations leave an image in another size than that
-of evaluation, it is scaled and cropped to that.
+An IMAGE is a JPEG, PNG, BMP or WebP file, or a folder: its images in the order of their names,
+without sub-folders; a line says which files are left out. If the config's host operations leave an
+image in another size than that of evaluation, it is scaled and cropped to that.
 
-For each file that is missing or cannot be decoded a line on stderr names it, and the exit code is
-2; the other images are predicted.
+For each file that is missing, cannot be decoded or is too thin to be scaled, a line on stderr names
+it, and the exit code is 2; the other images are predicted.
 """
 
 import json
@@ -19,12 +19,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import flags
 
-from cnn_papers import doors
-from cnn_papers.data.folders import IMAGE_SUFFIXES
+from cnn_papers import doors, files
+from cnn_papers.data import folders
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
 from cnn_papers.weights import features, trained
@@ -35,22 +34,28 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
     """Returns the image files that the arguments name, even if they do not exist.
 
     Raises:
-      UserError: a folder contains no images.
+      UserError: a folder contains no images, or cannot be read.
     """
     paths: list[pathlib.Path] = []
     for path in map(pathlib.Path, arguments):
         if not path.is_dir():
             paths.append(path)
             continue
-        images = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
-        )
-        paths += images
+        images: list[pathlib.Path] = []
+        others: list[str] = []
+        for file in folders.entries(path):
+            if file.is_dir() or file.name[0] == ".":
+                continue
+            if folders.is_image(str(file)):
+                images.append(file)
+            else:
+                others.append(file.name)
+        folders.say_left_out(path, others)
         if not images:
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise UserError(f"{path} holds no images ({suffixes}); sub-folders are not searched")
+            raise UserError(
+                f"{path} holds no images (JPEG, PNG, BMP or WebP); sub-folders are not searched"
+            )
+        paths += images
     return paths
 
 
@@ -75,12 +80,10 @@ def main(argv: list[str]) -> int:
         raise UserError("--layer=NAME and --out=FILE.npz go together, and --split=NAME with them")
     if values.out and not values.out.endswith(".npz"):
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
-    # OpenCV's own messages about damaged files would repeat ours.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    paths = find_images(argv[1:])
+    paths = find_images([files.expand(argument) for argument in argv[1:]])
     compile_cache.enable()
     if values.workdir:
-        network = trained.from_run(pathlib.Path(values.workdir))
+        network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
         network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
     print(network.description, file=sys.stderr)
@@ -119,29 +122,30 @@ def _show(
         count += 1
         classes = _top(probabilities, predictor.class_names, top)
         if as_json:
-            line = json.dumps({"image": str(path), "classes": classes}, ensure_ascii=False)
-            print(line, flush=True)
+            print(json.dumps({"image": str(path), "classes": classes}), flush=True)
         else:
             lines = [f"{100 * row['probability']:7.2f}%  {row['class']}" for row in classes]
             print("\n".join([str(path), *lines]), flush=True)
     return count
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
-    flags.DEFINE_string("workdir", "", "folder of the run to predict with")
-    flags.DEFINE_string(
-        "weights", "", "instead: a file of published weights, for the network of --config"
-    )
+    doors.path_flag("workdir", "folder of the run to predict with")
+    doors.path_flag("weights", "instead: a file of published weights, for the network of --config")
     flags.DEFINE_integer("top", 5, "number of classes to print for each image", lower_bound=1)
     flags.DEFINE_bool("json", False, "print one line of JSON for each image")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
-    flags.DEFINE_string("out", "", "the .npz file to write features to")
+    doors.path_flag("out", "the .npz file to write features to")
     flags.DEFINE_string(
         "split", "", "take features of this split of the config's data set instead of images"
     )
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ do so, and written as array_record; this needs TensorFlow (pip install -e ".[pre
 `digits`. A data set that is prepared as TFRecord is converted, without TensorFlow. With
 `folder:PATH`, a folder of your own images is checked and nothing is written. With
 `--short_side=256`, the data set or folder is then copied with its images at that size, which decode
-several times faster.
+several times faster; a folder's copy is brought up to date if there is one.
 
 `--stats --config=…` computes the statistics of the training images that a recipe needs, and
 `--show --config=…` draws the images of its first step as the network sees them.
@@ -26,6 +26,7 @@ from cnn_papers import doors
 from cnn_papers.data import download, folders, host_ops, shrink, sources, tfds
 from cnn_papers.data.convert import check_space, convert
 from cnn_papers.errors import UserError
+from cnn_papers.runs import config_files
 
 
 def main(argv: list[str]) -> int:
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--short_side={values.short_side} must be positive")
     name, code = argv[1], 0
     if name.startswith("folder:"):
+        name = config_files.expanded("data.name", name)
         code = check_folder(name.removeprefix("folder:"))
     else:
         prepare(name, values.data_dir, values.manual_dir)
@@ -64,18 +66,17 @@ def main(argv: list[str]) -> int:
 
 def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
     """Copies a data set or a folder of images to `out`, with shorter sides of at most `side`."""
-    if name.startswith("folder:"):
-        folder = os.path.expanduser(name.removeprefix("folder:")).rstrip("/")
-        root = pathlib.Path(out or f"{folder}-short{side}")
-        flag = f"--config.data.name=folder:{root}"
-        copy = functools.partial(shrink.shrink_folder, folder)
-    else:
-        builder = tfds.find_builder(name, data_dir)
-        root = pathlib.Path(out or f"{builder.data_dir_root}/short{side}")
-        flag = f"--config.data.data_dir={root}"
-        copy = functools.partial(shrink.shrink_tfds, builder)
     try:
-        target = copy(root, side)
+        if name.startswith("folder:"):
+            folder = name.removeprefix("folder:").rstrip("/")
+            root = target = pathlib.Path(out or f"{folder}-short{side}")
+            flag = f"--config.data.name=folder:{target}"
+            print(shrink.shrink_folder(folder, target, side))
+        else:
+            builder = tfds.find_builder(name, data_dir)
+            root = pathlib.Path(out or f"{builder.data_dir_root}/short{side}")
+            flag = f"--config.data.data_dir={root}"
+            target = shrink.shrink_tfds(builder, root, side)
     except OSError as error:
         raise UserError(
             f"cannot copy {name} to {root}: {error}; give another folder with --out"
@@ -94,6 +95,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     elif builder.name == "digits":
         tfds.make_digits(name, data_dir)
     else:
+        tfds.check_place(data_dir)
         archives = download.find_archives(builder, manual_dir)
         needed_bytes = download.bytes_to_write(builder)
         if needed_bytes:
@@ -151,22 +153,26 @@ def _try_to_decode(examples: Sequence[dict[str, Any]], index: int) -> tuple[int,
     return example["label"], example["id"], True
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
-    flags.DEFINE_string(
-        "data_dir", "", "folder where data sets are prepared; TFDS's default folder if empty"
+    doors.path_flag(
+        "data_dir", "folder where data sets are prepared; TFDS's default folder if empty"
     )
-    flags.DEFINE_string(
-        "manual_dir", "", "folder of the archives that only you can download (imagenet2012)"
+    doors.path_flag(
+        "manual_dir", "folder of the archives that only you can download (imagenet2012)"
     )
     flags.DEFINE_integer(
         "short_side", 0, "also copy, with at most this many pixels on the shorter side of images"
     )
     flags.DEFINE_bool("stats", False, "compute the statistics that --config needs")
     flags.DEFINE_bool("show", False, "draw the images of the first step of --config")
-    flags.DEFINE_string("out", "", "where to write: the PNG of --show, the folder of --short_side")
-    doors.run(main)
+    doors.path_flag("out", "where to write: the PNG of --show, the folder of --short_side")
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

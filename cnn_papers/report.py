@@ -11,9 +11,8 @@ import urllib.parse
 
 from absl import flags
 
-from cnn_papers import doors
-from cnn_papers.errors import UserError
-from cnn_papers.files import atomic_write
+from cnn_papers import doors, files
+from cnn_papers.errors import UserError, listed
 from cnn_papers.reporting import gather, markdown, page, results, wording
 
 RESULTS = "results.json"
@@ -25,11 +24,17 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "write python -m cnn_papers.report RUNS with the folder of a sweep or of a run"
         )
-    path, is_file = pathlib.Path(argv[1]), argv[1].endswith(".json")
+    path, is_file = pathlib.Path(files.expand(argv[1])), argv[1].endswith(".json")
     out = path.parent if is_file else path
     if flags.FLAGS.out:
         out = pathlib.Path(flags.FLAGS.out)
-    found = results.read(path) if is_file else gather.gather(path, out)
+    if is_file:
+        recorded = results.read(path)
+        found = gather.of_today(recorded)
+        if gone := {claim.name for claim in recorded.claims} - {now.name for now in found.claims}:
+            print(f"left out, no claims any more: {', '.join(sorted(gone))}")
+    else:
+        found = gather.gather(path, out)
     # Normalised, since `out` may not exist yet.
     runs = pathlib.Path(os.path.normpath((path.parent if is_file else out) / found.runs))
     runs_exist = any((runs / name).is_dir() for name in found.outcomes)
@@ -41,20 +46,24 @@ def main(argv: list[str]) -> None:
     if not is_file:
         texts[RESULTS] = results.text(found)
     for name, text in texts.items():
-        with atomic_write(out / name) as part:
-            part.write_text(text)
+        with files.atomic_write(out / name) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
     if found.kind == "sweep":
         print(wording.verdicts(found))
     print(wording.runs(found))
     for why, names in wording.unfinished(found).items():
-        print(f"not finished ({why}): {markdown.first_names(names)}")
+        print(f"not finished ({why}): {listed(names, markdown.SHOWN)}")
     print(f"the report is in {out / 'report.html'}")
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    doors.path_flag("out", "folder for the report; by default RUNS")
 
 
 def cli() -> None:
     """Runs the command line."""
-    flags.DEFINE_string("out", "", "folder for the report; by default RUNS")
-    doors.run(main)
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

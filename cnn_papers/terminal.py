@@ -1,8 +1,13 @@
-"""Prints to a terminal that may close, and formats durations and tables."""
+"""Prints to a terminal that may close or lack characters, and formats durations and tables."""
 
+import codecs
+import io
 import os
+import select
 import sys
 from collections.abc import Sequence
+
+STRICT = ("strict", "surrogateescape")  # with these, printing raises an error
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -13,7 +18,34 @@ def say(text: str, end: str = "\n") -> None:
     try:
         print(text, end=end, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+
+
+def is_output_gone() -> bool:
+    """Returns whether nobody reads stdout any more, as after `| head -1`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # tells of errors only
+    return bool(poll.poll(0))
+
+
+def discard_output() -> None:
+    """Discards this and later output to stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def take_any_text() -> None:
+    """Lets stdout and stderr take every text, also where they are closed or not UTF-8.
+
+    Names of files need not be UTF-8; they are printed as their bytes where that is possible. Other
+    characters that a stream lacks are printed as escapes, such as \\xd7.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: the next file that is opened would become this stream
+            setattr(sys, name, open(os.devnull, mode, errors="replace"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in STRICT and mode == "w":
+            is_utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def duration(seconds: float) -> str:

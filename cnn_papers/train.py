@@ -19,8 +19,11 @@ from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.runs.run import (
     Run,
     assemble,
+    check_folder,
     compile_steps,
+    describe_end,
     is_finished,
+    print_new_length,
     save_for_prediction,
 )
 from cnn_papers.runs.signals import Stop, stop_on_signal
@@ -66,11 +69,12 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
         processes.raise_on_all(lambda: workdir.check_same_run(folder, config))
 
         # 3. Assemble data, network and steps. Nothing is written to the folder until all of them,
-        #    and the weights to start from, are known to fit.
+        #    the run that it holds, and the weights to start from, are known to fit.
+        saved = workdir.read_run(folder)
         run = assemble(config, folder)
+        processes.broadcast(lambda: check_folder(run))
         has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
         arrays = None if has_steps else _initial_arrays(run)
-        processes.broadcast(lambda: save_for_prediction(run))
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         with (
             contextlib.closing(checkpoints),
@@ -80,23 +84,39 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
             state = _restore_or_init(run, checkpoints, best, arrays)
 
             # 5. Train, unless the run is finished.
-            if processes.broadcast(lambda: is_finished(run, int(state.step))):
-                print(f"this run is finished: {run.length.total} steps in {folder}")
+            step = int(state.step)
+            finished = processes.broadcast(lambda: is_finished(run, step))
+            processes.broadcast(lambda: save_for_prediction(run, finished=finished))
+            if finished:
+                print(describe_end(run, step))
                 outcome = DONE
             else:
+                if saved and step:
+                    print_new_length(run, saved, state)
                 outcome = _train(run, state, checkpoints, best, stop)
         if outcome == DONE and processes.is_first():
-            summary.print_result(config, read_rows(folder / METRICS))
-            pictures.draw_curves(folder)
+            _show_result(run)
 
-    # 6. Test the best state as the paper does.
+    # 6. Test the best state as the paper does, and set the run beside the paper.
     if outcome == DONE and (config.eval.protocol != "single_view" or config.eval.precise_bn):
-        evaluate.evaluate_runs([folder], config, {})
+        keys = ("protocol", "mirror", "precise_bn")  # a finished run may have others in run.json
+        evaluate.evaluate_runs([folder], config, {f"eval.{key}": config.eval[key] for key in keys})
+    elif outcome == DONE and processes.is_first():
+        summary.print_reported(config, read_rows(folder / METRICS))
     return outcome
 
 
+def _show_result(run: Run) -> None:
+    """Prints and draws the evaluations; a run that ends earlier than it was begun may have none."""
+    rows = read_rows(run.folder / METRICS)
+    if any("val/top1_error" in row for row in rows):
+        summary.print_result(rows)
+        pictures.draw_curves(run.folder)
+
+
 def _initial_arrays(run: Run) -> Any:
-    return initial.read(run.config, run.model, run.data.train.image_shape)
+    train = run.data.train
+    return initial.read(run.config, run.model, train.image_shape, train.split.class_names)
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arrays: Any) -> State:
@@ -197,13 +217,19 @@ def _after_step(
 def _report(
     run: Run, state: State, scalars: dict[str, jax.Array], step: int, writer: Writer
 ) -> State:
-    """Writes the means since the last report; returns the state with new totals."""
+    """Writes the means since the last report, and informs the warm-up.
+
+    Returns the state with new totals.
+    """
     totals = jax.device_get(state.totals)._asdict()
     steps = int(totals.pop("steps")) or np.nan  # without a step that counts there is no mean
     values = {name: float(value) / steps for name, value in totals.items()}
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.report_training(step, values, run.config.batch_size)
-    return state._replace(totals=processes.put(zero_totals(), run.training.abstract.step.sharding))
+    return state._replace(
+        totals=processes.put(zero_totals(), run.training.abstract.step.sharding),
+        opt_state=run.training.optimizer.observe_training(state.opt_state, values["top1_error"]),
+    )
 
 
 def _evaluate(

@@ -1,7 +1,9 @@
-"""Finds a network by its file's name and builds it; needs only JAX and Flax."""
+"""Finds a network by its file's name and builds it; selects layers. Needs only JAX and Flax."""
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -49,3 +51,28 @@ def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Modul
         return model_module(name).Model(**fields, dtype=jnp.dtype(dtype))
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model: {error}") from error
+
+
+def matching_layers(layers: Iterable[str], pattern: str, *, key: str) -> set[str]:
+    """Returns those of `layers` whose whole name matches the regular expression `pattern`.
+
+    Args:
+      layers: names of layers, such as "inception_3a/1x1".
+      pattern: the value of `config.<key>`.
+      key: for messages.
+
+    Raises:
+      UserError: no layer matches (with the list), or `pattern` is not a regular expression.
+    """
+    names = list(dict.fromkeys(layers))
+    try:
+        matching = {name for name in names if re.fullmatch(pattern, name)}
+    except re.error as error:
+        raise UserError(
+            f"config.{key}: '{pattern}' is not a regular expression: {error}"
+        ) from error
+    if not matching:
+        raise UserError(
+            f"config.{key}: no layer is called '{pattern}'; there are: {', '.join(names)}"
+        )
+    return matching

@@ -1,4 +1,9 @@
-"""The keys that every recipe has, with the values that most of them share."""
+"""The keys that every recipe has, with the values that most of them share.
+
+In every config file the comment on a line that sets a key, or above it, is the source of the value:
+a section of the paper, a released file, or "not in paper" where it is ours. `docs/recipes.md`
+lists them.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,22 +68,26 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
         left to the variant.
     """
     config = ConfigDict()
-    config.seed = 0
-    config.batch_size = 128
-    config.total_epochs = 1.0
+    config.seed = 0  # of initialisation, batches, augmentation and dropout
+    config.batch_size = 128  # images of a step
+    config.total_epochs = 1.0  # the length
     config.total_steps = 0  # when positive, instead of total_epochs
-    config.log_every_steps = 50
+    config.log_every_steps = 50  # training errors and losses are means over so many
     config.model_name = model_name
-    config.model = ConfigDict({"variant": variant, "num_classes": num_classes, "dtype": "float32"})
+    config.model = ConfigDict({"variant": variant, "num_classes": num_classes})
+    config.model.dtype = "float32"  # of the layers' arithmetic; parameters are float32
     for field, value in fields.items():
         config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
     config.init_from = ""  # weights to start from: a file, or the folder of a run
     # a regular expression for the layers to take; "": all, except a head with other classes
     config.init_layers = ""
     config.data = _data()
-    config.loss = ConfigDict({"aux_weight": 0.0})
+    # aux_weight: of the losses of auxiliary heads, 0 is none; class_weights: (("owl", 3.0),) weighs
+    # the losses of a class, all others weigh 1, and ("balanced",) each inversely to its images
+    config.loss = ConfigDict({"aux_weight": 0.0, "class_weights": ()})
     config.optim = _optim()
     config.eval = _eval()
+    # steps from one to the next; the number of the latest that stay
     config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
     # `data` splits the batch (-1: all devices), `column` the network where it has columns. With
     # `shard_params`, parameters and optimiser are split over `data` too, and gathered for use.
@@ -89,15 +98,15 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "digits",
+            "name": "digits",  # embedded in the package
             "data_dir": "",  # TFDS's default folder
-            "train_split": "train",
-            "eval_split": "test",
-            "train_host": "decode",
-            "train_device": "",
-            "eval_host": "decode",
-            "eval_device": "",
-            "resident": "auto",  # or always, never
+            "train_split": "train",  # all of it
+            "eval_split": "test",  # all of it
+            "train_host": "decode",  # operations on the host, joined by |
+            "train_device": "",  # operations on the device, joined by |
+            "eval_host": "decode",  # the same in evaluation
+            "eval_device": "",  # the same in evaluation
+            "resident": "auto",  # whether images stay on the devices; or always, never
             "max_skips": 10,  # training examples that may turn out damaged
         }
     )
@@ -106,7 +115,7 @@ def _data() -> ConfigDict:
 def _eval() -> ConfigDict:
     return ConfigDict(
         {
-            "every_epochs": 1.0,
+            "every_epochs": 1.0,  # epochs from one evaluation to the next
             "batch_size": 0,  # 0: batch_size
             # protocols of the final test, joined by |; training evaluates single views
             "protocol": "single_view",
@@ -124,17 +133,25 @@ def _eval() -> ConfigDict:
 def _optim() -> ConfigDict:
     return ConfigDict(
         {
-            "lr": 0.1,
+            "lr": 0.1,  # the learning rate at the start
             "lr_batch": 128,  # the batch that lr is meant for; another batch scales it
-            "momentum": 0.9,
+            "momentum": 0.9,  # the papers' most common
+            # the rate multiplies the gradient, as in AlexNet §5; "torch": the momentum too
             "momentum_form": "caffe",
-            "nesterov": False,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-            "warmup_epochs": 0.0,
+            "nesterov": False,  # plain momentum
+            "weight_decay": 0.0,  # off; else it is L2 in the gradient, of all that wd_mults leave
+            "schedule": "constant",  # the rate stays
+            "warmup_epochs": 0.0,  # epochs in which the rate rises from 0 to its first value
+            "warmup_until_error": (),  # (80.0, 0.1): a tenth until the training error is < 80 %
+            "constant_lr": (),  # (".*/bias",): parameters whose rate does not follow the schedule
             "lr_mults": (),  # (("fc8/.*", 10.0),): first match of the whole path
+            # written like lr_mults; (): decay acts on biases and batch norm's scale and shift too
             "wd_mults": (),
             "max_norms": (),  # (("h0/kernel", 1.9365),): longest weight vector of an output
+            # a regular expression for the layers that stay as they are, such as "(conv|bn).*"
+            "frozen": "",
+            # batch normalisation in frozen layers goes on as in training, not as in evaluation
+            "move_frozen_statistics": False,
             "accumulate": 1,  # parts that a batch is split into, worked through one by one
             "bn_group": 0,  # images that share batch statistics in training; 0: the whole batch
             "ema_decay": 0.0,  # 0: no running average of the parameters
@@ -152,17 +169,18 @@ def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int
     None of it is in a paper.
     """
     decode = "decode" if channels == 3 else f"decode({channels})"
-    config.batch_size = 64
-    config.total_epochs = epochs
-    config.log_every_steps = 25
+    config.batch_size = 64  # not in paper: for small data
+    config.total_epochs = epochs  # not in paper: minutes
+    config.log_every_steps = 25  # not in paper: runs are short
+    # not in paper: the size that the network takes
     config.data.train_host = config.data.eval_host = f"{decode}|resize({side}, method='bicubic')"
-    config.data.train_device = f"pad_crop({side // 16})|standardize"
-    config.data.eval_device = "standardize"
-    config.optim.lr, config.optim.lr_batch = lr, 64
-    config.optim.schedule = "cosine"
-    config.eval.every_epochs = 2.0
-    config.eval.mirror = False  # a mirrored digit is another sign
-    config.checkpoint.every_steps = 50
+    config.data.train_device = f"pad_crop({side // 16})|standardize"  # not in paper: small shifts
+    config.data.eval_device = "standardize"  # not in paper: channels of mean 0 and variance 1
+    config.optim.lr, config.optim.lr_batch = lr, 64  # not in paper: tried on these digits
+    config.optim.schedule = "cosine"  # not in paper: it ends a short run well
+    config.eval.every_epochs = 2.0  # not in paper: to watch training by
+    config.eval.mirror = False  # not in paper: a mirrored digit is another sign
+    config.checkpoint.every_steps = 50  # not in paper: a few seconds
 
 
 def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
@@ -170,11 +188,11 @@ def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
 
     `eval_host` makes the single views that are evaluated in training.
     """
-    config.model.dtype = "bfloat16"  # not in the papers: for TPU and GPU
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
+    config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
+    config.data.name = "imagenet2012"  # the papers' ILSVRC-2012
+    config.data.eval_split = "validation"  # whose errors the papers report
     config.data.train_host, config.data.eval_host = train_host, eval_host
-    config.checkpoint.every_steps = 2000
+    config.checkpoint.every_steps = 2000  # not in paper: minutes
 
 
 def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -183,15 +201,18 @@ def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ..
     None of it is in a paper; the optimiser's values are a start for fine-tuning on one's own
     images, from `init_from`.
     """
-    config.model.dtype = "float32"
-    config.data.train_host = "decode|resize_short(256)|random_crop(224)"
+    config.model.dtype = "float32"  # as torchvision
+    config.data.train_host = "decode|resize_short(256)|random_crop(224)"  # ours: a start
+    # torchvision's ImageClassification(crop_size=224)
     config.data.eval_host = "decode|resize_short(256, method='bilinear')|center_crop(224)"
-    config.data.train_device = f"flip|normalize({mean}, {std})"
-    config.data.eval_device = f"normalize({mean}, {std})"
+    config.data.train_device = f"flip|normalize({mean}, {std})"  # torchvision's mean and deviation
+    config.data.eval_device = f"normalize({mean}, {std})"  # torchvision's mean and deviation
+    # torchvision's published errors are of one view, with moving averages
     config.eval.protocol, config.eval.precise_bn = "single_view", 0
-    config.batch_size = 64
-    config.optim.bn_group = 0
-    config.total_steps, config.total_epochs = 0, 10.0
-    config.optim.lr, config.optim.lr_batch = 0.001, 64
-    config.optim.schedule = "cosine"
-    config.checkpoint.every_steps = 500
+    config.batch_size = 64  # ours: a start
+    config.optim.bn_group = 0  # ours: the whole batch
+    config.total_steps, config.total_epochs = 0, 10.0  # ours: a start
+    config.optim.lr, config.optim.lr_batch = 0.001, 64  # ours: a start
+    config.optim.schedule = "cosine"  # ours: a start
+    config.optim.lr_mults = config.optim.wd_mults = ()  # ours: all alike
+    config.checkpoint.every_steps = 500  # ours: minutes

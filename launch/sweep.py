@@ -103,8 +103,8 @@ def _config_name() -> str:
     return name.removeprefix(f"{pathlib.Path(doors.__file__).parents[1]}{os.sep}")
 
 
-def cli() -> None:
-    """Runs the command line."""
+def define_flags() -> None:
+    """Defines the flags of this command."""
     doors.config_flag()
     flags.DEFINE_multi_string("claim", [], "a claim to run again, or several: a,b")
     flags.DEFINE_bool("all_claims", False, "run every claim that has runs at --scale")
@@ -113,7 +113,7 @@ def cli() -> None:
         "grid", [], "KEY=VALUE,VALUE or KEY=VALUE;VALUE over the recipe of --config; repeatable"
     )
     flags.DEFINE_integer("seeds", 3, "number of seeds, from 0", lower_bound=1)
-    flags.DEFINE_string("runs", "", "folder of the sweep; by default runs/sweep-NAME")
+    doors.path_flag("runs", "folder of the sweep; by default runs/sweep-NAME")
     flags.DEFINE_bool("dry_run", False, "print the commands and start nothing")
     flags.DEFINE_bool("retry_failed", False, "start failed runs again")
     flags.DEFINE_bool(
@@ -141,7 +141,11 @@ def cli() -> None:
         [],
         "run one of these runs of --runs, chosen by $SLURM_ARRAY_TASK_ID; used by array tasks",
     )
-    doors.run(main)
+
+
+def cli() -> None:
+    """Runs the command line."""
+    doors.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,18 @@ def test_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set CNN_PAPERS_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user has no home folder: HOME is unset, and the system does not know the user."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from cnn_papers import counting, zoo
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.parallel.mesh import COLUMN, DATA
-from cnn_papers.training import placement
+from cnn_papers.training import freezing, placement
 from cnn_papers.training.step import State
 
 FLOAT32 = 4  # bytes
@@ -46,7 +46,7 @@ def least_bytes(work: Workload, abstract: State, mesh: Mesh) -> Counter[str]:
 
     - Over `data`, the gradient of every parameter that a device works with is summed once, in the
       type it is computed in (float32: 4 bytes a parameter). With `shard_params`, a parameter that
-      is split is gathered once too.
+      is split is gathered once too. Frozen layers have no gradient.
     - Batch normalisation over the global batch sums two numbers a channel forward. The two that it
       sums backward are the gradients of its scale and bias.
     - Over `column`, a layer that reads both columns gathers its input (the activations of this
@@ -63,17 +63,24 @@ def least_bytes(work: Workload, abstract: State, mesh: Mesh) -> Counter[str]:
         sent[""] = 2 * FLOAT32
         statistics = jax.tree_util.tree_leaves_with_path(abstract.batch_stats)
         normalisations = {path[:-1] for path, _ in statistics}  # they compute in float32
+        frozen = freezing.frozen_layers(abstract.params, work.optim.frozen)
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract.params):
-            times = 2 if DATA in leaf.sharding.spec else 1
+            times = (DATA in leaf.sharding.spec) + (_layer(path) not in frozen)
             size = FLOAT32 if path[:-1] in normalisations else width
             sent[path[0].key] += times * _worked_with(leaf) * size
         for path, leaf in statistics:
-            sent[path[0].key] += _worked_with(leaf) * FLOAT32
+            if work.step.move_frozen_statistics or _layer(path) not in frozen:
+                sent[path[0].key] += _worked_with(leaf) * FLOAT32
     if mesh.shape.get(COLUMN, 1) > 1:
         images = work.batch_size // mesh.shape[DATA]
         for name, numbers in _between_columns(work):
             sent[name] += images * numbers * width
     return sent
+
+
+def _layer(path: Any) -> str:
+    """Returns the layer of the path of a parameter or statistic."""
+    return "/".join(part.key for part in path[:-1])
 
 
 def _worked_with(leaf: Any) -> int:

@@ -30,10 +30,23 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def fake_devices(count: int) -> None:
-    """Gives this process at least `count` CPU devices; it must not have used a device yet."""
+    """Gives this process at least `count` CPU devices; it must not have used a device yet.
+
+    Raises:
+      UserError: it has used one, as in a notebook, and has fewer.
+    """
     config: Any = jax.config
-    if config.jax_num_cpu_devices < count:
+    if config.jax_num_cpu_devices >= count:
+        return
+    try:
         config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        present = len(jax.devices("cpu"))
+        if present < count:
+            raise UserError(
+                f"this needs {count} CPU devices, and JAX has started with {present} in this "
+                "process: start another process, or the notebook's kernel anew"
+            ) from error
 
 
 def devices(name: str) -> list[Any]:

@@ -66,7 +66,10 @@ def from_text(text: str) -> Workload:
 
 
 def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
-    """Returns the train step of `config` (a ConfigDict) on images of `image_shape` (h, w, c)."""
+    """Returns the train step of `config` (a ConfigDict) on images of `image_shape` (h, w, c).
+
+    It weighs all classes alike, since their weights may need the data.
+    """
     return Workload(
         model_name=config.model_name,
         model=config.model.to_dict(),

@@ -126,11 +126,12 @@ def analysis(run: Finished, name: str) -> Reading:
     return Reading(_values(run, f"analysis/{name}")[-1])
 
 
-def drift(run: Finished, name: str) -> Reading:
+def drift(run: Finished, name: str, spread: str = "") -> Reading:
     """Returns the range of the analysis `name` over the evaluations of a run.
 
-    Of an analysis with numbered parts, `name/0`, `name/1`, …, it is the mean of their ranges; NaN
-    for a run that diverged.
+    Of an analysis with numbered parts, `name/0`, `name/1`, …, it is the mean of their ranges. It is
+    divided by the mean of the analysis `spread` over the evaluations, if one is named, so that
+    units of another scale compare; NaN for a run that diverged.
     """
     if run.outcome == "diverged":
         return Reading(math.nan)
@@ -143,7 +144,8 @@ def drift(run: Finished, name: str) -> Reading:
     ranges = [
         np.ptp(_values(run, key, at_least=2)) for key in sorted(parts) or [f"analysis/{name}"]
     ]
-    return Reading(float(np.mean(ranges)))
+    width = np.mean(_values(run, f"analysis/{spread}")) if spread else 1.0
+    return Reading(float(np.mean(ranges) / width))
 
 
 def parameters(run: Finished) -> Reading:

@@ -41,9 +41,22 @@ def subtract_mean(image: jax.Array, *, statistics: Statistics) -> jax.Array:
     return image - statistics.mean[None, None]
 
 
-def subtract_mean_image(image: jax.Array, *, statistics: Statistics) -> jax.Array:
-    """Subtracts the training set's mean image, pixel by pixel (AlexNet §2, ResNet §4.2)."""
-    return image - statistics.mean_image
+def subtract_mean_image(
+    image: jax.Array, warp: bool = False, *, statistics: Statistics
+) -> jax.Array:
+    """Subtracts the training set's mean image, pixel by pixel (AlexNet §2, ResNet §4.2).
+
+    The mean image is that of the views of `eval_host`, on ImageNet of central crops. It is the same
+    for every crop, wherever that was taken. (AlexNet §2 subtracts before it crops, which takes the
+    mean at the crop's place.) An image of another size needs `warp`, which resizes the mean image
+    to that size, bilinearly (SPP-net, Appendix A).
+    """
+    mean_image = jnp.asarray(statistics.mean_image)
+    if warp and mean_image.shape != image.shape:
+        mean_image = jax.image.resize(
+            mean_image, (*image.shape[:2], mean_image.shape[-1]), "linear"
+        )
+    return image - mean_image
 
 
 def standardize(image: jax.Array, *, statistics: Statistics) -> jax.Array:
@@ -73,6 +86,7 @@ def photometric(
     brightness: tuple[float, float] = (0.5, 1.5),
     contrast: tuple[float, float] = (0.5, 1.5),
     saturation: tuple[float, float] = (0.5, 1.5),
+    clip: bool = True,
     *,
     key: jax.Array,
 ) -> jax.Array:
@@ -80,7 +94,8 @@ def photometric(
 
     GoogLeNet §6 follows Howard (arXiv:1312.5402) in this. The factors are drawn evenly from their
     ranges. They move every pixel towards or away from black, the image's mean grey, and the pixel's
-    own grey; values stay in 0 … 255. A range of (1.0, 1.0) changes nothing.
+    own grey. After each change values are cut to 0 … 255, unless `clip` is false, as in the
+    ColorJitter of fb.resnet.torch. A range of (1.0, 1.0) changes nothing.
     """
     order_key, factor_key = jax.random.split(key)
     low, high = jnp.array([brightness, contrast, saturation], jnp.float32).T
@@ -88,7 +103,8 @@ def photometric(
     for i in jax.random.permutation(order_key, 3):
         grey = image if image.shape[-1] == 1 else (image @ jnp.array(LUMA))[..., None]
         anchors = jnp.stack([jnp.zeros_like(grey), jnp.full_like(grey, grey.mean()), grey])
-        image = jnp.clip(anchors[i] + factors[i] * (image - anchors[i]), 0, 255)
+        image = anchors[i] + factors[i] * (image - anchors[i])
+        image = jnp.clip(image, 0, 255) if clip else image
     return image
 
 

@@ -19,7 +19,7 @@ def find_archives(builder: Any, manual_dir: str) -> pathlib.Path:
       UserError: the folder is missing; archives of ImageNet are missing or of another size.
     """
     default = os.path.join(builder.data_dir_root, "downloads", "manual")
-    root = pathlib.Path(os.path.expanduser(manual_dir or default))
+    root = pathlib.Path(manual_dir or default)
     if builder.name == "imagenet2012":
         needed = " and ".join(f"{file} ({size:,} bytes)" for file, size in _IMAGENET_ARCHIVES)
         for file, size in _IMAGENET_ARCHIVES:

@@ -1,14 +1,14 @@
 """Host operations of `config.data`, on one image (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
 
 An operation that draws at random has a parameter `rng`, a NumPy generator that depends only on the
-seed and the example. One that changes with the epoch has a parameter `epoch`.
+seed and the example. One that changes with the epoch has a parameter `epoch`. One that would scale
+or pad an image to more than `image_files.MAX_PIXELS`, such as a thin one, raises `TooManyPixels`.
 """
-
-import struct
 
 import cv2
 import numpy as np
 
+from cnn_papers.data import image_files
 from cnn_papers.errors import UserError
 
 METHODS = {
@@ -18,23 +18,19 @@ METHODS = {
     "nearest": cv2.INTER_NEAREST,
 }
 
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # the first bytes of files
-# Of an encoded image: a file of a megabyte can declare many more, and take all memory to decode.
-MAX_PIXELS = 2**27
 # Operations that scale up an image that is smaller than their window, as the papers do.
 WINDOWS = ("center_crop", "random_crop", "corner_crop")
 
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
-    """Decodes a JPEG or PNG to uint8 [h, w, channels], RGB or grey.
+    """Decodes a JPEG, PNG, BMP or WebP to uint8 [h, w, channels], RGB or grey.
 
     EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted,
     grey images are replicated to three channels. A JPEG has no checksums: if its inside is damaged,
     libjpeg decodes what it can.
 
     Raises:
-      ValueError: bytes that are no JPEG or PNG that OpenCV can read, such as a file that is cut
-        off, or an image of more than MAX_PIXELS.
+      ValueError: bytes of another kind, a file that is cut off, an image of more than MAX_PIXELS.
       TypeError: pixels in place of bytes.
       UserError: `channels` other than 1 and 3.
     """
@@ -42,63 +38,10 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     if not isinstance(image, bytes):
         raise TypeError("it takes the bytes of a file")
-    # OpenCV can decode other kinds of file too, whose declared size is not checked here.
-    if not image.startswith((JPEG, PNG)):
-        reason = "neither a JPEG nor a PNG" if image else "there are no bytes"
-        raise ValueError(f"cannot be decoded: {reason}")
-    height, width = _declared_size(image)
-    if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"cannot be decoded: {width:,}×{height:,} pixels are more than {MAX_PIXELS:,}"
-        )
-    # OpenCV either keeps transparency (IMREAD_UNCHANGED) or applies EXIF rotation, which few PNGs
-    # have.
-    unchanged = image.startswith(PNG) and b"eXIf" not in image
-    try:
-        flag = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR_RGB
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flag)
-    except cv2.error as error:
-        raise ValueError(f"cannot be decoded: {error.err}") from error
-    if pixels is None:
-        kind = "PNG" if image.startswith(PNG) else "JPEG"
-        raise ValueError(f"cannot be decoded: a {kind} that is cut off or damaged")
-    if unchanged:
-        pixels = _eight_bits(pixels)
+    pixels = image_files.read(image)
     if pixels.ndim == 2:
         return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if channels == 1:
-        to_grey = cv2.COLOR_BGR2GRAY if unchanged else cv2.COLOR_RGB2GRAY
-        return cv2.cvtColor(pixels, to_grey)[..., None]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if unchanged else pixels
-
-
-def _declared_size(image: bytes) -> tuple[int, int]:
-    """Returns height and width in the header of a JPEG or PNG; zeros if it has none."""
-    if image.startswith(PNG):
-        width, height = struct.unpack(">II", image[16:24]) if len(image) >= 24 else (0, 0)
-        return height, width
-    at = 2
-    while at + 9 <= len(image):
-        marker = image[at + 1]
-        if image[at] != 0xFF or marker == 0xFF:  # libjpeg skips what lies between two markers
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame begins
-            return struct.unpack(">HH", image[at + 5 : at + 9])
-        elif marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a segment
-            at += 2
-        else:
-            at += 2 + int.from_bytes(image[at + 2 : at + 4], "big")
-    return 0, 0
-
-
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Returns grey [h, w] or BGR [h, w, 3] in uint8, transparency laid on white."""
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
-    if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
-        alpha = pixels[..., -1:].astype(np.float32) / 255
-        pixels = np.rint(pixels[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if channels == 1 else pixels
 
 
 def resize(
@@ -122,6 +65,7 @@ def resize(
 def _resized(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
+    image_files.check_pixels(height, width, "cannot be scaled")
     return cv2.resize(image, (width, height), interpolation=interpolation).reshape(
         height, width, image.shape[2]
     )
@@ -167,6 +111,8 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 def pad(image: np.ndarray, pixels: int) -> np.ndarray:
     """Pads every side with zeros (LeNet-5 §II-B: 28×28 digits in 32×32)."""
+    height, width = image.shape[:2]
+    image_files.check_pixels(height + 2 * pixels, width + 2 * pixels, "cannot be padded")
     return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
 
 
@@ -195,16 +141,18 @@ def area_aspect_crop(
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    method: str = "random",
     *,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Crops a window of random area and aspect, and resizes it to size×size (GoogLeNet §6).
 
-    `area` is a range of shares of the image's area, `aspect` of width / height. The method of the
-    resize is random too.
+    `area` is a range of shares of the image's area, `aspect` of width / height, whose logarithm is
+    drawn evenly. The method of the resize is random too, unless `method` names one.
     """
     height, width = image.shape[:2]
-    method = str(rng.choice(list(METHODS)))
+    if method == "random":
+        method = str(rng.choice(list(METHODS)))
     for _ in range(10):  # most draws fit; a long thin image may never fit one
         target = rng.uniform(*area) * height * width
         ratio = np.exp(rng.uniform(np.log(aspect[0]), np.log(aspect[1])))

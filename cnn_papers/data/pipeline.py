@@ -20,6 +20,7 @@ import numpy as np
 
 from cnn_papers import opstrings
 from cnn_papers.data import host_ops, prefetch
+from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import OpString
@@ -44,7 +45,7 @@ class Pipeline:
         shape.
       num_classes: labels must be below it.
       resident: "auto" (if the split fits and nothing on the host is random), "always" or "never".
-      max_skips: how many examples that cannot be read or decoded may be replaced by their
+      max_skips: how many examples that cannot be read, decoded or scaled may be replaced by their
         neighbours; 0 for evaluation.
       sharding: of a batch over the devices, along the first axis of every array.
       replicated: of arrays that every device holds in full.
@@ -96,6 +97,14 @@ class Pipeline:
     def image_shapes(self) -> list[tuple[int, ...]]:
         """Returns every (h, w, c) that the images have in some epoch."""
         return list(dict.fromkeys(self._shapes))
+
+    def class_counts(self) -> np.ndarray | None:
+        """Returns the number of examples of each class, int [num_classes].
+
+        None if every example would have to be read for it.
+        """
+        labels = self.split.labels if self.resident is None else self.resident[1]
+        return None if labels is None else np.bincount(labels, minlength=self.num_classes)
 
     def batch_shapes(
         self, batch_size: int, *, mask: bool = False
@@ -184,17 +193,23 @@ class Pipeline:
         # One generator for all operations: with one each they would draw the same numbers.
         rng = np.random.default_rng(seed) if self._is_random else None
         decode, *others = self.ops
+
+        def unusable(error: ValueError) -> None:
+            reason = f"image {name} of {self.split.name} {error}"
+            return self._skip(name, f"left out image {name}: it {error}", reason, error)
+
         try:
             image = decode(example["image"], rng=rng)
         except ValueError as error:
-            reason = f"image {name} of {self.split.name} {error}"
-            return self._skip(name, f"left out image {name}: it {error}", reason, error)
+            return unusable(error)
         for op in others:
             before = image
             try:
                 image = op(before, rng=rng, epoch=epoch)
                 if not image.size:
                     raise ValueError("nothing is left of it")
+            except TooManyPixels as error:
+                return unusable(error)
             except (ValueError, TypeError, ArithmeticError, cv2.error) as error:
                 reason = f"{before.shape}: {str(error).splitlines()[0]}"
                 raise UserError(

@@ -1,12 +1,17 @@
 """Copies a data set with its images at a smaller size, which decode several times faster.
 
 An image with a longer shorter side than `side` is scaled down to it (AlexNet §2 stored ImageNet at
-256) and encoded again, a JPEG at quality QUALITY, a PNG as a PNG. Other images, and those that
-cannot be decoded, are copied as they are. Files that an interrupted copy wrote are kept, and
-nothing can read the copy before it is complete.
+256) and encoded again as the same kind of file, a JPEG or WebP at quality QUALITY. Other images,
+and those that cannot be decoded, are copied as they are. Files that an interrupted copy wrote are
+kept, and nothing can read the copy before it is complete.
+
+A copy of a folder says in ORIGIN what it was made of, and is brought up to date by the next copy of
+the same folder at the same size. Any other folder is left alone.
 """
 
 import concurrent.futures
+import json
+import logging
 import os
 import pathlib
 import shutil
@@ -15,26 +20,39 @@ from typing import Any
 
 import cv2
 
-from cnn_papers.data import host_ops
+from cnn_papers.data import host_ops, image_files
 from cnn_papers.data.convert import check_space, shard_files, write_shard
-from cnn_papers.data.folders import folder_splits, image_files
+from cnn_papers.data.folders import folder_splits, is_image, split_images
 from cnn_papers.data.progress import reported
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 
 QUALITY = 95  # of JPEGs, 0 … 100
 PART = 256  # records that are worked on at once
+ORIGIN = ".copy_of.json"  # in a copy of a folder: which folder, and at which size
+_ENCODINGS = {  # OpenCV's suffix and options
+    "JPEG": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY]),
+    "PNG": (".png", []),
+    "BMP": (".bmp", []),
+    "WebP": (".webp", [cv2.IMWRITE_WEBP_QUALITY, QUALITY]),
+}
 
 
 def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path:
     """Copies a prepared data set to `data_dir`, and returns the folder of the copy.
 
     TFDS reads it from there by the same name. Only the feature `image` changes; boxes are relative
-    to the image and stay true.
+    to the image and stay true. A copy that is there already is left as it is.
+
+    Raises:
+      UserError: the folder exists and is no copy of the data set at this size.
+      OSError: the copy cannot be written.
     """
     source = pathlib.Path(builder.data_dir)
     target = data_dir / source.relative_to(builder.data_dir_root)
+    note = f"Images at a shorter side of at most {side} pixels (JPEG quality {QUALITY})."
     if target.exists():
+        _check_is_copy(target, builder, note)
         return target
     part = _part(target, side)
     part.mkdir(parents=True, exist_ok=True)
@@ -50,37 +68,126 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
     for path in source.iterdir():
         if path.is_file() and ".array_record" not in path.name and ".tfrecord" not in path.name:
             shutil.copy(path, part / path.name)
-    _rewrite_info(
-        part, f"Images at a shorter side of at most {side} pixels (JPEG quality {QUALITY})."
-    )
+    _rewrite_info(part, note)
     os.replace(part, target)
     return target
 
 
-def shrink_folder(path: str, target: pathlib.Path, side: int) -> pathlib.Path:
-    """Copies a folder of images, with all of its splits, to `target`, and returns `target`."""
-    if target.exists():
-        return target
-    splits = folder_splits(path)
-    part = _part(target, side)
-    several = len(splits) > 1
-    pairs = [
-        (folder / file, (part / name if several else part) / file)
-        for name, folder in splits.items()
-        for file in image_files(folder)
-    ]
-    missing = [pair for pair in pairs if not pair[1].exists()]
-    check_space(sum(source.stat().st_size for source, _ in missing), str(target))
+def _check_is_copy(target: pathlib.Path, builder: Any, note: str) -> None:
+    """Raises UserError unless `target` has the splits of `builder`, and `note` in its text."""
+    from tensorflow_datasets.core import dataset_info
 
-    def copy(pair: tuple[pathlib.Path, pathlib.Path]) -> None:
-        with atomic_write(pair[1]) as file:
-            file.write_bytes(shrunk(pair[0].read_bytes(), side))
+    try:
+        info = dataset_info.read_proto_from_builder_dir(target)
+    except (OSError, ValueError):  # it is no data set
+        info = None
+    lengths = {name: list(split.shard_lengths) for name, split in builder.info.splits.items()}
+    if (
+        info is None
+        or not info.description.endswith(note)
+        or {split.name: list(split.shard_lengths) for split in info.splits} != lengths
+    ):
+        raise UserError(
+            f"{target} exists and is no copy of {builder.data_dir} as it is now, at this size: "
+            "remove it, or give another folder with --out"
+        )
+
+
+def shrink_folder(path: str, target: pathlib.Path, side: int) -> str:
+    """Copies a folder of images, with all of its splits, to `target`; returns what it changed.
+
+    If `target` is such a copy already, images that are missing or have changed since are copied
+    again, and those that `path` no longer has are removed. Meanwhile the copy has another name, so
+    that no run takes it for whole.
+
+    Raises:
+      UserError: `target` lies within `path`, or exists and is no copy of it at this size.
+      OSError: the copy cannot be written.
+    """
+    root = pathlib.Path(path).resolve()
+    if target.resolve().is_relative_to(root):
+        raise UserError(f"--out={target} lies within {root}: a copy there would be part of it")
+    origin = {"folder": str(root), "short_side": side}
+    part = _part(target, side)
+    before = target if target.exists() else part
+    if before.exists() and _origin(before) != origin:
+        raise UserError(
+            f"{before} exists and is no copy of {root} at a shorter side of {side}: "
+            "remove it, or give another folder with --out"
+        )
+    sources = _files_to_copy(path)
+    present = _copied_files(before)
+    stale = [file for file in sources if not _is_current(before / file, sources[file])]
+    gone = sorted(present - set(sources))
+    if not stale and not gone and target.exists():
+        return "images: no changes"
+    check_space(sum(sources[file].stat().st_size for file in stale), str(target))
+    if target.exists():
+        logging.getLogger(__name__).info("%s is called %s until it is up to date", target, part)
+        os.replace(target, part)
+    with atomic_write(part / ORIGIN) as file:
+        file.write_text(json.dumps(origin))
+    for file in gone:
+        (part / file).unlink()
+
+    def copy(file: str) -> None:
+        modified = sources[file].stat().st_mtime_ns  # before its bytes: a later change is seen
+        with atomic_write(part / file) as copied:
+            copied.write_bytes(shrunk(sources[file].read_bytes(), side))
+            os.utime(copied, ns=(modified, modified))
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for _ in reported(pool.map(copy, missing), len(missing), f"shrinking to {target}"):
+        for _ in reported(pool.map(copy, stale), len(stale), f"shrinking to {target}"):
             pass
+    _remove_empty_folders(part)
     os.replace(part, target)
-    return target
+    renewed = len(present & set(stale))
+    return f"images: {len(stale) - renewed:,} added, {renewed:,} renewed, {len(gone):,} removed"
+
+
+def _origin(copy: pathlib.Path) -> Any:
+    """Returns what a copy was made of, None for a folder that is no copy."""
+    try:
+        return json.loads((copy / ORIGIN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _files_to_copy(path: str) -> dict[str, pathlib.Path]:
+    """Returns every image of a folder, by its path in a copy."""
+    root = pathlib.Path(path)
+    splits = folder_splits(path)
+    files = [
+        folder / file
+        for name, folder in splits.items()
+        for file in split_images(path, splits, name)[1]
+    ]
+    return {file.relative_to(root).as_posix(): file for file in files}
+
+
+def _copied_files(copy: pathlib.Path) -> set[str]:
+    """Returns the files in a copy that a run would take for images; none without a copy."""
+    return {
+        path.relative_to(copy).as_posix()
+        for path in copy.rglob("*")
+        if path.is_file() and is_image(str(path))
+    }
+
+
+def _is_current(copy: pathlib.Path, source: pathlib.Path) -> bool:
+    """Tells whether a copied file exists and is of the present state of its source."""
+    try:
+        # Not every file system keeps nanoseconds.
+        return copy.stat().st_mtime_ns // 1000 == source.stat().st_mtime_ns // 1000
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty_folders(copy: pathlib.Path) -> None:
+    """Removes folders without files, which would be classes without images."""
+    for folder, _, _ in os.walk(copy, topdown=False):
+        if not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def shrunk(image: bytes, side: int) -> bytes:
@@ -95,10 +202,8 @@ def shrunk(image: bytes, side: int) -> bytes:
     if min(pixels.shape[:2]) <= side:
         return image
     small = cv2.cvtColor(host_ops.resize_short(pixels, side), cv2.COLOR_RGB2BGR)
-    if image.startswith(b"\xff\xd8"):
-        ok, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    else:
-        ok, data = cv2.imencode(".png", small)
+    suffix, options = _ENCODINGS[image_files.kind(image)]
+    ok, data = cv2.imencode(suffix, small, options)
     assert ok, "OpenCV could not encode an image"
     return data.tobytes()
 

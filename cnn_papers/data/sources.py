@@ -1,5 +1,7 @@
 """Opens a split of a data set by its name: a TFDS data set or a folder of images."""
 
+import pathlib
+
 from cnn_papers.data import folders, tfds
 from cnn_papers.data.split import Split
 
@@ -10,8 +12,8 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
     Args:
       name: a TFDS data set that is prepared as array_record and has features `image` and `label`
         (`digits` and `digits/scenes` are made when they are first opened); or `folder:PATH`, a
-        folder of images with one sub-folder (of any depth) per class, which are below PATH/train
-        and PATH/val or directly in PATH.
+        folder of images with one sub-folder (of any depth) per class, which are directly in PATH or
+        below PATH/train and PATH/val (or other usual names of splits, in any case).
       split: a name, or a slice in TFDS's notation: `train[:90%]`, `train[90%:]`, `train[:45000]`.
       data_dir: where TFDS data sets are prepared; TFDS's default folder if empty.
 
@@ -21,3 +23,16 @@ def open_split(name: str, split: str, data_dir: str = "") -> Split:
     if name.startswith("folder:"):
         return folders.open_folder(name.removeprefix("folder:"), split)
     return tfds.open_tfds(name, split, data_dir)
+
+
+def open_to_test(name: str, split: str, data_dir: str = "") -> Split:
+    """Opens a split as `open_split` does, for what needs no other split of the data set.
+
+    A folder of images without sub-folders for splits may then be the split itself: all its images,
+    whatever the name of the split.
+    """
+    if name.startswith("folder:") and "[" not in split:
+        path = name.removeprefix("folder:")
+        if list(folders.folder_splits(path).values()) == [pathlib.Path(path)]:
+            return folders.open_folder(path, "train")._replace(name=name)
+    return open_split(name, split, data_dir)

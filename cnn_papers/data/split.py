@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, did_you_mean, listed
 
 
 class DamagedExample(UserError):
@@ -14,6 +14,65 @@ class Split(NamedTuple):
     """One split, opened for reading: `examples` may be read by many threads at once."""
 
     name: str  # such as 'cifar10[train[:45000]]' or 'folder:/x[train]'
-    examples: Sequence[dict[str, Any]]  # {'image': JPEG or PNG bytes, 'label': int, 'id': str}
+    examples: Sequence[dict[str, Any]]  # {'image': encoded bytes, 'label': int, 'id': str}
     class_names: tuple[str, ...]  # in the order of the labels
     location: str  # the folder that the bytes are read from
+    labels: Sequence[int] | None = None  # of all examples, if known without reading them
+
+
+def with_classes_of(
+    split: Split, class_names: Sequence[str], *, network: str = "the network"
+) -> Split:
+    """Returns `split` with the labels that its classes have for a head of `class_names`.
+
+    A class is known by its name, not by its number in the split. Of a head that has no names the
+    labels stay as they are.
+
+    Args:
+      split: any split.
+      class_names: one for each output of the head, or for the first of them; () if unknown.
+      network: what the head is part of, for messages.
+
+    Raises:
+      UserError: the split has a class that the head does not know.
+    """
+    known, own = tuple(class_names), split.class_names
+    if not known or own == known[: len(own)]:
+        return split
+    outputs = {name: output for output, name in enumerate(known)}
+    unknown = [name for name in own if name not in outputs]
+    if unknown:
+        known_text = f"it knows {listed(known)}"
+        if len(unknown) == 1:
+            known_text = f"{did_you_mean(unknown[0], known)} {known_text}".lstrip()
+        raise UserError(
+            f"{split.name} has classes that {network} does not know: {listed(unknown)}; "
+            f"{known_text}"
+        )
+    new_labels = {label: outputs[name] for label, name in enumerate(own)}
+    labels = None if split.labels is None else [new_labels[label] for label in split.labels]
+    examples = _Relabelled(split.examples, new_labels)
+    return split._replace(examples=examples, class_names=known, labels=labels)
+
+
+class _Relabelled(Sequence):
+    """Examples with other labels; a label that is out of range becomes -1, which no network has."""
+
+    def __init__(self, examples: Sequence[dict[str, Any]], new_labels: dict[int, int]):
+        self._examples, self._new_labels = examples, new_labels
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self._examples[index]
+        return [*map(self._changed, chosen)] if isinstance(index, slice) else self._changed(chosen)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Reads the examples at `indices`, at once where the data set can."""
+        read_many = getattr(self._examples, "__getitems__", None)
+        read = read_many(indices) if read_many else [self._examples[i] for i in indices]
+        return [self._changed(example) for example in read]
+
+    def _changed(self, example: dict[str, Any]) -> dict[str, Any]:
+        return {**example, "label": self._new_labels.get(example["label"], -1)}

@@ -42,7 +42,7 @@ class Statistics(NamedTuple):
 
     Attributes:
       mean, std: [c], over all pixels of all images.
-      mean_image: [h, w, c].
+      mean_image: [h, w, c], of the views of `eval_host`: on ImageNet of central crops.
       eigenvalues, eigenvectors: [c] and [c, c] (columns) of the covariance of a pixel's channels,
         largest first.
       whitening: None unless an operation needs it.
@@ -211,34 +211,44 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 def places(split: Split) -> list[pathlib.Path]:
     """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
     location = pathlib.Path(split.location)
-    cache = cache_folder() / "statistics"
+    user_cache = cache_folder()
+    cache = [user_cache / "statistics"] if user_cache else []
     if location.is_dir() and not location.stat().st_mode & 0o222:
-        return [cache]  # root could write beside the data, but it is marked read-only
-    return [location / ".statistics", cache]  # hidden, or it would be a class of images
+        return cache  # root could write beside the data, but it is marked read-only
+    return [location / ".statistics", *cache]  # hidden, or it would be a class of images
 
 
-def cache_folder() -> pathlib.Path:
-    """Returns the user's cache folder, $XDG_CACHE_HOME/cnn_papers or ~/.cache/cnn_papers."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "cnn_papers"
+def cache_folder() -> pathlib.Path | None:
+    """Returns the user's cache folder, $XDG_CACHE_HOME/cnn_papers or ~/.cache/cnn_papers.
+
+    Returns None for a user without a home folder: whoever can write to a folder that all users
+    share could put programs into it.
+    """
+    root = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return None if root.startswith("~") else pathlib.Path(root) / "cnn_papers"
 
 
 def save(path: pathlib.Path, statistics: Statistics) -> None:
     """Writes statistics to `path` in one step, and makes its folder.
 
     Raises:
-      UserError: the file exists and has statistics of other images.
+      UserError: as `check_same`.
     """
-    if path.is_file() and load(path).fingerprint != statistics.fingerprint:
-        raise UserError(
-            f"the statistics in {path} belong to other images than these: the data has changed "
-            "since; start a new run in another folder"
-        )
+    check_same(path, statistics)
     arrays = statistics._asdict()
     if whitening := arrays.pop("whitening"):
         arrays |= {_WHITENING + name: array for name, array in whitening._asdict().items()}
     with files.replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def check_same(path: pathlib.Path, statistics: Statistics) -> None:
+    """Raises UserError if `path` exists and has statistics of other images."""
+    if path.is_file() and load(path).fingerprint != statistics.fingerprint:
+        raise UserError(
+            f"the statistics in {path} belong to other images than these: the data has changed "
+            "since; start a new run in another folder"
+        )
 
 
 def load(path: pathlib.Path) -> Statistics:

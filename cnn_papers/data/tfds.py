@@ -117,7 +117,7 @@ def find_builder(name: str, data_dir: str = "") -> Any:
 
     importlib.import_module("cnn_papers.data.digits")  # registers `digits` with TFDS
     try:
-        return tfds.builder(name, data_dir=os.path.expanduser(data_dir) if data_dir else None)
+        return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         near = difflib.get_close_matches(
             name.split("/")[0], tfds.list_builders(with_community_datasets=False)
@@ -146,6 +146,7 @@ def make_digits(name: str, data_dir: str = "") -> Any:
 
     Several processes may do so at the same time.
     """
+    check_place(data_dir)
     builder = find_builder(name, data_dir)
     print(f"making {name} in {builder.data_path} (once, seconds, no download)", flush=True)
     discarded = io.StringIO()  # TFDS announces a download of unknown size
@@ -162,6 +163,15 @@ def make_digits(name: str, data_dir: str = "") -> Any:
             f"cannot make {name} in {builder.data_path}: {reason}, or choose another data_dir"
         )
     return builder
+
+
+def check_place(data_dir: str) -> None:
+    """Raises UserError if TFDS would write to a folder called `~`, which lacks a home folder."""
+    if not (data_dir or os.environ.get("TFDS_DATA_DIR")) and os.path.expanduser("~") == "~":
+        raise UserError(
+            "data sets are kept in your home folder, which is not known: "
+            "set HOME or TFDS_DATA_DIR, or give a data_dir"
+        )
 
 
 def is_readable(builder: Any) -> bool:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import prefetch
+from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
+from cnn_papers.errors import UserError
 from cnn_papers.evaluation.protocols import Part, Protocol
 from cnn_papers.parallel import mesh as meshes
 
@@ -150,7 +152,11 @@ def _mean(
     def read(i: int) -> tuple[int, list[np.ndarray], bool]:
         example = pipeline.example(i, seed=(0, 0))
         image = example["image"]
-        views = list(part.views(image, source.method))
+        try:
+            views = list(part.views(image, source.method))
+        except TooManyPixels as error:
+            identifier = pipeline.split.examples[i]["id"]
+            raise UserError(f"image {identifier} of {pipeline.split.name} {error}") from error
         return example["label"], views, min(image.shape[:2]) < part.short
 
     def numbered_views() -> Iterator[tuple[int, np.ndarray]]:

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_papers.training import freezing
+
 
 def recompute(
     model: Any,
@@ -18,10 +20,13 @@ def recompute(
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     batches: Iterable[Any],
     seed: int,
+    *,
+    as_in_evaluation: freezing.Layers = frozenset(),
 ) -> dict[str, Any]:
     """Returns `variables` with new `batch_stats`: means over `batches` of each batch's statistics.
 
     A batch's statistics are the mean and the (biased) variance of what a `nn.BatchNorm` reads.
+    Layers `as_in_evaluation` keep theirs and normalise by them, as they did in training.
     """
 
     @jax.jit
@@ -29,21 +34,28 @@ def recompute(
         """Returns `total` plus the statistics of one batch."""
         augment_key, dropout_key = jax.random.split(key)
         zeros = jax.tree.map(jnp.zeros_like, total)
-        with nn.intercept_methods(_store_batch_statistics):
+        kept = freezing.split(variables["batch_stats"], as_in_evaluation)[1]
+        with (
+            nn.intercept_methods(_store_batch_statistics),
+            freezing.with_moving_averages(as_in_evaluation),
+        ):
             _, updates = model.apply(
-                {**variables, "batch_stats": zeros},
+                {**variables, "batch_stats": freezing.join(zeros, kept)},
                 augment(image, augment_key),
                 train=True,
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-        return jax.tree.map(jnp.add, total, updates["batch_stats"])
+        moved = freezing.split(updates["batch_stats"], as_in_evaluation)[0]
+        return jax.tree.map(jnp.add, total, moved)
 
     key, count = jax.random.key(seed), 0
-    total = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    moving, kept = freezing.split(variables["batch_stats"], as_in_evaluation)
+    total = jax.tree.map(jnp.zeros_like, moving)
     for count, batch in enumerate(batches, 1):
         total = add(total, variables, batch["image"], jax.random.fold_in(key, count))
-    return {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf / count, total)}
+    means = jax.tree.map(lambda leaf: leaf / count, total)
+    return {**variables, "batch_stats": freezing.join(means, kept)}
 
 
 def _store_batch_statistics(

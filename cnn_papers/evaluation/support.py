@@ -101,8 +101,8 @@ def check(
                 native = "×".join(map(str, shape[:2]))
                 raise UserError(
                     f"config.{KEY}: {name} has views of {size}, but config.data.eval_device fits "
-                    f"only images of {native}, as a mean image does; subtract_mean and "
-                    f"standardize take any size ({error})"
+                    f"only images of {native}, as a mean image does; subtract_mean, standardize "
+                    f"and subtract_mean_image(warp=True) take any size ({error})"
                 ) from error
             try:
                 jax.eval_shape(

@@ -9,7 +9,13 @@ Deviations:
   - CNN-S has response normalisation only after the first convolution, as in Table 1; matconvnet's
     training code for it also normalises after the second one.
   - Pooling rounds up, as in Caffe, which gives fc6 its 6×6 pixels.
-  - Biases start at zero; the paper takes its training from AlexNet and does not mention them.
+  - `weight_init` "paper" draws weights from N(0, variance 10⁻²) as §3.2 prints it, "caffe", the
+    default, from N(0, 0.01²); see `shared/layers.py` for the two readings.
+  - Biases start at zero, as in matconvnet's training code; the paper takes its training from
+    AlexNet and does not mention them.
+  - Response normalisation has AlexNet's constants, as in the authors' files for Caffe (k = 2,
+    α = 5·10⁻⁴ over the mean of five squares); matconvnet's training code has k = 1 and α = 10⁻⁴
+    over the mean.
   - The `gray` variants read one channel. They average the channels of an image that has several, so
     that a gray image and its copy in three channels are the same input.
 """
@@ -88,7 +94,7 @@ class CNN(nn.Module):
     conv1_stride: int | None = None  # None is the paper's; smaller ones let small images through
     lrn: bool = True
     dropout: float = 0.5
-    weight_init: str = "paper"  # or "he"
+    weight_init: str = "caffe"  # or "paper", "glorot", "he"
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
@@ -98,7 +104,8 @@ class CNN(nn.Module):
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        init = layers.initialisers(self.weight_init) | {"dtype": self.dtype}
+        kernel_init = layers.VISUAL_GEOMETRY_GROUP[self.weight_init]
+        init = {"kernel_init": kernel_init, "dtype": self.dtype}
         x = image.mean(-1, keepdims=True) if self.gray else image
         for i, (name, row) in enumerate(TABLE[self.net].items(), 1):
             stride = (self.conv1_stride or row.stride) if name == "conv1" else row.stride
@@ -134,7 +141,9 @@ def Model(variant: str = "F", **fields: Any) -> CNN:
       ValueError: an unknown variant or field, or a value that a field does not take.
     """
     model = variants.build(CNN, VARIANTS, variant, fields)
-    variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    variants.check_choices(
+        model, {"net": tuple(TABLE), "weight_init": tuple(layers.VISUAL_GEOMETRY_GROUP)}
+    )
     return model
 
 

@@ -4,7 +4,12 @@ Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going
 Convolutions. CVPR 2015. arXiv:1409.4842
 
 Deviations:
-  - Initialisation is He et al.'s normal; the paper does not state its own.
+  - The paper does not state how it initialises. `weight_init` "he", the default, is He et al.'s
+    normal with zero biases; "caffe" is that of Caffe's bvlc_googlenet: weights uniform with
+    variance 1/fan-in, biases 0.2, and zero in the three classifiers.
+  - Nor does it state the constants of response normalisation. `lrn_constants` "alexnet", the
+    default, are AlexNet's; "caffe" are bvlc_googlenet's, k = 1 and α = 10⁻⁴ over the mean of five
+    squares, a fifth of AlexNet's α over their sum.
   - On maps smaller than 5×5 (inputs below about 80 pixels) the auxiliary heads average the whole
     map.
   - `separable_stem` is our reading of Table 1's first row: "2.7K parameters, 34M ops" are those of
@@ -45,6 +50,17 @@ TABLE = {
 }
 AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}  # §5
 
+LRN_CONSTANTS = {"alexnet": {"k": 2.0, "alpha": 1e-4}, "caffe": {"k": 1.0, "alpha": 1e-4 / 5}}
+_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # Caffe's filler of this name
+# By `weight_init`: of layers that ReLU follows, and of classifiers.
+_INITIALISERS: dict[str, dict[str, Any]] = {
+    "he": {"kernel_init": layers.he_normal, "bias_init": nn.initializers.zeros},
+    "caffe": {"kernel_init": _XAVIER, "bias_init": nn.initializers.constant(0.2)},
+}
+_CLASSIFIER_INITIALISERS: dict[str, dict[str, Any]] = {
+    name: init | {"bias_init": nn.initializers.zeros} for name, init in _INITIALISERS.items()
+}
+
 _BATCH_NORM = {"batch_norm": True, "lrn": False}
 _TORCHVISION = {
     **_BATCH_NORM,
@@ -63,6 +79,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch_norm_without_aux": {**_BATCH_NORM, "aux_heads": False},
     "torchvision_without_aux": {**_TORCHVISION, "aux_heads": False},
 }
+CHOICES = {
+    "stem": ("full", "separable"),
+    "lrn_constants": tuple(LRN_CONSTANTS),
+    "weight_init": tuple(_INITIALISERS),
+}
 
 
 def _conv_relu(
@@ -73,6 +94,7 @@ def _conv_relu(
     stride: int = 1,
     *,
     batch_norm: bool,
+    weight_init: str,
     train: bool,
     dtype: Any,
 ) -> jax.Array:
@@ -86,7 +108,7 @@ def _conv_relu(
         stride,
         size // 2,
         use_bias=not batch_norm,
-        kernel_init=layers.he_normal,
+        **_INITIALISERS[weight_init],
         dtype=dtype,
         name=name,
     )(x)
@@ -131,6 +153,7 @@ class AuxiliaryHead(nn.Module):
     dropout: float
     cells: int
     conv: Callable[..., jax.Array]
+    weight_init: str = "he"
     dtype: Any = None
 
     @nn.compact
@@ -141,9 +164,14 @@ class AuxiliaryHead(nn.Module):
             window = tuple(max(1, min(5, side)) for side in x.shape[1:3])  # smaller maps: whole
             x = nn.avg_pool(x, window, (3, 3))
         x = self.conv(x, self.widths[0], 1, "conv")
-        x = nn.relu(layers.FullyConnected(self.widths[1], dtype=self.dtype, name="fc1")(x))
+        hidden, classifier = (
+            _INITIALISERS[self.weight_init],
+            _CLASSIFIER_INITIALISERS[self.weight_init],
+        )
+        fc1 = layers.FullyConnected(self.widths[1], **hidden, dtype=self.dtype, name="fc1")
+        x = nn.relu(fc1(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc2")(x)
+        x = layers.FullyConnected(self.num_classes, **classifier, dtype=self.dtype, name="fc2")(x)
         return x.mean((1, 2), dtype=jnp.float32)
 
 
@@ -160,12 +188,14 @@ class GoogLeNet(nn.Module):
     reduce: bool = True  # 1×1 convolutions before the 3×3 and 5×5 and after the pooling
     stem: str = "full"  # or "separable"
     lrn: bool = True
+    lrn_constants: str = "alexnet"  # or "caffe"
     batch_norm: bool = False
     large_kernel: int = 5  # of the branch named 5x5
     pool4_window: int = 3
     aux_cells: int = 0  # cells a side that auxiliary heads average into; 0 is the paper's 5×5/3
     dropout: float = 0.4  # §5
     aux_dropout: float = 0.7  # §5
+    weight_init: str = "he"  # or "caffe"
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
@@ -175,7 +205,11 @@ class GoogLeNet(nn.Module):
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         conv = functools.partial(
-            _conv_relu, batch_norm=self.batch_norm, train=train, dtype=self.dtype
+            _conv_relu,
+            batch_norm=self.batch_norm,
+            weight_init=self.weight_init,
+            train=train,
+            dtype=self.dtype,
         )
         ends: dict[str, jax.Array] = {}
         x = self._stem(image, conv, ends)
@@ -194,19 +228,23 @@ class GoogLeNet(nn.Module):
                     self.aux_dropout,
                     self.aux_cells,
                     conv,
+                    self.weight_init,
                     self.dtype,
                     name=AUXILIARY[name],
                 )(x, train=train)
 
         x = ends["pool5"] = x.mean((1, 2), keepdims=True)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
+        init = _CLASSIFIER_INITIALISERS[self.weight_init]
+        classifier = layers.FullyConnected(self.num_classes, **init, dtype=self.dtype, name="fc")
+        ends["fc"] = classifier(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
 
     def _stem(
         self, x: jax.Array, conv: Callable[..., jax.Array], ends: dict[str, jax.Array]
     ) -> jax.Array:
-        norm = layers.local_response_norm if self.lrn else lambda x: x
+        constants = LRN_CONSTANTS[self.lrn_constants]
+        norm = functools.partial(layers.local_response_norm, **constants) if self.lrn else _same
         if self.stem == "separable":
             x = ends["conv1_depthwise"] = layers.Conv(
                 x.shape[-1] * self._scaled(8),
@@ -215,6 +253,7 @@ class GoogLeNet(nn.Module):
                 padding=3,
                 groups=x.shape[-1],  # each colour on its own
                 use_bias=False,
+                kernel_init=_INITIALISERS[self.weight_init]["kernel_init"],
                 dtype=self.dtype,
                 name="conv1_depthwise",
             )(x)
@@ -231,6 +270,10 @@ class GoogLeNet(nn.Module):
         return max(1, round(channels * self.width))
 
 
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
 def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
     """Returns the network named `variant`; `fields` that are not None replace its own.
 
@@ -238,7 +281,7 @@ def Model(variant: str = "paper", **fields: Any) -> GoogLeNet:
       ValueError: an unknown variant or field, or a value that a field does not take.
     """
     model = variants.build(GoogLeNet, VARIANTS, variant, fields)
-    variants.check_choices(model, {"stem": ("full", "separable")})
+    variants.check_choices(model, CHOICES)
     return model
 
 

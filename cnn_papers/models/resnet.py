@@ -1,6 +1,7 @@
 """ResNet.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016. arXiv:1512.03385
+The variants `cifar-pre-…`: Identity Mappings in Deep Residual Networks. ECCV 2016. arXiv:1603.05027
 
 Deviations:
   - Batch statistics run over the whole batch unless `config.optim.bn_group` says how many images
@@ -9,6 +10,7 @@ Deviations:
     the release does.
   - The variants `…-v1.5` are not in the paper: they stride in the 3×3 convolution, as
     fb.resnet.torch and torchvision do.
+  - `cifar-pre-29` is not in the second paper, whose smallest bottleneck net has 164 layers.
 """
 
 import operator
@@ -22,6 +24,7 @@ from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, pooling, variants
 
 _CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "num_classes": 10}
+_PRE = {**_CIFAR, "bottleneck": True, "pre_activation": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     # Table 1: residual blocks of conv2_x, conv3_x, conv4_x and conv5_x
     "18": {"blocks": (2, 2, 2, 2)},
@@ -68,6 +71,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cifar-1202-B": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "B", "scan": True},
     "cifar-1202-C": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "C", "scan": True},
     "cifar-plain-1202": {**_CIFAR, "blocks": (200, 200, 200), "shortcut": "none", "scan": True},
+    # arXiv:1603.05027: 9n + 2 layers
+    "cifar-pre-29": {**_PRE, "blocks": (3, 3, 3)},
+    "cifar-pre-164": {**_PRE, "blocks": (18, 18, 18)},
+    "cifar-pre-1001": {**_PRE, "blocks": (111, 111, 111), "scan": True},
 }
 CHOICES = {
     "shortcut": ("A", "B", "C", "none"),
@@ -121,11 +128,39 @@ class Block(nn.Module):
         return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])])
 
 
+class PreActivationBlock(nn.Module):
+    """The bottleneck with normalisation and ReLU before each convolution (arXiv:1603.05027, §4.1).
+
+    Where sizes change, a projection reads the first ReLU; elsewhere the shortcut is the input.
+    """
+
+    features: int
+    stride: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = 4 * self.features
+        h = nn.relu(_batch_norm("1", train, self.dtype)(x))
+        if self.stride != 1 or x.shape[-1] != channels:
+            x = _conv(channels, 1, self.stride, "_proj", self.dtype)(h)
+        h = _conv(self.features, 1, self.stride, "1", self.dtype)(h)
+        h = nn.relu(_batch_norm("2", train, self.dtype)(h))
+        h = _conv(self.features, 3, 1, "2", self.dtype)(h)
+        h = nn.relu(_batch_norm("3", train, self.dtype)(h))
+        return x + _conv(channels, 1, 1, "3", self.dtype)(h)
+
+
 def _conv_bn(
     x: jax.Array, features: int, size: int, stride: int, suffix: str, train: bool, dtype: Any
 ) -> jax.Array:
     """Applies a size×size convolution without bias and batch normalisation."""
-    x = layers.Conv(
+    x = _conv(features, size, stride, suffix, dtype)(x)
+    return _batch_norm(suffix, train, dtype)(x)
+
+
+def _conv(features: int, size: int, stride: int, suffix: str, dtype: Any) -> layers.Conv:
+    return layers.Conv(
         features,
         size,
         stride,
@@ -134,23 +169,22 @@ def _conv_bn(
         kernel_init=layers.he_normal,
         dtype=dtype,
         name=f"conv{suffix}",
-    )(x)
+    )
+
+
+def _batch_norm(suffix: str, train: bool, dtype: Any) -> nn.BatchNorm:
     return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        name=f"bn{suffix}",
-    )(x)
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=f"bn{suffix}"
+    )
 
 
-def _repeat(block: Block, times: int, x: jax.Array, train: bool) -> jax.Array:
+def _repeat(block: nn.Module, times: int, x: jax.Array, train: bool) -> jax.Array:
     """Applies `times` blocks like `block`, each with its own parameters, as one loop.
 
     The loop takes as long to compile as one block.
     """
 
-    def body(block: Block, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+    def body(block: Any, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         return block(x, train=train), None
 
     axes: dict[Any, Any] = {"params": 0, "batch_stats": 0}
@@ -172,6 +206,7 @@ class ResNet(nn.Module):
     shortcut: str = "B"  # A, B, C of §4.1, or "none" for a plain net
     stride_in: str = "1x1"  # the convolution of a bottleneck that strides; "3x3" is v1.5
     stem: str = "imagenet"  # or "cifar" (§4.2)
+    pre_activation: bool = False  # arXiv:1603.05027
     scan: bool = False
     num_classes: int = 1000
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
@@ -185,24 +220,34 @@ class ResNet(nn.Module):
         ends: dict[str, jax.Array] = {}
         widths = [max(1, round(width * self.width)) for width in self.widths]
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = _conv_bn(image, widths[0], size, stride, "1", train, self.dtype)
-        x = ends["conv1"] = nn.relu(x)
+        if self.pre_activation:
+            x = ends["conv1"] = _conv(widths[0], size, stride, "1", self.dtype)(image)
+        else:
+            x = _conv_bn(image, widths[0], size, stride, "1", train, self.dtype)
+            x = ends["conv1"] = nn.relu(x)
         if self.stem == "imagenet":
             x = ends["pool1"] = pooling.max_pool(x, 3, 2, padding=1)
 
-        kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
         for stage, (count, width) in enumerate(zip(self.blocks, widths, strict=True), 2):
             loop = self.scan and count > 2
             for i in range(1, 2 if loop else count + 1):
                 name, stride = f"conv{stage}_{i}", 2 if stage > 2 and i == 1 else 1
-                x = ends[name] = Block(width, stride, *kind, name=name)(x, train=train)
+                x = ends[name] = self._block(width, stride, name)(x, train=train)
             if loop:
                 name = f"conv{stage}_2_to_{count}"
-                x = ends[name] = _repeat(Block(width, 1, *kind, name=name), count - 1, x, train)
+                x = ends[name] = _repeat(self._block(width, 1, name), count - 1, x, train)
+        if self.pre_activation:
+            x = ends["norm"] = nn.relu(_batch_norm("", train, self.dtype)(x))
 
         x = ends["pool"] = x.mean((1, 2), keepdims=True)
         ends["fc"] = layers.FullyConnected(self.num_classes, dtype=self.dtype, name="fc")(x)
         return ends["fc"].mean((1, 2), dtype=jnp.float32), ends
+
+    def _block(self, width: int, stride: int, name: str) -> nn.Module:
+        if self.pre_activation:
+            return PreActivationBlock(width, stride, self.dtype, name=name)
+        kind = (self.bottleneck, self.shortcut, self.stride_in, self.dtype)
+        return Block(width, stride, *kind, name=name)
 
 
 def convert_blocks(tree: dict[str, Any], blocks: tuple[int, ...]) -> dict[str, Any]:
@@ -235,29 +280,25 @@ def Model(variant: str = "50", **fields: Any) -> ResNet:
         raise ValueError(
             f"model.blocks names {len(model.blocks)} stages, model.widths {len(model.widths)}"
         )
+    kind = (model.bottleneck, model.shortcut, model.stride_in, model.stem)
+    if model.pre_activation and kind != (True, "B", "1x1", "cifar"):
+        raise ValueError(
+            "model.pre_activation needs bottleneck=True, shortcut='B', stride_in='1x1' and "
+            "stem='cifar'"
+        )
     return model
 
 
 # Table 1 and the table of §4.2: the maps after the first block of each stage.
-_BASIC_MAPS = {
-    "conv1": (112, 112, 64),
-    "pool1": (56, 56, 64),
-    "conv2_1": (56, 56, 64),
-    "conv3_1": (28, 28, 128),
-    "conv4_1": (14, 14, 256),
-    "conv5_1": (7, 7, 512),
-}
-_BOTTLENECK_MAPS = {
-    "conv1": (112, 112, 64),
-    "pool1": (56, 56, 64),
-    "conv2_1": (56, 56, 256),
-    "conv3_1": (28, 28, 512),
-    "conv4_1": (14, 14, 1024),
-    "conv5_1": (7, 7, 2048),
-}
+_BASIC_MAPS = {"conv1": (112, 112, 64), "pool1": (56, 56, 64), "conv2_1": (56, 56, 64)}
+_BASIC_MAPS |= {"conv3_1": (28, 28, 128), "conv4_1": (14, 14, 256), "conv5_1": (7, 7, 512)}
+_BOTTLENECK_MAPS = {"conv1": (112, 112, 64), "pool1": (56, 56, 64), "conv2_1": (56, 56, 256)}
+_BOTTLENECK_MAPS |= {"conv3_1": (28, 28, 512), "conv4_1": (14, 14, 1024), "conv5_1": (7, 7, 2048)}
 _CIFAR_MAPS = {"conv2_1": (32, 32, 16), "conv3_1": (16, 16, 32), "conv4_1": (8, 8, 64)}
 _IMAGE_224, _IMAGE_32 = (224, 224, 3), (32, 32, 3)
+_PRE_MAPS = {"conv2_1": (32, 32, 64), "conv3_1": (16, 16, 128), "norm": (8, 8, 256)}
 _SOURCE = "Table 1, §4.2; counted"
+_PRE_SOURCE = "arXiv:1603.05027; counted, normalisation included"
 FACTS = {
     "18": Facts(_IMAGE_224, 11_689_512, 1_814_073_344, _BASIC_MAPS, _SOURCE, "1.8G"),
     "18-A": Facts(_IMAGE_224, 11_515_688, 1_794_805_760, _BASIC_MAPS, _SOURCE),
@@ -301,4 +342,7 @@ FACTS = {
     "cifar-1202-B": Facts(_IMAGE_32, 19_424_026, 2_829_501_056, _CIFAR_MAPS, _SOURCE),
     "cifar-1202-C": Facts(_IMAGE_32, 20_538_714, 2_986_263_168, _CIFAR_MAPS, _SOURCE),
     "cifar-plain-1202": Facts(_IMAGE_32, 19_421_274, 2_829_238_912, _CIFAR_MAPS, _SOURCE),
+    "cifar-pre-29": Facts(_IMAGE_32, 312_218, 43_960_832, _PRE_MAPS, _PRE_SOURCE),
+    "cifar-pre-164": Facts(_IMAGE_32, 1_703_258, 244_500_992, _PRE_MAPS, _PRE_SOURCE, "1.7M"),
+    "cifar-pre-1001": Facts(_IMAGE_32, 10_327_706, 1_487_849_984, _PRE_MAPS, _PRE_SOURCE),
 }

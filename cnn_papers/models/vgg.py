@@ -4,9 +4,10 @@ Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Reco
 arXiv:1409.1556
 
 Deviations:
-  - Weights are drawn from N(0, variance 10⁻²) as §3.1 prints it; the paper starts its deeper nets
-    from layers of a trained net A, or, as it found later, from Glorot and Bengio's initialisation
-    (`weight_init` "glorot").
+  - `weight_init` "paper" draws weights from N(0, variance 10⁻²) as §3.1 prints it, "caffe", the
+    default, from N(0, 0.01²); see `shared/layers.py` for the two readings. The paper starts its
+    deeper nets from layers of a trained net A, or, as it found later, from Glorot and Bengio's
+    initialisation ("glorot").
   - `B-5x5` follows §4.1's description of a net that no table lists: net B with a 5×5 convolution
     for each pair of 3×3.
   - The variants `…-BN` are not in the paper: they are torchvision's, which follow every convolution
@@ -47,11 +48,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "D-BN": {"stages": TABLE["D"], "batch_norm": True},
     "E-BN": {"stages": TABLE["E"], "batch_norm": True},
 }
-INITIALISERS = {
-    "paper": nn.initializers.normal(0.1),  # §3.1: variance 10⁻²
-    "glorot": nn.initializers.glorot_uniform(),
-    "he": layers.he_normal,
-}
 
 
 class VGG(nn.Module):
@@ -67,7 +63,7 @@ class VGG(nn.Module):
     lrn: bool = False  # local response normalisation after the first convolution
     batch_norm: bool = False
     dropout: float = 0.5
-    weight_init: str = "paper"
+    weight_init: str = "caffe"  # or "paper", "glorot", "he"
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
@@ -79,7 +75,7 @@ class VGG(nn.Module):
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
-        init = {"kernel_init": INITIALISERS[self.weight_init], "dtype": self.dtype}
+        init = {"kernel_init": layers.VISUAL_GEOMETRY_GROUP[self.weight_init], "dtype": self.dtype}
         x = image
         for stage, (sizes, channels) in enumerate(zip(self.stages, CHANNELS, strict=True), 1):
             for i, size in enumerate(sizes, 1):
@@ -117,7 +113,7 @@ def Model(variant: str = "D", **fields: Any) -> VGG:
       ValueError: an unknown variant or field, or a value that a field does not take.
     """
     model = variants.build(VGG, VARIANTS, variant, fields)
-    variants.check_choices(model, {"weight_init": tuple(INITIALISERS)})
+    variants.check_choices(model, {"weight_init": tuple(layers.VISUAL_GEOMETRY_GROUP)})
     return model
 
 

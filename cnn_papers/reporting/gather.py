@@ -3,13 +3,14 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from cnn_papers.claims import catalogue, verdicts
+from cnn_papers.claims import catalogue, definitions, plan, verdicts
 from cnn_papers.claims.loading import Sweep, Unfinished, load_sweep, versions_text
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
 from cnn_papers.claims.readings import exact_runs, read_claim
+from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
 from cnn_papers.reporting import figure_data, results, single_runs
@@ -73,34 +74,50 @@ def _of_sweep(sweep: Sweep, address: str) -> Results:
     )
 
 
+def of_today(found: Results) -> Results:
+    """Returns results that a file holds, on the claims as they are defined now.
+
+    A claim whose definition has changed since it was run loses its verdict; the texts of the others
+    are today's. A claim that is gone is left out.
+    """
+    if found.kind != "sweep":
+        return found
+    recorded = {claim.name: claim for claim in found.claims}
+    claims = [
+        _today(file, name, claim, recorded.get(name))
+        for file, claims in catalogue.claims_of().items()
+        for name, claim in claims.items()
+    ]
+    return found._replace(claims=claims)
+
+
+def _today(file: str, name: str, claim: Claim, recorded: ClaimResult | None) -> ClaimResult:
+    """Returns one claim with the recorded verdict, if that still answers it."""
+    scale = recorded.scale if recorded and recorded.scale in claim.scales else None
+    now = without_verdict(file, name, claim, scale)
+    if recorded is None or recorded.word == results.NOT_RUN:
+        return now
+    if recorded.word not in results.WORDS or recorded.asked != now.asked:
+        return now._replace(word=results.ASK_AGAIN)
+    verdict = {field: getattr(recorded, field) for field in (*Verdict._fields, "runs", "seconds")}
+    return now._replace(**verdict)
+
+
 def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     """Returns one claim with its verdict, if it has one."""
     scale, arms = sweep.scales[name], sweep.arms.get(name, {})
-    paper_delta = claim.scales[scale].paper_delta if scale else None
+    result = without_verdict(file, name, claim, scale)
     trained = {} if scale == EXACT else arms
     job_ids = dict.fromkeys(job.id for jobs in trained.values() for job in jobs)
-    result = ClaimResult(
-        statement=claim.statement,
-        source=claim.source,
-        metric=claim.metric,
-        expect=claim.expect,
-        paper=claim.paper,
-        scales=list(claim.scales),
-        paper_delta=claim.paper_delta if paper_delta is None else paper_delta,
-        ratio=claim.ratio,
-        bound=claim.bound,
-        name=name,
-        scale=scale,
-        title=figure_data.title_of(file),
-        label=figure_data.label_of(file, name),
+    result = result._replace(
         runs={
             arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
             for arm, jobs in trained.items()
         },
         seconds=_seconds(sweep.runs[job_id] for job_id in job_ids if job_id in sweep.runs),
-        word=results.NOT_RUN,
-        arms={},
     )
+    if scale and any(_of_another_recipe(jobs, sweep, scale) for jobs in trained.values()):
+        return result._replace(word=results.ASK_AGAIN)
     try:
         runs = exact_runs(arms) if scale == EXACT else sweep.runs
         readings = read_claim(claim, arms, runs)
@@ -117,6 +134,54 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
         for name, by_seed in readings.items()
     }
     return result._replace(**verdict._asdict() | {"arms": by_arm})
+
+
+def without_verdict(file: str, name: str, claim: Claim, scale: str | None) -> ClaimResult:
+    """Returns a claim as it is defined now."""
+    paper_delta, paper_data = _paper(claim, scale)
+    return ClaimResult(
+        statement=claim.statement,
+        source=claim.source,
+        metric=claim.metric,
+        expect=claim.expect,
+        paper=claim.paper,
+        scales=list(claim.scales),
+        paper_delta=paper_delta,
+        paper_data=paper_data,
+        ratio=claim.ratio,
+        bound=claim.bound,
+        name=name,
+        scale=scale,
+        asked=definitions.digest(claim, scale) if scale else "",
+        title=figure_data.title_of(file),
+        label=figure_data.label_of(file, name),
+        runs={},
+        seconds=0.0,
+        word=results.NOT_RUN,
+        arms={},
+    )
+
+
+def _paper(claim: Claim, scale: str | None) -> tuple[float | None, str]:
+    """Returns the paper's difference for the data of `scale`, or none and the data set it is of."""
+    if scale in (None, EXACT):
+        return claim.paper_delta, ""
+    if claim.scales[scale].paper_delta is not None:
+        return claim.scales[scale].paper_delta, ""
+    job, *_ = next(iter(plan.jobs(claim, scale, [0]).values()))
+    if claim.paper_delta is None or plan.load(job).data.name == claim.paper_data:
+        return claim.paper_delta, ""
+    return None, claim.paper_data
+
+
+def _of_another_recipe(jobs: Sequence[Job], sweep: Sweep, scale: str) -> bool:
+    """Tells whether finished runs of an arm had another config than its jobs have now."""
+    runs = [sweep.runs.get(job.id) for job in jobs]
+    done = [run for run in runs if isinstance(run, Finished)]
+    if not done:
+        return False
+    now = definitions.asked_of(plan.load(jobs[0]), scale)  # the same for every seed
+    return any(definitions.asked_of(run.config, scale) != now for run in done)
 
 
 def _grid_run(job: Job, run: Finished) -> GridRun:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.loading import NOT_STARTED
+from cnn_papers.errors import listed
 from cnn_papers.reporting import wording
-from cnn_papers.reporting.results import NOT_RUN, ClaimResult, Results
+from cnn_papers.reporting.results import NOT_RUN, WORDS, ClaimResult, Results
 
 SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
 
@@ -24,12 +25,13 @@ def _of_claims(results: Results, base: str | None) -> str:
     others = [f"`{claim.name}`" for claim in results.claims if claim.word == NOT_RUN]
     lines = [
         wording.verdicts(results),
+        *wording.changed(results),
         *wording.chance(results),
         *wording.legend(results, arms=False),
         *_about_runs(results),
     ]
     if others:
-        lines.append(f"Not run: {first_names(others)}.")
+        lines.append(f"Not run: {listed(others, SHOWN)}.")
     tables = []
     if requested:
         header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
@@ -54,8 +56,8 @@ def _claim(claim: ClaimResult, outcomes: Mapping[str, str], base: str | None) ->
         f"**{claim.word}**",
         f"{wording.ours(claim)} {wording.interval(claim)}".strip(),
         wording.paper(claim),
-        str(claim.scale),
-        str(claim.n),
+        claim.scale or "",
+        str(claim.n) if claim.word in WORDS else "",
         wording.duration(claim.seconds),
         *links,
     )
@@ -79,16 +81,10 @@ def _about_runs(results: Results) -> list[str]:
     """Returns lines on the number of runs, the unfinished ones, and what all were made with."""
     lines = [wording.runs(results)] if results.outcomes else []
     lines += [
-        f"Not finished ({why}): {first_names(names)}."
+        f"Not finished ({why}): {listed(names, SHOWN)}."
         for why, names in wording.unfinished(results).items()
     ]
     return lines + [f"Made with {text}." for text in wording.made_with(results)]
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Returns the first SHOWN of `names`, and the number of the others."""
-    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + others
 
 
 def _links(claim: ClaimResult, outcomes: Mapping[str, str], base: str) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from cnn_papers import zoo
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.data.pipeline import parse_host
-from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.reporting.results import Figure, Line, Lines, Picture
 from cnn_papers.runs import inputs, pictures
@@ -114,7 +113,7 @@ def _class_maps(network: Trained) -> tuple[str, list[Picture]]:
     grey = [cv2.resize(of_image, size, interpolation=cv2.INTER_NEAREST) for of_image in bright]
     below = _row(np.stack(grey)[..., None])
     line = np.full((1, below.shape[1], 3), 255, np.uint8)
-    names = [network.class_names[label] for label in labels]
+    names = [network.output_names[label] for label in labels]
     text = (
         f"Of {_name(network)}: test images, and below each the map of its class, "
         "white where it responds most."
@@ -152,10 +151,13 @@ def _activations(*networks: Trained) -> tuple[str, list[Lines]]:
 def _images(network: Trained, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first `count` test images, uint8 [n, h, w, c], and their labels."""
     data = network.config.data
-    split = open_split(data.name, data.eval_split, data.data_dir)
     eval_host = parse_host(data.eval_host, key="data.eval_host")
     pipeline = inputs.open_pipeline(
-        split, network.config, eval_host, network.mesh, resident="never"
+        trained.open_labelled(network, data.eval_split),
+        network.config,
+        eval_host,
+        network.mesh,
+        resident="never",
     )
     batch = next(pipeline.eval_batches(count))
     real = np.asarray(batch["mask"])

@@ -9,7 +9,15 @@ from typing import Any
 
 from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.reporting import svg, wording
-from cnn_papers.reporting.results import ArmResult, ClaimResult, Figure, Picture, Results
+from cnn_papers.reporting.results import (
+    ASK_AGAIN,
+    NOT_RUN,
+    ArmResult,
+    ClaimResult,
+    Figure,
+    Picture,
+    Results,
+)
 from cnn_papers.reporting.style import STYLE
 
 SIGNS = {"agrees": "●", "disagrees": "▲", "undecided": "◐"}  # as different in grey as in colour
@@ -18,7 +26,7 @@ GRAPH, MIDDLE, EDGE = 150, 9, 6  # pixels of an interval's picture: width, half 
 CAPTION = (
     "Intervals are of 95 % or as they say; "
     "bold is an arm’s mean, where a claim is of a ratio the geometric one; "
-    "the diamond is the paper’s value."
+    "the diamond is the paper’s value, where that is of the same data."
 )
 COLUMNS = ("claim", "verdict", "ours", "interval", "paper", "scale", "seeds", "time")
 
@@ -55,8 +63,7 @@ def html(results: Results, base: str | None) -> str:
 
 def _sweep(results: Results, base: str | None) -> list[str]:
     judged = [claim for claim in results.claims if claim.word in SIGNS]
-    others = [claim for claim in results.claims if claim.word not in SIGNS]
-    about = [*wording.chance(results), wording.runs(results)]
+    about = [*wording.changed(results), *wording.chance(results), wording.runs(results)]
     parts = [
         f'<p class="lead">{_text(wording.verdicts(results))}</p>',
         *(f"<p>{_text(line)}</p>" for line in about),
@@ -79,19 +86,26 @@ def _sweep(results: Results, base: str | None) -> list[str]:
             for run in results.others
         ]
         parts += ["<h2>Other runs</h2>", _table(header, rows)]
-    if others:
-        header = ("claim", "statement", "source", "scales")
-        rows = [
-            _row(
-                f"<code>{_text(claim.name)}</code>",
-                _text(claim.statement),
-                _text(claim.source),
-                _text(_scales(claim)),
-            )
-            for claim in others
-        ]
-        parts += ["<h2>Not run</h2>", _table(header, rows)]
+    for word in (ASK_AGAIN, NOT_RUN):
+        parts += _without_verdict(word, [claim for claim in results.claims if claim.word == word])
     return parts
+
+
+def _without_verdict(word: str, claims: Sequence[ClaimResult]) -> list[str]:
+    """Returns a heading and a table of claims that have no verdict; nothing if there are none."""
+    if not claims:
+        return []
+    rows = [
+        _row(
+            f"<code>{_text(claim.name)}</code>",
+            _text(claim.statement),
+            _text(claim.source),
+            _text(_scales(claim)),
+        )
+        for claim in claims
+    ]
+    header = ("claim", "statement", "source", "scales")
+    return [f"<h2>{word.capitalize()}</h2>", _table(header, rows)]
 
 
 def _unfinished(results: Results, base: str | None) -> list[str]:
@@ -114,7 +128,7 @@ def _group(title: str) -> str:
 
 def _scales(claim: ClaimResult) -> str:
     """Returns the scale at which a claim was requested, or all that it has."""
-    if claim.scale:
+    if claim.scale and claim.word == NOT_RUN:
         return f"requested at {claim.scale}, no run finished"
     return ", ".join(claim.scales)
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED, Verdict
 from cnn_papers.errors import UserError
 
-FORMAT = 2  # of the file
+FORMAT = 3  # of the file
 WORDS = (AGREES, DISAGREES, UNDECIDED)  # of claims with a verdict
-NOT_RUN = "not run"  # the word of the others
+NOT_RUN = "not run"  # the word of claims without a finished run
+ASK_AGAIN = "to be asked again"  # of claims that were defined otherwise when they were run
 Row = dict[str, Any]  # of a run's metrics.jsonl
 
 
@@ -43,13 +44,15 @@ class ClaimResult(NamedTuple):
     Attributes:
       scales: names of the scales it has.
       paper_delta: the paper's difference on the data of `scale`.
+      paper_data: the data set of the paper's difference if that is another; else "".
       scale: at which it was requested; None if it was not.
+      asked: digest of what it asks at `scale`, from `definitions.digest`; "" without a scale.
       title: its paper.
       label: its name without that of the paper.
       runs: seeds by the id of the run, by arm.
       seconds: time that its runs took.
-      word: "agrees", "disagrees", "undecided" or "not run".
-      estimate, low, high, n, level, relation, note: of the verdict; unused if it was not run.
+      word: "agrees", "disagrees", "undecided", "to be asked again" or "not run".
+      estimate, low, high, n, level, relation, note: of the verdict; unused if it has none.
     """
 
     statement: str
@@ -59,10 +62,12 @@ class ClaimResult(NamedTuple):
     paper: str
     scales: Sequence[str]
     paper_delta: float | None
+    paper_data: str
     ratio: bool
     bound: float | None
     name: str
     scale: str | None
+    asked: str
     title: str
     label: str
     runs: dict[str, dict[str, int]]
@@ -96,13 +101,15 @@ class GridRun(NamedTuple):
 
 
 class ReportedResult(NamedTuple):
-    """A result of the paper (see `facts.Reported`); ours, None if the two are not comparable."""
+    """A result of the paper (see `facts.Reported`); ours is None if nothing of ours compares."""
 
     recipe: str
     variant: str
     metric: str
     value: float
+    data: str
     protocol: str
+    measured_by: str
     source: str
     ours: float | None
 
@@ -116,7 +123,7 @@ class SingleRun(NamedTuple):
       config: config file and recipe.
       data: name of the data set.
       steps, total_steps: taken and planned; None if the plan is unknown.
-      same: it is the paper's recipe, on its data.
+      same: `reported` are for its recipe on its data.
       changed: keys in which it differs from the recipe.
       reported: the paper's results.
       last, best, tests: as in `GridRun`.
@@ -277,7 +284,7 @@ def from_json(values: Mapping[str, Any]) -> Results:
 def read(path: pathlib.Path) -> Results:
     """Reads results from a file of `text`; UserError if it is damaged or something else."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise UserError(
                 f"{path} has format {values['format']} and this version reads {FORMAT}: "
@@ -326,7 +333,7 @@ def _object(value: Any) -> dict[str, Any]:
     fields = value._asdict()
     if isinstance(value, Lines | Heat | Picture):
         return {"kind": next(name for name in PANELS if isinstance(value, PANELS[name])), **fields}
-    if isinstance(value, ClaimResult) and value.word == NOT_RUN:
+    if isinstance(value, ClaimResult) and value.word not in WORDS:
         omitted = {*ClaimResult._field_defaults}  # those of the verdict
     elif isinstance(value, GridRun | SingleRun) and value.last is None:
         omitted = {"last", "best"}

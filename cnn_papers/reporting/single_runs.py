@@ -1,27 +1,15 @@
 """Results of runs that belong to no sweep, against those of their papers if comparable."""
 
-import importlib
-import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cnn_papers.claims import loading
-from cnn_papers.facts import Reported
 from cnn_papers.reporting import figure_data, wording
 from cnn_papers.reporting.results import ReportedResult, Results, Row, SingleRun
-from cnn_papers.runs import config_files, workdir
+from cnn_papers.runs import reported, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
-
-# What a run may change and still follow its recipe: where and how it computes, how often it is
-# evaluated, its final test.
-FREE_KEYS = (
-    *(key for key in workdir.FREE_KEYS if not key.startswith("total_")),
-    "data.max_skips",
-    "eval",
-    "seed",
-)
 
 
 class LoadedRun(NamedTuple):
@@ -76,28 +64,34 @@ def errors(rows: Sequence[Row]) -> Errors:
 
 
 def _single(folder: pathlib.Path, run: LoadedRun) -> SingleRun:
-    """Returns a run with the results that its paper reports."""
+    """Returns a run with the results that its paper reports.
+
+    They are those for its own recipe on its data; if there are none, those for the paper's recipe.
+    """
     config = run.saved.config
     found = errors(run.rows)
-    same = config.recipe == config.data.name == config.paper_recipe
-    reported = [
+    own = reported.of_run(config)
+    changed = reported.changes(config) if own else []
+    papers = own or [
         result
-        for result in _reported(config.name)
+        for result in reported.all_of(config.name)
         if (result.recipe, result.variant) == (config.paper_recipe, config.model.variant)
     ]
-    changed = _changed(config) if same and reported else []
-    comparable = found.best if found.best and same and not changed else {}
+    follows = bool(own) and not changed
     return SingleRun(
         id=os.path.relpath(run.path, folder),
         name=run.path.resolve().name,
-        config=_recipe(config),
+        config=f"configs/{config.name}.py:{config.recipe}",
         data=config.data.name,
         steps=max((row["step"] for row in run.rows), default=0),
         total_steps=run.saved.total_steps or config.total_steps or None,
-        same=same,
+        same=bool(own),
         changed=changed,
         reported=[
-            ReportedResult(*result, ours=comparable.get(result.metric)) for result in reported
+            ReportedResult(
+                *result, ours=reported.ours(result, config, run.rows) if follows else None
+            )
+            for result in papers
         ],
         last=found.last,
         best=found.best,
@@ -111,19 +105,3 @@ def _outcome(run: SingleRun) -> str:
         return wording.UNSAID
     last_step = run.last["step"] if run.last else 0
     return "done" if last_step >= run.total_steps else wording.UNFINISHED
-
-
-def _changed(config: Any) -> list[str]:
-    """Returns the keys in which a run differs from its recipe, except FREE_KEYS."""
-    recipe = config_files.read(_recipe(config))
-    return [key for key in workdir.differences(recipe, config) if not key.startswith(FREE_KEYS)]
-
-
-def _recipe(config: Any) -> str:
-    return f"configs/{config.name}.py:{config.recipe}"
-
-
-def _reported(name: str) -> Sequence[Reported]:
-    """Returns what the paper of the config file `name` reports; nothing if it lies elsewhere."""
-    known = importlib.util.find_spec(f"configs.{name}")
-    return importlib.import_module(known.name).REPORTED if known else ()

@@ -8,6 +8,7 @@ from cnn_papers.claims.plan import EXACT
 from cnn_papers.claims.records import FINISHED
 from cnn_papers.claims.verdicts import LEVEL
 from cnn_papers.reporting.results import (
+    ASK_AGAIN,
     NOT_RUN,
     WORDS,
     ClaimResult,
@@ -22,8 +23,17 @@ VALUES = ("at_most", "at_least")  # expected of one arm, or of the difference of
 UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of single runs
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
+DATA = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "mnist": "MNIST"}  # as papers say
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
-AGAINST_PAPER = ("metric", "the paper’s protocol", "paper", "ours", "difference", "source")
+AGAINST_PAPER = (
+    "metric",
+    "the paper’s protocol",
+    "paper",
+    "our protocol",
+    "ours",
+    "difference",
+    "source",
+)
 
 
 def number(value: float, *, signed: bool = False, stated: bool = False) -> str:
@@ -93,7 +103,13 @@ def bounds(claim: ClaimResult) -> tuple[float | None, float | None]:
 
 
 def paper(claim: ClaimResult) -> str:
-    """Returns the paper's difference in our unit, and its own words."""
+    """Returns the paper's difference in our unit, and its own words.
+
+    Of a difference on other data than ours only the words are shown, which then name the data.
+    """
+    data = DATA.get(claim.paper_data, claim.paper_data)
+    if data not in claim.paper:
+        return f"{data}: {claim.paper}"
     delta = ""
     if claim.paper_delta is not None:
         delta = compared(claim, claim.paper_delta, stated=True) + unit(claim)
@@ -147,7 +163,18 @@ def verdicts(results: Results) -> str:
     judged = sum(count[word] for word in WORDS)
     verbs = zip(WORDS, ("agree", "disagree", "undecided"), strict=True)
     listed = ", ".join(f"{count[word]} {verb}" for word, verb in verbs)
-    return f"{_count(judged, 'claim')} run: {listed}. {count[NOT_RUN]} not run."
+    again = f" {count[ASK_AGAIN]} to be asked again." if count[ASK_AGAIN] else ""
+    return f"{_count(judged, 'claim')} run: {listed}.{again} {count[NOT_RUN]} not run."
+
+
+def changed(results: Results) -> list[str]:
+    """Returns the reason why claims are to be asked again, if there are any."""
+    if not any(claim.word == ASK_AGAIN for claim in results.claims):
+        return []
+    return [
+        "A claim is to be asked again if its definition, or the recipe of an arm, has changed "
+        "since its runs; figures may still show these runs."
+    ]
 
 
 def chance(results: Results) -> list[str]:
@@ -243,8 +270,8 @@ def comparison(run: SingleRun) -> str:
         what = f"the recipe as it stands, and this run changes {', '.join(run.changed)}"
     elif run.same:
         return (
-            "Against the paper: its recipe on its data; "
-            "ours is the best evaluation of single views."
+            "Against the paper: its recipe on its data. Ours is the final test by the protocol "
+            "that measures as the paper did; of a recipe without one, the best evaluation."
         )
     else:
         what = f"{run.reported[0].recipe}, not of {run.config} on {run.data}"
@@ -257,7 +284,15 @@ def against_paper(result: ReportedResult) -> tuple[str, ...]:
     if result.ours is not None:
         ours = f"{result.ours:.2f}"
         difference = f"{result.ours - result.value:+.2f}".replace("-", "−")
-    return result.metric, result.protocol, f"{result.value:g}", ours, difference, result.source
+    return (
+        result.metric,
+        result.protocol,
+        f"{result.value:g}",
+        result.measured_by or "–",
+        ours,
+        difference,
+        result.source,
+    )
 
 
 def _is_one_arm(claim: ClaimResult) -> bool:

@@ -8,6 +8,9 @@ import re
 import warnings
 from typing import Any
 
+from cnn_papers import files
+
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 MAX_BYTES = 2 * 2**30
 MIN_COMPILE_S = 0.5  # programs that compile faster are not kept
 
@@ -16,14 +19,17 @@ def enable() -> None:
     """Lets JAX keep compiled programs in the user's cache folder, up to MAX_BYTES.
 
     The environment variable JAX_COMPILATION_CACHE_DIR names another folder; "" disables the cache.
+    Without it, nothing is kept for a user without a home folder.
     """
     import jax
 
     from cnn_papers.data.statistics import cache_folder
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "xla"))
+    user_cache = cache_folder()
+    folder = os.environ.get(VARIABLE, str(user_cache / "xla") if user_cache else "")
     if not folder:
         return
+    folder = files.expand(folder, f"{VARIABLE}=")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)

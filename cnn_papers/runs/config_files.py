@@ -7,9 +7,12 @@ import runpy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cnn_papers import files
 from cnn_papers.errors import UserError, did_you_mean
 
 ROOT = pathlib.Path(__file__).parents[2]  # of the repository, or of the installed packages
+# The keys that hold a path, with the text that precedes the path.
+PATH_KEYS = {"data.data_dir": "", "data.name": "folder:", "init_from": ""}
 
 
 def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
@@ -30,8 +33,32 @@ def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
             raise UserError(
                 f"config.{key}={value!r} is {type(value).__name__}, not {kind.__name__}"
             )
-        parent[name] = value
+        parent[name] = expanded(key, value)
     return values
+
+
+def expand_paths(config: Any) -> None:
+    """Replaces `~` in the paths of `config`; raises UserError for a user that does not exist.
+
+    A run may be older than one of the keys.
+    """
+    for key in PATH_KEYS:
+        group, _, name = key.rpartition(".")
+        parent = config[group] if group else config
+        if name in parent:
+            parent[name] = expanded(key, parent[name])
+
+
+def expanded(key: str, value: Any) -> Any:
+    """Returns the value of a dotted key, with `~` replaced if the value is a path.
+
+    Raises:
+      UserError: there is no such user.
+    """
+    start = PATH_KEYS.get(key)
+    if start is None or not value.startswith(start):
+        return value
+    return start + files.expand(value.removeprefix(start), f"config.{key}={start}")
 
 
 def type_of(config: Any, key: str) -> type:
@@ -85,6 +112,7 @@ def find_file(file: str) -> str:
     Raises:
       UserError: neither exists.
     """
+    file = files.expand(file, "--config=")
     for path in (file, str(ROOT / file)):
         if os.path.isfile(path):
             return path
@@ -93,9 +121,13 @@ def find_file(file: str) -> str:
 
 def list_files() -> str:
     """Returns "There are: configs/alexnet.py, …", with all config files."""
+    return "There are: " + ", ".join(all_files())
+
+
+def all_files() -> list[str]:
+    """Returns "configs/alexnet.py", …, the package's config files."""
     names = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
-    names = [name for name in names if name not in ("__init__.py", "common.py")]
-    return "There are: " + ", ".join(f"configs/{name}" for name in names)
+    return [f"configs/{name}" for name in names if name not in ("__init__.py", "common.py")]
 
 
 def place_of(config: str) -> tuple[str, str]:
@@ -105,7 +137,9 @@ def place_of(config: str) -> tuple[str, str]:
 
 
 def _read(path: str, recipe: str) -> Any:
-    return runpy.run_path(path)["get_config"](recipe).lock()
+    config = runpy.run_path(path)["get_config"](recipe).lock()
+    expand_paths(config)
+    return config
 
 
 @functools.cache

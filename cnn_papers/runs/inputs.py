@@ -19,7 +19,7 @@ from cnn_papers.data.augment import (
 )
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
-from cnn_papers.data.split import Split
+from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import (
     Statistics,
     from_arrays,
@@ -81,17 +81,30 @@ def parse_data(data: Any) -> DataOps:
     )
 
 
-def open_data(config: Any, mesh: Mesh) -> Data:
-    """Opens both splits of `config.data` for batches over `mesh`.
+def open_splits(config: Any) -> tuple[Split, Split]:
+    """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
     Raises:
-      UserError: data that is missing or damaged; an op string that is wrong; more classes than the
-        network's head has; a batch larger than the split.
+      UserError: data that is missing; a class to evaluate on that is not trained on.
     """
     data = config.data
     train = open_split(data.name, data.train_split, data.data_dir)
     held_out = open_split(data.name, data.eval_split, data.data_dir)
+    return train, with_classes_of(held_out, train.class_names)
+
+
+def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
+    """Opens the splits of `open_splits` for batches over `mesh`.
+
+    Raises:
+      UserError: one class only, or more than the network's head has; a batch larger than the split;
+        data that is damaged; an op string that is wrong.
+    """
     classes = len(train.class_names)
+    if classes < 2:
+        raise UserError(
+            f"{train.name} has one class, {train.class_names[0]}: training needs two or more"
+        )
     if classes > config.model.num_classes:
         raise UserError(
             f"{train.name} has {classes} classes, the network's head {config.model.num_classes}: "
@@ -102,6 +115,7 @@ def open_data(config: Any, mesh: Mesh) -> Data:
             f"config.batch_size={config.batch_size} exceeds "
             f"the {len(train.examples)} images of {train.name}"
         )
+    data = config.data
     ops = parse_data(data)
     statistics = open_statistics(train, config, ops, mesh)
     return Data(
@@ -114,16 +128,24 @@ def open_data(config: Any, mesh: Mesh) -> Data:
 
 
 def open_pipeline(
-    split: Split, config: Any, host: OpString, mesh: Mesh, *, max_skips: int = 0, resident: str = ""
+    split: Split,
+    config: Any,
+    host: OpString,
+    mesh: Mesh,
+    *,
+    max_skips: int = 0,
+    resident: str = "",
+    num_classes: int = 0,
 ) -> Pipeline:
     """Opens `split` for batches over `mesh`, through the operations `host`.
 
-    `resident` takes the place of `config.data.resident` if it is not empty.
+    `resident` takes the place of `config.data.resident` if it is not empty, and `num_classes` that
+    of `config.model.num_classes`.
     """
     return Pipeline(
         split,
         host,
-        num_classes=config.model.num_classes,
+        num_classes=num_classes or config.model.num_classes,
         resident=resident or config.data.resident,
         max_skips=max_skips,
         sharding=meshes.data_sharding(mesh),

@@ -40,6 +40,10 @@ def check_ranges(config: Any) -> None:
         )
     if config.init_layers and not config.init_from:
         raise UserError("config.init_layers selects layers of config.init_from, which is empty")
+    if config.optim.move_frozen_statistics and not config.optim.frozen:
+        raise UserError(
+            "config.optim.move_frozen_statistics needs config.optim.frozen, which is empty"
+        )
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
     support.parse(config.eval.protocol)

@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import statistics
+from cnn_papers.data.class_weights import in_numbers
 from cnn_papers.evaluation import run_analyses, single_view, support
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
 from cnn_papers.runs.checkpoint import evaluation_variables
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import placement
-from cnn_papers.training.optim import OptimizerSettings
-from cnn_papers.training.step import DeviceTransform, StepSettings, make_predict_step
+from cnn_papers.training.optim import OptimizerSettings, make_optimizer, rate_state
+from cnn_papers.training.step import DeviceTransform, State, StepSettings, make_predict_step
 
 
 class Run(NamedTuple):
@@ -43,16 +45,21 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     """Assembles and checks the run of `config`, and prints its summary; `folder` stays as it is.
 
     Raises:
-      UserError: a part that does not exist, or parts that do not fit together.
+      UserError: a part that does not exist, or parts that do not fit together; data other than
+        that of the run in `folder`.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     # A wrong batch size is an error before a pass over the data for their statistics.
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     model = zoo.build_model(config.model_name, **config.model)
-    data = inputs.open_data(config, mesh)
+    train, held_out = inputs.open_splits(config)
+    images = (len(train.examples), len(held_out.examples))
+    workdir.check_same_data(folder, config, train.class_names, images)
+    data = inputs.open_data(config, train, held_out, mesh)
     length = inputs.run_length(config, len(data.train))
+    weights = in_numbers(config.loss.class_weights, data.train.split, config.model.num_classes)
     training = configured_training(
-        config, model, data.train.image_shape, data.augment, mesh, length
+        config, model, data.train.image_shape, data.augment, mesh, length, weights
     )
     variables = evaluation_variables(training.abstract)
     eval_step = jax.jit(
@@ -67,6 +74,9 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     run_analyses.check(config.eval.analyses, *evaluation)
     network = counting.count(model, data.train.image_shape)
     summary.print_start(config, network, data, length.total, mesh, folder)
+    summary.print_fine_tuning(
+        training.abstract.params, training.optimizer.frozen, weights, data.train.split.class_names
+    )
     return Run(config, folder, model, data, length, training, eval_step)
 
 
@@ -77,6 +87,7 @@ def configured_training(
     augment: DeviceTransform,
     mesh: jax.sharding.Mesh,
     length: inputs.Length,
+    class_weights: tuple[float, ...] = (),
 ) -> placement.Training:
     """Returns `placement.make_training` of `config` for images of `image_shape` (h, w, c)."""
     return placement.make_training(
@@ -85,7 +96,7 @@ def configured_training(
         mesh,
         augment,
         OptimizerSettings.from_config(config),
-        StepSettings.from_config(config),
+        StepSettings.from_config(config, class_weights),
         batch_size=config.batch_size,
         steps_per_epoch=length.per_epoch,
         total_steps=length.total,
@@ -93,34 +104,99 @@ def configured_training(
     )
 
 
-def save_for_prediction(run: Run) -> None:
-    """Writes `run.json` and the statistics, so that predicting does not need the data set.
-
-    Raises:
-      UserError: the disk has no room for the checkpoints of the run.
-    """
+def check_folder(run: Run) -> None:
+    """Raises UserError unless the folder has space for checkpoints and no other statistics."""
     leaves = jax.tree.leaves(run.training.abstract)
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     workdir.check_space(run.folder, state_bytes, run.config.checkpoint.keep)
+    if run.data.statistics is not None:
+        statistics.check_same(run.folder / statistics.FILE, run.data.statistics)
+
+
+def save_for_prediction(run: Run, *, finished: bool) -> None:
+    """Writes `run.json` and the statistics, so that predicting does not need the data set.
+
+    The `run.json` of a finished run stays as it is, but for the place of its data, unless an older
+    version wrote it.
+    """
+    saved = workdir.read_run(run.folder)
+    if not finished or saved is None or not saved.eval_image:
+        workdir.write_run(run.folder, run.config, _facts(run))
+    else:
+        workdir.write_place_of_data(run.folder, run.config.data)
+    path = run.folder / statistics.FILE
+    if run.data.statistics is not None and not path.is_file():
+        statistics.save(path, run.data.statistics)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Returns the fields of `workdir.SavedRun` by name, without config and versions."""
     train, held_out = run.data.train, run.data.held_out
-    facts = {
+    return {
         "class_names": train.split.class_names,
         "train_image": train.image_shape,
         "eval_image": held_out.image_shape,
+        "images": (len(train), len(held_out)),
         "machine": workdir.describe_machine(),
         "total_steps": run.length.total,
     }
-    workdir.write_run(run.folder, run.config, facts)
-    if run.data.statistics is not None:
-        statistics.save(run.folder / statistics.FILE, run.data.statistics)
+
+
+def print_new_length(run: Run, saved: workdir.SavedRun, state: State) -> None:
+    """Prints, for a run that goes on, how its length has changed and what its rate does then.
+
+    `saved` is the run before; `state` is the one to go on from.
+    """
+    per_epoch = saved.images[0] / run.config.batch_size if saved.images else run.length.per_epoch
+    before = inputs.Length(saved.total_steps, per_epoch, run.length.eval_every)
+    if not before.total or before[:2] == run.length[:2]:
+        return
+    params = run.training.abstract.params
+    state_of_rate = jax.tree.map(np.asarray, rate_state(state.opt_state))
+    settings = OptimizerSettings.from_config(run.config)
+    old_rate, new_rate = (
+        float(
+            make_optimizer(
+                params,
+                settings,
+                batch_size=run.config.batch_size,
+                steps_per_epoch=length.per_epoch,
+                total_steps=length.total,
+            ).learning_rate(state_of_rate)
+        )
+        for length in (before, run.length)
+    )
+    if before.total != run.length.total:
+        print(f"the length has changed: {before.total:,} steps before, {run.length.total:,} now")
+    if old_rate != new_rate:
+        print(
+            f"the learning rate of '{settings.schedule}' after step {int(state.step):,} "
+            f"was {old_rate:.4g} before and is {new_rate:.4g} now"
+        )
 
 
 def is_finished(run: Run, step: int) -> bool:
-    """Returns True if `step` is the last one and its evaluation, if it is due, is recorded."""
+    """Tells whether nothing is left to do after `step`.
+
+    It is beyond the last one, or the last one with its evaluation, if that is due, recorded.
+    """
     evaluations = [
         row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row
     ]
-    return step >= run.length.total and (step in evaluations or not run.length.evaluates(step))
+    total = run.length.total
+    return step > total or (
+        step == total and (step in evaluations or not run.length.evaluates(step))
+    )
+
+
+def describe_end(run: Run, step: int) -> str:
+    """Returns why nothing is left to do after `step`, in a line."""
+    if step > run.length.total:
+        return (
+            f"the run in {run.folder} has done {step} steps, more than the {run.length.total} "
+            "that its config asks for: nothing to train"
+        )
+    return f"this run is finished: {run.length.total} steps in {run.folder}"
 
 
 def compile_steps(run: Run, key: jax.Array) -> None:

@@ -1,23 +1,26 @@
 """Prints what a run consists of (data, parameters beside the paper's, length) and its result."""
 
-import importlib
-import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from cnn_papers import zoo
+from cnn_papers import counting, zoo
 from cnn_papers.counting import Network
-from cnn_papers.runs import inputs
+from cnn_papers.errors import listed
+from cnn_papers.runs import inputs, reported
 from cnn_papers.runs.rows import Row
+from cnn_papers.training import freezing
+
+SHOWN = 8  # the most layers or classes that one line names
 
 
 def print_start(
     config: Any, network: Network, data: inputs.Data, steps: int, mesh: Mesh, folder: pathlib.Path
 ) -> None:
-    """Prints recipe, data, model against the paper's numbers, devices and length."""
+    """Prints recipe, data, classes, model against the paper's numbers, devices and length."""
     facts = zoo.model_module(config.model_name).FACTS[config.model.variant]
     train, held_out = data.train, data.held_out
     recipe = f"{config.name}:{config.recipe}"
@@ -36,6 +39,7 @@ def print_start(
         "recipe": recipe,
         "data": f"{train.split.name}, {len(train):,} images, {place}; "
         f"{held_out.split.name}, {len(held_out):,} images",
+        "classes": _classes(data, config.model.num_classes),
         "model": f"{config.model_name} '{config.model.variant}' at {size}, {config.model.dtype}",
         "parameters": f"{network.params:,}  (paper's network: {facts.params:,})",
         "multiply-adds": f"{network.macs:,}  (paper's network: {facts.macs:,} at {paper_size})",
@@ -47,19 +51,76 @@ def print_start(
         print(f"{name:>14}  {text}", flush=True)
 
 
-def print_result(config: Any, rows: list[Row]) -> None:
-    """Prints the last and the best evaluation, and what the paper reports for its own recipe."""
+def print_fine_tuning(
+    params: Any,
+    frozen: freezing.Layers,
+    class_weights: Sequence[float],
+    class_names: Sequence[str],
+) -> None:
+    """Prints the layers that are trained, if some are frozen, and the classes' weights, if any.
+
+    Args:
+      params: of the network, arrays or shapes.
+      frozen: the layers that are not trained.
+      class_weights: one for each output; empty if all classes weigh alike.
+      class_names: in the order of the labels.
+    """
+    if frozen:
+        layers = freezing.layers_of(params)
+        trained = [layer for layer in layers if layer not in frozen]
+        number = counting.parameter_count(freezing.split(params, frozen)[0])
+        print(
+            f"{'trains':>14}  {len(trained)} of {len(layers)} layers: {listed(trained, SHOWN)}; "
+            f"{number:,} parameters",
+            flush=True,
+        )
+    if class_weights:
+        pairs = zip(class_names, class_weights, strict=False)  # outputs without a name follow
+        by_weight = sorted(pairs, key=lambda pair: -pair[1])
+        texts = [f"{name} {weight:.3g}" for name, weight in by_weight]
+        print(f"{'class weights':>14}  {listed(texts, SHOWN)}", flush=True)
+
+
+def _classes(data: inputs.Data, outputs: int) -> str:
+    """Returns the classes in words: number, names, images of the smallest and of the largest."""
+    names = data.train.split.class_names
+    count = f"{len(names):,}" if len(names) == outputs else f"{len(names):,} (of {outputs} outputs)"
+    text = f"{count}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    if (images := data.train.class_counts()) is not None:
+        images = images[: len(names)]
+        least, most = int(images.argmin()), int(images.argmax())
+        text += f"; {images[least]:,} images of each"
+        if images[least] < images[most]:
+            text = text.removesuffix(" of each")
+            text += f" of {names[least]} to {images[most]:,} of {names[most]}"
+    if (images := data.held_out.class_counts()) is not None:
+        absent = [name for name, number in zip(names, images, strict=False) if not number]
+        if absent:
+            text += f"; none to evaluate of {listed(absent)}"
+    return text
+
+
+def print_result(rows: list[Row]) -> None:
+    """Prints the last and the best evaluation."""
     evaluations = [row for row in rows if "val/top1_error" in row]
     finite = [row for row in evaluations if "val/loss" in row] or evaluations
     best = min(finite, key=lambda row: row["val/top1_error"])
     for name, row in (("last", evaluations[-1]), ("best", best)):
         top1, top5 = row["val/top1_error"], row["val/top5_error"]
         print(f"{name:>14}  step {row['step']}: top-1 error {top1:.2f}%, top-5 error {top5:.2f}%")
-    # Only the package's own config files report results, and these hold for the paper's data set.
-    spec = importlib.util.find_spec(f"configs.{config.name}")
-    for result in importlib.import_module(spec.name).REPORTED if spec else ():
-        own = (config.recipe, config.data.name, config.model.variant)
-        if (result.recipe, result.recipe, result.variant) == own:
-            metric = result.metric.removeprefix("val/")
-            source = f"{result.variant}, {result.protocol}, {result.source}"
-            print(f"{'paper':>14}  {metric} {result.value}% ({source})")
+
+
+def print_reported(config: Any, rows: list[Row]) -> None:
+    """Prints what the paper reports for the recipe of a run, beside what the run has of the same.
+
+    `rows` are those of its metrics.jsonl.
+    """
+    results = reported.of_run(config)
+    follows = bool(results) and not reported.changes(config)
+    for result in results:
+        value = f"{result.metric} {result.value:g}%"
+        ours = reported.ours(result, config, rows) if follows else None
+        if ours is not None:
+            value += f", ours {ours:.2f}% ({ours - result.value:+.2f}) by {result.measured_by}"
+        source = f"{result.variant}, {result.protocol}, {result.source}"
+        print(f"{'paper':>14}  {value} ({source})")

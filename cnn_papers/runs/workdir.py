@@ -19,9 +19,10 @@ import jax
 from ml_collections import ConfigDict
 
 from cnn_papers import files
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.files import LOCK, locked
 from cnn_papers.parallel import processes
+from cnn_papers.runs import config_files
 
 RUN = "run.json"
 UNSET = "unset"  # the value of a key that a config does not have
@@ -50,6 +51,7 @@ class SavedRun(NamedTuple):
       config: a locked ConfigDict.
       class_names: of the training split, by label.
       train_image, eval_image: (h, w, c) of the images of training and of evaluation.
+      images: number of images of the training and of the evaluation split.
       total_steps: length of the run.
       machine: processor and accelerators, from `describe_machine`.
       versions: of Python and packages, from `versions`.
@@ -59,6 +61,7 @@ class SavedRun(NamedTuple):
     class_names: tuple[str, ...]
     train_image: tuple[int, ...]
     eval_image: tuple[int, ...]
+    images: tuple[int, ...]
     total_steps: int
     machine: str
     versions: dict[str, str]
@@ -115,6 +118,16 @@ def write_run(workdir: pathlib.Path, config: Any, facts: dict[str, Any]) -> None
         part.write_text(json.dumps(run, indent=1))
 
 
+def write_place_of_data(workdir: pathlib.Path, data: Any) -> None:
+    """Writes `data.name` and `data.data_dir` to an existing `run.json`, if they differ there."""
+    run = json.loads((workdir / RUN).read_text())
+    place = {"name": data.name, "data_dir": data.data_dir}
+    if run["config"]["data"] != run["config"]["data"] | place:
+        run["config"]["data"] |= place
+        with files.atomic_write(workdir / RUN) as part:
+            part.write_text(json.dumps(run, indent=1))
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that determine a run's results."""
     by_name = {"python": sys.version.split()[0]}
@@ -129,11 +142,14 @@ def read_run(workdir: pathlib.Path) -> SavedRun | None:
     """Reads `run.json`; returns None if `workdir` has none, raises UserError if it is damaged."""
     try:
         run = json.loads((workdir / RUN).read_text())
+        config = ConfigDict(_tuples(run["config"]))
+        config_files.expand_paths(config)  # older versions kept `~`
         return SavedRun(
-            config=ConfigDict(_tuples(run["config"])).lock(),
+            config=config.lock(),
             class_names=tuple(run.get("class_names", ())),
             train_image=tuple(run.get("train_image", ())),
             eval_image=tuple(run.get("eval_image", ())),
+            images=tuple(run.get("images", ())),
             total_steps=run.get("total_steps", 0),
             machine=run.get("machine", ""),
             versions=run.get("versions", {}),
@@ -147,7 +163,8 @@ def read_run(workdir: pathlib.Path) -> SavedRun | None:
 def check_same_run(workdir: pathlib.Path, config: Any) -> None:
     """Raises UserError if `workdir` holds a run whose config differs in other keys than FREE_KEYS.
 
-    A key that the run is older than does not count where it is off: 0, empty, False or None.
+    A key that the run is older than does not count where it is off: 0, empty, False or None. Two
+    folders of images are compared by `check_same_data`, once they are open.
     Also raises UserError if the processes of this run have different configs, or if checkpoints
     have no `run.json`.
     """
@@ -165,13 +182,79 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
         f"{key}: {saved} there, {now} now"
         for key, (saved, now) in differences(run.config, config).items()
         if not key.startswith(FREE_KEYS) and (saved != UNSET or now)
+        if key != "data.name" or not saved.startswith("folder:") or not now.startswith("folder:")
     ]
     if different:
-        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise UserError(
             f"workdir {workdir} holds a run of another configuration "
-            f"({'; '.join(different[:4])}{more}); give another with --workdir, or remove it"
+            f"({listed(different, 4, '; ')}); give another with --workdir, or remove it"
         )
+
+
+def check_same_data(
+    workdir: pathlib.Path, config: Any, class_names: tuple[str, ...], images: tuple[int, int]
+) -> None:
+    """Checks the data of the run that `workdir` holds, if any, and prints what is new about it.
+
+    Values that an older version did not record are not compared.
+
+    Args:
+      workdir: folder of the run.
+      config: of the run that goes on.
+      class_names: of its training split, by label.
+      images: number of images of its training and of its evaluation split.
+
+    Raises:
+      UserError: other classes, or the same in another order; another folder of images, unless it
+        has the same classes and as many images in each split.
+    """
+    run = read_run(workdir)
+    if run is None:
+        return
+    then, now = run.config.data.name, config.data.name
+    other_classes = _difference(run.class_names, class_names) if run.class_names else ""
+    if not _same_place(then, now) and (other_classes or run.images != images):
+        what = other_classes or f"{_counted(run.images)} there, {_counted(images)} now"
+        raise UserError(
+            f"workdir {workdir} holds a run of another configuration "
+            f"(data.name: {then} there, {now} now; {what}); give another with --workdir, or "
+            "remove it"
+        )
+    if other_classes:
+        raise UserError(
+            f"workdir {workdir} holds a run with other classes ({other_classes}); "
+            "give another with --workdir, or remove it"
+        )
+    if then != now:
+        print(f"the data has moved: {then} before, {now} now")
+    if run.images and run.images != images:
+        order = "; batches are others from here on" if run.images[0] != images[0] else ""
+        print(f"the data has changed: {_counted(run.images)} before, {_counted(images)} now{order}")
+
+
+def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """Returns which classes are new and which are gone; "" if they are the same in their order."""
+    if then == now:
+        return ""
+    changes = {
+        "new": [name for name in now if name not in then],
+        "gone": [name for name in then if name not in now],
+    }
+    parts = [f"{change}: {listed(names)}" for change, names in changes.items() if names]
+    return "; ".join(parts) or f"the same in another order: {listed(now)}, not {listed(then)}"
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Tells whether two names of data sets are equal or, of folders of images, lead to one."""
+    paths = (name.removeprefix("folder:") for name in (one, other))
+    return one == other or len({os.path.realpath(path) for path in paths}) == 1
+
+
+def _counted(images: tuple[int, ...]) -> str:
+    """Returns the numbers of images of both splits in words."""
+    if not images:
+        return "an unknown number of images"
+    return "{:,} images to train on and {:,} to evaluate".format(*images)
 
 
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
@@ -179,7 +262,7 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 
     The value of a key that a config lacks is "unset".
     """
-    old, new = (_flat(_tuples(config.to_dict())) for config in (one, other))
+    old, new = (flat(_tuples(config.to_dict())) for config in (one, other))
     pairs = {
         key: (old.get(key, UNSET), new.get(key, UNSET)) for key in sorted(old.keys() | new.keys())
     }
@@ -213,13 +296,14 @@ def _tuples(tree: Any) -> Any:
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested dictionaries by dotted key."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
         key: value
         for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
+        for key, value in flat(branch, f"{prefix}.{name}" if prefix else name).items()
     }
 
 

@@ -63,7 +63,7 @@ def _with_imports(paths: Iterable[pathlib.Path], folder: pathlib.Path) -> list[p
 def _imported(path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the modules of `folder` that a file imports, within functions too."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

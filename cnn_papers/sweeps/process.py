@@ -100,7 +100,9 @@ def start(folder: pathlib.Path, job: Job, source: str, code: str, place: Place) 
     now = datetime.datetime.now().isoformat(" ", "seconds")
     record = Record(RUNNING, None, source, code, now, before.seconds, before.attempts + 1)
     line = command(folder, job)
-    with _writing(folder), (folder / f"{job.id}.log").open("a") as log:
+    path = folder / f"{job.id}.log"
+    # The command may name files whose names are not UTF-8.
+    with _writing(folder), path.open("a", encoding="utf-8", errors="surrogateescape") as log:
         if not _lock(log):
             raise in_use(folder, job)
         print(f"$ {shlex.join(line)}", file=log, flush=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cnn_papers import files
 from cnn_papers.claims import catalogue, plan
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.runs import config_files
 
 
@@ -113,7 +113,8 @@ def grid_of(axes: Sequence[str], config: Any) -> dict[str, list[Any]]:
         if key in grid:
             raise UserError(f"--grid={axis}: {key} has values already; give them all in one --grid")
         kind = config_files.type_of(config, key)
-        grid[key] = [_value(key, value, kind) for value in _split(text)]
+        values = [_value(key, value, kind) for value in _split(text)]
+        grid[key] = [config_files.expanded(key, value) for value in values]
     return grid
 
 
@@ -160,9 +161,8 @@ def check_extends(folder: pathlib.Path, request: Request) -> None:
     if old is None:
         return
     if different := _differences(old, json.loads(json.dumps(request._asdict()))):
-        more = f" and {len(different) - 2} more" if len(different) > 2 else ""
         raise UserError(
-            f"{folder} holds another sweep ({'; '.join(different[:2])}{more}); "
+            f"{folder} holds another sweep ({listed(different, 2, '; ')}); "
             "request all of it and more, or give another folder with --runs"
         )
 

@@ -1,11 +1,16 @@
 """SGD with momentum as the papers write it.
 
 Weight decay is added to the gradient, momentum has two forms, the learning rate may warm up, and
-rates and decays can be multiplied by path.
+rates and decays can be multiplied by path. Frozen layers have no part in any of it.
+
+Decay acts on every parameter, biases and the scale and shift of batch normalisation too, unless
+`wd_mults` says otherwise. The papers speak of weights and do not mention the others. The released
+files differ: Caffe's (bvlc_googlenet), matconvnet's and cuda-convnet's leave biases out and give
+them twice the rate, SPP-net's gives them twice the rate only, and fb.resnet.torch decays all alike.
+A recipe that follows one of the first sets `wd_mults` and `lr_mults`.
 """
 
 import inspect
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +20,8 @@ import optax
 
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, parse
-from cnn_papers.training import schedules
-
-Multipliers = Sequence[tuple[str, float]]
+from cnn_papers.training import freezing, schedules
+from cnn_papers.training.multipliers import Multipliers, matches, multipliers
 
 
 class OptimizerSettings(NamedTuple):
@@ -29,14 +33,21 @@ class OptimizerSettings(NamedTuple):
       momentum_form: "caffe" keeps the learning rate inside the velocity, v ← μv + ε·g, w ← w − v
         (AlexNet §5, Caffe); "torch" outside, v ← μv + g, w ← w − ε·v (fb.resnet.torch). They differ
         once the rate changes.
-      weight_decay: L2, added to the gradient before momentum.
+      weight_decay: L2, added to the gradient before momentum; see above for the parameters.
       schedule: an op string of `training.schedules`.
       warmup_epochs: number of epochs over which the rate rises linearly from 0.
+      warmup_until_error: (error, factor): until a report finds the mean training error, in percent,
+        below `error`, the rate is multiplied by `factor` (ResNet §4.2: (80.0, 0.1)). () is off.
+      constant_lr: regexes. The rate of a parameter whose whole path matches one does not follow the
+        schedule, only warm-up and its multiplier (NIN's release drops the rate of weights only).
       lr_mults, wd_mults: (regex, factor) pairs. The first that matches the whole path of a
-        parameter, such as `fc8/bias`, multiplies its rate or its decay.
+        parameter, such as `fc8/bias`, multiplies its rate or its decay. A rate times 0 is still
+        computed, and momentum kept; `frozen` saves both.
       max_norms: (regex, limit) pairs. After each update, the weights of every output (the last
         axis) of a matching kernel are scaled down to a length of at most `limit` (Maxout §4, after
         Srebro & Shraibman 2005).
+      frozen: a regular expression for whole names of layers, such as `conv.*`, whose parameters
+        stay as they are; "" trains all.
     """
 
     lr: float
@@ -47,9 +58,12 @@ class OptimizerSettings(NamedTuple):
     weight_decay: float = 0.0
     schedule: str = "constant"
     warmup_epochs: float = 0.0
+    warmup_until_error: Sequence[float] = ()
+    constant_lr: Sequence[str] = ()
     lr_mults: Multipliers = ()
     wd_mults: Multipliers = ()
     max_norms: Multipliers = ()
+    frozen: str = ""
 
     @classmethod
     def from_config(cls, config: Any) -> "OptimizerSettings":
@@ -72,8 +86,16 @@ class LearningRate(NamedTuple):
     waited: jax.Array
 
 
+class WarmUp(NamedTuple):
+    """The state of a warm-up until an error: `over` is a scalar, whether it has ended."""
+
+    over: jax.Array
+
+
 class Optimizer(NamedTuple):
     """An optimiser in Optax's form, with access to its learning rate.
+
+    Its `params` and `grads` are those that are trained, which `freezing.split` returns.
 
     Attributes:
       init: params -> state.
@@ -81,12 +103,17 @@ class Optimizer(NamedTuple):
       learning_rate: state -> the rate of the next update.
       observe: (state, error) -> state; tells a plateau schedule the error of an evaluation, and
         returns the state unchanged for any other schedule.
+      observe_training: (state, error) -> state; tells a warm-up until an error the mean training
+        error of a report, in percent, and returns the state unchanged without such a warm-up.
+      frozen: the layers that are not trained.
     """
 
     init: Any
     update: Any
     learning_rate: Any
     observe: Any
+    observe_training: Any = None
+    frozen: freezing.Layers = frozenset()
 
 
 def make_optimizer(
@@ -97,11 +124,13 @@ def make_optimizer(
     steps_per_epoch: float,
     total_steps: int,
 ) -> Optimizer:
-    """Returns the optimiser for the parameters `params` (arrays or shapes).
+    """Returns the optimiser for the parameters `params` (arrays or shapes), frozen ones included.
 
     Raises:
-      UserError: unknown schedule or momentum form, or a pattern that matches no parameter.
+      UserError: unknown schedule or momentum form, a warm-up until an error that is not a pair of
+        positive numbers, a pattern that matches nothing, or no layer that is trained.
     """
+    frozen = freezing.frozen_layers(params, settings.frozen)
     parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
@@ -109,82 +138,73 @@ def make_optimizer(
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
+    def warmup(state: LearningRate) -> Any:
+        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+
     def rate(state: LearningRate) -> jax.Array:
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
-        warmup = jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-        return base * state.factor * warmup * schedule(progress)
+        return base * state.factor * warmup(state) * schedule(progress)
 
+    def of_trained(tree: Any) -> Any:
+        # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
+        return freezing.split(tree, frozen)[0]
+
+    scale = _scale_by_rate(
+        rate,
+        lambda state: base * warmup(state),
+        of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults")),
+        of_trained(matches(params, settings.constant_lr, "optim.constant_lr")),
+    )
+    jax.eval_shape(lambda: rate(rate_state(scale.init(params))))  # may refuse its numbers
+    warm_until, warm_factor = _warm_up(settings.warmup_until_error)
+    scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
+    decays = of_trained(multipliers(params, settings.wd_mults, "optim.wd_mults"))
+    limits = of_trained(multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf))
+    transform = optax.chain(
+        _add_decay(settings.weight_decay, decays),
+        *_with_velocity(settings, scaled),
+        optax.scale(-1.0),
+        *([_limit_norms(limits)] if settings.max_norms else []),
+    )
+
+    def learning_rate(state: Any) -> jax.Array:
+        now = rate(rate_state(state))
+        if settings.warmup_until_error:
+            now *= jnp.where(_node(state, WarmUp).over, 1.0, warm_factor)
+        return now
+
+    return Optimizer(
+        transform.init,
+        transform.update,
+        learning_rate,
+        _observer(schedule),
+        _training_observer(warm_until),
+        frozen,
+    )
+
+
+def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:
+    """Returns `scaled`, which apply the rate, and the velocity, in the order of its form."""
     trace = optax.trace(settings.momentum, nesterov=settings.nesterov)
-    scale = _scale_by_rate(rate, multipliers(params, settings.lr_mults, "optim.lr_mults"))
-    orders = {"caffe": (scale, trace), "torch": (trace, scale)}
+    orders = {"caffe": (*scaled, trace), "torch": (trace, *scaled)}
     if settings.momentum_form not in orders:
         raise UserError(
             f"config.optim.momentum_form is 'caffe' or 'torch', not '{settings.momentum_form}'"
         )
-    decays = multipliers(params, settings.wd_mults, "optim.wd_mults")
-    limits = multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf)
-    transform = optax.chain(
-        _add_decay(settings.weight_decay, decays),
-        *orders[settings.momentum_form],
-        optax.scale(-1.0),
-        *([_limit_norms(limits)] if settings.max_norms else []),
-    )
-    return Optimizer(
-        transform.init,
-        transform.update,
-        lambda state: rate(_rate_state(state)),
-        _observer(schedule),
-    )
+    return orders[settings.momentum_form]
 
 
-def multipliers(params: Any, patterns: Multipliers, key: str, default: float = 1.0) -> Any:
-    """Returns a tree like `params` with the factor of the first pattern that matches each path.
-
-    It has `default` where none matches.
-
-    Raises:
-      UserError: `patterns` (of `config.<key>`) are not pairs of a regular expression and a number,
-        or one of them is the first match of no parameter.
-    """
-    _check_patterns(patterns, key)
-    used = set()
-
-    def factor(path: Any, _: Any) -> float:
-        for pattern, value in patterns:
-            if re.fullmatch(pattern, _name(path)):
-                used.add(pattern)
-                return float(value)
-        return default
-
-    tree = jax.tree_util.tree_map_with_path(factor, params)
-    if unused := [pattern for pattern, _ in patterns if pattern not in used]:
-        names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+def _warm_up(setting: Sequence[float]) -> tuple[float, float]:
+    """Returns error and factor of `config.optim.warmup_until_error`."""
+    if not setting:
+        return 0.0, 1.0
+    numbers = [value for value in setting if isinstance(value, int | float) and value > 0]
+    if len(setting) != 2 or len(numbers) != 2:
         raise UserError(
-            f"config.{key}: '{unused[0]}' matches no parameter that an earlier pattern does not; "
-            f"parameters are named like {', '.join(names[:4])}"
+            f"config.optim.warmup_until_error={tuple(setting)} takes (error in percent, factor), "
+            "such as (80.0, 0.1), or () for none"
         )
-    return tree
-
-
-def _name(path: Any) -> str:
-    return "/".join(str(part.key) for part in path)
-
-
-def _check_patterns(patterns: Any, key: str) -> None:
-    for pair in patterns:
-        if not (
-            isinstance(pair, tuple | list)
-            and [type(part) for part in pair] in ([str, float], [str, int])
-        ):
-            raise UserError(
-                f"config.{key}={patterns!r} takes ((regex, factor), …), such as (('fc8/.*', 10.0),)"
-            )
-        try:
-            re.compile(pair[0])
-        except re.error as error:
-            raise UserError(
-                f"config.{key}: '{pair[0]}' is not a regular expression: {error}"
-            ) from error
+    return numbers[0], numbers[1]
 
 
 def _add_decay(weight_decay: float, mults: Any) -> optax.GradientTransformation:
@@ -205,26 +225,53 @@ def _limit_norms(limits: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(project, updates, params, limits))
 
 
-def _scale_by_rate(rate: Any, mults: Any) -> optax.GradientTransformation:
+def _scale_by_rate(
+    rate: Any, start: Any, mults: Any, is_constant: Any
+) -> optax.GradientTransformation:
+    """Multiplies by `rate(state)`, or by `start(state)` where the rate is constant."""
+
     def init(params: Any) -> LearningRate:
         del params
         return LearningRate(jnp.int32(0), jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        now = rate(state)
-        updates = jax.tree.map(lambda g, mult: now * mult * g, updates, mults)
+        rates = {False: rate(state), True: start(state)}
+        updates = jax.tree.map(
+            lambda g, mult, constant: rates[constant] * mult * g, updates, mults, is_constant
+        )
         return updates, state._replace(count=state.count + 1)
 
     return optax.GradientTransformation(init, update)
 
 
-def _is_rate(node: Any) -> bool:
-    return isinstance(node, LearningRate)
+def _scale_in_warmup(factor: float) -> optax.GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        now = jnp.where(state.over, 1.0, factor)
+        return jax.tree.map(lambda g: now * g, updates), state
+
+    return optax.GradientTransformation(lambda params: WarmUp(jnp.bool_(False)), update)
 
 
-def _rate_state(state: Any) -> LearningRate:
-    return next(node for node in jax.tree.leaves(state, is_leaf=_is_rate) if _is_rate(node))
+def rate_state(state: Any) -> LearningRate:
+    """Returns the state of the learning rate in the state of an `Optimizer`."""
+    return _node(state, LearningRate)
+
+
+def _node(state: Any, kind: Any) -> Any:
+    """Returns the part of an optimiser's state that is of type `kind`."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return next(node for node in nodes if isinstance(node, kind))
+
+
+def _changed(state: Any, kind: Any, change: Any) -> Any:
+    """Returns `state` with its part of type `kind`, if it has one, changed by `change`."""
+    return jax.tree.map(
+        lambda node: change(node) if isinstance(node, kind) else node,
+        state,
+        is_leaf=lambda node: isinstance(node, kind),
+    )
 
 
 def _observer(schedule: Op) -> Any:
@@ -245,11 +292,13 @@ def _observer(schedule: Op) -> Any:
             waited=jnp.where(drop, 0, waited),
         )
 
-    def observe(state: Any, error: float) -> Any:
-        return jax.tree.map(
-            lambda node: after_evaluation(node, error) if _is_rate(node) else node,
-            state,
-            is_leaf=_is_rate,
-        )
+    return lambda state, error: _changed(
+        state, LearningRate, lambda node: after_evaluation(node, error)
+    )
 
-    return observe
+
+def _training_observer(until: float) -> Any:
+    """Returns `Optimizer.observe_training`: it ends the warm-up at an error below `until`."""
+    return lambda state, error: _changed(
+        state, WarmUp, lambda node: WarmUp(node.over | (error < until))
+    )

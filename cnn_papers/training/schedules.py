@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cnn_papers.errors import UserError
+
 
 class Progress(NamedTuple):
     """The progress of training.
@@ -34,8 +36,13 @@ def step(progress: Progress, *boundaries: int, factor: float = 0.1) -> jax.Array
     return _staircase(progress.step, boundaries, factor)
 
 
-def step_epochs(progress: Progress, *boundaries: float, factor: float = 0.1) -> jax.Array:
-    """Multiplies the rate by `factor` at each of the given epochs."""
+def step_epochs(
+    progress: Progress, *boundaries: float, factor: float | tuple[float, ...] = 0.1
+) -> jax.Array:
+    """Multiplies the rate by `factor` at each of the given epochs.
+
+    A tuple has a factor for each of them, in order (LeNet-5 §III-B).
+    """
     return _staircase(progress.step / progress.steps_per_epoch, boundaries, factor)
 
 
@@ -84,8 +91,17 @@ def plateau(progress: Progress, factor: float = 0.1, patience: int = 3) -> jax.A
     return jnp.ones_like(progress.step, jnp.float32)
 
 
-def _staircase(position: jax.Array, boundaries: tuple[float, ...], factor: float) -> jax.Array:
+def _staircase(
+    position: jax.Array, boundaries: tuple[float, ...], factor: float | tuple[float, ...]
+) -> jax.Array:
     if not boundaries:
         return jnp.ones_like(position, jnp.float32)
-    passed = (position >= jnp.asarray(boundaries, jnp.float32)).sum()
-    return jnp.asarray(factor, jnp.float32) ** passed
+    passed = position >= jnp.asarray(boundaries, jnp.float32)
+    if not isinstance(factor, tuple):
+        return jnp.asarray(factor, jnp.float32) ** passed.sum()
+    if len(factor) != len(boundaries):
+        raise UserError(
+            f"config.optim.schedule has {len(factor)} factors for {len(boundaries)} drops of the "
+            "rate; it takes one for each, or a single number"
+        )
+    return jnp.where(passed, jnp.asarray(factor, jnp.float32), 1).prod()

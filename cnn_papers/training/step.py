@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from cnn_papers.data.augment import DeviceTransform
-from cnn_papers.training import losses
+from cnn_papers.training import freezing, losses
 from cnn_papers.training.optim import Optimizer
 
 Batch = dict[str, jax.Array]
+Images = tuple[jax.Array, jax.Array, jax.Array | None]  # float32 images, labels, weights or None
 
 
 class StepSettings(NamedTuple):
@@ -20,6 +21,8 @@ class StepSettings(NamedTuple):
 
     Attributes:
       aux_weight: weight of the losses of auxiliary heads (GoogLeNet §5).
+      class_weights: a number for each output of the head, which weighs the losses of its images;
+        () weighs all alike.
       ema_decay: decay of the running average of the parameters (GoogLeNet §6); 0 keeps no average.
       accumulate: number of parts that a batch is split into. They are worked through one after the
         other, each with its own batch statistics.
@@ -27,18 +30,26 @@ class StepSettings(NamedTuple):
         images of a part.
       max_loss: a step whose loss is larger is skipped, like one that is not finite; 0 sets no
         limit.
+      move_frozen_statistics: batch normalisation in frozen layers goes on by the statistics of the
+        batch, and its moving averages move. Otherwise it works as in evaluation.
     """
 
     aux_weight: float = 0.0
+    class_weights: tuple[float, ...] = ()
     ema_decay: float = 0.0
     accumulate: int = 1
     bn_group: int = 0
     max_loss: float = 0.0
+    move_frozen_statistics: bool = False
 
     @classmethod
-    def from_config(cls, config: Any) -> "StepSettings":
-        """Takes each setting from the key of its name in `config.loss` or `config.optim`."""
-        values = {**config.loss, **config.optim}
+    def from_config(cls, config: Any, class_weights: tuple[float, ...] = ()) -> "StepSettings":
+        """Takes each setting from the key of its name in `config.loss` or `config.optim`.
+
+        `class_weights` are those of `config.loss.class_weights` as numbers, which follow from the
+        data too.
+        """
+        values = {**config.loss, **config.optim, "class_weights": class_weights}
         return cls(**{name: values[name] for name in cls._fields})
 
 
@@ -90,8 +101,9 @@ def init_state(
     variables = model.init(rngs, jnp.zeros((1, *image_shape)), train=True)
     params, stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, params) if ema else None
+    opt_state = optimizer.init(freezing.split(params, optimizer.frozen)[0])
     zero = jnp.int32(0)
-    return State(zero, params, stats, optimizer.init(params), average, zero, zero, zero_totals())
+    return State(zero, params, stats, opt_state, average, zero, zero, zero_totals())
 
 
 def zero_totals() -> Totals:
@@ -107,34 +119,48 @@ def make_train_step(
     A step is skipped if its loss, its gradient's norm, its new parameters or its new statistics
     are not finite (an activation whose square overflows gives a finite loss and an infinite
     variance), or if its loss exceeds a positive `settings.max_loss`. A skipped step is counted and
-    leaves parameters, statistics, optimiser, average and totals as they were.
+    leaves parameters, statistics, optimiser, average and totals as they were. Every step leaves
+    the parameters of frozen layers, their average and, unless they may move, their statistics.
 
     Args:
       model: a network, or one over a mesh, with Flax's `apply`.
       augment: turns the uint8 `image` [n, h, w, c] of a batch into float32 images. A batch also
         holds int32 `label` [n]. `key` is that of the run; each step folds its number into it.
     """
-    gradient = _make_gradient(model, settings)
+    frozen = optimizer.frozen
+    gradient = _make_gradient(
+        model, settings, frozenset() if settings.move_frozen_statistics else frozen
+    )
 
     def train_step(
         state: State, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[str, jax.Array]]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         image, label = augment(batch["image"], augment_key), batch["label"]
+        image_weights = losses.weights_of_images(settings.class_weights, label)
+        trained, kept = freezing.split(state.params, frozen)
         (loss, (batch_stats, error)), grads = gradient(
-            state.params, state.batch_stats, image, label, dropout_key
+            trained, kept, state.batch_stats, (image, label, image_weights), dropout_key
         )
         norm = optax.tree.norm(grads)
         rate = optimizer.learning_rate(state.opt_state)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema and _moved_average(state.ema, params, settings.ema_decay)
-        good = _all_finite((loss, norm, params, batch_stats))
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        ema = state.ema
+        if ema:
+            average, kept_average = freezing.split(ema, frozen)
+            average = _moved_average(average, trained, settings.ema_decay)
+            ema = freezing.join(average, kept_average)
+        good = _all_finite((loss, norm, trained, batch_stats))
         if settings.max_loss:
             good &= loss <= settings.max_loss
         totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
         updated = state._replace(
-            params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema, totals=totals
+            params=freezing.join(trained, kept),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+            totals=totals,
         )
         state = _updated_if(good, updated, state)
         scalars = {"loss": loss, "top1_error": 100 * error, "grad_norm": norm, "lr": rate}
@@ -157,26 +183,37 @@ def make_predict_step(
     return predict
 
 
-def _make_gradient(model: Any, settings: StepSettings) -> Callable[..., Any]:
-    """Returns (params, batch_stats, image, label, key) -> ((loss, (batch_stats, error)), grads).
+def _make_gradient(
+    model: Any, settings: StepSettings, as_in_evaluation: freezing.Layers
+) -> Callable[..., Any]:
+    """Returns (trained, kept, batch_stats, images, key) -> ((loss, (batch_stats, error)), grads).
 
-    `error` is the top-1 error, from 0 to 1.
+    `trained` and `kept` are parameters; the gradient is by `trained`. `images` are float32 images,
+    their labels and weights. `error` is the top-1 error, from 0 to 1. Batch normalisation in the
+    layers `as_in_evaluation` uses its moving averages, which stay.
     """
 
     def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
-        return model.apply(
-            variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
+        with freezing.with_moving_averages(as_in_evaluation):
+            return model.apply(
+                variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+            )
 
     apply = _in_groups(apply, settings.bn_group) if settings.bn_group else apply
 
     def loss_of(
-        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
+        trained: Any, kept: Any, batch_stats: Any, images: Images, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        variables = {"params": params, "batch_stats": batch_stats}
+        image, label, image_weights = images
+        variables = {"params": freezing.join(trained, kept), "batch_stats": batch_stats}
         (logits, endpoints), updates = apply(variables, image, key)
-        loss = losses.classification(logits, endpoints, label, aux_weight=settings.aux_weight)
-        return loss, (updates.get("batch_stats", {}), losses.errors(logits, label, 1).mean())
+        loss = losses.classification(
+            logits, endpoints, label, image_weights, aux_weight=settings.aux_weight
+        )
+        # Those that stay are the old ones to the bit, which a mean over groups need not be.
+        moved = freezing.split(updates.get("batch_stats", {}), as_in_evaluation)[0]
+        batch_stats = freezing.join(moved, freezing.split(batch_stats, as_in_evaluation)[1])
+        return loss, (batch_stats, losses.errors(logits, label, 1).mean())
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)
     return gradient if settings.accumulate == 1 else _in_parts(gradient, settings.accumulate)
@@ -206,15 +243,15 @@ def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def accumulated(
-        params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, key: jax.Array
+        trained: Any, kept: Any, batch_stats: Any, images: Images, key: jax.Array
     ) -> Any:
         def add(carry: Any, part: Any) -> tuple[Any, None]:
             stats, sums = carry
-            (loss, (stats, error)), grads = gradient(params, stats, *part)
+            (loss, (stats, error)), grads = gradient(trained, kept, stats, *part)
             return (stats, jax.tree.map(jnp.add, sums, (loss, error, grads))), None
 
-        zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-        parted = (split(image), split(label), jax.random.split(key, parts))
+        zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, trained))
+        parted = (jax.tree.map(split, images), jax.random.split(key, parts))
         (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), parted)
         loss, error, grads = jax.tree.map(lambda total: total / parts, sums)
         return (loss, (batch_stats, error)), grads

@@ -5,25 +5,26 @@ connected layers [out, c·h·w]. Ours are [h, w, in, out], and the first fully c
 convolution of the whole map. Weights are passed on flat, as {"params/conv1/kernel": array}.
 """
 
+import logging
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from cnn_papers import counting
-from cnn_papers.errors import UserError
+from cnn_papers import counting, zoo
+from cnn_papers.errors import UserError, listed
 from cnn_papers.models import resnet
-from cnn_papers.weights import torch_names
+from cnn_papers.weights import arithmetic, prefixes, torch_names
 
 # Layers that are linear in torch and may be convolutions of a whole map here.
 LINEAR = re.compile(r"(.*/)?fc\d*")
 
 # Auxiliary heads, without which a network can be evaluated.
-AUXILIARY = re.compile(r"(^|/)aux(1\.|2\.|_)")
+AUXILIARY = re.compile(r"(^|[/.])aux(1\.|2\.|_)")
 
 Flat = dict[str, Any]  # "params/conv1/kernel" -> array
 
@@ -42,14 +43,16 @@ class Source(NamedTuple):
     Attributes:
       place: the file or folder, for messages.
       tensors: by our path.
-      names: the source's name for each path of the network; empty if it uses ours.
-      unplaced: the names of tensors that have no place in the network.
+      names: torch's name for each path of the network; empty if the source uses ours.
+      unplaced: the shapes of tensors that have no place in the network, by name.
+      origin: the network that the weights are of, None if that is not known.
     """
 
     place: str
     tensors: dict[str, Tensor]
     names: dict[str, str]
-    unplaced: tuple[str, ...] = ()
+    unplaced: Mapping[str, tuple[int, ...]] = {}
+    origin: arithmetic.Origin | None = None
 
 
 def to_torch(
@@ -77,37 +80,56 @@ def from_torch(
     image_shape: tuple[int, ...],
     *,
     place: str,
+    origin: arithmetic.Origin | None = None,
 ) -> Source:
     """Returns the tensors of a state dict in the layout of `model`.
 
     Names may be torchvision's, or our own, which `weight_files.write` uses for families that
-    torchvision does not publish; the naming that fits more tensors is taken.
+    torchvision does not publish; the naming that fits more tensors is taken. Prefixes of a larger
+    module come off, which is said.
 
     Args:
       state: float32 arrays by name.
       model_name, model: the network.
       image_shape: (h, w, c) of its images.
       place: the file, for messages.
+      origin: the network that the file says its weights are of.
+
+    Raises:
+      UserError: two tensors have one name.
     """
     like = abstract(model, image_shape)
-    published = torch_names.published(model_name, model)
-    layouts = [{path: _torch_name(path, names) for path in like} for names in (published, {})]
-    names = max(layouts, key=lambda names: len(state.keys() & set(names.values())))
+    shapes = {key: array.shape for key, array in state.items()}
+    layouts = []
+    for modules in (torch_names.published(model_name, model), {}):
+        names = {path: _torch_name(path, modules) for path in like}
+        head = names.get(_head(like), "")
+        placed = prefixes.place(shapes, set(names.values()), head.rpartition(".")[0])
+        layouts.append((len(placed.keys.keys() & set(names.values())), modules, names, placed))
+    _, modules, names, placed = max(layouts, key=lambda layout: layout[0])
+    if placed.twice:
+        name, one, other = placed.twice
+        raise UserError(f"weights {place}: {one} and {other} are both {name}")
+    for note in placed.notes:
+        logging.getLogger(__name__).info("weights %s: %s", place, note)
+
+    if origin is None and modules:
+        origin = arithmetic.Origin(torch_names.published_fields(model_name, model), True)
     tensors = {
-        path: Tensor(_to_ours(state[name], like[path].shape), name, state[name].shape)
+        path: Tensor(_to_ours(state[key], like[path].shape), key, state[key].shape)
         for path, name in names.items()
-        if name in state
+        if (key := placed.keys.get(name)) is not None
     }
-    unplaced = state.keys() - {tensor.name for tensor in tensors.values()}
-    return Source(place, tensors, names, tuple(sorted(unplaced)))
+    taken = {tensor.name for tensor in tensors.values()}
+    unplaced = {key: shapes[key] for key in placed.keys.values() if key not in taken}
+    return Source(place, tensors, names, unplaced, origin)
 
 
 def from_variables(variables: Mapping[str, Any], model: nn.Module, *, place: str) -> Source:
     """Returns the arrays of another network of ours."""
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables, model).items()}
-    return Source(
-        place, {path: Tensor(array, path, array.shape) for path, array in flat.items()}, {}
-    )
+    tensors = {path: Tensor(array, path, array.shape) for path, array in flat.items()}
+    return Source(place, tensors, {}, origin=arithmetic.Origin(arithmetic.fields_of(model)))
 
 
 def select(
@@ -129,7 +151,8 @@ def select(
         they stay fresh.
 
     Raises:
-      UserError: arrays are missing, of another shape, or without a place in the network.
+      UserError: arrays are missing, of another shape, or without a place in the network, or are of
+        a network of the same shapes that computes other (not if layers are named).
     """
     like = abstract(model, image_shape)
     wanted = _matching(like, layers)
@@ -151,35 +174,48 @@ def select(
     fresh |= absent  # evaluation does not need them, and published files often lack them
     wanted = [path for path in wanted if layer_of(path) not in absent]
 
-    # All others must fit and, unless layers are named, all arrays of the source must have a place.
+    # All others must fit and, unless layers are named, all arrays of the source must have a place,
+    # and the network must compute what that of the source does.
+    wanted.sort(key=lambda path: not path.startswith("params/"))  # statistics are named last
     problems = [problem for path in wanted if (problem := _problem(source, path, like[path].shape))]
+    left: dict[str, tuple[int, ...]] = {}
     if not layers:
-        extra = [source.tensors[path].name for path in sorted(source.tensors.keys() - like.keys())]
-        left = [name for name in (*source.unplaced, *extra) if not AUXILIARY.search(name)]
-        problems += [f"{name} has no place in this network" for name in left]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        hint = ""
-        if other_head and not layers:
-            hint = "; name the layers to take with --config.init_layers"
-        raise UserError(
-            f"weights {source.place} are of another network: {'; '.join(problems[:3])}{more}{hint}"
-        )
+        extra = [source.tensors[path] for path in source.tensors if path not in like]
+        shapes = {**source.unplaced, **{tensor.name: tensor.shape for tensor in extra}}
+        left = {name: shape for name, shape in shapes.items() if not AUXILIARY.search(name)}
+    if problems or left:
+        _refuse(source.place, problems, left, hint=other_head and not layers)
+    if not layers:
+        arithmetic.check(source.origin, model, source.place, to_start_from=other_head)
     return {path: source.tensors[path].array for path in wanted}, sorted(fresh)
+
+
+def _refuse(
+    place: str, problems: list[str], left: Mapping[str, tuple[int, ...]], *, hint: bool
+) -> NoReturn:
+    """Raises UserError for weights of another network.
+
+    Args:
+      place: the file or folder.
+      problems: what the network needs and does not find.
+      left: the shapes of arrays that have no place in it, by their names in the source.
+      hint: whether layers can be named.
+    """
+    parts = [listed(problems, separator="; ")] if problems else []
+    if left:
+        shapes = [f"{name} {list(shape)}" for name, shape in left.items()]
+        parts.append(f"without a place in this network are {listed(shapes)}")
+    if hint:
+        parts.append("name the layers to take with --config.init_layers")
+    raise UserError(f"weights {place} are of another network: {'; '.join(parts)}")
 
 
 def _matching(like: Flat, layers: str) -> list[str]:
     """Returns the paths whose layer matches `layers`, all if it is empty."""
-    try:
-        paths = [path for path in like if re.fullmatch(layers or ".*", layer_of(path))]
-    except re.error as error:
-        raise UserError(
-            f"config.init_layers: '{layers}' is not a regular expression: {error}"
-        ) from error
-    if not paths:
-        names = ", ".join(dict.fromkeys(map(layer_of, like)))
-        raise UserError(f"config.init_layers: no layer is called '{layers}'; there are: {names}")
-    return paths
+    if not layers:
+        return list(like)
+    wanted = zoo.matching_layers(map(layer_of, like), layers, key="init_layers")
+    return [path for path in like if layer_of(path) in wanted]
 
 
 def put(variables: Mapping[str, Any], arrays: Flat, model: nn.Module) -> dict[str, Any]:
@@ -233,6 +269,12 @@ def _to_ours(array: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
     return array.T if len(like) == array.ndim == 2 else array
 
 
+def _head(like: Flat) -> str:
+    """Returns the path of the kernel of the last fully connected layer; "" if there is none."""
+    kernels = [path for path in like if path.endswith("/kernel") and not AUXILIARY.search(path)]
+    return max((path for path in kernels if LINEAR.fullmatch(layer_of(path))), default="")
+
+
 def _is_other_head(source: Source, path: str, like: tuple[int, ...], model: Any) -> bool:
     if path not in source.tensors:
         return False
@@ -242,9 +284,10 @@ def _is_other_head(source: Source, path: str, like: tuple[int, ...], model: Any)
 
 def _problem(source: Source, path: str, like: tuple[int, ...]) -> str | None:
     """Describes why `path` cannot be taken, in the source's names and shapes; None if it can."""
-    tensor, name = source.tensors.get(path), source.names.get(path, path)
+    tensor = source.tensors.get(path)
     if tensor is not None and tensor.array.shape == like:
         return None
+    name = source.names.get(path, path) if tensor is None else tensor.name
     expected = like
     if path in source.names and len(like) == 4:  # the shape in torch's layout
         linear = tensor is not None and len(tensor.shape) == 2

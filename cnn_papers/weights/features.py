@@ -12,7 +12,8 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.pipeline import parse_host
-from cnn_papers.data.sources import open_split
+from cnn_papers.data.sources import open_to_test
+from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
 from cnn_papers.weights.predictor import check_finite, make_apply
@@ -22,13 +23,20 @@ from cnn_papers.weights.trained import Trained
 def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> None:
     """Writes the features of a split of the network's data set, in its order, batch by batch.
 
+    If the network knows all classes of the split, `label` are its numbers for them; otherwise they
+    are those of the split. `class_names` has their names in either case.
+
     Raises:
       UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
-    config, data = network.config, network.config.data
-    opened = open_split(data.name, split, data.data_dir)
-    eval_host = parse_host(data.eval_host, key="data.eval_host")
-    pipeline = inputs.open_pipeline(opened, config, eval_host, network.mesh)
+    config = network.config
+    opened = open_to_test(config.data.name, split, config.data.data_dir)
+    if set(opened.class_names) <= set(network.class_names):
+        opened = with_classes_of(opened, network.class_names)
+    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
+    pipeline = inputs.open_pipeline(
+        opened, config, eval_host, network.mesh, num_classes=len(opened.class_names)
+    )
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
     shape = (len(pipeline), *jax.eval_shape(apply, network.variables, image).shape[1:])

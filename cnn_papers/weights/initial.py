@@ -1,49 +1,100 @@
 """Reads the weights that a run starts from: `config.init_from`, a file or the folder of a run."""
 
+import logging
 import pathlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from cnn_papers import zoo
+from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 from cnn_papers.weights import convert, trained, weight_files
 
 
-def read(config: Any, model: nn.Module, image_shape: tuple[int, ...]) -> convert.Flat:
+def read(
+    config: Any, model: nn.Module, image_shape: tuple[int, ...], class_names: tuple[str, ...]
+) -> convert.Flat:
     """Returns the arrays of `config.init_from` that `model` starts from, by path; {} if it is "".
 
-    Prints the number of layers taken and the names of those that stay fresh.
+    Prints the number of layers taken and the names of those that stay fresh. The layers that give
+    the classes stay fresh if the weights are of other classes, or of the same in another order,
+    unless `config.init_layers` names layers.
 
     Args:
       config: of the run.
       model, image_shape: the network, and (h, w, c) of its images.
+      class_names: of the training split, by label.
 
     Raises:
-      UserError: there are no such weights, or they do not fit the network.
+      UserError: there is no such run, there are no such weights, or they do not fit the network.
     """
     if not config.init_from:
+        print(f"starts from fresh weights of seed {config.seed}")
+        if config.optim.frozen:
+            layers = map(convert.layer_of, convert.abstract(model, image_shape))
+            _warn_of_frozen(layers, config.optim.frozen)
         return {}
     place = pathlib.Path(config.init_from)
+    if not place.exists() and not place.suffix:
+        raise UserError(
+            f"config.init_from: there is no run {place} to start from; "
+            "train it first, or name its folder or a weights file"
+        )
     if place.is_dir():
         run = trained.open_run(place)
         donor = zoo.build_model(run.config.model_name, **run.config.model)
         variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
         source = convert.from_variables(variables, donor, place=str(place))
+        classes = run.class_names
     else:
-        source = convert.from_torch(
-            weight_files.read(place), config.model_name, model, image_shape, place=str(place)
-        )
+        source = weight_files.source(place, config.model_name, model, image_shape)
+        classes = trained.classes_of_file(class_names, config.model.num_classes)
     arrays, fresh = convert.select(
         source, model, image_shape, layers=config.init_layers, other_head=True
     )
+    head, reason = set[str](), ""
+    if classes != class_names or place.is_file():
+        head = _head(model, image_shape) & {convert.layer_of(path) for path in arrays}
+    if head and classes and classes != class_names:
+        reason = f"; its classes are {listed(classes)}, not {listed(class_names)}"
+        if not config.init_layers:
+            arrays = {
+                path: array for path, array in arrays.items() if convert.layer_of(path) not in head
+            }
+            fresh = sorted({*fresh, *head})
+    elif head:
+        reason = "; it does not name its classes, which are taken to be those of this run"
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
-    print(f"starts from {taken} layers of {place}{rest}")
+    print(f"starts from {taken} layers of {place}{rest}{reason}")
+    _warn_of_frozen(fresh, config.optim.frozen)
     return arrays
+
+
+def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:
+    """Returns the layers of `model` whose shapes depend on the number of classes."""
+    shapes, others = (
+        {path: array.shape for path, array in convert.abstract(network, image_shape).items()}
+        for network in (model, model.clone(num_classes=model.num_classes + 1))
+    )
+    return {convert.layer_of(path) for path, shape in shapes.items() if shape != others[path]}
+
+
+def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
+    """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
+    frozen = sorted({layer for layer in fresh if re.fullmatch(pattern, layer)})
+    if frozen:
+        logging.getLogger(__name__).warning(
+            "no weights are read for layers that config.optim.frozen keeps as they are, at random: "
+            "%s",
+            listed(frozen, 4),
+        )
 
 
 def insert(state: State, arrays: convert.Flat, model: nn.Module) -> State:

@@ -83,7 +83,7 @@ def make_predictor(network: Trained, layer: str = "") -> Predictor:
 
     return Predictor(
         network.description,
-        network.class_names,
+        network.output_names,
         _preparation(network.config.data.eval_host, network.image_shape),
         outputs,
         inputs.eval_batch_size(network.config),

@@ -37,6 +37,8 @@ def _vgg(model: Any) -> dict[str, str]:
 
 
 def _resnet(model: Any) -> dict[str, str]:
+    if model.pre_activation:  # torchvision has none
+        return {}
     names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
     for stage, count in enumerate(model.blocks, 1):
         for i in range(count):
@@ -105,6 +107,13 @@ FAMILIES = {
     "densenet": _densenet,
     "googlenet": _googlenet,
 }
+# The fields of the published networks that no shape shows.
+PUBLISHED_FIELDS: dict[str, dict[str, Any]] = {
+    "alexnet": {"activation": "relu", "lrn": False, "pool": [3, 2], "conv1_stride": None},
+    "vgg": {"lrn": False},
+    "resnet": {"stride_in": "3x3"},
+    "googlenet": {"lrn": False, "pool4_window": 2, "aux_cells": 4},
+}
 # timm's names for the fully connected layers of VGG, and torchvision's.
 TIMM = {
     "pre_logits.fc1": "classifier.0",
@@ -118,9 +127,19 @@ def published(model_name: str, model: Any) -> dict[str, str]:
     return FAMILIES[model_name](model) if model_name in FAMILIES else {}
 
 
+def published_fields(model_name: str, model: Any) -> dict[str, Any]:
+    """Returns the fields, as JSON has them, of torchvision's network of the shapes of `model`.
+
+    Only those that no shape shows; {} if torchvision publishes no network of the family.
+    """
+    fields = PUBLISHED_FIELDS.get(model_name, {}) if published(model_name, model) else {}
+    if model_name == "resnet" and not model.bottleneck:  # nothing else has a choice of stride
+        return {name: value for name, value in fields.items() if name != "stride_in"}
+    return dict(fields)
+
+
 def as_torchvision(key: str) -> str:
     """Returns torchvision's present name of a tensor that timm or an older file calls `key`."""
-    key = key.removeprefix("module.")  # torch.nn.DataParallel's
     key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key)
     module, _, leaf = key.rpartition(".")
     return f"{TIMM[module]}.{leaf}" if module in TIMM else key

@@ -1,18 +1,22 @@
 """Opens a trained network: from the folder of a run, or from a file of published weights."""
 
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnn_papers import zoo
 from cnn_papers.data import augment, statistics
-from cnn_papers.data.sources import open_split
+from cnn_papers.data.folders import folder_splits
+from cnn_papers.data.sources import open_split, open_to_test
+from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.tfds import find_builder
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs
@@ -21,6 +25,8 @@ from cnn_papers.runs.workdir import SavedRun, read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import convert, weight_files
+
+IMAGENET_CLASSES = 1000
 
 
 class Trained(NamedTuple):
@@ -33,8 +39,9 @@ class Trained(NamedTuple):
       mesh: of all devices.
       normalise: (uint8 images [n, h, w, c], key) -> float32 images of evaluation.
       image_shape: (h, w, c) of the images of evaluation.
-      class_names: one for each output.
+      class_names: of its first outputs or, mostly, of all; () if they are unknown.
       step: of the checkpoint; 0 for weights from a file.
+      trained_on: name of the data set, or for a file that of the config.
     """
 
     description: str
@@ -46,6 +53,13 @@ class Trained(NamedTuple):
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     step: int = 0
+    trained_on: str = ""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """A name for each output: that of its class, or its number."""
+        outputs, known = self.config.model.num_classes, len(self.class_names)
+        return (*self.class_names, *(f"output {i}" for i in range(known, outputs)))
 
 
 def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -> Trained:
@@ -85,8 +99,9 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
         mesh,
         normalise,
         run.eval_image,
-        _padded(run.class_names, config),
+        run.class_names[: config.model.num_classes],
         step,
+        trained_on,
     )
 
 
@@ -105,6 +120,14 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
             "which a weights file does not contain: write them as normalize((R, G, B), (R, G, B)), "
             "mean and deviation in 0 … 255, or take the recipe ':torchvision' of the config file"
         )
+    names, outputs = class_names_of(data), config.model.num_classes
+    classes = classes_of_file(names, outputs)
+    if classes and classes != classes_of_file((), outputs):
+        logging.getLogger(__name__).info(
+            "%s does not name its classes: its outputs are taken for those of %s, in their order",
+            path,
+            data.name,
+        )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
     return Trained(
         describe_file(path, config),
@@ -114,7 +137,8 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
         mesh,
         augment.compose(eval_device, None, train=False),
         inputs.configured_input(config),
-        _names_of_head(_class_names(data.name, data.data_dir), config.model.num_classes),
+        classes,
+        trained_on=data.name,
     )
 
 
@@ -125,9 +149,7 @@ def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, An
       UserError: a file that cannot be read or is of another network.
     """
     shape = inputs.configured_input(config, "train_host")
-    source = convert.from_torch(
-        weight_files.read(path), config.model_name, model, shape, place=str(path)
-    )
+    source = weight_files.source(path, config.model_name, model, shape)
     arrays, _ = convert.select(source, model, shape)
     return convert.put({}, arrays, model)
 
@@ -175,23 +197,62 @@ def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], m
     return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(init))
 
 
-def _class_names(name: str, data_dir: str) -> Sequence[str]:
-    """Returns the classes of a data set, which need not be prepared; a folder must exist."""
-    if name.startswith("folder:"):
-        return open_split(name, "train").class_names
-    features = find_builder(name, data_dir).info.features
-    return features["label"].names if "label" in features else ()
+def open_labelled(network: Trained, split: str) -> Split:
+    """Opens a split of the network's data set, with the labels that its classes have in its head.
 
-
-def _names_of_head(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """Returns `names` if there is one for each output, else numbers.
-
-    A weights file does not say which classes its outputs are.
+    Raises:
+      UserError: no such split, or a class that the network does not know.
     """
-    return tuple(names) if len(names) == outputs else tuple(f"output {i}" for i in range(outputs))
+    data = network.config.data
+    opened = open_to_test(data.name, split, data.data_dir)
+    if not network.class_names:
+        logging.getLogger(__name__).info(
+            "the names of this network's classes are unknown: class i of %s is taken for output i",
+            opened.name,
+        )
+    return with_classes_of(opened, network.class_names, network=network.description)
 
 
-def _padded(names: Sequence[str], config: Any) -> tuple[str, ...]:
-    """Returns a name for each output of the head: `names`, then numbers."""
-    outputs = config.model.num_classes
-    return (*names[:outputs], *(f"output {i}" for i in range(len(names), outputs)))
+def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:
+    """Returns the numbers of the outputs of `other`, int [classes], in the order of `first`.
+
+    Outputs of one class belong together or, if a network's classes are unknown, of one number.
+
+    Raises:
+      UserError: the networks are of different classes.
+    """
+    ours, theirs = first.output_names, other.output_names
+    by_name = first.class_names and other.class_names
+    if len(ours) != len(theirs) or (by_name and set(ours) != set(theirs)):
+        only = sorted(set(ours) ^ set(theirs))
+        raise UserError(
+            f"{first.description} and {other.description} are of different classes and cannot be "
+            f"averaged; only one of them has {listed(only)}"
+        )
+    return np.array([theirs.index(name) for name in ours] if by_name else range(len(ours)))
+
+
+def class_names_of(data: Any) -> tuple[str, ...]:
+    """Returns the classes of `data.name`, which need not be prepared; a folder must exist."""
+    if data.name.startswith("folder:"):
+        splits = folder_splits(data.name.removeprefix("folder:"))
+        return open_split(data.name, "train" if "train" in splits else min(splits)).class_names
+    features = find_builder(data.name, data.data_dir).info.features
+    return tuple(features["label"].names) if "label" in features else ()
+
+
+def classes_of_file(names: tuple[str, ...], outputs: int) -> tuple[str, ...]:
+    """Returns the classes of a weights file, which does not name them; () if they are unknown.
+
+    They are the classes `names` of the config's data set if there is one for each output. 1,000
+    outputs are ImageNet's classes if `names` are of another number or have one of its WordNet ids.
+
+    Args:
+      names: of the config's data set.
+      outputs: number of outputs of the network.
+    """
+    if outputs == IMAGENET_CLASSES:
+        imagenet = find_builder("imagenet2012").info.features["label"].names
+        if len(names) != outputs or not set(names).isdisjoint(imagenet):
+            return tuple(imagenet)
+    return names if len(names) == outputs else ()

@@ -1,128 +1,164 @@
 """Reads and writes weight files: `.safetensors`, and reads those of `torch.save`.
 
-Of a file of `torch.save` (`.pth`, `.pt`, `.bin`) only tensors are read; nothing in it is executed.
+Which of them a file is, its first bytes say; its name may end in `.pth.tar` or `.ckpt`. Of a file
+of `torch.save` only tensors are read; nothing in it is executed.
 """
 
-import importlib
 import pathlib
-import pickle
-import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
+import safetensors
+import safetensors.numpy
 
 from cnn_papers import files
 from cnn_papers.errors import UserError
-from cnn_papers.weights import convert, torch_names
+from cnn_papers.weights import arithmetic, convert, torch_files
 
-TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training scripts
-COUNTERS = "num_batches_tracked"  # of torch's BatchNorm; not needed here
+# What else is given as weights, by its first bytes and by the end of its name.
+FORMATS = {
+    b"\x89HDF": "an HDF5 file, as Keras writes it",
+    b"\x93NUMPY": "an array of NumPy",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
+    b"<": "a web page, not the file that it links to",
+    b"{": "JSON, which only lists the files of the weights",
+}
+SUFFIXES = {
+    ".onnx": "an ONNX program",
+    ".caffemodel": "a file of Caffe",
+    ".prototxt": "a description of a network for Caffe",
+    ".msgpack": "a file of Flax",
+    ".pb": "a program of TensorFlow",
+    ".index": "an index of a TensorFlow checkpoint",
+    ".tflite": "a program of TensorFlow Lite",
+}
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns the float32 tensors of a weights file by torchvision's present names.
+class Contents(NamedTuple):
+    """What a weights file holds.
+
+    Attributes:
+      tensors: float32 arrays by the file's keys.
+      origin: the network that they are of, if the file says so.
+    """
+
+    tensors: dict[str, np.ndarray]
+    origin: arithmetic.Origin | None = None
+
+
+def source(
+    path: pathlib.Path, model_name: str, model: nn.Module, image_shape: tuple[int, ...]
+) -> convert.Source:
+    """Returns the weights of a file for `model`, which takes images of `image_shape` [h, w, c].
 
     Raises:
-      UserError: there is no such file, it is damaged, or it holds anything other than tensors of
-        finite real numbers by name.
+      UserError: what `read` raises.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *TORCH_SUFFIXES):
-        raise UserError(
-            f"weights {path}: the name of a weights file ends in .safetensors, .pth, .pt or .bin"
-        )
+    tensors, origin = read(path)
+    return convert.from_torch(
+        tensors, model_name, model, image_shape, place=str(path), origin=origin
+    )
+
+
+def read(path: pathlib.Path) -> Contents:
+    """Returns the tensors of a weights file.
+
+    Raises:
+      UserError: there is no such file, it is damaged or of another format, or it holds anything
+        other than tensors of finite real numbers by name.
+    """
     try:
-        with path.open("rb"):
-            tensors = _read_safetensors(path) if suffix == ".safetensors" else _read_torch(path)
+        with path.open("rb") as file:
+            head = file.read(264)
+        contents = _read(path, head)
     except OSError as error:
         raise UserError(
             f"there is no weights file {path} to read: {error.strerror or error}"
         ) from error
-    arrays: dict[str, np.ndarray] = {}
-    for key, value in tensors.items():
-        name = torch_names.as_torchvision(key)
-        if name in arrays:
-            raise UserError(f"weights {path}: {key} and another tensor are both {name}")
+    for key, value in contents.tensors.items():
         if not np.isfinite(value).all():
             raise UserError(f"weights {path}: {key} has values that are not finite")
-        arrays[name] = value
-    return arrays
+    return contents
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path, head: bytes) -> Contents:
+    """Reads a file by its first bytes."""
+    length = int.from_bytes(head[:8], "little")  # of the header of safetensors, which is JSON
+    if head[8:9] == b"{" and length < path.stat().st_size:
+        return _read_safetensors(path)
+    if head.startswith(b"PK"):
+        _refuse_other_zip(path)
+        return Contents(torch_files.read(path))
+    what = next((text for magic, text in FORMATS.items() if head.startswith(magic)), "")
+    if head[257:262] == b"ustar":
+        what = "an archive of tar: unpack it first"
+    what = what or SUFFIXES.get(path.suffix.lower(), "")
+    if what:
+        raise UserError(
+            f"weights {path} are {what}; .safetensors and files of torch.save are read here"
+        )
+    if head.startswith(b"\x80"):  # a pickle, torch's form until 2020
+        return Contents(torch_files.read(path))
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)  # which says what is wrong
+    if not head:
+        raise UserError(f"weights {path} are damaged: the file is empty")
+    raise UserError(
+        f"weights {path} are damaged or of another format: "
+        "they are neither .safetensors nor a file of torch.save"
+    )
+
+
+def _refuse_other_zip(path: pathlib.Path) -> None:
+    """Raises UserError if a zip file is one of NumPy or Keras."""
+    names, what = torch_files.entries(path), ""
+    if any(name.endswith(".weights.h5") for name in names):
+        what = "a network of Keras"
+    elif names and all(name.endswith(".npy") for name in names):
+        what = "arrays of NumPy"
+    elif names and not any(name.endswith(("data.pkl", "archive_format")) for name in names):
+        what = "a zip archive of other files"
+    if what:
+        raise UserError(
+            f"weights {path} are {what}; .safetensors and files of torch.save are read here"
+        )
+
+
+def _read_safetensors(path: pathlib.Path) -> Contents:
     try:
-        loaded = {
-            key: value
-            for key, value in safetensors.load_file(path).items()
-            if not key.endswith(COUNTERS)
-        }
+        with safetensors.safe_open(path, "numpy") as file:
+            origin = arithmetic.from_metadata(file.metadata())
+            loaded = {
+                key: file.get_tensor(key)
+                for key in file.keys()  # noqa: SIM118  (it is no dictionary)
+                if not key.endswith(torch_files.COUNTERS)
+            }
         with np.errstate(over="ignore"):  # `read` refuses values that become infinite
-            return {
+            tensors = {
                 key: value.astype(np.float32, casting="same_kind") for key, value in loaded.items()
             }
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        *(safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError),
+        RecursionError,  # of its metadata
+    ) as error:
         raise UserError(
             f"weights {path} are damaged or not safetensors of float32, float16 or "
             f"bfloat16: {error}"
         ) from error
-
-
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs PyTorch: pip install torch, or give the weights as .safetensors"
-        ) from error
-    try:
-        files.refuse_bomb(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickle protocols
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:  # torch's own message explains how to load it anyway
-        raise UserError(
-            f"weights {path} contain other objects than tensors: "
-            "refused, since loading them could run code"
-        ) from error
-    except Exception as error:  # torch's parsers raise errors of any type
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"weights {path} are damaged: {reason}") from error
-    for wrapper in WRAPPERS:
-        loaded = loaded[wrapper] if isinstance(loaded, dict) and wrapper in loaded else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"weights {path} are not a state dict: a dictionary of tensors by name")
-    loaded = {key: value for key, value in loaded.items() if not key.endswith(COUNTERS)}
-    for key, value in loaded.items():
-        dense = (
-            isinstance(value, torch.Tensor)
-            and value.layout == torch.strided
-            and value.device.type == "cpu"
-        )
-        if not dense or not value.dtype.is_floating_point:
-            raise UserError(
-                f"weights {path} are not a state dict: {key} is not a dense tensor of real numbers"
-            )
-    declared = sum(value.numel() * value.element_size() for value in loaded.values())
-    # A tensor with strides of 0 can repeat one number to any size.
-    if declared > path.stat().st_size:
-        raise UserError(
-            f"weights {path} are damaged: its tensors declare {declared:,} bytes, more than it has"
-        )
-    return {key: value.detach().float().numpy() for key, value in loaded.items()}
+    return Contents(tensors, origin)
 
 
 def write(
     path: pathlib.Path, variables: Mapping[str, Any], model_name: str, model: nn.Module
 ) -> None:
-    """Writes `variables` as `.safetensors` in torch's layout.
+    """Writes `variables` as `.safetensors` in torch's layout, with the fields of `model`.
 
     Names are torchvision's for the families that it publishes, else our own.
     """
+    state = convert.to_torch(variables, model_name, model)
     with files.atomic_write(path) as part:
-        part.write_bytes(safetensors.save(convert.to_torch(variables, model_name, model)))
+        part.write_bytes(safetensors.numpy.save(state, arithmetic.to_metadata(model)))

@@ -60,12 +60,12 @@ CLAIMS = {
     ),
     "densenet_parameter_efficiency": Claim(
         statement=(
-            "DenseNet-BC has a lower error than a ResNet with half as many parameters again or "
-            "more."
+            "DenseNet-BC has a lower error than a pre-activation ResNet with half as many "
+            "parameters again or more."
         ),
         source="DenseNet §5, Figure 4",
         arms={
-            "ResNet-20": {"model_name": "resnet", "model.variant": "cifar-20"},
+            "ResNet-29": {"model_name": "resnet", "model.variant": "cifar-pre-29"},
             "DenseNet-BC": _WATCHED,
         },
         metric="last('val/top1_error')",
@@ -75,10 +75,10 @@ CLAIMS = {
             "desk": Scale(
                 _DESK,
                 {
-                    "ResNet-14": {
+                    "ResNet-11": {
                         "model_name": "resnet",
-                        "model.variant": "cifar-8",
-                        "model.blocks": (2, 2, 2),
+                        "model.variant": "cifar-pre-29",
+                        "model.blocks": (1, 1, 1),
                     },
                     "DenseNet-BC": _WATCHED,
                 },

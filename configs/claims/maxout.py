@@ -24,17 +24,11 @@ _DESK: dict[str, Any] = {
 # In full width and length.
 _GPU = _DESK | {"data.train_split": "train[:50000]", "model.width": 1.0, "total_epochs": 250.0}
 _MNIST = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
-_CIFAR: dict[str, Any] = {
-    "config": "configs/maxout.py:cifar10",
-    "data.train_split": "train[:45000]",
-    "data.eval_split": "train[45000:]",
-    "eval.analyses": "dead_units|saturated",
-}
-_TWINS = {"relu": {"model.variant": "mnist_fc_relu"}, "maxout": {"model.variant": "mnist_fc"}}
-# With He et al.'s initialisation: from weights within ±0.005, rectifiers do not start.
-_CIFAR_TWINS = {
-    "relu": {"model.variant": "cifar10_relu", "model.weight_init": "he"},
-    "maxout": {"model.variant": "cifar10", "model.weight_init": "he"},
+# Each at the rate, of rates a factor of two apart, that has the lowest error on held-out images
+# there (desk, seed 100). The rectifiers' is higher without limits of norms.
+_TWINS = {
+    "relu": {"model.variant": "mnist_fc_relu", "optim.lr": 0.2},
+    "maxout": {"model.variant": "mnist_fc", "optim.lr": 0.1},
 }
 _SIZES = {"relu": {"model.variant": "cifar10_relu"}, "maxout": {"model.variant": "cifar10"}}
 # The input that dropout leaves is scaled up, so that the whole net gets the mean of its inputs.
@@ -51,10 +45,10 @@ CLAIMS = {
         "last('val/top1_error')",
         "lower",
         (
-            "MNIST 0.94 %, where rectifiers had 1.05; CIFAR-10 11.68 %, below all that they had "
-            "reached"
+            "curves of CIFAR-10 nets, each at its own rate and momentum; MNIST 0.94 % and CIFAR-10 "
+            "11.68 %, below what other networks, of rectifiers, had reached"
         ),
-        {"desk": Scale(_DESK, paper_delta=-0.11), "gpu": Scale(_CIFAR, _CIFAR_TWINS)},
+        {"desk": Scale(_DESK)},  # where the rates are tuned
     ),
     "maxout_twins_are_equal": Claim(
         "The maxout network and its rectifier twin have the same number of parameters, within 1 %.",
@@ -79,6 +73,7 @@ CLAIMS = {
         ),
         _MNIST,
         paper_delta=2 / 2400 - (0.176 + 0.392) / 2,
+        paper_data="mnist",
     ),
     "rectifiers_saturate": Claim(
         "Training with dropout makes rectified units saturate at zero more often.",
@@ -96,6 +91,7 @@ CLAIMS = {
         "below 5 % of the time without, up to 60 % with",
         _MNIST,
         paper_delta=0.55,
+        paper_data="mnist",
     ),
     "maxout_averages": Claim(
         (

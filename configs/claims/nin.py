@@ -34,33 +34,43 @@ _GPU: dict[str, Any] = {
     "model.dropout": 0.5,
 }
 _ALL = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
-# The last layer learns at a tenth of the rate; without the 1×1 layers it is conv3.
-_PLAIN: dict[str, Any] = {
-    "model.plain": True,
-    "optim.lr_mults": (("conv3/kernel", 0.1), ("conv3/bias", 0.2), (".*/bias", 2.0)),
-}
-_GAP = {"model.head": "gap"}
+
+
+def _slowed(layer: str) -> dict[str, Any]:
+    """Returns the released rates, of which `layer`, the last of an arm, learns at a tenth."""
+    slowed = ((f"{layer}/kernel", 0.1), (f"{layer}/bias", 0.2), (".*/bias", 2.0))
+    return {"optim.lr_mults": slowed}
+
+
+_GAP: dict[str, Any] = {"model.head": "gap", **_slowed("cccp6")}
 # `last_bias` keeps class maps that are averaged from starting at zero; in front of a layer it would
 # saturate that layer.
-_FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0}
-_FC_DROPOUT: dict[str, Any] = {"model.head": "fc_dropout", "model.last_bias": 0.0}
+_FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0, **_slowed("fc")}
+_FC_DROPOUT = _FC | {"model.head": "fc_dropout"}
+_PLAIN: dict[str, Any] = {"model.plain": True}  # without the 1×1 layers conv3 is the last
+_PLAIN_GAP = _PLAIN | _slowed("conv3")
 
 
-def _lower_error(statement: str, source: str, arms: Any, paper: str, delta: float) -> Claim:
-    """Returns the claim that the second arm has the lower error on held-out images."""
-    return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, _ALL, delta)
+def _lower_error(
+    statement: str, source: str, arms: Any, paper: str, delta: float | None = None
+) -> Claim:
+    """Returns the claim that the second arm has the lower error on held-out images.
+
+    `delta` is the paper's on CIFAR-10, the data of scale gpu.
+    """
+    scales = _ALL | {"gpu": Scale(_GPU, paper_delta=delta)}
+    return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, scales)
 
 
 CLAIMS = {
     "mlpconv": _lower_error(
         "Small perceptrons as filters have a lower error than plain convolutions.",
         "Network in Network §4.6, Table 1",
-        {"plain": _PLAIN, "mlpconv": {"model.plain": False}},
+        {"plain": _PLAIN_GAP, "mlpconv": _GAP},
         (
             "CIFAR-10, with global average pooling: 16.46 % (another plain net, of three layers), "
             "10.41 % with perceptrons"
         ),
-        10.41 - 16.46,
     ),
     "average_pooling_against_fc": _lower_error(
         "Global average pooling has a lower error than a fully connected layer.",
@@ -82,9 +92,8 @@ CLAIMS = {
             "fully connected layer."
         ),
         "Network in Network §4.6",
-        {"fully connected": _PLAIN | _FC, "average": _PLAIN},
-        "CIFAR-10: 17.56 % and 16.46 %",
-        16.46 - 17.56,
+        {"fully connected": _PLAIN | _FC, "average": _PLAIN_GAP},
+        "CIFAR-10, another plain net, of three layers: 17.56 % and 16.46 %",
     ),
     "dropout_on_fc": _lower_error(
         "Dropout on the fully connected layer lowers its error.",
@@ -99,9 +108,8 @@ CLAIMS = {
             "than global average pooling."
         ),
         "Network in Network §4.6",
-        {"average": _PLAIN, "fully connected, dropout": _PLAIN | _FC_DROPOUT},
-        "CIFAR-10: 16.46 % and 15.99 %",
-        15.99 - 16.46,
+        {"average": _PLAIN_GAP, "fully connected, dropout": _PLAIN | _FC_DROPOUT},
+        "CIFAR-10, another plain net, of three layers: 16.46 % and 15.99 %",
     ),
     "average_pooling_is_smaller": Claim(
         "Global average pooling needs fewer parameters than a fully connected layer.",
@@ -119,8 +127,7 @@ CLAIMS = {
         "last('val/top1_error')",
         "at_most",
         "CIFAR-10: over 20 % less test error",
-        _ALL,
-        paper_delta=0.8,
+        _ALL | {"gpu": Scale(_GPU, paper_delta=0.8)},
         ratio=True,
         bound=0.8,
     ),

@@ -41,11 +41,8 @@ _GPU: dict[str, Any] = {
     "eval.every_epochs": 5.0,
 }
 _PAPER: dict[str, Any] = {"config": "configs/overfeat.py:imagenet2012", "eval.protocol": _AT_281}
-_TESTS = {"desk": Scale(_DESK), "gpu": Scale(_GPU), "paper": Scale(_PAPER)}
-_ACCURATE = {
-    "model.variant": "accurate",
-    "data.eval_host": "decode|resize_short(256)|center_crop(221)",
-}
+_TESTS = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
+_ACCURATE = {"config": "configs/overfeat.py:accurate"}
 _ONE_RUN: dict[str, dict[str, Any]] = {"one network": {}}  # the protocols test the same weights
 
 CLAIMS = {
@@ -59,8 +56,7 @@ CLAIMS = {
         metric="tested_change(0, 1, 'top1_error')",
         expect="lower",
         paper="fast network, one scale: 39.28 % top-1 error coarse, 39.01 % fine",
-        paper_delta=-0.27,
-        scales=_TESTS,
+        scales=_TESTS | {"paper": Scale(_PAPER, paper_delta=-0.27)},
     ),
     "overfeat_more_scales": Claim(
         statement="Averaging over several scales of the image has a lower error than one scale.",
@@ -69,13 +65,12 @@ CLAIMS = {
         metric="tested_change(1, 2, 'top1_error')",
         expect="lower",
         paper="fast network, fine stride: 39.01 % top-1 error at one scale, 38.12 % at six",
-        paper_delta=-0.89,
-        scales=_TESTS,
+        scales=_TESTS | {"paper": Scale(_PAPER, paper_delta=-0.89)},
     ),
     "overfeat_accurate_takes_more": Claim(
         statement="The accurate network takes more multiply-adds than the fast one.",
         source="OverFeat §3.2",
-        arms={"fast": {"model.variant": "fast"}, "accurate": _ACCURATE},
+        arms={"fast": {"config": "configs/overfeat.py:imagenet2012"}, "accurate": _ACCURATE},
         metric="multiply_adds()",
         expect="higher",
         paper="2,810 and 5,369 million connections",

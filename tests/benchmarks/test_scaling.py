@@ -175,6 +175,24 @@ def test_bfloat16_halves_what_is_computed_in_it():
     }
 
 
+@pytest.mark.parametrize(("moves", "statistics"), [(False, 0), (True, 32)])
+def test_frozen_layers_have_no_gradient_and_no_statistics_unless_they_move(moves, statistics):
+    paper = work("resnet", RESNET, 8, "data:2")
+    asked = paper._replace(
+        optim=paper.optim._replace(frozen="(conv|bn)1"),
+        step=paper.step._replace(move_frozen_statistics=moves),
+    )
+    assert bound(asked) == {
+        "conv1": 0,
+        "bn1": statistics,
+        "conv2_1": 4 * 2 * 9 * 16 + 2 * 64,
+        "fc": 4 * 50,
+        "": 8,
+    }
+    split = bound(asked._replace(shard_params=True))
+    assert split["conv1"] == 4 * 3 * 9 * 4  # gathered for use all the same
+
+
 def test_split_parameters_are_gathered_once():
     """fc's kernel [4, 10] divides over 4 devices; its bias [10] does not and is not gathered."""
     split = bound(work("resnet", RESNET, 8, "data:4", shard_params=True))

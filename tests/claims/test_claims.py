@@ -298,3 +298,24 @@ def test_an_exact_claim_is_decided(computed):
             assert verdict.word in (verdicts.AGREES, verdicts.DISAGREES)
             assert verdict.low == verdict.estimate == verdict.high and verdict.n == 1
     assert problems == []
+
+
+@pytest.mark.parametrize("scale", ["desk", "gpu"])
+def test_densenets_rival_has_at_least_half_as_many_parameters_again(scale):
+    rival, densenet = configs_of("densenet_parameter_efficiency", scale)
+    assert rival.model_name == "resnet" and rival.model.variant.startswith("cifar-pre-")
+    sizes = [metrics.parameters(Finished(config, [], "done")).value for config in (rival, densenet)]
+    assert 1.5 <= sizes[0] / sizes[1] < 2
+
+
+def test_the_last_layer_of_every_nin_learns_at_a_tenth():
+    """The released rates: a tenth of the others', of biases twice the weights'."""
+    for name, scale in TRAINED:
+        if name not in catalogue.claims_of()["nin"]:
+            continue
+        for config in configs_of(name, scale):
+            gap = "conv3" if config.model.plain else "cccp6"
+            last = gap if config.model.head == "gap" else "fc"
+            expected = ((f"{last}/kernel", 0.1), (f"{last}/bias", 0.2), (".*/bias", 2.0))
+            assert config.optim.lr_mults == expected, f"{name} at {scale}"
+            assert (config.optim.weight_decay, config.optim.wd_mults) == (1e-4, ((".*/bias", 0.0),))

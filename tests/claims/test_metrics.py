@@ -90,6 +90,14 @@ def test_the_drift_of_numbered_parts_is_the_mean_of_theirs():
     assert read("drift('input/median')", rows) == Reading(2.5)
 
 
+def test_a_drift_relative_to_a_spread_is_divided_by_its_mean():
+    rows = [{"step": i, "analysis/m/0": m, "analysis/w": w} for i, m, w in ((1, 1, 2), (2, 4, 4))]
+    assert read("drift('m')", rows) == Reading(3.0)
+    assert read("drift('m', 'w')", rows) == Reading(1.0)  # 3 by the mean of 2 and 4
+    with pytest.raises(UserError, match="needs 1 values of 'analysis/v', the run has 0"):
+        read("drift('m', 'v')", rows)
+
+
 def test_what_is_not_finite_at_the_end_is_not_read_from_before():
     """The rows leave out what is not a finite number."""
     rows = [

@@ -12,14 +12,17 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 from support.config_values import flat
 from support.recipes import FOLDER, NAMES, RECIPES, config_file, recipes
 
 from cnn_papers import counting, zoo
 from cnn_papers.data import host_ops
-from cnn_papers.data.augment import compose
+from cnn_papers.data.augment import compose, parse_device
+from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import support
 from cnn_papers.facts import Reported
 from cnn_papers.opstrings import parse
 from cnn_papers.runs import inputs, ranges
@@ -58,6 +61,60 @@ def for_all(cases: Iterable[tuple[str, ...]]) -> Callable[[Callable[..., None]],
 
 each_file = for_all([(name,) for name in NAMES])
 each_recipe = for_all(RECIPES)
+
+
+each_result = for_all(
+    [(name, str(i)) for name in NAMES for i, _ in enumerate(config_file(name).REPORTED)]
+)
+
+
+def unreachable(name: str, result: Reported) -> list[str]:
+    """Returns why no run of its recipe can be set beside a result, though the result says so."""
+    if result.recipe not in recipes(name):
+        return [f"there is no recipe {result.recipe}"]
+    config = config_file(name).get_config(result.recipe)
+    if result.variant not in zoo.model_module(config.model_name).VARIANTS:
+        return [f"there is no variant {result.variant}"]
+    problems = []
+    if result.data.partition("[")[0] != config.data.name:
+        problems.append(f"{result.recipe} trains on {config.data.name}, not on {result.data}")
+    if bool(result.measured_by) == ("; " in result.protocol):
+        problems.append("it says why no run measures it if and only if none does")
+    if result.data != f"{config.data.name}[{config.data.eval_split}]" and (
+        result.measured_by or config.data.eval_split not in result.protocol
+    ):
+        problems.append(f"{result.recipe} evaluates on {config.data.eval_split}: not {result.data}")
+    if result.measured_by:
+        if result.measured_by not in support.parse(config.eval.protocol):
+            problems.append(f"{result.recipe} does not test by {result.measured_by}")
+        elif result.measured_by != "single_view" and (reason := unserved(config, result)):
+            problems.append(reason)
+    return problems
+
+
+def unserved(config: Any, result: Reported) -> str:
+    """Returns why the network of a result cannot serve its protocol; "" if it can."""
+    config.model.variant = result.variant
+    fields = tuple(config.model.items())
+    size = inputs.configured_input(config)
+    return refusal(config.model_name, fields, size, config.data.eval_device, result.measured_by)
+
+
+@functools.cache
+def refusal(
+    model_name: str, fields: Any, size: tuple[int, ...], eval_device: str, protocol: str
+) -> str:
+    model = zoo.build_model(model_name, **dict(fields))
+    variables = counting.abstract_variables(model, size)
+    colour, square = np.zeros(size[-1], np.float32), np.eye(size[-1], dtype=np.float32)
+    pixels = Statistics(colour, colour, np.zeros(size, np.float32), colour, square)
+    ops = parse_device(eval_device, key="data.eval_device")
+    normalise = compose(ops, pixels, train=False)
+    try:
+        support.supported(protocol, model, variables, normalise, size)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def network(config: Any) -> tuple[Any, Any]:
@@ -99,9 +156,49 @@ def test_reported_results_name_recipes_and_where_they_are_printed(name):
     paper = config_file(name).get_config().paper_recipe
     assert any(result.recipe == paper for result in reported)
     for result in reported:
-        assert result.recipe in recipes(name)
-        assert result.metric.startswith("val/") and result.protocol and result.source
-        assert 0 < result.value < 100
+        assert result.metric in ("top1_error", "top5_error")
+        assert result.protocol and result.source and 0 < result.value < 100
+
+
+@each_result
+def test_a_run_of_the_recipe_can_reach_what_is_reported(name, number):
+    problems = unreachable(name, config_file(name).REPORTED[int(number)])
+    assert not problems, "; ".join(problems)
+
+
+GOOD = next(result for result in config_file("googlenet").REPORTED if result.measured_by)
+NO_REASON = "it says why no run measures it if and only if none does"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reasons"),
+    [
+        ({}, []),
+        ({"recipe": "cifar100"}, ["there is no recipe cifar100"]),
+        ({"variant": "v9"}, ["there is no variant v9"]),
+        ({"measured_by": ""}, [NO_REASON]),
+        ({"protocol": "7 models; a run is of one"}, [NO_REASON]),
+        ({"measured_by": "vgg_dense"}, ["imagenet2012 does not test by vgg_dense"]),
+        (
+            {"data": "imagenet2012[test]"},
+            ["imagenet2012 evaluates on validation: not imagenet2012[test]"],
+        ),
+        (
+            {"data": "cifar100[test]", "measured_by": "", "protocol": "x; not on validation"},
+            ["imagenet2012 trains on imagenet2012, not on cifar100[test]"],
+        ),
+    ],
+)
+def test_a_result_that_no_run_can_reach_is_found(fields, reasons):
+    assert unreachable("googlenet", GOOD._replace(**fields)) == reasons
+
+
+def test_a_result_of_a_network_that_cannot_serve_its_protocol_is_found():
+    result = next(
+        result for result in config_file("spp").REPORTED if result.measured_by == "spp_full"
+    )
+    (reason,) = unreachable("spp", result._replace(variant="zf5-no-spp"))
+    assert "spp_full needs a network with a spatial pyramid" in reason
 
 
 @each_file

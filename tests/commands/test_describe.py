@@ -40,12 +40,40 @@ def test_the_zoo_page_is_what_the_command_prints(command):
             assert f"| {name} `{variant}` |" in out
 
 
+def test_the_page_of_recipes_is_what_the_command_prints(command):
+    """After a change: python -m cnn_papers.describe --sources > docs/recipes.md"""
+    code, out, _ = command("--sources")
+    assert code is None and (ZOO.parent / "recipes.md").read_text() == out
+
+
+def test_the_sources_of_one_recipe(command):
+    """What it sets, then what it leaves as every recipe starts; as its file has it."""
+    code, out, err = command("--config=configs/alexnet.py:imagenet2012", "--sources")
+    own, start = out.split("Every recipe starts")
+    assert (code, err) == (None, "")
+    assert "| `optim.weight_decay` | `0.0005` | §5 |" in own.splitlines()
+    assert "`optim.nesterov`" in start and "`optim.nesterov`" not in own
+    meaning = (
+        "written like lr_mults; (): decay acts on biases and batch norm's scale and shift too |"
+    )
+    assert f"| `optim.wd_mults` | `()` | as every recipe starts: {meaning}" in own.splitlines()
+    assert f"| `optim.wd_mults` | `()` | {meaning}" in start.splitlines()
+    code, out, err = command(
+        "--config=configs/alexnet.py", "--sources", "--config.optim.lr=0.5", "--config.seed=1"
+    )
+    assert (code, out) == (2, "") and "leave out --config.optim.lr" in err
+
+
 def test_a_row_of_the_zoo_page(command):
     rows = {line.split("|")[1].strip(): line for line in command("--zoo")[1].splitlines()}
     assert rows["vgg `D`"] == (
         "| vgg `D` | 224×224×3 | 138,357,544 | 15,470,264,320 | 138M | "
         "top1 27.0, top5 8.8 (imagenet2012, S = Q = 256, dense, Table 3); "
-        "top1 24.8, top5 7.5 (imagenet2012, S in [256, 512], Q = 256, 384, 512, dense, Table 4) |"
+        "top1 26.8, top5 8.7 (imagenet2012_384, S = Q = 384, dense, Table 3); "
+        "top1 25.6, top5 8.1 (imagenet2012_jitter, S in [256, 512], Q = 384, dense, Table 3); "
+        "top1 24.8, top5 7.5 (imagenet2012_jitter, S in [256, 512], Q = 256, 384, 512, dense, "
+        "Table 4); top1 24.4, top5 7.2 (imagenet2012_jitter, S in [256, 512], Q = 256, 384, 512, "
+        "dense and crops, Table 5) |"
     )
 
 
@@ -122,8 +150,9 @@ def test_inputs_that_are_none(command, size):
 
 
 def test_a_format_that_a_table_has_not(command):
-    code, _, err = command("--zoo", "--format=json")
-    assert code == 2 and "--zoo is Markdown" in err
+    for table in ("--zoo", "--sources"):
+        code, _, err = command(table, "--format=json")
+        assert code == 2 and "--zoo and --sources are Markdown" in err
 
 
 # --- trained parameters ---------------------------------------------------------------------------

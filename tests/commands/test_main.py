@@ -426,10 +426,19 @@ def test_a_folder_with_an_image_that_cannot_be_decoded_is_not_evaluated(command,
         "--config.batch_size=4",
     ]
     line = assert_one_line(command(RESNET, *data, "--workdir=run"))
-    assert (
-        "image bee/2.png of folder:images[val] cannot be decoded: neither a JPEG nor a PNG" in line
-    )
+    reason = "cannot be decoded: not a JPEG, PNG, BMP or WebP"
+    assert f"image bee/2.png of folder:images[val] {reason}" in line
     assert "evaluation needs every image" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_one_class_is_not_trained_on(command, tmp_path):
+    (tmp_path / "images/dog").mkdir(parents=True)
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"images/dog/{i}.png"), np.zeros((8, 8, 3), np.uint8))
+    data = ["--config.data.name=folder:images", "--config.data.eval_split=train[80%:]"]
+    line = assert_one_line(command(RESNET, *data, "--config.batch_size=2", "--workdir=run"))
+    assert "folder:images[train] has one class, dog: training needs two or more" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -561,15 +570,16 @@ def test_several_runs_are_tested_and_averaged(command, finished, tmp_path):
     assert f"there is no run in {tmp_path}/none" in line
 
 
-def test_the_result_of_a_config_file_of_ones_own_is_shown_too(capsys):
-    config = resnet.get_config("cifar10")
-    row = {"step": 7, "val/top1_error": 20.0, "val/top5_error": 1.0}
-    summary.print_result(config, [row])
-    assert "paper  top1_error 8.75% (cifar-20, trained on 50k" in capsys.readouterr().out
-    config.name = "mine"
-    summary.print_result(config, [row])
-    shown = capsys.readouterr().out
-    assert "best  step 7: top-1 error 20.00%, top-5 error 1.00%" in shown and "paper" not in shown
+def test_the_last_and_the_best_evaluation_are_printed(capsys):
+    rows = [
+        {"step": 7, "val/loss": 1.0, "val/top1_error": 20.0, "val/top5_error": 1.0},
+        {"step": 9, "val/loss": 1.0, "val/top1_error": 21.0, "val/top5_error": 1.0},
+    ]
+    summary.print_result(rows)
+    assert capsys.readouterr().out == (
+        "          last  step 9: top-1 error 21.00%, top-5 error 1.00%\n"
+        "          best  step 7: top-1 error 20.00%, top-5 error 1.00%\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from support.commands import exit_code
 from support.compiling import hasty_compiler
+from support.image_folders import write_images
 
 from cnn_papers import predict, zoo
 from cnn_papers.data import statistics
@@ -105,6 +106,9 @@ IMAGES: dict[
     ),
     "1_bit_png": (encode(Image.fromarray(grey() > 100), "PNG"), 255 * (grey() > 100)[..., None], 0),
     "palette_png": (encode(TWO, "PNG"), picture(), 0),
+    "webp": (encode(RGB, "WEBP", lossless=True), picture(), 0),
+    "turned_webp": (turned("WEBP"), picture(), 60),
+    "bmp": (encode(RGB, "BMP"), picture(), 0),
     "palette_png_with_a_clear_colour": (
         encode(TWO, "PNG", transparency=TWO.getpixel((31, 31))),
         np.where((picture() == BLUE).all(-1, keepdims=True), 255, picture()),
@@ -170,6 +174,17 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(predictor,
     )
 
 
+def test_an_image_too_thin_to_be_scaled_is_told_and_the_others_are_predicted(run_copy, tmp_path):
+    edit(run_copy, lambda run: run["config"]["data"].update(eval_host="decode"))
+    thin = encode(Image.new("RGB", (600_000, 1)), "PNG")
+    (tmp_path / "thin.png").write_bytes(thin)
+    (tmp_path / "good.png").write_bytes(IMAGES["png"][0])
+    paths = [tmp_path / name for name in ("good.png", "thin.png", "good.png")]
+    first, told, last = (result for _, result in predict_images(load(run_copy), paths))
+    assert told == "cannot be scaled: 19,200,000×32 pixels are more than 134,217,728"
+    np.testing.assert_array_equal(first, last)
+
+
 def test_nothing_but_broken_files(predictor, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert [
@@ -178,15 +193,27 @@ def test_nothing_but_broken_files(predictor, tmp_path):
     ] == [str] * 2
 
 
-def test_a_folder_means_its_images_by_name(tmp_path):
-    for name in ("b.JPG", "a.png", "c.jpeg", "notes.txt", ".hidden.png", "sub/d.png"):
+def test_a_folder_means_its_images_by_name(tmp_path, caplog):
+    """By their suffix, or by their first bytes if it is an unusual one."""
+    names = ("b.JPG", "a.png", "c.jpeg", "e.webp", "f.bmp", "g.jfif", "h.jpe")
+    for name in (*names, "notes.txt", "t.tiff", "u.tiff", ".hidden.png", "sub/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "i").write_bytes(IMAGES["jpeg"][0])
+    (tmp_path / "j.gif").write_bytes(IMAGES["png"][0])
     arguments = ["x.tiff", str(tmp_path), str(tmp_path / "a.png")]
-    expected = ["x.tiff", *(str(tmp_path / name) for name in ("a.png", "b.JPG", "c.jpeg", "a.png"))]
-    assert [str(path) for path in predict.find_images(arguments)] == expected
+    listed = [str(tmp_path / name) for name in (*sorted(names), "i", "j.gif", "a.png")]
+    with caplog.at_level("WARNING", "cnn_papers"):
+        assert [str(path) for path in predict.find_images(arguments)] == [
+            "x.tiff",
+            *sorted(listed[:-1]),
+            listed[-1],
+        ]
+    assert caplog.messages == [
+        f"{tmp_path}: left out 3 files that are no JPEG, PNG, BMP or WebP: 2 .tiff, 1 .txt"
+    ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty holds no images \(.jpg, .jpeg, .png\)"):
+    with pytest.raises(UserError, match=r"empty holds no images \(JPEG, PNG, BMP or WebP\)"):
         predict.find_images([str(tmp_path / "empty")])
 
 
@@ -381,6 +408,16 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
     _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
     np.testing.assert_allclose(written["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_of_the_data_set_that_the_command_names(tiny_run, tmp_path, command):
+    """With a run too, whose own data set it would be otherwise."""
+    name, out = write_images(tmp_path / "images", {"3": 2, "7": 1}), tmp_path / "test.npz"
+    arguments = [f"--workdir={tiny_run}", "--layer=pool", f"--out={out}", "--split=test"]
+    overrides = ["--config=configs/resnet.py", f"--config.data.name={name}"]
+    code, text, _ = command(*arguments, *overrides)
+    assert (code, text) == (0, f"{out}: pool of {name}, 3×1×1×8\n")
+    assert sorted(np.load(out)["label"].tolist()) == [3, 3, 7]
 
 
 def test_features_that_cannot_be(tiny_run, tmp_path, command):

@@ -33,9 +33,7 @@ class Net(nn.Module):
         if self.body == "jit":
             x = ends["body"] = nn.jit(nn.Conv)(4, (3, 3), name="body")(x)
         if self.body == "columns":
-            x = ends["body"] = layers.GroupedConv(4, (3, 3), padding="SAME", groups=2, name="body")(
-                x
-            )
+            x = ends["body"] = layers.Conv(4, 3, padding=1, groups=2, name="body")(x)
         if self.body == "grouped":
             x = ends["body"] = nn.Conv(4, (3, 3), feature_group_count=2, name="body")(x)
         ends["a_last"] = layers.FullyConnected(5, name="a_last")(x)

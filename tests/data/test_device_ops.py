@@ -95,6 +95,24 @@ def test_means_and_deviations_of_the_training_set_are_taken_out(statistics):
     )
 
 
+def test_the_mean_image_is_warped_to_another_size():
+    """Bilinearly, as pixels in the middle of their areas; its own size is left as it is."""
+    mean_image = np.float32([[0.0, 8.0], [80.0, 88.0]])[..., None].repeat(3, -1)
+    statistics = compute([mean_image[None].astype(np.uint8)])
+    np.testing.assert_array_equal(statistics.mean_image, mean_image)
+    same = jnp.full((2, 2, 3), 100.0)
+    np.testing.assert_array_equal(
+        device_ops.subtract_mean_image(same, warp=True, statistics=statistics),
+        100.0 - mean_image,
+    )
+    larger = jnp.full((2, 4, 3), 100.0)
+    warped = device_ops.subtract_mean_image(larger, warp=True, statistics=statistics)
+    expected = 100 - np.float32([[0, 2, 6, 8], [80, 82, 86, 88]])[..., None].repeat(3, -1)
+    np.testing.assert_allclose(warped, expected, rtol=1e-6)
+    with pytest.raises((TypeError, ValueError), match="shapes"):
+        device_ops.subtract_mean_image(larger, statistics=statistics)
+
+
 def test_standardize_brings_the_training_set_to_mean_zero_and_deviation_one():
     images = random_images(20)
     standardize = composed("standardize", compute([images]), train=False)
@@ -205,6 +223,21 @@ def test_photometric_ranges_of_one_value_are_exact():
     )
     flat = device_ops.photometric(image[..., :1], still, (0.0, 0.0), still, key=key)
     np.testing.assert_allclose(flat, np.full((5, 4, 1), image[..., 0].mean()), rtol=1e-5)
+
+
+def test_photometric_without_clipping_leaves_the_range_of_grey_levels():
+    """As blend of fb.resnet.torch does: image · alpha + grey · (1 − alpha)."""
+    image, key = jnp.asarray(random_images(1)[0], jnp.float32), jax.random.key(0)
+    still, twice = (1.0, 1.0), (2.0, 2.0)
+    bright = device_ops.photometric(image, twice, still, still, clip=False, key=key)
+    np.testing.assert_allclose(bright, 2 * image, rtol=1e-5)
+    assert bright.max() > 255
+    grey = (np.asarray(image) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    contrast = device_ops.photometric(image, still, twice, still, clip=False, key=key)
+    np.testing.assert_allclose(contrast, 2 * image - grey.mean(), rtol=1e-5, atol=1e-3)
+    colourful = device_ops.photometric(image, still, still, twice, clip=False, key=key)
+    np.testing.assert_allclose(colourful, 2 * image - grey, rtol=1e-5, atol=1e-3)
+    assert contrast.min() < 0 and colourful.min() < 0
 
 
 @pytest.mark.parametrize(("scale", "sqrt_bias"), [(1.0, 0.0), (55.0, 0.0), (1.0, 10.0)])

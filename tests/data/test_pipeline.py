@@ -319,6 +319,22 @@ def test_evaluation_needs_every_image():
         open_pipeline(make_split(images=images), key="data.eval_host")
 
 
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_a_thin_image_that_cannot_be_scaled_counts_as_undecodable(resident, caplog):
+    thin = cv2.imencode(".png", np.zeros((1, 60_000, 3), np.uint8))[1].tobytes()
+    images = [png(i) for i in range(23)]
+    images[7] = thin
+    options = {"ops": "decode|resize_short(256)|center_crop(6)", "resident": resident}
+    with caplog.at_level(logging.WARNING, "cnn_papers"):
+        training(make_split(images=images), max_skips=1, batch_size=23, **options)
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out image image_7: it cannot be scaled: 15,360,000×256 pixels are more than "
+        "134,217,728 (1 of at most 1)"
+    ]
+    with pytest.raises(UserError, match=r"^image image_7 of made\[train\] cannot be scaled: "):
+        training(make_split(images=images), batch_size=23, **options)
+
+
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory) -> Callable[..., pathlib.Path]:
     """Copies `digits`, changes the bytes of its test shard by a function, returns the folder."""

@@ -2,7 +2,9 @@
 
 import importlib.util
 import io
+import itertools
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -20,7 +22,7 @@ from support.commands import exit_code
 from tensorflow_datasets.core.download import extractor
 
 from cnn_papers import prepare
-from cnn_papers.data import download, host_ops, shrink
+from cnn_papers.data import download, host_ops, image_files, shrink
 from cnn_papers.data.convert import write_shard
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.tfds import make_digits
@@ -477,9 +479,12 @@ def test_a_folder_is_copied_at_a_small_size(tmp_path, capsys):
     (tmp_path / "images/val/bee").mkdir()
     (tmp_path / "images/val/bee/d.jpg").write_bytes(b"no image")
     out = tmp_path / "images-short20"
-    for _ in range(2):
+    for said in ("images: 4 added, 0 renewed, 0 removed\n", "images: no changes\n"):
         prepare.copy_small(f"folder:{tmp_path}/images/", "", 20)
-        assert capsys.readouterr().out.endswith(f"is in {out}: --config.data.name=folder:{out}\n")
+        assert capsys.readouterr().out == (
+            f"{said}folder:{tmp_path}/images/ at shorter sides of at most 20 is in {out}: "
+            f"--config.data.name=folder:{out}\n"
+        )
     train, val = open_split(f"folder:{out}", "train"), open_split(f"folder:{out}", "val")
     shapes = {
         example["id"]: host_ops.decode(example["image"]).shape[:2] for example in train.examples
@@ -488,6 +493,128 @@ def test_a_folder_is_copied_at_a_small_size(tmp_path, capsys):
     for example in val.examples:
         assert example["image"] == (tmp_path / "images/val" / example["id"]).read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def images(tmp_path) -> pathlib.Path:
+    """PATH/train with two images of ant and of bee, PATH/val with one each, all 40×60."""
+    rng = np.random.default_rng(0)
+    for folder, count in (("train/ant", 2), ("train/bee", 2), ("val/ant", 1), ("val/bee", 1)):
+        for i in range(count):
+            write_image(tmp_path / f"images/{folder}/{i}.jpg", rng)
+    return tmp_path / "images"
+
+
+def write_image(path: pathlib.Path, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), rng.integers(0, 255, (40, 60, 3), np.uint8))
+
+
+def test_a_copied_folder_is_brought_up_to_date(images, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    out = tmp_path / "images-short20"
+    prepare.copy_small(f"folder:{images}", "", 20)
+    kept = (out / "train/bee/0.jpg").stat()
+    write_image(images / "train/ant/deep/2.png", rng)
+    write_image(images / "train/cat/0.png", rng)
+    write_image(images / "train/bee/1.jpg", rng)
+    os.utime(images / "train/bee/1.jpg", (1, 1))  # another file, though its time is an older one
+    (images / "train/ant/0.jpg").unlink()
+    shutil.rmtree(images / "val/bee")
+    (out / "notes.md").write_text("mine")
+    capsys.readouterr()
+    prepare.copy_small(f"folder:{images}", "", 20)
+    assert capsys.readouterr().out.startswith("images: 2 added, 1 renewed, 2 removed\n")
+    fresh = tmp_path / "fresh"
+    prepare.copy_small(f"folder:{images}", "", 20, str(fresh))
+    ours, theirs = (
+        {path.removeprefix(str(folder)): data for path, data in _listing(folder).items()}
+        for folder in (out, fresh)
+    )
+    assert ours.pop("/notes.md") == b"mine" and ours == theirs
+    assert not (out / "val/bee").exists()
+    assert (out / "train/bee/0.jpg").stat() == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "images", out.name]
+
+
+@pytest.mark.fault(
+    "kill: while the copy of a folder is brought up to date",
+    "goes on; not read before it is whole",
+)
+def test_a_copy_that_is_being_brought_up_to_date_is_not_read(
+    images, tmp_path, monkeypatch, capsys, caplog
+):
+    caplog.set_level("INFO", "cnn_papers")
+    out = tmp_path / "images-short20"
+    prepare.copy_small(f"folder:{images}", "", 20)
+    for i in range(2, 6):
+        write_image(images / f"train/ant/{i}.jpg", np.random.default_rng(i))
+    (images / "train/bee/0.jpg").unlink()
+
+    real, calls = shrink.shrunk, itertools.count(1)
+
+    def shrunk(image: bytes, side: int) -> bytes:
+        if next(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return real(image, side)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shrink, "shrunk", shrunk)
+        with pytest.raises(UserError, match=r"cannot write .*\.jpg: No space left on device"):
+            prepare.copy_small(f"folder:{images}", "", 20)
+    part = tmp_path / ".images-short20.short20.incomplete"
+    assert caplog.messages == [f"{out} is called {part} until it is up to date"]
+    with pytest.raises(UserError, match="no folder"):
+        open_split(f"folder:{out}", "train")
+    prepare.copy_small(f"folder:{images}", "", 20)
+    assert len(open_split(f"folder:{out}", "train").examples) == 7
+    capsys.readouterr()
+    prepare.copy_small(f"folder:{images}", "", 20)
+    assert capsys.readouterr().out.startswith("images: no changes\n")
+
+
+def test_no_folder_is_written_over_that_is_not_a_copy_of_this_one(images, tmp_path):
+    prepare.copy_small(f"folder:{images}", "", 20)
+    out = tmp_path / "images-short20"
+    shutil.copytree(images, tmp_path / "others")
+    before = _listing(tmp_path)
+    for name, side, target, message in (
+        (images, 20, tmp_path / "others", "others exists and is no copy of .*images at a shorter"),
+        (
+            images,
+            10,
+            out,
+            "images-short20 exists and is no copy of .* at a shorter side of 10",
+        ),
+        (tmp_path / "others", 20, out, "images-short20 exists and is no copy of .*others at"),
+        (images, 20, images, "--out=.*images lies within .*images: a copy there would be part of"),
+        (images, 20, images / "small", "--out=.*images/small lies within .*images"),
+        (images, 20, tmp_path, "exists and is no copy of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare.copy_small(f"folder:{name}", "", side, str(target))
+    assert _listing(tmp_path) == before
+
+
+def test_a_prepared_set_is_not_taken_for_its_copy(digits_dir, tmp_path):
+    prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "out"))
+    prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "out"))
+    message = r"plain/1.0.0 exists and is no copy of .* as it is now, at this size: remove it"
+    for side, out in ((6, tmp_path / "out"), (4, digits_dir)):
+        with pytest.raises(UserError, match=message):
+            prepare.copy_small("digits", str(digits_dir), side, str(out))
+    info = tmp_path / "out/digits/plain/1.0.0/dataset_info.json"
+    info.write_text(info.read_text().replace('"360"', '"359"'))  # the source has another split
+    with pytest.raises(UserError, match=message):
+        prepare.copy_small("digits", str(digits_dir), 4, str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("BMP", "bmp"), ("WEBP", "webp"), ("PNG", "png")])
+def test_a_small_image_is_the_same_kind_of_file(form, suffix):
+    pixels = np.full((40, 60, 3), (10, 90, 170), np.uint8)
+    small = shrink.shrunk(cv2.imencode(f".{suffix}", pixels)[1].tobytes(), 20)
+    assert image_files.kind(small).upper() == form
+    np.testing.assert_allclose(host_ops.decode(small), pixels[::2, ::2, ::-1], atol=2)
 
 
 @pytest.mark.parametrize("name", ["stats", "show"])

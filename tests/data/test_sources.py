@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import os
 import pathlib
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cnn_papers.data import host_ops
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
@@ -408,10 +410,220 @@ def test_folders_that_lack_something(folder):
         open_split(f"folder:{folder}", "val")
     (folder / "train/cat").mkdir()
     with pytest.raises(
-        UserError, match=r"class folder .*/train/cat holds no images \(.jpg, .jpeg, .png\)"
+        UserError, match=r"class folder .*/train/cat holds no images \(JPEG, PNG, BMP or WebP\)$"
     ):
         open_split(f"folder:{folder}", "train")
     with pytest.raises(
         UserError, match=r"/train/bee has no class sub-folders: put the images of each class in"
     ):
         open_split(f"folder:{folder}/train/bee", "train")
+
+
+# --- folders as people lay them out ---------------------------------------------------------------
+
+
+def make_folder(root: pathlib.Path, *names: str) -> str:
+    """Writes a small image, or text for other suffixes, at every path; returns the set's name."""
+    image = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(image if name.endswith((".png", ".jpg")) else b"text")
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [
+        ("Train", "Test"),
+        ("Training", "Testing"),
+        ("TRAIN", "VALIDATION"),
+        ("training_set", "test_set"),
+        ("trainset", "Valid"),
+        ("train-set", "val set"),
+    ],
+)
+def test_splits_have_their_usual_names_in_any_case(tmp_path, train, held_out):
+    files = [f"{split}/{name}/0.png" for split in (train, held_out) for name in ("ant", "bee")]
+    name = make_folder(tmp_path, *files, f"{train}/ant/1.png")
+    for asked in ("train", "training", train, f"{train}[:100%]"):
+        split = open_split(name, asked)
+        assert split.class_names == ("ant", "bee") and len(split.examples) == 3
+        assert split.location == str(tmp_path / train)
+    for asked in ("val", "test", "validation", held_out):
+        split = open_split(name, asked)
+        assert split.class_names == ("ant", "bee") and len(split.examples) == 2
+        assert split.location == str(tmp_path / held_out)
+
+
+def test_two_folders_of_one_split_are_told_apart_by_name(tmp_path):
+    files = [f"{split}/{c}/0.png" for split in ("train", "Val", "valid") for c in ("ant", "bee")]
+    name = make_folder(tmp_path, *files)
+    assert open_split(name, "Val").location == str(tmp_path / "Val")
+    with pytest.raises(
+        UserError, match=r"has Val, valid: name one of them in place of 'validation'$"
+    ):
+        open_split(name, "validation")
+
+
+def test_a_folder_with_only_a_test_split_has_its_own_classes(tmp_path):
+    name = make_folder(tmp_path, "Test/bee/0.png", "Test/cat/0.png")
+    for asked in ("test", "val"):
+        assert open_split(name, asked).class_names == ("bee", "cat")
+    with pytest.raises(UserError, match=r"has no split 'train': it has Test$"):
+        open_split(name, "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["Pets/cat/0.png", "Pets/dog/0.png"],
+            r"{} holds one folder, Pets, in place of classes: "
+            r"write folder:{}/Pets$",
+        ),
+        (["a/b/cat/0.png", "a/b/dog/0.png", "__MACOSX/a/._0.png"], r"write folder:{}/a/b$"),
+        (["Pets/Train/cat/0.png", "Pets/Test/cat/0.png"], r"write folder:{}/Pets$"),
+        (
+            ["Train/train/cat/0.png", "Train/train/dog/0.png", "Test/test/cat/0.png"],
+            r"{0}/Train holds one folder, train, in place of classes: "
+            r"move what is in {0}/Train/train to {0}/Train$",
+        ),
+        (
+            ["a/cat/0.png", "a/dog/0.png", "b/cat/0.png", "b/dog/0.png"],
+            r"{0}: a, b hold no images, but each holds the folders cat, dog, as splits do: "
+            r"rename them train and val, or write folder:{0}/a$",
+        ),
+        (
+            [
+                "seg_train/seg_train/sea/0.png",
+                "seg_train/seg_train/ice/0.png",
+                "seg_test/seg_test/sea/0.png",
+                "seg_test/seg_test/ice/0.png",
+                "seg_pred/seg_pred/0.png",
+            ],
+            r"seg_test, seg_train hold no images, but each holds the folders ice, sea, .* "
+            r"write folder:{}/seg_train/seg_train$",
+        ),
+        (["0.png"], r"{} has no class sub-folders: put the images of each class in"),
+        (
+            ["ant/0.png", "bee/0.heic", "bee/1.heic", "bee/notes.txt"],
+            r"class folder {}/bee holds no images \(JPEG, PNG, BMP or WebP\), but 2 .heic, 1 .txt$",
+        ),
+    ],
+)
+def test_a_folder_of_other_things_than_classes_says_what_to_write(tmp_path, files, message):
+    name = make_folder(tmp_path, *files)
+    for split in ("train", "train[:50%]"):
+        with pytest.raises(UserError, match=message.format(*[tmp_path] * 3)) as error:
+            open_split(name, split)
+        assert "\n" not in str(error.value)
+    if message.startswith("{} holds one folder"):
+        with pytest.raises(UserError, match=message.format(*[tmp_path] * 3)):
+            open_split(name, "val")
+
+
+@pytest.mark.parametrize(
+    ("files", "class_names"),
+    [
+        (["ant/images/0.png", "ant/boxes.txt", "bee/images/0.png"], ("ant", "bee")),
+        (["ant/2019/0.png", "ant/2020/0.png", "bee/0.png"], ("ant", "bee")),
+        (["ant/big/0.png", "ant/red/0.png", "bee/old/0.png", "bee/new/0.png"], ("ant", "bee")),
+        (
+            [
+                "ant/0.png",
+                "__MACOSX/ant/0.png",
+                "ant/@eaDir/0.png",
+                ".ipynb_checkpoints/0.png",
+                "bee/.ipynb_checkpoints/0.png",
+                "bee/0.png",
+            ],
+            ("ant", "bee"),
+        ),
+        (["ant/0.png"], ("ant",)),
+        (["plane/0.png", "train/0.png"], ("plane", "train")),
+        (["A/0.png", "a/0.png"], ("A", "a")),
+    ],
+)
+def test_folders_below_classes_and_those_of_programs_are_no_classes(tmp_path, files, class_names):
+    split = open_split(make_folder(tmp_path, *files), "train")
+    assert split.class_names == class_names
+    wanted = [file for file in files if file.endswith(".png") and "._" not in file]
+    wanted = [file for file in wanted if not {"__MACOSX", "@eaDir"} & set(file.split("/"))]
+    wanted = [file for file in wanted if ".ipynb" not in file]
+    assert sorted(example["id"] for example in split.examples[:]) == sorted(wanted)
+
+
+def test_a_held_out_split_may_lack_classes_and_says_which(tmp_path, caplog):
+    name = make_folder(tmp_path, *(f"train/{c}/0.png" for c in ("ant", "bee", "cat", "dog")))
+    make_folder(tmp_path, "val/bee/0.png", "val/dog/0.txt")
+    split = open_split(name, "val")
+    assert split.class_names == ("ant", "bee", "cat", "dog") and _labels(split) == [1]
+    assert caplog.messages == [
+        f"{tmp_path}/val has no images of ant, cat, dog",
+        f"{tmp_path}/val: left out 1 files that are no JPEG, PNG, BMP or WebP: 1 .txt",
+    ]
+
+
+@pytest.mark.fault("damage: files that are no images in a data folder", "counted by suffix, once")
+def test_images_are_known_by_content_and_the_rest_is_counted_once(tmp_path, caplog):
+    pixels = np.full((4, 5, 3), 9, np.uint8)
+    files = {}
+    for name, kind in (
+        ("a.JPG", ".jpg"),
+        ("b.jpe", ".jpg"),
+        ("c.jfif", ".jpg"),
+        ("d.webp", ".webp"),
+        ("e.bmp", ".bmp"),
+        ("f", ".png"),
+        ("g.gif", ".jpg"),
+        ("h.jpg_large", ".jpg"),
+    ):
+        files[name] = cv2.imencode(kind, pixels)[1].tobytes()
+    others = {
+        "x.gif": b"GIF89a",
+        "y.gif": b"GIF89a",
+        "z.HEIC": b"ftypheic",
+        "README": b"BMW",
+        "n.txt": files["a.JPG"],
+        "Thumbs.db": b"",
+    }
+    for name, content in {**files, **others}.items():
+        for class_name in ("ant", "bee"):
+            (tmp_path / class_name).mkdir(exist_ok=True)
+            (tmp_path / class_name / name).write_bytes(content)
+    (tmp_path / "loose.png").write_bytes(files["f"])
+    os.mkfifo(tmp_path / "ant" / "pipe")  # is not waited for
+    for split in ("train[:50%]", "train[50%:]", "train"):
+        opened = open_split(f"folder:{tmp_path}", split)
+    names = sorted(f"{class_name}/{name}" for class_name in ("ant", "bee") for name in files)
+    assert sorted(example["id"] for example in opened.examples[:]) == names
+    assert all(host_ops.decode(e["image"]).shape == (4, 5, 3) for e in opened.examples[:])
+    assert caplog.messages == [
+        f"{tmp_path}: left out 13 files that are no JPEG, PNG, BMP or WebP: "
+        "4 .gif, 3 without suffix, 2 .db, 2 .heic, 2 .txt",
+        f"{tmp_path}: left out 1 images that are in no class folder",
+    ]
+
+
+def test_folders_beside_the_splits_are_left_out_and_named(tmp_path, caplog):
+    files = [f"{split}/{c}/0.png" for split in ("Train", "Val") for c in ("ant", "bee")]
+    name = make_folder(tmp_path, *files, "annotations/0.png", "docs/0.txt")
+    assert len(open_split(name, "train").examples) == len(open_split(name, "val").examples) == 2
+    assert caplog.messages == [f"{tmp_path}: took Train, Val, left out annotations, docs"]
+
+
+@pytest.mark.parametrize("unreadable", ["", "/train", "/train/ant", "/train/ant/deep"])
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch, unreadable):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path) == f"{folder}{unreadable}":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scandir(path)])
+    with pytest.raises(
+        UserError, match=rf"^cannot read the folder {folder}{unreadable}: Permission denied$"
+    ):
+        open_split(f"folder:{folder}", "train")

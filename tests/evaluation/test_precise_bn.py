@@ -92,6 +92,25 @@ def test_every_layer_has_its_own_speed_and_sees_normalised_batches():
     )
 
 
+def test_a_layer_that_works_as_in_evaluation_keeps_its_statistics_and_normalises_by_them():
+    model = TwoNorms()
+    variables = variables_of(model)
+    kept = {"mean": np.float32([100, 120, 140]), "var": np.float32([4e3, 5e3, 6e3])}
+    variables["batch_stats"]["first"] = kept
+    new = precise_bn.recompute(
+        model, variables, as_float, BATCHES, 0, as_in_evaluation=frozenset({"first"})
+    )["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, new["first"], kept)
+    images = [batch["image"].astype(np.float64) for batch in BATCHES]
+    inner = [np.tanh((i - kept["mean"]) / np.sqrt(kept["var"] + 1e-5)) for i in images]
+    np.testing.assert_allclose(
+        new["second"]["mean"], np.mean([x.mean((0, 1, 2)) for x in inner], 0), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        new["second"]["var"], np.mean([x.var((0, 1, 2)) for x in inner], 0), rtol=1e-4
+    )
+
+
 def test_augmentation_draws_anew_for_every_batch():
     seen = []
 

@@ -10,9 +10,11 @@ from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
-from cnn_papers.data import host_ops, progress
+from cnn_papers.data import host_ops, image_files, progress
+from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
+from cnn_papers.data.statistics import compute
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, protocols, scores, support, views
 from cnn_papers.models import overfeat, spp, vgg
@@ -235,6 +237,15 @@ def test_an_image_that_cannot_be_decoded_ends_it_and_is_named():
         run(protocols.ten_crop(7, 9), source=source)
 
 
+def test_an_image_too_thin_to_be_scaled_is_named(monkeypatch):
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10_000)
+    source = pipeline([*IMAGES[:-1], np.zeros((1, 600, 3), np.uint8)])
+    with pytest.raises(
+        UserError, match=rf"^image image{len(IMAGES) - 1} of test cannot be scaled: 5,400×9 pixels"
+    ):
+        run(protocols.ten_crop(7, 9), source=source)
+
+
 def test_a_long_pass_says_how_far_it_is(monkeypatch, caplog):
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     with caplog.at_level("INFO"):
@@ -409,6 +420,22 @@ def test_views_smaller_than_the_networks_field_name_the_empty_layer():
     assert "ten_crop(50, 60) has views of 50×50" in refusal("ten_crop(50, 60)", net, 64)
     over = overfeat.Model("accurate", width=0.02, num_classes=CLASSES)
     assert "has views of 200×300" in refusal("overfeat_dense(((245, 245), (200, 300)))", over, 221)
+
+
+@pytest.mark.parametrize("warp", [True, False])
+def test_a_warped_mean_image_fits_the_views_of_every_protocol(warp):
+    """SPP-net, Appendix A: its recipe tests whole images and six scales with one mean image."""
+    statistics = compute([np.zeros((1, 64, 64, 3), np.uint8)])
+    text = f"subtract_mean_image(warp={warp})"
+    normalise = compose(parse_device(text, key="data.eval_device"), statistics, train=False)
+    net = spp.Model("zf5", width=0.02, num_classes=CLASSES)
+    variables = counting.abstract_variables(net, (64, 64, 3))
+    tests = "single_view|ten_crop(64, 72)|spp_full(96)|spp_multi_view"
+    if warp:
+        assert len(support.supported(tests, net, variables, normalise, (64, 64, 3))) == 4
+    else:
+        line = refusal(tests, net, 64, normalise)
+        assert "subtract_mean_image(warp=True) take any size" in line
 
 
 def test_a_mean_image_fits_its_own_size_alone():

@@ -9,7 +9,7 @@ import pytest
 from support.compiling import hasty_compiler
 
 from cnn_papers.models import alexnet, densenet, googlenet, resnet, vgg
-from cnn_papers.weights import convert
+from cnn_papers.weights import arithmetic, convert
 
 torch = pytest.importorskip("torch", reason="the references are written in torch")
 from support import torch_reference  # noqa: E402  (it needs torch)
@@ -116,7 +116,8 @@ def pair(request):
 
 def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tuple[int, int]) -> Any:
     """Returns torch's weights in our layout; asserts that none of ours is left without."""
-    source = convert.from_torch(state, name, model, (*size, 3), place="torch")
+    origin = arithmetic.Origin(arithmetic.fields_of(model))
+    source = convert.from_torch(state, name, model, (*size, 3), place="torch", origin=origin)
     arrays, fresh = convert.select(source, model, (*size, 3))
     assert not fresh
     return convert.put({}, arrays, model)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +85,31 @@ def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
         np.testing.assert_array_equal(got, nhwc(pool(nchw(x))), err_msg=f"{h}×{w}")
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("window, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0)])
+def test_the_gradient_of_max_pooling_is_that_of_flax_to_the_bit(window, stride, padding, dtype):
+    """Ties too, of which there are many among four values: the first maximum takes all."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 4, (3, 2, 7, 8, 2)), dtype)
+
+    def ours(x):
+        return pooling.max_pool(x, window, stride, padding=padding)
+
+    def flax(x):
+        pads = ((padding, padding), (padding, padding))
+        return nn.max_pool(x, (window, window), (stride, stride), pads)
+
+    shape = jax.eval_shape(jax.vmap(ours), x).shape
+    gradient = jnp.asarray(rng.normal(size=shape), dtype)
+    got, expected = (
+        jax.jit(lambda x, gradient, pool=pool: jax.vjp(jax.vmap(pool), x)[1](gradient)[0])(
+            x, gradient
+        )
+        for pool in (ours, flax)
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_the_papers_maps_need_ceil_mode():
     side = {
         mode: pooling.max_pool(jnp.zeros((1, 112, 112, 1)), 3, 2, ceil_mode=mode).shape[1]
@@ -123,25 +149,58 @@ def test_fully_connected_slides_over_a_larger_map():
         np.testing.assert_allclose(scores[:, top, left], window[:, 0, 0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("groups, stride, padding", [(1, 1, 0), (2, 1, 1), (3, 2, 2)])
-def test_grouped_convolution_is_torchs(groups, stride, padding):
+@pytest.mark.parametrize(
+    "size, groups, stride, padding",
+    [
+        (5, 1, 1, 0),
+        (5, 2, 1, 1),
+        (5, 3, 2, 2),
+        (1, 1, 1, 0),
+        (1, 1, 2, 0),
+        (1, 2, 3, 0),
+        (1, 1, 2, 1),
+    ],
+)
+def test_convolution_and_its_gradients_are_torchs(size, groups, stride, padding):
     torch = pytest.importorskip("torch")
     x = random(2, 9, 10, 6)
-    fields = {"kernel_size": (5, 5), "strides": (stride, stride), "padding": layers.pad(padding)}
-    layer = layers.GroupedConv(12, **fields, groups=groups, bias_init=jax.nn.initializers.normal())
-    params = layer.init(jax.random.key(0), x)
-    kernel, bias = (np.array(params["params"][name]) for name in ("kernel", "bias"))
-    assert kernel.shape == (5, 5, 6 // groups, 12)
-    weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-    theirs = torch.nn.functional.conv2d(
-        nchw(x), weight, torch.from_numpy(bias), stride, padding, groups=groups
+    layer = layers.Conv(
+        12, size, stride, padding, groups=groups, bias_init=jax.nn.initializers.normal()
     )
-    np.testing.assert_allclose(layer.apply(params, x), nhwc(theirs), rtol=1e-4, atol=1e-5)
+    params = layer.init(jax.random.key(0), x)
+    gradient = random(*jax.eval_shape(layer.apply, params, x).shape)
+
+    @jax.jit
+    def values_and_gradients(params, x):
+        values, vjp = jax.vjp(layer.apply, params, x)
+        return values, *vjp(gradient)
+
+    ours, of_params, of_x = values_and_gradients(params, x)
+
+    kernel, bias = (np.array(params["params"][name]) for name in ("kernel", "bias"))
+    assert kernel.shape == (size, size, 6 // groups, 12)
+    weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).requires_grad_()
+    their_bias, their_x = torch.from_numpy(bias).requires_grad_(), nchw(x).requires_grad_()
+    theirs = torch.nn.functional.conv2d(their_x, weight, their_bias, stride, padding, groups=groups)
+    theirs.backward(nchw(gradient))
+    pairs = (
+        (ours, nhwc(theirs.detach())),
+        (of_x, nhwc(their_x.grad)),
+        (of_params["params"]["kernel"], weight.grad.numpy().transpose(2, 3, 1, 0)),
+        (of_params["params"]["bias"], their_bias.grad.numpy()),
+    )
+    for our_values, their_values in pairs:
+        np.testing.assert_allclose(our_values, their_values, rtol=1e-4, atol=1e-4)
 
 
-def test_a_grouped_convolution_is_not_xlas():
+def test_a_grouped_convolution_is_not_xlas_and_a_1x1_is_a_product():
     x = random(1, 5, 5, 4)
-    layer = layers.GroupedConv(4, (3, 3), groups=2)
-    program = str(jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), x))
-    assert program.count("conv_general_dilated") == 2
-    assert program.count("feature_group_count=1") == 2
+    programs = {
+        size: str(
+            jax.make_jaxpr(layers.Conv(4, size, groups=2).init_with_output)(jax.random.key(0), x)
+        )
+        for size in (1, 3)
+    }
+    assert programs[3].count("conv_general_dilated") == 2
+    assert programs[3].count("feature_group_count=1") == 2
+    assert "conv_general_dilated" not in programs[1] and programs[1].count("dot_general") == 2

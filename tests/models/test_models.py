@@ -53,6 +53,7 @@ SMALL = [
     Small("overfeat", "fast", {"width": 0.05, "conv1_stride": 1}, (96, 96, 3)),
     Small("resnet", "50", {"width": 0.1, "blocks": (1, 2, 1, 1)}, (32, 32, 3)),
     Small("resnet", "cifar-20", {"width": 0.5, "blocks": (3, 1, 1), "scan": True}, (16, 16, 3)),
+    Small("resnet", "cifar-pre-29", {"width": 0.5, "blocks": (1, 1, 1)}, (16, 16, 3)),
     Small("spp", "zf5", {"width": 0.1}, (96, 96, 3)),
     Small("vgg", "A-LRN", {"width": 0.1}, (32, 32, 3)),
     Small("vgg", "A-BN", {"width": 0.1}, (32, 32, 3)),

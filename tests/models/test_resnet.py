@@ -86,7 +86,17 @@ def test_a_loop_is_named_by_its_blocks():
 
 @pytest.mark.parametrize(
     "variant",
-    ["18", "34-A", "50", "152-v1.5", "plain-34", "cifar-8", "cifar-plain-56", "cifar-110"],
+    [
+        "18",
+        "34-A",
+        "50",
+        "152-v1.5",
+        "plain-34",
+        "cifar-8",
+        "cifar-plain-56",
+        "cifar-110",
+        "cifar-pre-164",
+    ],
 )
 def test_the_name_is_the_number_of_weight_layers(variant):
     params = counting.abstract_variables(resnet.Model(variant), (32, 32, 3))["params"]
@@ -119,6 +129,47 @@ def test_the_later_stride_costs_more_with_as_many_parameters(depth):
     assert resnet.Model(f"{depth}-v1.5").stride_in == "3x3"
 
 
+def test_pre_activation_nets_have_the_stated_parameters_without_normalisation():
+    """arXiv:1603.05027, Table 4: 1.7M with 164 layers, 10.2M with 1001."""
+    for depth, stated in (("164", 1.7), ("1001", 10.2)):
+        params = counting.abstract_variables(resnet.Model(f"cifar-pre-{depth}"), (32, 32, 3))
+        leaves = jax.tree.leaves_with_path(params["params"])
+        kernels = [leaf for path, leaf in leaves if "kernel" in jax.tree_util.keystr(path)]
+        assert round(sum(leaf.size for leaf in kernels) / 1e6, 1) == stated
+
+
+@pytest.mark.parametrize("width", [16, 64])  # of the input: a projection, and the identity
+def test_a_pre_activation_block_is_the_papers(width):
+    """Against its formula: x + W3 r(n(W2 r(n(W1 r(n(x)))))), the projection after the first r."""
+    stride = 2 if width == 16 else 1
+    block = resnet.PreActivationBlock(16, stride)
+    x = IMAGE[..., :1] * np.linspace(-1, 1, width, dtype=np.float32)
+    variables = random_variables(block, x.shape[1:])
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def convolve(value, name, step=1):
+        return jax.lax.conv_general_dilated(
+            value,
+            params[name]["kernel"],
+            (step, step),
+            [(size // 2, size // 2) for size in params[name]["kernel"].shape[:2]],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    def rectified(value, name):
+        mean, var = stats[name]["mean"], stats[name]["var"]
+        normal = (np.asarray(value) - mean) / np.sqrt(var + 1e-5)
+        return np.maximum(normal * params[name]["scale"] + params[name]["bias"], 0)
+
+    first = rectified(x, "bn1")
+    h = rectified(convolve(first, "conv1", stride), "bn2")
+    h = convolve(rectified(convolve(h, "conv2"), "bn3"), "conv3")
+    assert ("conv_proj" in params) == (width == 16)
+    shortcut = convolve(first, "conv_proj", stride) if width == 16 else x
+    got = block.apply(variables, x, train=False)
+    np.testing.assert_allclose(got, shortcut + h, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -126,6 +177,11 @@ def test_the_later_stride_costs_more_with_as_many_parameters(depth):
         ({"stride_in": "7x7"}, "unknown model.stride_in '7x7'; there are: 1x1, 3x3"),
         ({"stem": "vgg"}, "unknown model.stem 'vgg'; there are: imagenet, cifar"),
         ({"blocks": (2, 2)}, "model.blocks names 2 stages, model.widths 4"),
+        (
+            {"pre_activation": True},
+            "model.pre_activation needs bottleneck=True, shortcut='B', stride_in='1x1' and "
+            "stem='cifar'",
+        ),
     ],
 )
 def test_a_field_that_makes_no_network_is_refused(fields, message):

@@ -62,7 +62,12 @@ def test_batch_normalised_convolutions_keep_their_bias():
 
 @pytest.mark.parametrize(
     "weight_init, deviation",
-    [("paper", 0.1), ("he", (2 / 1152) ** 0.5), ("glorot", (2 / 2304) ** 0.5)],
+    [
+        ("caffe", 0.01),
+        ("paper", 0.1),
+        ("he", (2 / 1152) ** 0.5),
+        ("glorot", (2 / 2304) ** 0.5),
+    ],
 )
 def test_initialisation(weight_init, deviation):
     model = vgg.Model("A", weight_init=weight_init, width=0.5, num_classes=5)
@@ -76,7 +81,8 @@ def test_initialisation(weight_init, deviation):
 
 def test_an_unknown_initialisation_is_refused():
     with pytest.raises(
-        ValueError, match=r"^unknown model\.weight_init 'xavier'; there are: paper, glorot, he$"
+        ValueError,
+        match=r"^unknown model\.weight_init 'xavier'; there are: caffe, paper, glorot, he$",
     ):
         vgg.Model("A", weight_init="xavier")
 

@@ -116,7 +116,10 @@ def test_rows_are_kept_once_and_the_clock_elsewhere(run, capsys):
     assert [row.pop("test/top5_error") for row in added] == [
         result.top5_error for result in results
     ]
-    settings = {"test/mirror": False, "test/precise_bn": 0}
+    assert [row.pop("test/mean_class_error") for row in added] == [
+        result.by_class.mean for result in results
+    ]
+    settings = {"test/mirror": False, "test/precise_bn": 0, "test/classes": 10}
     assert added == [
         {
             "step": 3,
@@ -148,6 +151,10 @@ def test_an_ensemble_averages_probabilities(tiny_run):
     first, second = (x / x.sum(1, keepdims=True) for x in exponentials)
     expected = [errors_of(scores, labels[0]) for scores in (first, second, (first + second) / 2)]
     assert len({top1 for top1, _ in expected}) == 3  # an ensemble of networks that differ
+    wrong = ((first + second) / 2).argmax(1) != labels[0]
+    errors = [100 * wrong[labels[0] == c].mean() for c in range(10)]
+    assert results[-1].by_class.errors == pytest.approx(errors)
+    assert len({*errors}) > 1 and results[-1].by_class.mean == pytest.approx(np.mean(errors))
     assert [(r.top1_error, r.top5_error) for r in results] == [
         pytest.approx(pair) for pair in expected
     ]
@@ -162,7 +169,9 @@ def test_runs_are_averaged_and_the_first_keeps_the_row(run, tmp_path, capsys):
     rows = read_rows(run / METRICS)[-2:]
     assert "test/ensemble" not in rows[0] and rows[1]["test/ensemble"] == [str(run), str(twin)]
     assert "test/ensemble" not in read_rows(twin / METRICS)[-1]
-    assert capsys.readouterr().out.splitlines()[-1].startswith("mean of 2 ")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines].count("mean of 2") == 1
+    assert lines[-1].split()[-1] == f"{mean.by_class.mean:.2f}%"
 
 
 def test_an_override_changes_the_test_and_not_the_run(run):

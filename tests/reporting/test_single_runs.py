@@ -1,5 +1,6 @@
 """The report of single runs: against their papers if comparable, and which are not finished."""
 
+import json
 import pathlib
 import re
 from typing import Any
@@ -50,15 +51,33 @@ def test_a_run_of_the_papers_recipe_is_set_against_the_paper(tmp_path):
     other, papers = found.singles
     assert papers.same and not other.same and len(papers.reported) >= 1
     paper = papers.reported[0].value
-    assert wording.against_paper(papers.reported[0])[2:5] == (
+    assert wording.against_paper(papers.reported[0])[2:6] == (
         f"{paper:g}",
+        "single_view",
         "9.00",
         f"{9 - paper:+.2f}".replace("-", "−"),
     )
-    assert wording.against_paper(other.reported[0])[3:5] == ("–", "–")
+    assert wording.against_paper(other.reported[0])[4:6] == ("–", "–")
     text = page.html(found, "runs")
     assert "its recipe on its data" in text and "no difference to take" in text
     assert found.machines == ["unknown"]
+
+
+def test_each_result_is_set_beside_the_final_test_that_measures_like_it(tmp_path):
+    config = plan.load(plan.make_job("configs/googlenet.py:imagenet2012", {}))
+    write_run(tmp_path / "run", config)
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        for protocol, error in (("single_view", 10.5), ("ten_crop", 9.5)):
+            test = {"test/protocol": protocol, "test/split": "imagenet2012[validation]"}
+            errors = {"test/top1_error": 30.0, "test/top5_error": error}
+            file.write(json.dumps({"step": 1, **test, **errors}) + "\n")
+    (run,) = gather.gather(tmp_path / "run", tmp_path).singles
+    assert [wording.against_paper(result)[1:6] for result in run.reported] == [
+        ("1 crop", "10.07", "single_view", "10.50", "+0.43"),
+        ("10 crops", "9.15", "ten_crop", "9.50", "+0.35"),
+        ("144 crops", "7.89", "crops_144", "–", "–"),
+        ("144 crops, 7 models; a run is of one", "6.67", "–", "–", "–"),
+    ]
 
 
 def test_a_run_that_changes_the_papers_recipe_is_not_set_against_the_paper(tmp_path):

@@ -195,6 +195,113 @@ def test_a_key_that_a_run_is_older_than_does_not_count_where_it_is_off(tmp_path,
         workdir.check_same_run(tmp_path, _changed("optim.new", 0.1))
 
 
+# --- the data of a run that goes on ---------------------------------------------------------------
+
+CLASSES, IMAGES = ("cat", "dog", "owl"), (18, 9)
+
+
+RECORDED = {"class_names": CLASSES, "images": IMAGES}
+
+
+def on_data(folder, name, now="", *, class_names=CLASSES, images=IMAGES, recorded=RECORDED):
+    """Writes a run on the data set `name`, then checks it as one that goes on with other data."""
+    workdir.write_run(folder, _changed("data.name", name), recorded)
+    before = (folder / "run.json").read_bytes()
+    config = _changed("data.name", now or name)
+    try:
+        workdir.check_same_run(folder, config)
+        workdir.check_same_data(folder, config, class_names, images)
+    finally:
+        assert (folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.fault("config: other classes, or in another order", "refused with their names")
+@pytest.mark.parametrize(
+    "class_names, shown",
+    [
+        (("ant", "cat", "dog", "owl"), "new: ant"),
+        (("cat", "owl"), "gone: dog"),
+        (("cat", "dog", "eagle"), "new: eagle; gone: owl"),
+        (("owl", "cat", "dog"), "the same in another order: owl, cat, dog, not cat, dog, owl"),
+    ],
+)
+@pytest.mark.parametrize("name", ["digits", "folder:birds"])
+def test_other_classes_are_refused_by_name(tmp_path, name, class_names, shown):
+    with pytest.raises(UserError) as refused:
+        on_data(tmp_path, name, class_names=class_names)
+    assert str(refused.value) == (
+        f"workdir {tmp_path} holds a run with other classes ({shown}); "
+        "give another with --workdir, or remove it"
+    )
+
+
+@pytest.mark.fault("config: other numbers of images of the same classes", "said; goes on")
+@pytest.mark.parametrize(
+    "images, ending",
+    [
+        ((24, 9), "24 images to train on and 9 to evaluate now; batches are others from here on\n"),
+        ((18, 6), "18 images to train on and 6 to evaluate now\n"),
+    ],
+)
+def test_other_numbers_of_images_are_said(tmp_path, capsys, images, ending):
+    on_data(tmp_path, "folder:birds", images=images)
+    assert capsys.readouterr().out == (
+        f"the data has changed: 18 images to train on and 9 to evaluate before, {ending}"
+    )
+
+
+@pytest.mark.fault("config: the same images in another folder", "said; goes on")
+@pytest.mark.parametrize("then, now", [("/a/x", "/b/x"), ("/a/x", "/a/x/"), ("x", "{cwd}/x")])
+def test_images_may_move(tmp_path, capsys, then, now):
+    now = now.format(cwd=os.getcwd())
+    on_data(tmp_path, f"folder:{then}", f"folder:{now}")
+    assert (
+        capsys.readouterr().out == f"the data has moved: folder:{then} before, folder:{now} now\n"
+    )
+
+
+@pytest.mark.fault("config: other images in another folder", "refused with the difference")
+@pytest.mark.parametrize(
+    "changed, shown",
+    [
+        ({"class_names": ("cat", "dog")}, "gone: owl"),
+        (
+            {"images": (19, 9)},
+            "18 images to train on and 9 to evaluate there, "
+            "19 images to train on and 9 to evaluate now",
+        ),
+        (  # an older run did not count them
+            {"recorded": {"class_names": CLASSES}},
+            "an unknown number of images there, 18 images to train on and 9 to evaluate now",
+        ),
+    ],
+)
+def test_another_folder_of_other_images_is_another_configuration(tmp_path, changed, shown):
+    with pytest.raises(UserError) as refused:
+        on_data(tmp_path, "folder:/a", "folder:/b", **changed)
+    assert str(refused.value) == (
+        f"workdir {tmp_path} holds a run of another configuration (data.name: folder:/a there, "
+        f"folder:/b now; {shown}); give another with --workdir, or remove it"
+    )
+
+
+def test_one_folder_under_another_name_may_have_other_images(tmp_path, capsys):
+    on_data(tmp_path, "folder:/a", "folder:/a/", images=(19, 9))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "the data has moved",
+        "the data has changed",
+    ]
+
+
+def test_what_an_older_run_did_not_record_is_not_compared(tmp_path, capsys):
+    workdir.write_run(tmp_path, CONFIG, {})
+    workdir.check_same_data(tmp_path, CONFIG, CLASSES, IMAGES)
+    workdir.write_run(tmp_path, CONFIG, {"class_names": CLASSES})
+    workdir.check_same_data(tmp_path, CONFIG, CLASSES, IMAGES)
+    assert workdir.read_run(tmp_path).images == () and capsys.readouterr().out == ""
+
+
 def test_many_differences_are_counted(tmp_path):
     workdir.write_run(tmp_path, CONFIG, {})
     changes = {

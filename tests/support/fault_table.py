@@ -22,6 +22,7 @@ ROWS = {
     "mesh": "A mesh or batch that does not divide, more devices than there are",
     "beside": "A damaged compilation cache, a dead TensorBoard, a clock that jumps",
     "hostile": "A checkpoint, weights file, data set or image from someone hostile",
+    "place": "An unusual user, terminal or name of a file",
     "network": "What listens on the network",
 }
 HEAD = """# Faults

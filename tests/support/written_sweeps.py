@@ -23,6 +23,7 @@ CLAIMS = {
             "six times sooner",
             DESK,
             paper_delta=1 / 6,
+            paper_data="digits",
             ratio=True,
         ),
         "resnet_lower": Claim(
@@ -34,6 +35,7 @@ CLAIMS = {
             "8.75 and 6.97 %",
             DESK,
             paper_delta=-1.78,
+            paper_data="digits",
         ),
         "resnet_responses": Claim(
             "Responses are alike.",
@@ -153,7 +155,15 @@ def judged(claim: Claim, *arms: list[Any]) -> ClaimResult:
         name: arm._asdict() | {"readings": {str(seed): r for seed, r in readings[name].items()}}
         for name, arm in verdict.arms.items()
     }
-    about = {"name": "c", "label": "c", "title": "t", "scale": "desk", "runs": {}, "seconds": 0}
+    about: dict[str, Any] = {
+        "name": "c",
+        "label": "c",
+        "title": "t",
+        "scale": "desk",
+        "asked": "",
+        "runs": {},
+    }
+    about |= {"seconds": 0, "paper_data": ""}
     fields = claim._asdict() | about | verdict._asdict() | {"arms": by_arm}
     fields["scales"] = list(claim.scales)
     return only(ClaimResult(**fields)).claims[0]

@@ -8,7 +8,8 @@ import pytest
 
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import Checkpoints
-from cnn_papers.training.optim import OptimizerSettings, make_optimizer, multipliers
+from cnn_papers.training.multipliers import multipliers
+from cnn_papers.training.optim import OptimizerSettings, make_optimizer
 from cnn_papers.training.schedules import Progress
 from cnn_papers.training.step import State, zero_totals
 
@@ -196,6 +197,10 @@ def test_multipliers_that_cannot_be_meant(key, patterns, message):
         ({"schedule": "exponential"}, "does not fit exponential"),
         ({"schedule": ""}, "names 0 schedules"),
         ({"schedule": "cosine|poly"}, "names 2 schedules"),
+        (
+            {"schedule": "step_epochs(1, 2, factor=(0.5,))"},
+            "config.optim.schedule has 1 factors for 2 drops of the rate",
+        ),
     ],
 )
 def test_settings_that_do_not_exist(changes, message):
@@ -216,6 +221,7 @@ T = np.arange(100)
         ("step(30, factor=0.5)", np.where(T < 30, 1, 0.5)),
         ("step", np.ones(100)),
         ("step_epochs(2.5, 5)", np.select([T < 25, T < 50], [1, 0.1], 0.01)),
+        ("step_epochs(2.5, 5, factor=(0.4, 0.5))", np.select([T < 25, T < 50], [1, 0.4], 0.2)),
         ("step_fractions(0.5, 0.75)", np.select([T < 50, T < 75], [1, 0.1], 0.01)),
         ("exponential(0.96)", 0.96 ** (T // 10)),
         ("exponential(0.96, every_epochs=2)", 0.96 ** (T // 20)),
@@ -241,6 +247,74 @@ def test_warmup_is_linear_and_reaches_the_whole_rate_with_its_last_step():
     warmed = _rates(30, warmup_epochs=2.0, schedule="step(25)")
     np.testing.assert_allclose(warmed[:20], 0.1 * np.arange(1, 21) / 20, rtol=1e-6)
     np.testing.assert_allclose(warmed[20:], [0.1] * 5 + [0.01] * 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["caffe", "torch"])
+def test_a_warm_up_until_an_error_holds_the_rate_and_the_updates_down(form):
+    """ResNet §4.2: a tenth of the rate until the training error is below 80 %."""
+    changes = {"momentum": 0.0, "momentum_form": form, "schedule": "step(5)"}
+    optimizer = _optimizer(warmup_until_error=(80.0, 0.1), **changes)
+    plain = _optimizer(**changes)
+    state, rates = optimizer.init(PARAMS), []
+    for error in (90.0, 80.0, float("nan"), 79.9, 95.0, 95.0):  # one report a step
+        rate = float(optimizer.learning_rate(state))
+        updates, state = optimizer.update(PARAMS, state, PARAMS)
+        np.testing.assert_allclose(
+            updates["conv1"]["bias"], -rate * PARAMS["conv1"]["bias"], rtol=1e-6
+        )
+        state = optimizer.observe_training(state, error)
+        rates.append(rate)
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.01, 0.01, 0.1, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rates[4:], _rates(6, **changes)[4:], rtol=1e-6)  # it never returns
+    other = plain.init(PARAMS)
+    assert jax.tree.structure(plain.observe_training(other, 0.0)) == jax.tree.structure(other)
+
+
+@pytest.mark.parametrize(
+    "setting", [(80.0,), (80.0, 0.1, 1.0), (80.0, 0.0), (-1.0, 0.1), ("80", 0.1)]
+)
+def test_a_warm_up_that_cannot_be_meant(setting):
+    message = r"config.optim.warmup_until_error=.* takes \(error in percent, factor\)"
+    with pytest.raises(UserError, match=message):
+        _optimizer(warmup_until_error=setting)
+
+
+def test_a_constant_rate_follows_neither_schedule_nor_plateau_but_warm_up_and_multiplier():
+    optimizer = _optimizer(
+        NET,
+        momentum=0.0,
+        schedule="step(2)",
+        warmup_epochs=0.2,
+        lr_mults=((".*/bias", 2.0),),
+        constant_lr=(".*/bias",),
+    )
+    state, steps = optimizer.init(NET), []
+    for _ in range(4):
+        updates, state = optimizer.update(NET, state, NET)
+        steps.append([-float(updates["fc8"][name][0]) for name in ("kernel", "bias")])
+    np.testing.assert_allclose(
+        steps, [[0.05, 0.1], [0.1, 0.2], [0.01, 0.2], [0.01, 0.2]], rtol=1e-6
+    )
+    dropping = _optimizer(
+        NET, momentum=0.0, schedule="plateau(0.1, patience=0)", constant_lr=("fc8/bias",)
+    )
+    state = dropping.observe(dropping.init(NET), 50.0)
+    updates, _ = dropping.update(NET, state, NET)
+    assert float(updates["fc8"]["kernel"][0]) == pytest.approx(-0.01)
+    assert float(updates["fc8"]["bias"][0]) == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("fc9/.*",), r"'fc9/\.\*' matches no parameter"),
+        (("fc8/(",), r"'fc8/\(' is not a regular expression"),
+        (".*/bias", r"takes \(regex, …\), such as"),
+    ],
+)
+def test_constant_rates_that_cannot_be_meant(patterns, message):
+    with pytest.raises(UserError, match=rf"config.optim.constant_lr.*{message}"):
+        _optimizer(NET, constant_lr=patterns)
 
 
 def test_progress_is_traced_once_for_all_steps():

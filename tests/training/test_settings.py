@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (2, 2, 1)
 
 OF_THE_LOOP = {"optim.max_skipped_in_a_row"}  # read by the loop of a run, not by its step
+OF_THE_DATA = {"loss.class_weights"}  # names classes, or needs their numbers of images
 
 
 class Network(nn.Module):
@@ -41,14 +42,18 @@ class Network(nn.Module):
 
 
 def configured(**changes: Any) -> Any:
-    """A config with every key; weight decay is on, so that its multipliers matter."""
+    """A config with every key.
+
+    Weight decay is on, so that its multipliers matter, and a layer frozen that has statistics.
+    """
     config = common.base("", "", 3, {})
     config.batch_size, config.mesh.data, config.optim.weight_decay = 8, 1, 0.1
+    config.optim.frozen = "BatchNorm_0"
     config.update_from_flattened_dict(changes)
     return config
 
 
-def program(config: Any) -> str:
+def program(config: Any, class_weights: tuple[float, ...] = ()) -> str:
     """The step of a run, as a jaxpr."""
 
     def augment(image: jax.Array, key: jax.Array) -> jax.Array:
@@ -57,7 +62,7 @@ def program(config: Any) -> str:
 
     length = Length(total=100, per_epoch=10.0, eval_every=10)
     mesh = meshes.make_mesh(config.mesh.data)
-    training = configured_training(config, Network(), SHAPE, augment, mesh, length)
+    training = configured_training(config, Network(), SHAPE, augment, mesh, length, class_weights)
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, *SHAPE), np.uint8),
         "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
@@ -69,8 +74,8 @@ def program(config: Any) -> str:
 def test_every_key_is_a_setting_or_the_loops():
     config = configured()
     keys = {key for key in flat(config) if key.startswith(("loss.", "optim."))}
-    assert keys == {*STEP_OPTIONS, *OF_THE_LOOP}
-    names = [key.partition(".")[2] for key in STEP_OPTIONS]
+    assert keys == {*STEP_OPTIONS, *OF_THE_LOOP, *OF_THE_DATA}
+    names = [key.partition(".")[2] for key in (*STEP_OPTIONS, *OF_THE_DATA)]
     assert sorted(names) == sorted([*StepSettings._fields, *OptimizerSettings._fields])
     assert all(name in config.optim for name in OptimizerSettings._fields)
 
@@ -78,10 +83,11 @@ def test_every_key_is_a_setting_or_the_loops():
 def test_settings_take_the_values_of_their_keys():
     config = configured(**STEP_OPTIONS)
     settings = {
-        **StepSettings.from_config(config)._asdict(),
+        **StepSettings.from_config(config, (1.0, 2.0))._asdict(),
         **OptimizerSettings.from_config(config)._asdict(),
     }
-    assert settings == {key.partition(".")[2]: value for key, value in STEP_OPTIONS.items()}
+    expected = {key.partition(".")[2]: value for key, value in STEP_OPTIONS.items()}
+    assert settings == expected | {"class_weights": (1.0, 2.0)}
 
 
 @pytest.mark.parametrize("key", STEP_OPTIONS)
@@ -89,15 +95,18 @@ def test_a_key_changes_the_step_of_a_run(key):
     assert program(configured(**{key: STEP_OPTIONS[key]})) != program(configured())
 
 
+def test_weights_of_classes_change_the_step_of_a_run():
+    assert program(configured(), (1.0, 2.0, 3.0)) != program(configured())
+
+
 @pytest.mark.parametrize(
     ("name", "files"),
     [
         ("max_loss", {"configs/common.py", "cnn_papers/training/step.py"}),
-        ("wd_mults", {"configs/common.py", "cnn_papers/training/optim.py"}),
     ],
 )
 def test_an_option_is_written_in_the_config_and_beside_the_step_only(name, files):
-    """Two examples of options that concern neither the mesh nor a recipe."""
+    """An example of the options that concern neither the mesh nor a recipe."""
     sources = [*(ROOT / "cnn_papers").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
     mentions = [path for path in sources if re.search(rf"\b{name}\b", path.read_text())]
     assert {str(path.relative_to(ROOT)) for path in mentions} == files
@@ -120,6 +129,13 @@ def test_numbers_need_no_entry_to_be_zero_or_more():
         with pytest.raises(UserError, match=rf"^config\.{key}=-1(\.0)? must be {word}$"):
             ranges.check_ranges(configured(**{key: type(flat(configured())[key])(-1)}))
     ranges.check_ranges(configured(**{"mesh.data": -1}))
+
+
+def test_statistics_of_frozen_layers_need_frozen_layers():
+    changes = {"optim.move_frozen_statistics": True}
+    ranges.check_ranges(configured(**changes))
+    with pytest.raises(UserError, match=r"^config\.optim\.move_frozen_statistics needs config"):
+        ranges.check_ranges(configured(**changes, **{"optim.frozen": ""}))
 
 
 def test_only_what_is_listed_must_be_positive():

@@ -11,6 +11,7 @@ from support.compiling import hasty_compiler
 
 from cnn_papers.counting import abstract_variables
 from cnn_papers.models import resnet
+from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training.losses import classification, cross_entropy, errors
 from cnn_papers.training.optim import OptimizerSettings, make_optimizer
 from cnn_papers.training.step import StepSettings, init_state, make_predict_step, make_train_step
@@ -456,3 +457,74 @@ def test_bfloat16_steps_are_near_those_of_float32():
         exact, reference = exact_step(exact, _batch(i))
         assert float(scalars["loss"]) != float(reference["loss"])
         _assert_close(scalars["loss"], reference["loss"], rtol=0.02)
+
+
+# --- weights of classes ---------------------------------------------------------------------------
+
+WEIGHTS = (0.5, 3.0, 1.25)
+
+
+def _loss_by_torch(model, state, batch):
+    """The loss and the gradient of the layer `fc`, by torch's weighted cross-entropy."""
+    torch = pytest.importorskip("torch")
+    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor(WEIGHTS))
+    x = torch.tensor(np.asarray(_scaled(batch["image"], None)).reshape(N, -1))
+    label = torch.tensor(np.asarray(batch["label"]), dtype=torch.long)
+    kernel, bias = (
+        torch.tensor(np.asarray(state.params["fc"][name]), requires_grad=True)
+        for name in ("kernel", "bias")
+    )
+    loss = criterion(x @ kernel + bias, label)
+    if model.aux:
+        aux = (torch.tensor(np.asarray(state.params["aux"][name])) for name in ("kernel", "bias"))
+        weight, constant = aux
+        loss = loss + 0.3 * criterion(x @ weight + constant, label)
+    loss.backward()
+    return loss.item(), kernel.grad.numpy(), bias.grad.numpy()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("aux", [False, True])
+def test_weighted_losses_are_torchs_also_in_parts(aux, accumulate):
+    """The weights of a part are divided by those of the whole batch, not by its own."""
+    model, batch = Linear(aux=aux), _batch()
+    state, step = _training(
+        model,
+        class_weights=WEIGHTS,
+        aux_weight=0.3,
+        accumulate=accumulate,
+        momentum=0.0,
+        weight_decay=0.0,
+    )
+    after, scalars = step(state, batch)
+    loss, kernel_gradient, bias_gradient = _loss_by_torch(model, state, batch)
+    assert float(scalars["loss"]) == pytest.approx(loss, rel=1e-5)
+    expected = {
+        "kernel": state.params["fc"]["kernel"] - RATE * kernel_gradient,
+        "bias": state.params["fc"]["bias"] - RATE * bias_gradient,
+    }
+    _assert_close(after.params["fc"], expected)
+
+
+def test_weights_leave_the_error_as_it_is_and_equal_ones_the_loss():
+    batch = _batch()
+    scalars = [
+        _training(Linear(), class_weights=weights)[1](_training(Linear())[0], batch)[1]
+        for weights in ((), WEIGHTS, (7.0, 7.0, 7.0))
+    ]
+    errors = [float(values["top1_error"]) for values in scalars]
+    losses = [float(values["loss"]) for values in scalars]
+    assert errors[0] == errors[1] == errors[2]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-6) and abs(losses[1] - losses[0]) > 0.01
+
+
+def test_weighted_losses_over_a_mesh_are_those_of_one_device():
+    batch = _batch()
+    state, step = _training(Linear(aux=True), class_weights=WEIGHTS, aux_weight=0.3)
+    expected, scalars = step(state, batch)
+    mesh = meshes.make_mesh(4)
+    everywhere = meshes.replicated(mesh)
+    key = jax.device_put(step.keywords["key"], everywhere)
+    rows = jax.device_put(batch, meshes.data_sharding(mesh))
+    over_mesh = step.func(jax.device_put(state, everywhere), rows, key)
+    _assert_close(over_mesh, (expected, scalars))

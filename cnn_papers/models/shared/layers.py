@@ -11,6 +11,18 @@ from flax.linen.dtypes import promote_dtype
 # He et al. 2015, arXiv:1502.01852, eq. 10. Flax's `he_normal` draws from a truncated normal.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
+# Initial weights of VGG and of CNN-F, -M and -S, with zero biases. Both papers print "variance
+# 10⁻²" (VGG §3.1, Return of the Devil §3.2), a deviation of 0.1. "caffe" takes the number for the
+# deviation, as AlexNet does and the authors' MatConvNet (examples/imagenet/cnn_imagenet_init.m). It
+# is the default: the logits of photographs, whose mean colour is subtracted, begin at 0.01 in CNN-F
+# then, but with a deviation of 0.1 at 280,000, and in VGG's A at 60 million.
+VISUAL_GEOMETRY_GROUP = {
+    "caffe": nn.initializers.normal(0.01),
+    "paper": nn.initializers.normal(0.1),
+    "glorot": nn.initializers.glorot_uniform(),
+    "he": he_normal,
+}
+
 
 def initialisers(weight_init: str, bias: float = 0.0) -> dict[str, Any]:
     """Returns `kernel_init` and `bias_init` of AlexNet and its successors.

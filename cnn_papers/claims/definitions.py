@@ -1,0 +1,42 @@
+"""Tells what a claim asks, so that a verdict holds for as long as the question stays the same."""
+
+import hashlib
+import json
+from typing import Any
+
+from cnn_papers.claims import plan
+from cnn_papers.claims.plan import EXACT
+from cnn_papers.facts import Claim
+from cnn_papers.runs import inputs, workdir
+
+DIGITS = 12  # of a digest
+
+# The keys, and beginnings of keys, that say where and how a run computes, not what is asked of it.
+UNASKED = ("checkpoint", "data.data_dir", "data.resident", "mesh", "paper_recipe", "seed")
+
+
+def asked_of(config: Any, scale: str) -> dict[str, Any]:
+    """Returns the values of a run's config, by dotted key, that a claim depends on at `scale`.
+
+    A value that is off (0, empty, False, None) counts as absent: a new key that is off changes no
+    question. Where nothing is trained, a claim depends on the network and the size of its input.
+    """
+    values = {key: value for key, value in workdir.flat(config.to_dict()).items() if value}
+    if scale == EXACT:
+        network = {key: value for key, value in values.items() if key.startswith("model")}
+        return network | {"input": inputs.configured_input(config)}
+    return {key: value for key, value in values.items() if not key.startswith(UNASKED)}
+
+
+def digest(claim: Claim, scale: str) -> str:
+    """Returns hexadecimal digits of what `claim` asks at `scale`.
+
+    They change with the config of an arm, the order of arms, the metric and the expectation; not
+    with words and names.
+
+    Raises UserError if the claim has no such scale, a config file is missing or a key unknown.
+    """
+    arms = plan.jobs(claim, scale, [0]).values()
+    configs = [asked_of(plan.load(job), scale) for (job,) in arms]
+    asked = [configs, claim.metric, claim.expect, claim.bound, claim.ratio]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,88 @@
+"""The weights of classes in the loss, in numbers: `config.loss.class_weights`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_papers.data import prefetch
+from cnn_papers.data.progress import reported
+from cnn_papers.data.split import DamagedExample, Split
+from cnn_papers.errors import UserError, did_you_mean
+
+BALANCED = "balanced"
+
+
+def in_numbers(setting: Sequence[Any], split: Split, outputs: int) -> tuple[float, ...]:
+    """Returns a weight for each of the `outputs` of the head; () if `setting` is empty.
+
+    A class that is not named, has no image in the split or no name weighs 1. "balanced" gives class
+    c the weight n / (k · n_c), for n images of k classes, n_c of them of class c: every class then
+    has the same sum of weights.
+
+    Args:
+      setting: pairs of a class name and a weight, or ("balanced",).
+      split: the training images.
+      outputs: at least the number of classes.
+
+    Raises:
+      UserError: another setting, or a name that is no class.
+    """
+    if not setting:
+        return ()
+    weights = np.ones(outputs)
+    if tuple(setting) == (BALANCED,):
+        counts = label_counts(split)
+        present = np.flatnonzero(counts)
+        weights[present] = counts.sum() / (len(present) * counts[present])
+        return tuple(weights.tolist())
+    for name, weight in _pairs(setting):
+        if name not in split.class_names:
+            hint = did_you_mean(name, split.class_names) or "there are: " + ", ".join(
+                split.class_names[:20]
+            )
+            raise UserError(
+                f"config.loss.class_weights: '{name}' is no class of {split.name}; {hint}"
+            )
+        weights[split.class_names.index(name)] = weight
+    return tuple(weights.tolist())
+
+
+def label_counts(split: Split) -> np.ndarray:
+    """Returns the number of images of each class, int64 [classes].
+
+    Examples that cannot be read are left out. Those of a folder are not read, since their paths
+    give their labels.
+    """
+    labels = split.labels
+    if labels is None:
+        what = f"counting the images of each class of {split.name}"
+        labels = _read_labels(split.examples, what)
+    return np.bincount(np.asarray(labels, np.int64), minlength=len(split.class_names))
+
+
+def _read_labels(examples: Sequence[Any], what: str) -> list[int]:
+    def read(i: int) -> int:
+        try:
+            return examples[i]["label"]
+        except DamagedExample:
+            return -1
+
+    count = len(examples)
+    return [label for label in reported(prefetch.read(count, read), count, what) if label >= 0]
+
+
+def _pairs(setting: Sequence[Any]) -> list[tuple[str, float]]:
+    pairs = []
+    for pair in setting:
+        if not (
+            isinstance(pair, tuple | list)
+            and [type(part) for part in pair] in ([str, float], [str, int])
+            and 0 < pair[1] < np.inf
+        ):
+            raise UserError(
+                f"config.loss.class_weights={tuple(setting)!r} takes balanced, "
+                "or ((class, weight), …) with positive weights, such as (('owl', 3.0),)"
+            )
+        pairs.append((pair[0], float(pair[1])))
+    return pairs

@@ -1,0 +1,149 @@
+"""Claims that have changed since they were run, and the paper's numbers beside other data."""
+
+import pathlib
+from typing import Any
+
+import pytest
+from support.commands import exit_code
+from support.written_sweeps import CLAIMS, DESK, claim_of, read
+
+from cnn_papers import report
+from cnn_papers.claims import catalogue, definitions, plan
+from cnn_papers.claims.plan import EXACT
+from cnn_papers.facts import Claim, Scale
+from cnn_papers.reporting import gather, results, wording
+
+
+@pytest.fixture
+def change_claim(monkeypatch):
+    """Replaces fields of one of the claims that tests share; None removes it."""
+
+    def change(name: str, **fields: Any) -> None:
+        claims = {**CLAIMS["resnet"]}
+        claims[name] = claims[name]._replace(**fields)
+        if not fields:
+            del claims[name]
+        monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": claims})
+
+    return change
+
+
+def texts_of(file: pathlib.Path) -> list[str]:
+    """The two forms of the report of a file."""
+    assert exit_code(report.cli, str(file)) in (None, 0)
+    return [(file.parent / name).read_text() for name in ("report.md", "report.html")]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metric": "last('val/top5_error')"},
+        {"expect": "higher"},
+        {"arms": {"A": {"optim.lr": 0.01}, "B": {"optim.lr": 0.04}}},
+        {"scales": {"gpu": DESK["desk"]}},
+    ],
+)
+def test_a_claim_that_changed_loses_its_verdict(sweep, change_claim, capsys, fields):
+    exit_code(report.cli, str(sweep))
+    change_claim("resnet_lower", **fields)
+    capsys.readouterr()
+    text, page = texts_of(sweep / "results.json")
+    said = "3 claims run: 3 agree, 0 disagree, 0 undecided. 1 to be asked again. 1 not run."
+    assert said in capsys.readouterr().out and said in text and said in page
+    (line,) = [line for line in text.splitlines() if "`resnet_lower`" in line]
+    assert [cell.strip() for cell in line.split("|")][2:4] == ["**to be asked again**", ""]
+    assert "<h2>To be asked again</h2>" in page and "has changed since its runs" in page
+    assert claim_of(read(sweep), "resnet_lower").word == "agrees"  # the file keeps what it holds
+
+
+def test_a_claim_in_other_words_keeps_its_verdict(sweep, change_claim):
+    exit_code(report.cli, str(sweep))
+    before = claim_of(gather.of_today(read(sweep)), "resnet_lower")
+    change_claim("resnet_lower", statement="Less is erred.", source="Table 7", paper_delta=-1.5)
+    now = claim_of(gather.of_today(read(sweep)), "resnet_lower")
+    assert now == before._replace(statement="Less is erred.", source="Table 7", paper_delta=-1.5)
+
+
+def test_a_claim_that_is_gone_is_left_out(sweep, change_claim, capsys):
+    exit_code(report.cli, str(sweep))
+    change_claim("resnet_lower")
+    capsys.readouterr()
+    assert "resnet_lower" not in texts_of(sweep / "results.json")[0]
+    assert "left out, no claims any more: resnet_lower\n" in capsys.readouterr().out
+
+
+def test_runs_of_another_recipe_answer_nothing(sweep, monkeypatch):
+    """The recipe changed behind the same overrides, so that runs have the ids they had."""
+    load = plan.load
+
+    def changed(job: plan.Job) -> Any:
+        config = load(job)
+        config.optim.weight_decay *= 2
+        return config
+
+    monkeypatch.setattr(plan, "load", changed)
+    exit_code(report.cli, str(sweep))
+    words = {claim.name: claim.word for claim in read(sweep).claims}
+    trained = ("resnet_sooner", "resnet_lower", "resnet_responses")
+    assert words == dict.fromkeys(trained, "to be asked again") | {
+        "resnet_small": "agrees",  # needs no run
+        "resnet_large": "not run",
+    }
+    # It is so from the folder and from the file.
+    again = {claim.name: claim.word for claim in gather.of_today(read(sweep)).claims}
+    assert again == words
+
+
+def test_the_committed_verdicts_are_of_claims_as_they_are_now():
+    for path in (pathlib.Path(__file__).parents[2] / "results").glob("*.json"):
+        recorded = results.read(path)
+        asked = {claim.name: claim.asked for claim in recorded.claims}
+        for now in gather.of_today(recorded).claims:
+            if now.word in results.WORDS:
+                assert definitions.digest(catalogue.find(now.name), now.scale) == asked[now.name]
+
+
+# --- the paper's numbers --------------------------------------------------------------------------
+
+
+def paper_of(claim: Claim, scale: str) -> str:
+    return wording.paper(gather.without_verdict("resnet", "c", claim, scale))
+
+
+def test_the_papers_difference_stands_only_beside_results_on_its_data():
+    cifar = Scale({"config": "configs/resnet.py:cifar10"})
+    claim = Claim(
+        "s",
+        "Table 1",
+        {"A": {}, "B": {"optim.lr": 0.3}},
+        "last('val/top1_error')",
+        "lower",
+        "8 and 7 %",
+        {
+            "desk": DESK["desk"],
+            "gpu": cifar,
+            "paper": Scale({"config": "configs/resnet.py:imagenet2012"}, paper_delta=-3.0),
+        },
+        paper_delta=-1.0,
+        paper_data="cifar10",
+    )
+    assert paper_of(claim, "desk") == "CIFAR-10: 8 and 7 %"  # on digits
+    assert paper_of(claim, "gpu") == "−1 points; 8 and 7 %"
+    assert paper_of(claim, "paper") == "−3 points; 8 and 7 %"
+    named = claim._replace(paper="8 and 7 % on CIFAR-10")
+    assert paper_of(named, "desk") == "8 and 7 % on CIFAR-10"
+    assert paper_of(claim._replace(paper_delta=None), "desk") == "8 and 7 %"
+
+
+def test_no_claim_shows_a_difference_beside_results_on_other_data():
+    shown = []
+    for name, claim in catalogue.all_claims().items():
+        for scale in claim.scales:
+            now = gather.without_verdict("resnet", name, claim, scale)
+            if scale == EXACT or now.paper_delta is None:
+                continue
+            data = {plan.load(job).data.name for (job,) in plan.jobs(claim, scale, [0]).values()}
+            own = claim.scales[scale].paper_delta is not None  # stated for the scale's data
+            if not own and data != {claim.paper_data}:
+                shown.append(f"{name} at {scale}: {data}, and the paper's is of {claim.paper_data}")
+    assert shown == []
