@@ -131,10 +131,7 @@ def make_optimizer(
         positive numbers, a pattern that matches nothing, or no layer that is trained.
     """
     frozen = freezing.frozen_layers(params, settings.frozen)
-    parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
-    if len(parsed) != 1:
-        raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
-    (schedule,) = parsed
+    schedule = _one_schedule(settings.schedule)
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
@@ -149,12 +146,9 @@ def make_optimizer(
         # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
         return freezing.split(tree, frozen)[0]
 
-    scale = _scale_by_rate(
-        rate,
-        lambda state: base * warmup(state),
-        of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults")),
-        of_trained(matches(params, settings.constant_lr, "optim.constant_lr")),
-    )
+    lr_mults = of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults"))
+    is_constant = of_trained(matches(params, settings.constant_lr, "optim.constant_lr"))
+    scale = _scale_by_rate(rate, lambda state: base * warmup(state), lr_mults, is_constant)
     jax.eval_shape(lambda: rate(rate_state(scale.init(params))))  # may refuse its numbers
     warm_until, warm_factor = _warm_up(settings.warmup_until_error)
     scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
@@ -181,6 +175,13 @@ def make_optimizer(
         _training_observer(warm_until),
         frozen,
     )
+
+
+def _one_schedule(text: str) -> Op:
+    parsed = parse(text, schedules, leading=1, key="optim.schedule")
+    if len(parsed) != 1:
+        raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
+    return parsed[0]
 
 
 def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:
