@@ -289,6 +289,19 @@ def test_members_are_averaged_by_name(finished):
     assert first[2:5] == second[2:5] == mean[2:5] and 0 < first.top1_error < 100
 
 
+@pytest.mark.parametrize("tested", ["cat", "dog", "owl"])
+def test_members_of_other_orders_meet_a_folder_of_some_classes(finished, tmp_path, capsys, tested):
+    name = write_images(tmp_path, {tested: 3}, colours="cat,dog,owl")
+    network = trained.from_run(finished, {"data.name": name})
+    other = with_other_head(network, [2, 1, 0], ("owl", "dog", "cat"))
+    for members in ([network, other], [other, network]):
+        first, second, mean = evaluate.evaluate(members, make_mesh(1), [None, None])
+        assert first.by_class[:3] == second.by_class[:3] == mean.by_class[:3]
+        assert first.by_class.names == (tested,) and first.by_class.images == (3,)
+        absent = ", ".join(animal for animal in members[0].class_names if animal != tested)
+        assert f"without an image here: {absent}\n" in capsys.readouterr().out
+
+
 def test_members_of_other_classes_are_not_averaged(finished, tmp_path):
     name = write_images(tmp_path, {"dog": 2})
     network = trained.from_run(finished, {"data.name": name})
