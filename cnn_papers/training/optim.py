@@ -11,7 +11,7 @@ A recipe that follows one of the first sets `wd_mults` and `lr_mults`.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -135,15 +135,7 @@ def make_optimizer(
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
     (schedule,) = parsed
-    warmup_steps = settings.warmup_epochs * steps_per_epoch
-    base = settings.lr * batch_size / settings.lr_batch
-
-    def warmup(state: LearningRate) -> Any:
-        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-
-    def rate(state: LearningRate) -> jax.Array:
-        progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
-        return base * state.factor * warmup(state) * schedule(progress)
+    rate, constant_rate = _rates(settings, schedule, batch_size, steps_per_epoch, total_steps)
 
     def of_trained(tree: Any) -> Any:
         # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
@@ -151,7 +143,7 @@ def make_optimizer(
 
     scale = _scale_by_rate(
         rate,
-        lambda state: base * warmup(state),
+        constant_rate,
         of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults")),
         of_trained(matches(params, settings.constant_lr, "optim.constant_lr")),
     )
@@ -181,6 +173,30 @@ def make_optimizer(
         _training_observer(warm_until),
         frozen,
     )
+
+
+def _rates(
+    settings: OptimizerSettings,
+    schedule: Op,
+    batch_size: int,
+    steps_per_epoch: float,
+    total_steps: int,
+) -> tuple[Callable[[LearningRate], Any], Callable[[LearningRate], Any]]:
+    """Returns the functions that give the rate by the schedule, and the rate without it.
+
+    Warm-up over epochs is part of both.
+    """
+    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    base = settings.lr * batch_size / settings.lr_batch
+
+    def warmup(state: LearningRate) -> Any:
+        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+
+    def rate(state: LearningRate) -> jax.Array:
+        progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
+        return base * state.factor * warmup(state) * schedule(progress)
+
+    return rate, lambda state: base * warmup(state)
 
 
 def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:
