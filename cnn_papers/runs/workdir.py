@@ -212,7 +212,7 @@ def check_same_data(
     if run is None:
         return
     then, now = run.config.data.name, config.data.name
-    other_classes = _difference(run.class_names, class_names) if run.class_names else ""
+    other_classes = difference(run.class_names, class_names) if run.class_names else ""
     if not _same_place(then, now) and (other_classes or run.images != images):
         what = other_classes or f"{_counted(run.images)} there, {_counted(images)} now"
         raise UserError(
@@ -232,7 +232,7 @@ def check_same_data(
         print(f"the data has changed: {_counted(run.images)} before, {_counted(images)} now{order}")
 
 
-def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
+def difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
     """Returns which classes are new and which are gone; "" if they are the same in their order."""
     if then == now:
         return ""
@@ -241,7 +241,10 @@ def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
         "gone": [name for name in then if name not in now],
     }
     parts = [f"{change}: {listed(names)}" for change, names in changes.items() if names]
-    return "; ".join(parts) or f"the same in another order: {listed(now)}, not {listed(then)}"
+    if parts:
+        return "; ".join(parts)
+    label = next(i for i, names in enumerate(zip(then, now, strict=True)) if len({*names}) > 1)
+    return f"the same in another order: class {label} was {then[label]} and is {now[label]}"
 
 
 def _same_place(one: str, other: str) -> bool:
