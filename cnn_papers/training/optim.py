@@ -11,7 +11,7 @@ A recipe that follows one of the first sets `wd_mults` and `lr_mults`.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -131,22 +131,24 @@ def make_optimizer(
         positive numbers, a pattern that matches nothing, or no layer that is trained.
     """
     frozen = freezing.frozen_layers(params, settings.frozen)
-    parsed = parse(settings.schedule, schedules, leading=1, key="optim.schedule")
-    if len(parsed) != 1:
-        raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
-    (schedule,) = parsed
-    rate, constant_rate = _rates(settings, schedule, batch_size, steps_per_epoch, total_steps)
+    schedule = _one_schedule(settings.schedule)
+    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    base = settings.lr * batch_size / settings.lr_batch
+
+    def warmup(state: LearningRate) -> Any:
+        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+
+    def rate(state: LearningRate) -> jax.Array:
+        progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
+        return base * state.factor * warmup(state) * schedule(progress)
 
     def of_trained(tree: Any) -> Any:
         # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
         return freezing.split(tree, frozen)[0]
 
-    scale = _scale_by_rate(
-        rate,
-        constant_rate,
-        of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults")),
-        of_trained(matches(params, settings.constant_lr, "optim.constant_lr")),
-    )
+    lr_mults = of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults"))
+    is_constant = of_trained(matches(params, settings.constant_lr, "optim.constant_lr"))
+    scale = _scale_by_rate(rate, lambda state: base * warmup(state), lr_mults, is_constant)
     jax.eval_shape(lambda: rate(rate_state(scale.init(params))))  # may refuse its numbers
     warm_until, warm_factor = _warm_up(settings.warmup_until_error)
     scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
@@ -175,28 +177,11 @@ def make_optimizer(
     )
 
 
-def _rates(
-    settings: OptimizerSettings,
-    schedule: Op,
-    batch_size: int,
-    steps_per_epoch: float,
-    total_steps: int,
-) -> tuple[Callable[[LearningRate], Any], Callable[[LearningRate], Any]]:
-    """Returns the functions that give the rate by the schedule, and the rate without it.
-
-    Warm-up over epochs is part of both.
-    """
-    warmup_steps = settings.warmup_epochs * steps_per_epoch
-    base = settings.lr * batch_size / settings.lr_batch
-
-    def warmup(state: LearningRate) -> Any:
-        return jnp.minimum((state.count + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-
-    def rate(state: LearningRate) -> jax.Array:
-        progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
-        return base * state.factor * warmup(state) * schedule(progress)
-
-    return rate, lambda state: base * warmup(state)
+def _one_schedule(text: str) -> Op:
+    parsed = parse(text, schedules, leading=1, key="optim.schedule")
+    if len(parsed) != 1:
+        raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
+    return parsed[0]
 
 
 def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:
