@@ -1,6 +1,7 @@
 """Claims that have changed since they were run, and the paper's numbers beside other data."""
 
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from cnn_papers.claims import catalogue, definitions, plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.reporting import gather, results, wording
+
+DATA_SETS = "CIFAR-10|ILSVRC|ImageNet|MNIST|VOC"
 
 
 @pytest.fixture
@@ -147,3 +150,15 @@ def test_no_claim_shows_a_difference_beside_results_on_other_data():
             if not own and data != {claim.paper_data}:
                 shown.append(f"{name} at {scale}: {data}, and the paper's is of {claim.paper_data}")
     assert shown == []
+
+
+def test_the_papers_numbers_say_of_which_data_they_are_beside_results_on_others():
+    unnamed = []
+    for name, claim in catalogue.all_claims().items():
+        if not re.search(r"\d %|\bpoints?\b", claim.paper) or re.search(DATA_SETS, claim.paper):
+            continue
+        for scale in {*claim.scales} - {EXACT}:
+            data = {plan.load(job).data.name for (job,) in plan.jobs(claim, scale, [0]).values()}
+            if data != {claim.paper_data}:
+                unnamed.append(f"{name} at {scale}, on {data}: {claim.paper}")
+    assert unnamed == []
