@@ -173,7 +173,7 @@ def changed(results: Results) -> list[str]:
         return []
     return [
         "A claim is to be asked again if its definition, or the recipe of an arm, has changed "
-        "since its runs; figures may still show these runs."
+        "since its runs; pictures of networks may still be of these runs."
     ]
 
 

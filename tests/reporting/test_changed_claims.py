@@ -59,6 +59,19 @@ def test_a_claim_that_changed_loses_its_verdict(sweep, change_claim, capsys, fie
     assert claim_of(read(sweep), "resnet_lower").word == "agrees"  # the file keeps what it holds
 
 
+def test_a_claim_that_changed_or_is_gone_loses_its_figures(sweep, change_claim):
+    exit_code(report.cli, str(sweep))
+
+    def illustrated(found: results.Results) -> set[str]:
+        return {claim for figure in found.figures for claim in figure.claims}
+
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_sooner", "resnet_responses"}
+    change_claim("resnet_sooner", metric="images_to('train/top1_error', 1.0)")
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_responses"}
+    change_claim("resnet_responses")  # this one only
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_sooner"}
+
+
 def test_a_claim_in_other_words_keeps_its_verdict(sweep, change_claim):
     exit_code(report.cli, str(sweep))
     before = claim_of(gather.of_today(read(sweep)), "resnet_lower")
@@ -92,6 +105,7 @@ def test_runs_of_another_recipe_answer_nothing(sweep, monkeypatch):
         "resnet_small": "agrees",  # needs no run
         "resnet_large": "not run",
     }
+    assert not any(figure.claims for figure in read(sweep).figures)
     # It is so from the folder and from the file.
     again = {claim.name: claim.word for claim in gather.of_today(read(sweep)).claims}
     assert again == words
