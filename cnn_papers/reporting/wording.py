@@ -271,7 +271,7 @@ def comparison(run: SingleRun) -> str:
     elif run.same:
         return (
             "Against the paper: its recipe on its data. Ours is the final test by the protocol "
-            "that measures as the paper did; of a recipe without one, the best evaluation."
+            "that measures as the paper did; of a recipe without one, the last evaluation."
         )
     else:
         what = f"{run.reported[0].recipe}, not of {run.config} on {run.data}"
