@@ -134,7 +134,7 @@ def evaluate(
             )
             outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
-            result = result_of(member.name, protocol_name, [outcome], class_names)
+            result = result_of(member.name, protocol_name, outcomes[-1:], class_names)
             results.append(result)
             _print_result(widths, result)
             _keep(result, member)

@@ -131,7 +131,7 @@ def make_optimizer(
         positive numbers, a pattern that matches nothing, or no layer that is trained.
     """
     frozen = freezing.frozen_layers(params, settings.frozen)
-    schedule = _schedule(settings.schedule)
+    schedule = _one_schedule(settings.schedule)
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     base = settings.lr * batch_size / settings.lr_batch
 
@@ -142,11 +142,18 @@ def make_optimizer(
         progress = schedules.Progress(state.count, steps_per_epoch, total_steps)
         return base * state.factor * warmup(state) * schedule(progress)
 
-    mults, is_constant, decays, limits = _by_parameter(params, settings, frozen)
-    scale = _scale_by_rate(rate, lambda state: base * warmup(state), mults, is_constant)
+    def of_trained(tree: Any) -> Any:
+        # A pattern may be of frozen parameters only: a recipe's multipliers are of all its layers.
+        return freezing.split(tree, frozen)[0]
+
+    lr_mults = of_trained(multipliers(params, settings.lr_mults, "optim.lr_mults"))
+    is_constant = of_trained(matches(params, settings.constant_lr, "optim.constant_lr"))
+    scale = _scale_by_rate(rate, lambda state: base * warmup(state), lr_mults, is_constant)
     jax.eval_shape(lambda: rate(rate_state(scale.init(params))))  # may refuse its numbers
     warm_until, warm_factor = _warm_up(settings.warmup_until_error)
     scaled = (scale, *([_scale_in_warmup(warm_factor)] if settings.warmup_until_error else []))
+    decays = of_trained(multipliers(params, settings.wd_mults, "optim.wd_mults"))
+    limits = of_trained(multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf))
     transform = optax.chain(
         _add_decay(settings.weight_decay, decays),
         *_with_velocity(settings, scaled),
@@ -170,27 +177,11 @@ def make_optimizer(
     )
 
 
-def _schedule(text: str) -> Op:
-    """Returns the schedule that `config.optim.schedule` names."""
+def _one_schedule(text: str) -> Op:
     parsed = parse(text, schedules, leading=1, key="optim.schedule")
     if len(parsed) != 1:
         raise UserError(f"config.optim.schedule names {len(parsed)} schedules; it takes one")
     return parsed[0]
-
-
-def _by_parameter(params: Any, settings: OptimizerSettings, frozen: freezing.Layers) -> list[Any]:
-    """Returns trees over the trained parameters, from the settings that name parameters by path.
-
-    They are the factor of the rate, whether it is constant, the factor of the decay, and the limit
-    of norms. Patterns are matched with all parameters: a recipe's may be of frozen ones only.
-    """
-    trees = (
-        multipliers(params, settings.lr_mults, "optim.lr_mults"),
-        matches(params, settings.constant_lr, "optim.constant_lr"),
-        multipliers(params, settings.wd_mults, "optim.wd_mults"),
-        multipliers(params, settings.max_norms, "optim.max_norms", default=jnp.inf),
-    )
-    return [freezing.split(tree, frozen)[0] for tree in trees]
 
 
 def _with_velocity(settings: OptimizerSettings, scaled: Sequence[Any]) -> Sequence[Any]:

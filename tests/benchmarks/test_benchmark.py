@@ -137,7 +137,8 @@ def test_a_config_gives_its_own_step():
     work = workload.from_config(config, (224, 224, 3))
     assert work.model_name == "googlenet"
     assert (work.model["variant"], work.model["dtype"]) == ("paper", "bfloat16")
-    assert (work.batch_size, work.train_device) == (256, "flip|photometric|subtract_mean")
+    assert work.batch_size == 256
+    assert work.train_device == "flip|photometric|pca_light(0.1)|subtract_mean"
     assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
     assert (work.devices, work.optim.lr) == (-1, 0.01)
     assert workload.network(work).macs == zoo.model_module("googlenet").FACTS["paper"].macs

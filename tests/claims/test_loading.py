@@ -75,7 +75,7 @@ def test_a_damaged_record_is_named(tmp_path, content):
 
 def test_a_run_without_versions_is_damaged(tmp_path):
     leave(tmp_path, JOB, "done")
-    (tmp_path / JOB.id / "run.json").write_text('{"config": {}}')
+    (tmp_path / JOB.id / "run.json").write_text('{"config": {"data": {}}}')
     with pytest.raises(UserError, match=rf"{JOB.id}/run.json is damaged: it has no versions"):
         load_run(tmp_path, JOB.id)
 

@@ -153,7 +153,7 @@ def test_a_job_of_a_config_that_is_not_there(config, message):
 def test_an_unknown_claim_is_refused_with_the_list(monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "claims_of", lambda: {"alexnet": EXAMPLES})
     assert catalogue.find("example") is EXAMPLE
-    assert exit_code(lambda: doors.run(lambda argv: catalogue.find("exampel"))) == 2
+    assert exit_code(lambda: doors.run(lambda argv: catalogue.find("exampel"), lambda: None)) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: there is no claim 'exampel'; did you mean 'example'? there are 2:",
         "  example        Pooling windows that overlap lower the error.",

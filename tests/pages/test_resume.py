@@ -157,7 +157,9 @@ def test_evaluation_gives_the_best_rows_errors(home, golden, tmp_path):
     ours = shutil.copytree(golden, tmp_path / "run")
     code, out, err = run(home, ours, *SMALL, "--mode=eval")
     assert (code, err) == (0, "")
-    *_, description, tested, _, line = out.splitlines()
+    lines = out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("tested on "))
+    description, tested, _, line = lines[at - 1 : at + 3]
     assert description.endswith(f"trained on digits, step {best['step']} in {ours}/best")
     assert tested.startswith("tested on digits[test") and line.split()[:3] == [
         *("single_view", f"{best['val/top1_error']:.2f}%", f"{best['val/top5_error']:.2f}%")

@@ -166,7 +166,7 @@ def test_tasks_that_orbax_leaves_behind_print_nothing():
             asyncio.ensure_future(write())
             await asyncio.sleep(0)
 
-        doors.run(lambda argv: asyncio.run(save()))
+        doors.run(lambda argv: asyncio.run(save()), lambda: None)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
