@@ -111,7 +111,7 @@ def _trained_table() -> str:
         return f"{network.description}\n{as_overview(network.variables, network.model)}"
     config, path = doors.config_value(), pathlib.Path(values.weights)
     model = zoo.build_model(config.model_name, **config.model)
-    variables = trained.read_file(path, config, model)
+    variables, _ = trained.read_file(path, config, model)
     return f"{trained.describe_file(path, config)}\n{as_overview(variables, model)}"
 
 

@@ -101,6 +101,7 @@ def evaluate(
     the second, and so on.
     """
     # 1. Open the data of each network, and check that it can serve its protocols.
+    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     members = [
         _open_member(network, mesh, folder)
         for network, folder in zip(networks, folders, strict=True)
@@ -111,7 +112,6 @@ def evaluate(
             "these runs have different numbers of protocols: "
             "name those to average with --config.eval.protocol"
         )
-    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     # 2. Start the table.
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)

@@ -1,7 +1,7 @@
 """Exports a trained network: python -m cnn_papers.export --workdir=RUN --out=FILE.
 
 - FILE.safetensors: the weights in torch's layout, under torchvision's names if it publishes the
-  family.
+  family. Its metadata name the classes.
 - FILE.stablehlo: a serialised program (`jax.export.deserialize`) that includes weights and device
   operations and runs on CPU, CUDA and TPU. It takes uint8 images [batch, h, w, c], prepared by the
   `eval_host` operations, and returns float32 class probabilities [batch, classes]. Any batch size.
@@ -35,7 +35,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={path}: the name ends in .safetensors or .stablehlo")
     network = trained.from_run(pathlib.Path(values.workdir))
     if path.suffix.lower() == ".safetensors":
-        weight_files.write(path, network.variables, network.config.model_name, network.model)
+        model_name = network.config.model_name
+        weight_files.write(path, network.variables, model_name, network.model, network.class_names)
     else:
         write_program(path, network)
     print(f"{path}: {network.description}, {path.stat().st_size:,} bytes")

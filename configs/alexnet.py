@@ -20,10 +20,10 @@ CIFAR_FIELDS = {"activation": str, "lrn": bool, "pool": tuple, "weight_init": st
 
 
 def desk() -> Any:
-    """The paper's network, a quarter as wide."""
+    """The paper's network, a quarter as wide, at 67 pixels, the smallest side that it takes."""
     # ours: for two cores; narrow networks need He et al.'s initial weights to start learning
     config = common.base("alexnet", "paper", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
-    common.on_digits(config, side=67, epochs=12.0, lr=0.01)  # ours: 67 is the smallest it takes
+    common.on_digits(config, side=67, epochs=12.0, lr=0.01)
     _sgd(config)
     return config
 
@@ -35,14 +35,15 @@ def imagenet2012() -> Any:
     twice the rate for biases, and no decay.
     """
     config = common.base("alexnet", "paper", 1000, FIELDS)  # §3.5, ILSVRC-2012's classes
-    # §2, §4.1; ours: 227 for the paper's 224, because it gives its 55×55
+    # §2, §4.1; ours: 227 pixels, since 224 do not give its map of 55×55
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",  # §2, §4.1
         eval_host="decode|resize_short(256)|center_crop(227)",  # not in paper: to watch training by
     )
-    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §4.1, §2
-    config.data.eval_device = "subtract_mean_image"  # §2
+    # §4.1, §2; ours: the mean image is that of central crops, for every crop
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"
+    config.data.eval_device = "subtract_mean_image"  # §2; ours: as in training
     config.eval.protocol = "single_view|ten_crop(227, 256)"  # §4.1; Table 2
     _sgd(config)
     config.batch_size = 128  # §5

@@ -17,10 +17,9 @@ FIELDS = common.ALEXNET
 
 
 def desk() -> Any:
-    """AlexNet's desk recipe: a quarter as wide."""
+    """AlexNet's desk recipe, a quarter as wide, at the smallest side that the network takes."""
     # ours: a quarter of the width and He's initial weights train it in minutes
     config = common.base("alexnet", "batch_norm", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
-    # ours: the smallest side that the network takes; trains in minutes
     common.on_digits(config, side=67, epochs=12.0, lr=0.01)
     config.optim.weight_decay = 5e-4  # AlexNet §5, as its desk recipe, to compare with
     config.optim.momentum = 0.9  # AlexNet §5
@@ -30,15 +29,16 @@ def desk() -> Any:
 def imagenet2012() -> Any:
     """AlexNet's recipe with the changes that the paper makes to Inception's for its BN-x5."""
     config = common.base("alexnet", "batch_norm", 1000, FIELDS)  # ours: the paper has Inception
-    # AlexNet §2, §4.1 for training; §4.2: evaluated on a single crop
     common.on_imagenet(
         config,
+        # AlexNet §2, §4.1
         train_host="decode|resize_short(256)|center_crop(256)|random_crop(227)",
-        eval_host="decode|resize_short(256)|center_crop(227)",
+        eval_host="decode|resize_short(256)|center_crop(227)",  # §4.2: on a single crop
     )
-    # §4.2.1: fewer distortions, so no shift of colours
+    # AlexNet §2; §4.2.1: fewer distortions, so no shift of colours. Ours: the mean image is that of
+    # central crops
     config.data.train_device = "flip|subtract_mean_image"
-    config.data.eval_device = "subtract_mean_image"  # AlexNet §2
+    config.data.eval_device = "subtract_mean_image"  # AlexNet §2; ours: as in training
     # §3.1, Algorithm 2: means of batches' statistics; their number is not in paper, and its factor
     # m / (m - 1) of the variance is 1 within 1e-4 for these maps
     config.eval.precise_bn = 200

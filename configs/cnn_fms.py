@@ -27,10 +27,11 @@ def desk() -> Any:
     """CNN-F, a quarter as wide."""
     # ours: for two cores; narrow networks need He et al.'s initial weights to start learning
     config = common.base("cnn_fms", "F", 10, FIELDS | {"width": 0.25, "weight_init": "he"})
-    common.on_digits(config, side=64, epochs=24.0, lr=0.01)  # ours
+    common.on_digits(config, side=64, epochs=24.0, lr=0.01)
     # ours: without batch normalisation it takes many steps to get going
     config.batch_size = config.optim.lr_batch = 32
-    config.optim.warmup_epochs = 1.0  # ours: as above
+    # ours: without batch normalisation it is slow to get going
+    config.optim.warmup_epochs = 1.0
     _sgd(config)
     return config
 
@@ -43,14 +44,14 @@ def imagenet2012() -> Any:
     variance of 10⁻² that §3.2 prints.
     """
     config = common.base("cnn_fms", "F", 1000, FIELDS)  # Table 1
-    # §3.2
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|random_crop(224)",  # §3.2
         eval_host="decode|resize_short(256)|center_crop(224)",  # not in paper: to watch training by
     )
-    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"  # §3.2
-    config.data.eval_device = "subtract_mean_image"  # §3.2
+    # §3.2, as AlexNet §2, §4.1; ours: the mean image is that of central crops, for every crop
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image"
+    config.data.eval_device = "subtract_mean_image"  # §3.2; ours: as in training
     # §3.2: four corners and centre of the whole image
     config.eval.protocol = "single_view|ten_crop(whole=True)"
     _sgd(config)

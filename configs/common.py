@@ -82,16 +82,30 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     # a regular expression for the layers to take; "": all, except a head with other classes
     config.init_layers = ""
     config.data = _data()
-    # aux_weight: of the losses of auxiliary heads, 0 is none; class_weights: (("owl", 3.0),) weighs
-    # the losses of a class, all others weigh 1, and ("balanced",) each inversely to its images
-    config.loss = ConfigDict({"aux_weight": 0.0, "class_weights": ()})
+    config.loss = ConfigDict(
+        {
+            "aux_weight": 0.0,  # of the losses of auxiliary heads; 0: none
+            # (("owl", 3.0),) weighs the losses of a class, all others weigh 1; ("balanced",) weighs
+            # each class inversely to its images
+            "class_weights": (),
+        }
+    )
     config.optim = _optim()
     config.eval = _eval()
-    # steps from one to the next; the number of the latest that stay
-    config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    # `data` splits the batch (-1: all devices), `column` the network where it has columns. With
-    # `shard_params`, parameters and optimiser are split over `data` too, and gathered for use.
-    config.mesh = ConfigDict({"data": -1, "column": 1, "shard_params": False})
+    config.checkpoint = ConfigDict(
+        {
+            "every_steps": 200,  # steps from one checkpoint to the next
+            "keep": 2,  # the number of the latest checkpoints that stay
+        }
+    )
+    config.mesh = ConfigDict(
+        {
+            "data": -1,  # devices that a batch is split over; -1: all
+            "column": 1,  # devices that the network is split over, where it has columns
+            # parameters and optimiser are split over `data` too, and gathered for use
+            "shard_params": False,
+        }
+    )
     return config
 
 
@@ -169,18 +183,18 @@ def on_digits(config: Any, *, side: int, epochs: float, lr: float, channels: int
     None of it is in a paper.
     """
     decode = "decode" if channels == 3 else f"decode({channels})"
-    config.batch_size = 64  # not in paper: for small data
-    config.total_epochs = epochs  # not in paper: minutes
-    config.log_every_steps = 25  # not in paper: runs are short
-    # not in paper: the size that the network takes
+    config.batch_size = 64  # ours: for small data
+    config.total_epochs = epochs  # ours: it trains in minutes
+    config.log_every_steps = 25  # ours: runs are short
+    # ours: a size that the network takes
     config.data.train_host = config.data.eval_host = f"{decode}|resize({side}, method='bicubic')"
-    config.data.train_device = f"pad_crop({side // 16})|standardize"  # not in paper: small shifts
-    config.data.eval_device = "standardize"  # not in paper: channels of mean 0 and variance 1
-    config.optim.lr, config.optim.lr_batch = lr, 64  # not in paper: tried on these digits
-    config.optim.schedule = "cosine"  # not in paper: it ends a short run well
-    config.eval.every_epochs = 2.0  # not in paper: to watch training by
-    config.eval.mirror = False  # not in paper: a mirrored digit is another sign
-    config.checkpoint.every_steps = 50  # not in paper: a few seconds
+    config.data.train_device = f"pad_crop({side // 16})|standardize"  # ours: small shifts
+    config.data.eval_device = "standardize"  # ours: channels of mean 0 and variance 1
+    config.optim.lr, config.optim.lr_batch = lr, 64  # ours: tried on these digits
+    config.optim.schedule = "cosine"  # ours: it ends a short run well
+    config.eval.every_epochs = 2.0  # ours: to watch training by
+    config.eval.mirror = False  # ours: a mirrored digit is another sign
+    config.checkpoint.every_steps = 50  # ours: every few seconds
 
 
 def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
@@ -188,11 +202,11 @@ def on_imagenet(config: Any, *, train_host: str, eval_host: str) -> None:
 
     `eval_host` makes the single views that are evaluated in training.
     """
-    config.model.dtype = "bfloat16"  # not in paper: for TPU and GPU
+    config.model.dtype = "bfloat16"  # ours: for TPU and GPU
     config.data.name = "imagenet2012"  # the papers' ILSVRC-2012
     config.data.eval_split = "validation"  # whose errors the papers report
     config.data.train_host, config.data.eval_host = train_host, eval_host
-    config.checkpoint.every_steps = 2000  # not in paper: minutes
+    config.checkpoint.every_steps = 2000  # ours: every few minutes
 
 
 def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -202,17 +216,17 @@ def as_torchvision(config: Any, *, mean: tuple[float, ...], std: tuple[float, ..
     images, from `init_from`.
     """
     config.model.dtype = "float32"  # as torchvision
-    config.data.train_host = "decode|resize_short(256)|random_crop(224)"  # ours: a start
+    config.data.train_host = "decode|resize_short(256)|random_crop(224)"  # ours: for fine-tuning
     # torchvision's ImageClassification(crop_size=224)
     config.data.eval_host = "decode|resize_short(256, method='bilinear')|center_crop(224)"
     config.data.train_device = f"flip|normalize({mean}, {std})"  # torchvision's mean and deviation
     config.data.eval_device = f"normalize({mean}, {std})"  # torchvision's mean and deviation
     # torchvision's published errors are of one view, with moving averages
     config.eval.protocol, config.eval.precise_bn = "single_view", 0
-    config.batch_size = 64  # ours: a start
+    config.batch_size = 64  # ours: for fine-tuning
     config.optim.bn_group = 0  # ours: the whole batch
-    config.total_steps, config.total_epochs = 0, 10.0  # ours: a start
-    config.optim.lr, config.optim.lr_batch = 0.001, 64  # ours: a start
-    config.optim.schedule = "cosine"  # ours: a start
+    config.total_steps, config.total_epochs = 0, 10.0  # ours: for fine-tuning
+    config.optim.lr, config.optim.lr_batch = 0.001, 64  # ours: for fine-tuning
+    config.optim.schedule = "cosine"  # ours: for fine-tuning
     config.optim.lr_mults = config.optim.wd_mults = ()  # ours: all alike
-    config.checkpoint.every_steps = 500  # ours: minutes
+    config.checkpoint.every_steps = 500  # ours: every few minutes

@@ -36,10 +36,11 @@ def desk() -> Any:
     config = common.base(
         "googlenet", "paper", 10, FIELDS | {"width": 0.5, "dropout": 0.2, "aux_dropout": 0.5}
     )
-    common.on_digits(config, side=32, epochs=16.0, lr=0.02)  # ours
+    common.on_digits(config, side=32, epochs=16.0, lr=0.02)
     # ours: without batch normalisation it takes many steps to get going
     config.batch_size = config.optim.lr_batch = 32
-    config.optim.warmup_epochs = 1.0  # ours: as above
+    # ours: without batch normalisation it is slow to get going
+    config.optim.warmup_epochs = 1.0
     config.loss.aux_weight = 0.3  # §5
     config.optim.weight_decay = 2e-4  # not in paper: bvlc_googlenet's solver.prototxt
     return config
@@ -55,10 +56,10 @@ def imagenet2012() -> Any:
     config = common.base("googlenet", "paper", 1000, FIELDS)  # Table 1
     # not in paper: train_val.prototxt
     config.model.lrn_constants = config.model.weight_init = "caffe"
-    # §6; Table 3
     common.on_imagenet(
         config,
-        train_host="decode|area_aspect_crop(224, (0.08, 1.0), (0.75, 1.3333333333))",  # §6
+        # §6; the interpolation is random too, which the paper began "relatively late"
+        train_host="decode|area_aspect_crop(224, (0.08, 1.0), (0.75, 1.3333333333))",
         eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: 1 crop
     )
     # §6: the distortions of Howard: brightness, contrast and colour, then AlexNet's lighting noise
@@ -72,7 +73,7 @@ def imagenet2012() -> Any:
     config.total_epochs = 250.0
     config.loss.aux_weight = 0.3  # §5
     config.optim.lr, config.optim.lr_batch = 0.01, 32  # not in paper: solver.prototxt
-    config.optim.momentum = 0.9  # §6
+    config.optim.momentum = 0.9  # §6; ours: synchronous steps, where the paper's are asynchronous
     config.optim.weight_decay = 2e-4  # not in paper: solver.prototxt
     config.optim.lr_mults = ((".*/bias", 2.0),)  # not in paper: train_val.prototxt
     config.optim.wd_mults = ((".*/bias", 0.0),)  # not in paper: train_val.prototxt

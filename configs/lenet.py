@@ -17,7 +17,7 @@ FIELDS = {"activation": str, "pooling": str, "connections": str, "weight_init": 
 def desk() -> Any:
     """The modern form, in full width."""
     config = common.base("lenet", "relu", 10, FIELDS)  # ours
-    common.on_digits(config, side=32, epochs=12.0, lr=0.05, channels=1)  # ours: for two cores
+    common.on_digits(config, side=32, epochs=12.0, lr=0.05, channels=1)
     return config
 
 

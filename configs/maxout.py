@@ -33,7 +33,6 @@ FIELDS = {
 def desk() -> Any:
     """The permutation-invariant MNIST network, in full width, on shifted digits."""
     config = common.base("maxout", "mnist_fc", 10, FIELDS)  # §5.1
-    # ours: 28 pixels and one channel are MNIST's; the rest trains in minutes
     common.on_digits(config, side=28, epochs=100.0, lr=0.1, channels=1)
     # ours: shifts, as there are few digits; grey levels from 0 to 1, as pylearn2 reads MNIST
     config.data.train_device = "pad_crop(2)|scale(0.00392156862745098)"

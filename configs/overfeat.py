@@ -33,7 +33,7 @@ def desk() -> Any:
     config = common.base(
         "overfeat", "fast", 10, FIELDS | {"width": 0.25, "weight_init": "he", "conv1_stride": 2}
     )
-    common.on_digits(config, side=64, epochs=8.0, lr=0.02)  # ours
+    common.on_digits(config, side=64, epochs=8.0, lr=0.02)
     config.optim.weight_decay = 1e-5  # §3.1
     return config
 
@@ -47,10 +47,9 @@ def imagenet2012() -> Any:
     those of the weights.
     """
     config = common.base("overfeat", "fast", 1000, FIELDS)  # Table 1
-    # §3.1; Table 1: 231 is the fast network's input
     common.on_imagenet(
         config,
-        train_host="decode|resize_short(256)|random_crop(231)",  # §3.1
+        train_host="decode|resize_short(256)|random_crop(231)",  # §3.1; Table 1: its input is 231
         eval_host="decode|resize_short(256)|center_crop(231)",  # not in paper: to watch training by
     )
     # §3.1: flips; not in paper: the released networks' mean and deviation (overfeat-torch, run.lua)

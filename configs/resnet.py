@@ -33,7 +33,7 @@ FIELDS = {
 def desk() -> Any:
     """The eight-layer member of the CIFAR family."""
     config = common.base("resnet", "cifar-8", 10, FIELDS)  # ours: trains in a minute
-    common.on_digits(config, side=32, epochs=8.0, lr=0.05)  # ours: trains in a minute
+    common.on_digits(config, side=32, epochs=8.0, lr=0.05)
     _sgd(config)
     return config
 
@@ -46,15 +46,15 @@ def cifar10() -> Any:
     config = common.base("resnet", "cifar-20", 10, FIELDS)  # §4.2
     _sgd(config)
     config.batch_size = 128  # §4.2
-    # §4.2: "on two GPUs", and the release for ImageNet has statistics on each GPU; whether these
-    # had is not in paper
+    # §4.2: "on two GPUs"; not in paper: whether each had its own statistics, as the networks for
+    # ImageNet had (authors' README)
     config.optim.bn_group = 64
     config.total_steps = 64_000  # §4.2
     config.data.name = "cifar10"  # §4.2
     config.data.train_split, config.data.eval_split = "train[:45000]", "train[45000:]"  # §4.2
-    # §4.2; scale not in paper: ours, so that values are about 1
+    # §4.2; ours: the scale, which makes values about 1
     config.data.train_device = "subtract_mean_image|pad_crop(4)|flip|scale(0.0078125)"
-    config.data.eval_device = "subtract_mean_image|scale(0.0078125)"  # §4.2; scale ours
+    config.data.eval_device = "subtract_mean_image|scale(0.0078125)"  # §4.2; ours: the scale
     config.optim.lr, config.optim.lr_batch = 0.1, 128  # §4.2
     config.optim.schedule = "step(32000, 48000)"  # §4.2
     config.eval.every_epochs = 5.0  # ours: how often to look
@@ -83,20 +83,19 @@ def imagenet2012() -> Any:
     """
     config = common.base("resnet", "50", 1000, FIELDS)  # Table 1
     _sgd(config)
-    # §3.4 for training; authors' README: shorter side 256 and the central crop
     common.on_imagenet(
         config,
-        train_host="decode|resize_short_between(256, 480)|random_crop(224)",
+        train_host="decode|resize_short_between(256, 480)|random_crop(224)",  # §3.4
+        # authors' README: 1 crop, the centre of shorter side 256
         eval_host="decode|resize_short(256)|center_crop(224)",
     )
-    # §3.4: the mean of every pixel, here of central crops, and AlexNet's colours; scale not in
-    # paper: ours, so that values are about 1
-    config.data.train_device = "pca_light(0.1)|subtract_mean_image|flip|scale(0.0078125)"
-    config.data.eval_device = "subtract_mean_image|scale(0.0078125)"  # §3.4; scale ours
-    # §3.4, Table 3; authors' README: the crops are of the whole image, as those of the paper.
-    # Table 4's resnet_dense needs a mean that fits any size:
-    # data.eval_device='subtract_mean|scale(…)'
-    config.eval.protocol = "single_view|ten_crop(whole=True)"
+    # §3.4: a crop of the image or its mirror image, AlexNet's colours, the mean of every pixel;
+    # ours: the mean image is that of central crops, and the scale makes values about 1
+    config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image|scale(0.0078125)"
+    # §3.4; not in paper: the mean at other sizes, here warped as in SPP-net's Appendix A
+    config.data.eval_device = "subtract_mean_image(warp=True)|scale(0.0078125)"
+    # §3.4; Table 3: ten crops, of the whole image (authors' README); Table 4: five scales
+    config.eval.protocol = "single_view|ten_crop(whole=True)|resnet_dense"
     config.eval.precise_bn = 200  # authors' README; the number of batches is not in paper
     config.batch_size = 256  # §3.4
     config.optim.bn_group = 32  # authors' README: 8 GPUs, statistics on each
@@ -194,8 +193,8 @@ REPORTED = (
             "101": (19.87, 4.60),
             "152": (19.38, 4.49),
         },
-        protocol="dense, 5 scales; the recipe's mean image fits one size",
-        measured_by="",
+        protocol="dense, 5 scales",
+        measured_by="resnet_dense",
         source="Table 4",
     ),
     *top1_and_top5(

@@ -36,7 +36,7 @@ def desk() -> Any:
     config = common.base(
         "spp", "zf5", 10, FIELDS | {"width": 0.25, "weight_init": "he", "levels": (3, 2, 1)}
     )
-    common.on_digits(config, side=64, epochs=8.0, lr=0.02)  # ours
+    common.on_digits(config, side=64, epochs=8.0, lr=0.02)
     _sgd(config)
     return config
 
@@ -48,18 +48,17 @@ def imagenet2012() -> Any:
     network (SPP_net's model-defs/Zeiler_conv5.prototxt) has no decay of their own.
     """
     config = common.base("spp", "zf5", 1000, FIELDS)  # Table 1
-    # §3.1
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|corner_crop(224)",  # §3.1
         eval_host="decode|resize_short(256)|center_crop(224)",  # Table 3: 1 view
     )
-    # §3.1: "some colour altering", AlexNet's; Appendix A: the mean image of 224 pixels, warped to
-    # other sizes
+    # §3.1: "some colour altering", here AlexNet's; Appendix A: the mean image of 224 pixels, warped
+    # to other sizes; ours: it is that of central crops
     config.data.train_device = "flip|pca_light(0.1)|subtract_mean_image(warp=True)"
     config.data.eval_device = "subtract_mean_image(warp=True)"  # Appendix A
-    # Table 2: ten views, of the whole image (§3.1); Table 3: full image; §3.1.5: 96 views on
-    # feature maps and two more
+    # Table 2: ten views, of the whole image (§3.1); Table 3: one view, the full image; §3.1.5: 96
+    # views on feature maps and two more
     config.eval.protocol = "single_view|ten_crop(whole=True)|spp_full|spp_multi_view"
     _sgd(config)
     config.batch_size = 128  # not in paper: AlexNet's

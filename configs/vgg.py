@@ -31,7 +31,7 @@ def desk() -> Any:
     """Configuration A, an eighth as wide."""
     # ours: for two cores; narrow networks need He et al.'s initial weights to start learning
     config = common.base("vgg", "A", 10, FIELDS | {"width": 0.125, "weight_init": "he"})
-    common.on_digits(config, side=32, epochs=12.0, lr=0.02)  # ours
+    common.on_digits(config, side=32, epochs=12.0, lr=0.02)
     _sgd(config)
     return config
 
@@ -43,7 +43,6 @@ def imagenet2012() -> Any:
     """
     # §3.1: Glorot's initialisation works without pre-training
     config = common.base("vgg", "D", 1000, FIELDS | {"weight_init": "glorot"})
-    # §3.1
     common.on_imagenet(
         config,
         train_host="decode|resize_short(256)|random_crop(224)",  # §3.1
@@ -60,7 +59,7 @@ def imagenet2012() -> Any:
     config.optim.lr, config.optim.lr_batch = 0.01, 256  # §3.1
     # §3.1: three times; not in paper: the patience, and no limit on the drops
     config.optim.schedule = "plateau(0.1, patience=3)"
-    # not in paper: matconvnet's cnn_imagenet_init.m, of the same authors
+    # not in paper: matconvnet's cnn_imagenet_init.m, of the authors' group
     config.optim.lr_mults = ((".*/bias", 2.0),)
     config.optim.wd_mults = ((".*/bias", 0.0),)  # not in paper: cnn_imagenet_init.m
     return config

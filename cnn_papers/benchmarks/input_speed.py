@@ -42,7 +42,7 @@ def measure(
     train_host = parse_host(config.data.train_host, key="data.train_host")
     options = {"max_skips": config.data.max_skips}
     pipeline = inputs.open_pipeline(split, config, train_host, mesh, **options)
-    other_pipelines.check(others, pipeline.ops)
+    other_pipelines.check(others, pipeline.reader.ops)
     contenders = {"input": _contender(_batches(pipeline, config))}
     streamed = pipeline
     if pipeline.resident is not None:
@@ -67,7 +67,9 @@ def _work(split: Split, pipeline: Pipeline, batch_size: int) -> other_pipelines.
     """Returns the work of `pipeline` for other libraries, on the first images of `split`."""
     examples = split.examples[:OTHERS_READ]
     images, labels = ([example[key] for example in examples] for key in ("image", "label"))
-    return other_pipelines.Work(images, labels, pipeline.ops, batch_size, os.cpu_count() or 1)
+    return other_pipelines.Work(
+        images, labels, pipeline.reader.ops, batch_size, os.cpu_count() or 1
+    )
 
 
 def _compared(speeds: dict[str, Speed], *, resident: bool) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def with_classes_of(
       UserError: the split has a class that the head does not know.
     """
     known, own = tuple(class_names), split.class_names
-    if not known or own == known[: len(own)]:
+    if not known or own == known:
         return split
     outputs = {name: output for output, name in enumerate(known)}
     unknown = [name for name in own if name not in outputs]

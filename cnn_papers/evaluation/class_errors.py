@@ -65,7 +65,7 @@ def table(columns: Mapping[str, ClassErrors]) -> list[str]:
     if count > ALL:
         shown = sorted(shown, key=lambda i: -first.errors[i])[:WORST]
         title = f"the {WORST} largest of {count}"
-    last = f"mean of {count} classes"
+    last = f"mean of {count} {'class' if count == 1 else 'classes'}"
     names = max(len(text) for text in (title, last, *(first.names[i] for i in shown)))
     widths = [max(13, len(heading) + 2) for heading in columns]
 

@@ -150,7 +150,7 @@ def _mean(
     counts = np.zeros(images, np.float32)  # terms of each sum
 
     def read(i: int) -> tuple[int, list[np.ndarray], bool]:
-        example = pipeline.example(i, seed=(0, 0))
+        example = pipeline.reader.example(i, seed=(0, 0))
         image = example["image"]
         try:
             views = list(part.views(image, source.method))

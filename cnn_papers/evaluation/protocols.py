@@ -60,7 +60,8 @@ def single_view() -> Protocol:
 def ten_crop(size: int = 224, short: int = 256, whole: bool = False) -> Protocol:
     """Corners and centre of the central square of the image at shorter side `short` (AlexNet §4.1).
 
-    With `whole` they are the corners of the whole image (SPP-net §3.1, Return of the Devil §3.2).
+    With `whole` they are the corners of the whole image (SPP-net §3.1, Return of the Devil §3.2,
+    the README of ResNet's authors, fb.resnet.torch).
     """
     _check_crops(size, (short,))
     crops = functools.partial(views.five_crops, size=size, short=short, whole=whole)
@@ -128,8 +129,12 @@ def overfeat_dense(
 
 
 def spp_full(scale: int = 256, step: int = 16, longest: float = 2.0) -> Protocol:
-    """The whole image at shorter side `scale` through the pyramid (SPP-net §3.1.4)."""
-    return (_whole(scores.softmax, scale, step, longest, "windows"),)
+    """The whole image at shorter side `scale` through the pyramid, without its mirror image.
+
+    SPP-net §3.1.4, Table 3, which is of single views.
+    """
+    full = _whole(scores.softmax, scale, step, longest, "windows")
+    return (full._replace(mirrored=False),)
 
 
 def spp_multi_view(

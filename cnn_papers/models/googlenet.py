@@ -164,10 +164,8 @@ class AuxiliaryHead(nn.Module):
             window = tuple(max(1, min(5, side)) for side in x.shape[1:3])  # smaller maps: whole
             x = nn.avg_pool(x, window, (3, 3))
         x = self.conv(x, self.widths[0], 1, "conv")
-        hidden, classifier = (
-            _INITIALISERS[self.weight_init],
-            _CLASSIFIER_INITIALISERS[self.weight_init],
-        )
+        hidden = _INITIALISERS[self.weight_init]
+        classifier = _CLASSIFIER_INITIALISERS[self.weight_init]
         fc1 = layers.FullyConnected(self.widths[1], **hidden, dtype=self.dtype, name="fc1")
         x = nn.relu(fc1(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

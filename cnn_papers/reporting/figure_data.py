@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from cnn_papers.claims import catalogue, metrics
@@ -29,14 +29,17 @@ SIDES = {"train": "training", "val": "test"}
 Runs = Mapping[str, Mapping[str, Finished]]  # by arm and id, in the order of seeds
 
 
-def of_claims(sweep: Sweep) -> list[Figure]:
-    """Returns the figures of the claims of a sweep whose arms all have a finished run."""
+def of_claims(sweep: Sweep, changed: Collection[str]) -> list[Figure]:
+    """Returns the figures of the claims of a sweep whose arms all have a finished run.
+
+    Claims whose names are in `changed` are left out.
+    """
     figures: list[Figure] = []
     for file, claims in catalogue.claims_of().items():
         requested = {
             name: (claim, _runs(sweep, name))
             for name, claim in claims.items()
-            if sweep.scales[name] not in (None, EXACT)
+            if sweep.scales[name] not in (None, EXACT) and name not in changed
         }
         complete = {
             name: (claim, runs) for name, (claim, runs) in requested.items() if all(runs.values())
@@ -79,22 +82,22 @@ def _of_file(
 ) -> list[Figure]:
     """Returns the figures of a paper: its curves, one for each analysis, those of the networks."""
     paper = title_of(file).partition(" (")[0]
-    curves, analyses, texts, drawn = [], [], [], set[str]()
+    curves, analyses, texts, drawn = {}, [], [], set[str]()
     for name, (claim, runs) in requested.items():
         (op,) = parse(claim.metric, metrics, leading=1, key="metric")
         title = label_of(file, name)
         statement = f"{claim.statement} ({claim.source})"
         if curve := _curve(title, op, runs):
-            curves.append(curve)
+            curves[name] = curve
             texts.append(f"{title.capitalize()}: {statement}{_diverged(runs)}")
         if op.name in ("analysis", "drift"):
             kind = op.args[0].partition("/")[0]
-            analyses += _analysis(f"{paper}: {title}", statement, kind, runs)
+            analyses += _analysis(f"{paper}: {title}", statement, kind, name, runs)
             drawn.add(kind)
-    for claim, runs in requested.values():
+    for name, (claim, runs) in requested.items():
         for kind in sorted(_analysed(runs) - drawn):
             text = f"In the runs of the claim: {claim.statement} ({claim.source})"
-            analyses += _analysis(f"{paper}: {kind.replace('_', ' ')}", text, kind, runs)
+            analyses += _analysis(f"{paper}: {kind.replace('_', ' ')}", text, kind, name, runs)
             drawn.add(kind)
     text = "Means over seeds, in a band from the lowest to the highest. " + " ".join(texts)
     runs_by_id = {
@@ -104,14 +107,14 @@ def _of_file(
         for job_id, run in arm.items()
     }
     networks = network_figures.of_paper(paper, runs_by_id, folder)
-    return _figure(paper, text, curves) + analyses + networks
+    return _figure(paper, text, [*curves.values()], [*curves]) + analyses + networks
 
 
-def _analysis(title: str, text: str, kind: str, runs: Runs) -> list[Figure]:
+def _analysis(title: str, text: str, kind: str, claim: str, runs: Runs) -> list[Figure]:
     """Returns the figure of an analysis, if it has one."""
     if kind not in ANALYSES:
         return []
-    return _figure(title, text, ANALYSES[kind](title.partition(": ")[2], kind, runs))
+    return _figure(title, text, ANALYSES[kind](title.partition(": ")[2], kind, runs), [claim])
 
 
 def _analysed(runs: Runs) -> set[str]:
@@ -132,9 +135,11 @@ def _runs(sweep: Sweep, name: str) -> Runs:
     }
 
 
-def _figure(title: str, text: str, panels: Sequence[Lines | Heat]) -> list[Figure]:
-    """A figure of `panels`; none without any."""
-    return [Figure(title, text, panels)] if panels else []
+def _figure(
+    title: str, text: str, panels: Sequence[Lines | Heat], claims: Sequence[str] = ()
+) -> list[Figure]:
+    """A figure of `panels`, which illustrates `claims`; none without any panel."""
+    return [Figure(title, text, panels, claims)] if panels else []
 
 
 # --- curves ---------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def _of_sweep(sweep: Sweep, address: str) -> Results:
         machines=_each_once(run.machine for run in done.values()),
         versions=_each_once(versions),
         outcomes={job_id: _outcome(run) for job_id, run in sweep.runs.items()},
-        figures=figure_data.of_claims(sweep),
+        figures=figure_data.of_claims(sweep, _changed(claims)),
         code=Counter(run.source[:DIGITS] for run in done.values()),
         started=min((run.started for run in sweep.runs.values() if run.started), default=""),
         seconds=_seconds(sweep.runs.values()),
@@ -77,8 +77,8 @@ def _of_sweep(sweep: Sweep, address: str) -> Results:
 def of_today(found: Results) -> Results:
     """Returns results that a file holds, on the claims as they are defined now.
 
-    A claim whose definition has changed since it was run loses its verdict; the texts of the others
-    are today's. A claim that is gone is left out.
+    A claim whose definition has changed since it was run loses its verdict and its figures; the
+    texts of the others are today's. A claim that is gone is left out.
     """
     if found.kind != "sweep":
         return found
@@ -88,7 +88,15 @@ def of_today(found: Results) -> Results:
         for file, claims in catalogue.claims_of().items()
         for name, claim in claims.items()
     ]
-    return found._replace(claims=claims)
+    gone = recorded.keys() - {claim.name for claim in claims}
+    outdated = gone | _changed(claims)
+    figures = [figure for figure in found.figures if not outdated.intersection(figure.claims)]
+    return found._replace(claims=claims, figures=figures)
+
+
+def _changed(claims: Sequence[ClaimResult]) -> set[str]:
+    """Returns the names of the claims that are to be asked again."""
+    return {claim.name for claim in claims if claim.word == results.ASK_AGAIN}
 
 
 def _today(file: str, name: str, claim: Claim, recorded: ClaimResult | None) -> ClaimResult:

@@ -187,11 +187,15 @@ class Picture(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure of a report; it has no panels if it could not be drawn, and `text` says why."""
+    """A figure of a report; it has no panels if it could not be drawn, and `text` says why.
+
+    `claims` are names of the claims that it illustrates.
+    """
 
     title: str
     text: str
     panels: Sequence[Lines | Heat | Picture]
+    claims: Sequence[str] = ()
 
 
 PANELS: dict[str, type[Lines | Heat | Picture]] = {"lines": Lines, "heat": Heat, "picture": Picture}

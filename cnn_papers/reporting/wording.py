@@ -173,7 +173,7 @@ def changed(results: Results) -> list[str]:
         return []
     return [
         "A claim is to be asked again if its definition, or the recipe of an arm, has changed "
-        "since its runs; figures may still show these runs."
+        "since its runs; pictures of networks may still be of these runs."
     ]
 
 
@@ -271,7 +271,7 @@ def comparison(run: SingleRun) -> str:
     elif run.same:
         return (
             "Against the paper: its recipe on its data. Ours is the final test by the protocol "
-            "that measures as the paper did; of a recipe without one, the best evaluation."
+            "that measures as the paper did; of a recipe without one, the last evaluation."
         )
     else:
         what = f"{run.reported[0].recipe}, not of {run.config} on {run.data}"

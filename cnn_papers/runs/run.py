@@ -54,7 +54,8 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     model = zoo.build_model(config.model_name, **config.model)
     train, held_out = inputs.open_splits(config)
     images = (len(train.examples), len(held_out.examples))
-    workdir.check_same_data(folder, config, train.class_names, images)
+    digests = (statistics.fingerprint(train, ""), statistics.fingerprint(held_out, ""))
+    workdir.check_same_data(folder, config, train.class_names, images, digests)
     data = inputs.open_data(config, train, held_out, mesh)
     length = inputs.run_length(config, len(data.train))
     weights = in_numbers(config.loss.class_weights, data.train.split, config.model.num_classes)
@@ -137,6 +138,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "train_image": train.image_shape,
         "eval_image": held_out.image_shape,
         "images": (len(train), len(held_out)),
+        "digests": tuple(statistics.fingerprint(pipe.split, "") for pipe in (train, held_out)),
         "machine": workdir.describe_machine(),
         "total_steps": run.length.total,
     }

@@ -52,6 +52,7 @@ class SavedRun(NamedTuple):
       class_names: of the training split, by label.
       train_image, eval_image: (h, w, c) of the images of training and of evaluation.
       images: number of images of the training and of the evaluation split.
+      digests: of the images of both, from `statistics.fingerprint`.
       total_steps: length of the run.
       machine: processor and accelerators, from `describe_machine`.
       versions: of Python and packages, from `versions`.
@@ -62,6 +63,7 @@ class SavedRun(NamedTuple):
     train_image: tuple[int, ...]
     eval_image: tuple[int, ...]
     images: tuple[int, ...]
+    digests: tuple[str, ...]
     total_steps: int
     machine: str
     versions: dict[str, str]
@@ -150,6 +152,7 @@ def read_run(workdir: pathlib.Path) -> SavedRun | None:
             train_image=tuple(run.get("train_image", ())),
             eval_image=tuple(run.get("eval_image", ())),
             images=tuple(run.get("images", ())),
+            digests=tuple(run.get("digests", ())),
             total_steps=run.get("total_steps", 0),
             machine=run.get("machine", ""),
             versions=run.get("versions", {}),
@@ -192,7 +195,11 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
 
 
 def check_same_data(
-    workdir: pathlib.Path, config: Any, class_names: tuple[str, ...], images: tuple[int, int]
+    workdir: pathlib.Path,
+    config: Any,
+    class_names: tuple[str, ...],
+    images: tuple[int, int],
+    digests: tuple[str, str],
 ) -> None:
     """Checks the data of the run that `workdir` holds, if any, and prints what is new about it.
 
@@ -203,18 +210,24 @@ def check_same_data(
       config: of the run that goes on.
       class_names: of its training split, by label.
       images: number of images of its training and of its evaluation split.
+      digests: of the images of both splits.
 
     Raises:
-      UserError: other classes, or the same in another order; another folder of images, unless it
-        has the same classes and as many images in each split.
+      UserError: other classes, or the same in another order; another folder of images, unless
+        they are the same.
     """
     run = read_run(workdir)
     if run is None:
         return
     then, now = run.config.data.name, config.data.name
-    other_classes = _difference(run.class_names, class_names) if run.class_names else ""
-    if not _same_place(then, now) and (other_classes or run.images != images):
-        what = other_classes or f"{_counted(run.images)} there, {_counted(images)} now"
+    other_classes = difference(run.class_names, class_names) if run.class_names else ""
+    other_images = bool(run.digests) and run.digests != digests
+    what = other_classes
+    if run.images != images:
+        what = what or f"{_counted(run.images)} there, {_counted(images)} now"
+    elif other_images:
+        what = what or "as many images of the same classes, but others"
+    if what and not _same_place(then, now):
         raise UserError(
             f"workdir {workdir} holds a run of another configuration "
             f"(data.name: {then} there, {now} now; {what}); give another with --workdir, or "
@@ -230,9 +243,11 @@ def check_same_data(
     if run.images and run.images != images:
         order = "; batches are others from here on" if run.images[0] != images[0] else ""
         print(f"the data has changed: {_counted(run.images)} before, {_counted(images)} now{order}")
+    elif other_images:
+        print("the data has changed: as many images of the same classes, but others")
 
 
-def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
+def difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
     """Returns which classes are new and which are gone; "" if they are the same in their order."""
     if then == now:
         return ""
@@ -241,7 +256,10 @@ def _difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
         "gone": [name for name in then if name not in now],
     }
     parts = [f"{change}: {listed(names)}" for change, names in changes.items() if names]
-    return "; ".join(parts) or f"the same in another order: {listed(now)}, not {listed(then)}"
+    if parts:
+        return "; ".join(parts)
+    label = next(i for i, names in enumerate(zip(then, now, strict=True)) if len({*names}) > 1)
+    return f"the same in another order: class {label} was {then[label]} and is {now[label]}"
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -2,20 +2,22 @@
 
 ResNet-50 of the paper and of torchvision have the same arrays, but stride in other convolutions:
 the weights of one fit the other, which then gives other classes. So files that we write carry the
-fields of their network, and torchvision's networks have theirs in `torch_names`.
+fields of their network, and torchvision's networks have theirs in `torch_names`. They carry the
+names of its classes too, which no array shows either.
 """
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from cnn_papers.errors import UserError
 
-# The entry in the metadata of a .safetensors file that holds the fields as JSON.
+# The entries in the metadata of a .safetensors file, as JSON: the fields, and a list of classes.
 METADATA = "cnn_papers"
+CLASSES = "cnn_papers_classes"
 
 # Fields that shapes show, or that change no output of an evaluation.
 FREE = frozenset(
@@ -33,10 +35,12 @@ class Origin(NamedTuple):
     Attributes:
       fields: those of its fields that are known, as JSON has them.
       published: whether they are known from torchvision's names only.
+      class_names: of its first outputs or, mostly, of all; () if they are unknown.
     """
 
     fields: Mapping[str, Any]
     published: bool = False
+    class_names: tuple[str, ...] = ()
 
 
 def fields_of(model: nn.Module) -> dict[str, Any]:
@@ -45,23 +49,27 @@ def fields_of(model: nn.Module) -> dict[str, Any]:
     return json.loads(json.dumps({name: getattr(model, name) for name in names}))
 
 
-def to_metadata(model: nn.Module) -> dict[str, str]:
-    """Returns the metadata of a file with the weights of `model`."""
-    return {METADATA: json.dumps(fields_of(model))}
+def to_metadata(model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, str]:
+    """Returns the metadata of a file with the weights of `model`; `class_names` as in `Origin`."""
+    classes = {CLASSES: json.dumps(class_names)} if class_names else {}
+    return {METADATA: json.dumps(fields_of(model)), **classes}
 
 
 def from_metadata(metadata: Mapping[str, str] | None) -> Origin | None:
     """Returns the network of which a file says that its weights are; None if it says nothing.
 
     Raises:
-      ValueError: the entry is not a JSON object.
+      ValueError: the fields are not a JSON object, or the classes not a list of names.
     """
     if not metadata or METADATA not in metadata:
         return None
     fields = json.loads(metadata[METADATA])
     if not isinstance(fields, dict):
         raise ValueError(f"its metadata '{METADATA}' is not a JSON object")
-    return Origin(fields)
+    class_names = json.loads(metadata.get(CLASSES, "[]"))
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"its metadata '{CLASSES}' is not a JSON list of names")
+    return Origin(fields, class_names=tuple(class_names))
 
 
 def check(origin: Origin | None, model: nn.Module, place: str, *, to_start_from: bool) -> None:

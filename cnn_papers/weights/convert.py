@@ -54,6 +54,11 @@ class Source(NamedTuple):
     unplaced: Mapping[str, tuple[int, ...]] = {}
     origin: arithmetic.Origin | None = None
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the outputs that the weights are known to give; () if there are none."""
+        return self.origin.class_names if self.origin else ()
+
 
 def to_torch(
     variables: Mapping[str, Any], model_name: str, model: nn.Module
@@ -125,11 +130,18 @@ def from_torch(
     return Source(place, tensors, names, unplaced, origin)
 
 
-def from_variables(variables: Mapping[str, Any], model: nn.Module, *, place: str) -> Source:
+def from_variables(
+    variables: Mapping[str, Any],
+    model: nn.Module,
+    *,
+    place: str,
+    class_names: tuple[str, ...] = (),
+) -> Source:
     """Returns the arrays of another network of ours."""
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables, model).items()}
     tensors = {path: Tensor(array, path, array.shape) for path, array in flat.items()}
-    return Source(place, tensors, {}, origin=arithmetic.Origin(arithmetic.fields_of(model)))
+    origin = arithmetic.Origin(arithmetic.fields_of(model), class_names=class_names)
+    return Source(place, tensors, {}, origin=origin)
 
 
 def select(

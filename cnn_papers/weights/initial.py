@@ -13,6 +13,7 @@ from cnn_papers import zoo
 from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
+from cnn_papers.runs import workdir
 from cnn_papers.training.step import State
 from cnn_papers.weights import convert, trained, weight_files
 
@@ -41,29 +42,20 @@ def read(
             _warn_of_frozen(layers, config.optim.frozen)
         return {}
     place = pathlib.Path(config.init_from)
-    if not place.exists() and not place.suffix:
-        raise UserError(
-            f"config.init_from: there is no run {place} to start from; "
-            "train it first, or name its folder or a weights file"
-        )
-    if place.is_dir():
-        run = trained.open_run(place)
-        donor = zoo.build_model(run.config.model_name, **run.config.model)
-        variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
-        source = convert.from_variables(variables, donor, place=str(place))
-        classes = run.class_names
-    else:
-        source = weight_files.source(place, config.model_name, model, image_shape)
-        classes = trained.classes_of_file(class_names, config.model.num_classes)
+    source = _open(place, config, model, image_shape)
     arrays, fresh = convert.select(
         source, model, image_shape, layers=config.init_layers, other_head=True
     )
+    named = source.class_names
+    classes = named or trained.classes_of_file(class_names, config.model.num_classes)
     head, reason = set[str](), ""
-    if classes != class_names or place.is_file():
+    if not named or classes != class_names:
         head = _head(model, image_shape) & {convert.layer_of(path) for path in arrays}
     if head and classes and classes != class_names:
-        reason = f"; its classes are {listed(classes)}, not {listed(class_names)}"
-        if not config.init_layers:
+        reason = f"; its classes are others ({workdir.difference(classes, class_names)})"
+        if config.init_layers:
+            reason += f", and config.init_layers takes {', '.join(sorted(head))} all the same"
+        else:
             arrays = {
                 path: array for path, array in arrays.items() if convert.layer_of(path) not in head
             }
@@ -75,6 +67,23 @@ def read(
     print(f"starts from {taken} layers of {place}{rest}{reason}")
     _warn_of_frozen(fresh, config.optim.frozen)
     return arrays
+
+
+def _open(
+    place: pathlib.Path, config: Any, model: nn.Module, image_shape: tuple[int, ...]
+) -> convert.Source:
+    """Returns the weights in a file or in the folder of a run."""
+    if not place.exists() and not place.suffix:
+        raise UserError(
+            f"config.init_from: there is no run {place} to start from; "
+            "train it first, or name its folder or a weights file"
+        )
+    if not place.is_dir():
+        return weight_files.source(place, config.model_name, model, image_shape)
+    run = trained.open_run(place)
+    donor = zoo.build_model(run.config.model_name, **run.config.model)
+    variables = trained.read_variables(place, run, donor, meshes.make_mesh())[2]
+    return convert.from_variables(variables, donor, place=str(place), class_names=run.class_names)
 
 
 def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:

@@ -234,10 +234,18 @@ def _arrays(state: Mapping[str, Any], path: pathlib.Path, torch: Any) -> dict[st
             raise UserError(
                 f"weights {path} are not a state dict: {key} is not a dense tensor of real numbers"
             )
-    declared = sum(value.numel() * value.element_size() for value in state.values())
+    # Two keys of one tensor, as of a layer in two places, have its bytes once.
+    tensors = {_identity(value): value for value in state.values()}
+    declared = sum(value.numel() * value.element_size() for value in tensors.values())
     # A tensor with strides of 0 can repeat one number to any size.
     if declared > path.stat().st_size:
         raise UserError(
             f"weights {path} are damaged: its tensors declare {declared:,} bytes, more than it has"
         )
-    return {key: value.detach().float().numpy() for key, value in state.items()}
+    arrays = {one: value.detach().float().numpy() for one, value in tensors.items()}
+    return {key: arrays[_identity(value)] for key, value in state.items()}
+
+
+def _identity(tensor: Any) -> tuple[Any, ...]:
+    """Returns what two tensors have in common that are one."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

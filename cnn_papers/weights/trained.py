@@ -120,20 +120,23 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
             "which a weights file does not contain: write them as normalize((R, G, B), (R, G, B)), "
             "mean and deviation in 0 … 255, or take the recipe ':torchvision' of the config file"
         )
-    names, outputs = class_names_of(data), config.model.num_classes
-    classes = classes_of_file(names, outputs)
-    if classes and classes != classes_of_file((), outputs):
-        logging.getLogger(__name__).info(
-            "%s does not name its classes: its outputs are taken for those of %s, in their order",
-            path,
-            data.name,
-        )
     model, mesh = zoo.build_model(config.model_name, **config.model), meshes.make_mesh()
+    variables, classes = read_file(path, config, model)
+    if not classes:
+        outputs = config.model.num_classes
+        classes = classes_of_file(class_names_of(data), outputs)
+        if classes and classes != classes_of_file((), outputs):
+            logging.getLogger(__name__).info(
+                "%s does not name its classes: its outputs are taken for those of %s, in their "
+                "order",
+                path,
+                data.name,
+            )
     return Trained(
         describe_file(path, config),
         config,
         model,
-        processes.put(read_file(path, config, model), meshes.replicated(mesh)),
+        processes.put(variables, meshes.replicated(mesh)),
         mesh,
         augment.compose(eval_device, None, train=False),
         inputs.configured_input(config),
@@ -142,8 +145,12 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
     )
 
 
-def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, Any]:
+def read_file(
+    path: pathlib.Path, config: Any, model: nn.Module
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the variables of `model`, the network of `config`, from a weights file.
+
+    The second value are the names of its classes, () if the file does not name them.
 
     Raises:
       UserError: a file that cannot be read or is of another network.
@@ -151,7 +158,7 @@ def read_file(path: pathlib.Path, config: Any, model: nn.Module) -> dict[str, An
     shape = inputs.configured_input(config, "train_host")
     source = weight_files.source(path, config.model_name, model, shape)
     arrays, _ = convert.select(source, model, shape)
-    return convert.put({}, arrays, model)
+    return convert.put({}, arrays, model), source.class_names
 
 
 def describe_file(path: pathlib.Path, config: Any) -> str:
@@ -242,7 +249,7 @@ def class_names_of(data: Any) -> tuple[str, ...]:
 
 
 def classes_of_file(names: tuple[str, ...], outputs: int) -> tuple[str, ...]:
-    """Returns the classes of a weights file, which does not name them; () if they are unknown.
+    """Returns the classes of a weights file that does not name them; () if they are unknown.
 
     They are the classes `names` of the config's data set if there is one for each output. 1,000
     outputs are ImageNet's classes if `names` are of another number or have one of its WordNet ids.

@@ -5,7 +5,7 @@ of `torch.save` only tensors are read; nothing in it is executed.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -153,12 +153,18 @@ def _read_safetensors(path: pathlib.Path) -> Contents:
 
 
 def write(
-    path: pathlib.Path, variables: Mapping[str, Any], model_name: str, model: nn.Module
+    path: pathlib.Path,
+    variables: Mapping[str, Any],
+    model_name: str,
+    model: nn.Module,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Writes `variables` as `.safetensors` in torch's layout, with the fields of `model`.
 
-    Names are torchvision's for the families that it publishes, else our own.
+    The file says the `class_names` of the outputs, unless they are unknown. Names of the tensors
+    are torchvision's for the families that it publishes, else our own.
     """
     state = convert.to_torch(variables, model_name, model)
+    metadata = arithmetic.to_metadata(model, class_names)
     with files.atomic_write(path) as part:
-        part.write_bytes(safetensors.numpy.save(state, arithmetic.to_metadata(model)))
+        part.write_bytes(safetensors.numpy.save(state, metadata))

@@ -109,7 +109,7 @@ CLAIMS = {
         metric="last('val/top1_error')",
         expect="same",
         bound=1.0,
-        paper="top-5 error 13.7 % by 10 crops with either; the bound is ours",
+        paper="top-5 error 13.7 % on ILSVRC-2012 by 10 crops with either; the bound is ours",
         scales=_ALL,
     ),
     "cnn_fms_fc7_128": Claim(
@@ -118,7 +118,7 @@ CLAIMS = {
         arms={"4096": {"model.variant": "M"}, "128": {"model.variant": "M-128"}},
         metric="last('val/top1_error')",
         expect="higher",
-        paper="top-5 error 13.7 and 15.6 % by 10 crops",
+        paper="top-5 error 13.7 and 15.6 % on ILSVRC-2012 by 10 crops",
         scales=_ALL | {"desk": Scale(_DESK, _TO_128)},
     ),
 }

@@ -55,7 +55,7 @@ CLAIMS = {
         arms=_ONE_RUN,
         metric="tested_change(0, 1, 'top1_error')",
         expect="lower",
-        paper="fast network, one scale: 39.28 % top-1 error coarse, 39.01 % fine",
+        paper="ImageNet, fast network, one scale: 39.28 % top-1 error coarse, 39.01 % fine",
         scales=_TESTS | {"paper": Scale(_PAPER, paper_delta=-0.27)},
     ),
     "overfeat_more_scales": Claim(
@@ -64,7 +64,9 @@ CLAIMS = {
         arms=_ONE_RUN,
         metric="tested_change(1, 2, 'top1_error')",
         expect="lower",
-        paper="fast network, fine stride: 39.01 % top-1 error at one scale, 38.12 % at six",
+        paper=(
+            "ImageNet, fast network, fine stride: 39.01 % top-1 error at one scale, 38.12 % at six"
+        ),
         scales=_TESTS | {"paper": Scale(_PAPER, paper_delta=-0.89)},
     ),
     "overfeat_accurate_takes_more": Claim(

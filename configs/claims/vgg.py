@@ -86,7 +86,7 @@ CLAIMS = {
         arms=_nets("A", "B", "D", "E"),
         metric="last('val/top1_error')",
         expect="falling",
-        paper=f"top-1 errors {_SLIDING}: 29.6 (A), 28.7 (B), 27.0 (D), 27.3 % (E)",
+        paper=f"top-1 errors on ImageNet {_SLIDING}: 29.6 (A), 28.7 (B), 27.0 (D), 27.3 % (E)",
         scales=_ALL,
     ),
     "vgg_lrn": Claim(
@@ -99,7 +99,9 @@ CLAIMS = {
         metric="last('val/top1_error')",
         expect="same",
         bound=1.0,
-        paper=f"29.6 and 29.7 % top-1 error {_SLIDING}: no improvement; the bound is ours",
+        paper=(
+            f"29.6 and 29.7 % top-1 error on ImageNet {_SLIDING}: no improvement; the bound is ours"
+        ),
         scales=_ALL,
     ),
     "vgg_more_nonlinearity": Claim(
@@ -108,7 +110,7 @@ CLAIMS = {
         arms=_nets("B", "C"),
         metric="last('val/top1_error')",
         expect="lower",
-        paper=f"28.7 and 28.1 % top-1 error {_SLIDING}",
+        paper=f"28.7 and 28.1 % top-1 error on ImageNet {_SLIDING}",
         scales=_ALL,
     ),
     "vgg_spatial_context": Claim(
@@ -117,7 +119,7 @@ CLAIMS = {
         arms=_nets("C", "D"),
         metric="last('val/top1_error')",
         expect="lower",
-        paper=f"28.1 and 27.0 % top-1 error {_SLIDING}",
+        paper=f"28.1 and 27.0 % top-1 error on ImageNet {_SLIDING}",
         scales=_ALL,
     ),
     "vgg_small_filters": Claim(
@@ -129,7 +131,7 @@ CLAIMS = {
         arms=_nets("B-5x5", "B"),
         metric="last('val/top1_error')",
         expect="lower",
-        paper="the shallow net's top-1 error is 7 % higher (centre crop)",
+        paper="the shallow net's top-1 error on ImageNet is 7 % higher (centre crop)",
         scales=_ALL | {"paper": Scale(_PAPER, paper_delta=-7.0)},
     ),
     "vgg_scale_jitter": Claim(
@@ -141,7 +143,9 @@ CLAIMS = {
         arms=_JITTER,
         metric="tested(0, 'top1_error')",
         expect="lower",
-        paper="D at Q = 384: 26.8 % top-1 error with S = 384, 25.6 % with S in [256, 512]",
+        paper=(
+            "ImageNet, D at Q = 384: 26.8 % top-1 error with S = 384, 25.6 % with S in [256, 512]"
+        ),
         scales=_AT_40 | {"paper": Scale(_AT_384, _JITTER_ON_IMAGENET, paper_delta=-1.2)},
     ),
     "vgg_test_scales": Claim(
@@ -154,8 +158,8 @@ CLAIMS = {
         metric="tested_change(0, 1, 'top1_error')",
         expect="lower",
         paper=(
-            "D, trained with scale jitter: 25.6 % top-1 error at Q = 384, 24.8 % at 256, 384 and "
-            "512"
+            "ImageNet, D, trained with scale jitter: 25.6 % top-1 error at Q = 384, 24.8 % at 256, "
+            "384 and 512"
         ),
         scales=_AT_40
         | {"paper": Scale(_AT_384, {"jitter": _JITTERED_ON_IMAGENET}, paper_delta=-0.8)},

@@ -293,6 +293,15 @@ def test_operations_schedule_and_numbers_make_sense(name, recipe):
 
 
 @each_recipe
+def test_images_are_mirrored_before_a_mean_image_of_their_size_is_subtracted(name, recipe):
+    """As in a test, where a mirror image is another view. (CIFAR: before it is padded.)"""
+    device = config_file(name).get_config(recipe).data.train_device
+    ops = [op.name for op in parse_device(device, key="data.train_device").ops]
+    if {"flip", "subtract_mean_image"} <= {*ops} and "pad_crop" not in ops:
+        assert ops.index("flip") < ops.index("subtract_mean_image")
+
+
+@each_recipe
 def test_an_override_changes_nothing_else(name, recipe):
     before = flat(config_file(name).get_config(recipe))
     for key in OVERRIDDEN:

@@ -62,4 +62,4 @@ def test_of_many_classes_the_worst_are_shown():
 def test_many_absent_classes_are_counted():
     names = [f"class {i}" for i in range(14)]
     result = by_class(np.zeros(1), np.zeros(1, np.int32), names)
-    assert table({"single_view": result})[-1].endswith("class 9, class 10, and 3 more")
+    assert table({"single_view": result})[-1].endswith("class 9, class 10 and 3 more")

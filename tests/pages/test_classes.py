@@ -1,5 +1,6 @@
 """Runs on folders of people's own images: going on after changes, tests on other folders."""
 
+import json
 import pathlib
 import re
 import shutil
@@ -99,9 +100,30 @@ def test_a_start_that_is_refused_for_its_statistics_writes_nothing(run):
     moved = write_images(
         run.parent / "images", {f"train/{name}": 6 for name in ["owl", "dog", "cat"]}
     )
+    saved = json.loads((run / "run.json").read_text())
+    del saved["digests"]  # an older version did not record them
+    (run / "run.json").write_text(json.dumps(saved))
     before = contents(run)
     with pytest.raises(UserError, match=r"belong to other images .* start a new run"):
         train.train_and_evaluate(config_on(moved, total_steps=STEPS + 3), run)
+    assert contents(run) == before
+
+
+@pytest.mark.fault(
+    "config: another folder with as many other images of the classes of a run",
+    "refused with the difference; no byte of the run changes",
+)
+def test_as_many_images_of_another_folder_are_no_moved_data(tmp_path):
+    """As of another fold of a cross-validation, where no statistics are kept."""
+    first = animals(tmp_path / "first")
+    raw = {"data__train_device": "", "data__eval_device": ""}
+    run = tmp_path / "run"
+    assert train.train_and_evaluate(config_on(first, **raw), run) == train.DONE
+    before = contents(run)
+    second = write_images(tmp_path / "second", {f"train/{name}": 6 for name in ANIMALS})
+    write_images(tmp_path / "second", {f"val/{name}": 3 for name in ("owl", "cat", "dog")})
+    with pytest.raises(UserError, match=r"/second now; as many images of the same classes, but"):
+        train.train_and_evaluate(config_on(second, total_steps=STEPS + 3, **raw), run)
     assert contents(run) == before
 
 
@@ -287,6 +309,19 @@ def test_members_are_averaged_by_name(finished):
     other = with_other_head(network, [2, 0, 1], ("owl", "cat", "dog"))
     first, second, mean = evaluate.evaluate([network, other], make_mesh(1), [None, None])
     assert first[2:5] == second[2:5] == mean[2:5] and 0 < first.top1_error < 100
+
+
+@pytest.mark.parametrize("tested", ["cat", "dog", "owl"])
+def test_members_of_other_orders_meet_a_folder_of_some_classes(finished, tmp_path, capsys, tested):
+    name = write_images(tmp_path, {tested: 3}, colours="cat,dog,owl")
+    network = trained.from_run(finished, {"data.name": name})
+    other = with_other_head(network, [2, 1, 0], ("owl", "dog", "cat"))
+    for members in ([network, other], [other, network]):
+        first, second, mean = evaluate.evaluate(members, make_mesh(1), [None, None])
+        assert first.by_class[:3] == second.by_class[:3] == mean.by_class[:3]
+        assert first.by_class.names == (tested,) and first.by_class.images == (3,)
+        absent = ", ".join(animal for animal in members[0].class_names if animal != tested)
+        assert f"without an image here: {absent}\n" in capsys.readouterr().out
 
 
 def test_members_of_other_classes_are_not_averaged(finished, tmp_path):

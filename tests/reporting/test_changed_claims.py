@@ -1,6 +1,7 @@
 """Claims that have changed since they were run, and the paper's numbers beside other data."""
 
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from cnn_papers.claims import catalogue, definitions, plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.reporting import gather, results, wording
+
+DATA_SETS = "CIFAR-10|ILSVRC|ImageNet|MNIST|VOC"
 
 
 @pytest.fixture
@@ -56,6 +59,19 @@ def test_a_claim_that_changed_loses_its_verdict(sweep, change_claim, capsys, fie
     assert claim_of(read(sweep), "resnet_lower").word == "agrees"  # the file keeps what it holds
 
 
+def test_a_claim_that_changed_or_is_gone_loses_its_figures(sweep, change_claim):
+    exit_code(report.cli, str(sweep))
+
+    def illustrated(found: results.Results) -> set[str]:
+        return {claim for figure in found.figures for claim in figure.claims}
+
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_sooner", "resnet_responses"}
+    change_claim("resnet_sooner", metric="images_to('train/top1_error', 1.0)")
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_responses"}
+    change_claim("resnet_responses")  # this one only
+    assert illustrated(gather.of_today(read(sweep))) == {"resnet_sooner"}
+
+
 def test_a_claim_in_other_words_keeps_its_verdict(sweep, change_claim):
     exit_code(report.cli, str(sweep))
     before = claim_of(gather.of_today(read(sweep)), "resnet_lower")
@@ -89,6 +105,7 @@ def test_runs_of_another_recipe_answer_nothing(sweep, monkeypatch):
         "resnet_small": "agrees",  # needs no run
         "resnet_large": "not run",
     }
+    assert not any(figure.claims for figure in read(sweep).figures)
     # It is so from the folder and from the file.
     again = {claim.name: claim.word for claim in gather.of_today(read(sweep)).claims}
     assert again == words
@@ -147,3 +164,15 @@ def test_no_claim_shows_a_difference_beside_results_on_other_data():
             if not own and data != {claim.paper_data}:
                 shown.append(f"{name} at {scale}: {data}, and the paper's is of {claim.paper_data}")
     assert shown == []
+
+
+def test_the_papers_numbers_say_of_which_data_they_are_beside_results_on_others():
+    unnamed = []
+    for name, claim in catalogue.all_claims().items():
+        if not re.search(r"\d %|\bpoints?\b", claim.paper) or re.search(DATA_SETS, claim.paper):
+            continue
+        for scale in {*claim.scales} - {EXACT}:
+            data = {plan.load(job).data.name for (job,) in plan.jobs(claim, scale, [0]).values()}
+            if data != {claim.paper_data}:
+                unnamed.append(f"{name} at {scale}, on {data}: {claim.paper}")
+    assert unnamed == []

@@ -118,7 +118,7 @@ def test_a_value_without_a_comment_names_its_line(by_key):
 
 def test_what_the_shared_file_sets_has_the_comments_there(by_key):
     dtype, nesterov = by_key["model.dtype"], by_key["optim.nesterov"]
-    assert (dtype.source, dtype.from_base) == ("not in paper: for TPU and GPU", False)
+    assert (dtype.source, dtype.from_base) == ("ours: for TPU and GPU", False)
     assert (nesterov.source, nesterov.from_base) == ("plain momentum", True)
     assert dtype.place.startswith("common.py:") and nesterov.place.startswith("common.py:")
 

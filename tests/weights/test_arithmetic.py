@@ -60,6 +60,21 @@ PAIRS = [
 ]
 
 
+@pytest.mark.parametrize("class_names", [("cat", "dog\udcff"), ()])
+def test_metadata_name_the_classes(class_names):
+    metadata = arithmetic.to_metadata(zoo.build_model("resnet", variant="50"), class_names)
+    origin = arithmetic.from_metadata(metadata)
+    assert origin and origin.class_names == class_names and origin.fields["stride_in"] == "1x1"
+    assert all(text.isascii() for text in metadata.values())
+
+
+@pytest.mark.parametrize("classes", ['{"0": "cat"}', "[1, 2]", "no JSON"])
+def test_metadata_that_name_no_classes_are_damaged(classes):
+    metadata = arithmetic.to_metadata(zoo.build_model("resnet", variant="50"))
+    with pytest.raises(ValueError):
+        arithmetic.from_metadata(metadata | {arithmetic.CLASSES: classes})
+
+
 @pytest.mark.parametrize(("name", "one", "other"), PAIRS)
 def test_weights_say_of_which_of_two_equal_shapes_they_are(name, one, other):
     module = zoo.model_module(name)

@@ -373,3 +373,13 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
         UserError, match=r"bomb.pth are damaged: it would unpack to 20,00\d,\d+ bytes"
     ):
         weight_files.read(tmp_path / "bomb.pth")
+
+
+def test_one_tensor_under_two_keys_is_read_for_both(tmp_path):
+    """As of a layer that a module holds in two places; the file has its bytes once."""
+    weight = torch.arange(10_000.0).reshape(100, 100)
+    torch.save({"a": weight, "b": weight}, tmp_path / "shared.pth")
+    read = weight_files.read(tmp_path / "shared.pth").tensors
+    assert read.keys() == {"a", "b"}
+    for array in read.values():
+        np.testing.assert_array_equal(array, weight.numpy())

@@ -105,14 +105,14 @@ def rename_classes(run: pathlib.Path, names: Sequence[str]) -> None:
         (
             "abcdefghij",
             "",
-            "6 layers of {donor}; fresh: fc; its classes are a, b, c and 7 more, "
-            "not 0, 1, 2 and 7 more",
+            "6 layers of {donor}; fresh: fc; its classes are others "
+            "(new: 0, 1, 2 and 7 more; gone: a, b, c and 7 more)",
         ),
         (
-            "1023456789",
+            "0123465789",
             "",
-            "6 layers of {donor}; fresh: fc; its classes are 1, 0, 2 and 7 more, "
-            "not 0, 1, 2 and 7 more",
+            "6 layers of {donor}; fresh: fc; its classes are others "
+            "(the same in another order: class 5 was 6 and is 5)",
         ),
         ("0123456789", "", "7 layers of {donor}"),
         (
@@ -125,7 +125,8 @@ def rename_classes(run: pathlib.Path, names: Sequence[str]) -> None:
             "abcdefghij",
             "conv1|fc",
             "2 layers of {donor}; fresh: bn1, conv2_1/bn1, conv2_1/bn2, conv2_1/conv1, "
-            "conv2_1/conv2; its classes are a, b, c and 7 more, not 0, 1, 2 and 7 more",
+            "conv2_1/conv2; its classes are others (new: 0, 1, 2 and 7 more; gone: a, b, c and 7 "
+            "more), and config.init_layers takes fc all the same",
         ),
     ],
 )
@@ -143,6 +144,51 @@ def test_a_head_of_as_many_other_classes_stays_fresh(
     np.testing.assert_array_equal(
         arrays["params/conv1/kernel"], params_of(tiny_run)["params/conv1/kernel"]
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (tuple("0123456789"), "7 layers of {file}"),
+        (
+            ("ant", *"123456789"),
+            "6 layers of {file}; fresh: fc; its classes are others (new: 0; gone: ant)",
+        ),
+        (
+            (),
+            "7 layers of {file}; it does not name its classes, which are taken to be those of "
+            "this run",
+        ),
+    ],
+)
+def test_a_file_of_ours_names_its_classes(tiny_run, tmp_path, capsys, names, said):
+    file, network = tmp_path / "net.safetensors", trained.from_run(tiny_run)
+    weight_files.write(file, network.variables, "resnet", network.model, names)
+    config = config_like(tiny_run)
+    config.init_from = str(file)
+    started(config, tmp_path / "run")
+    assert f"starts from {said.format(file=file)}\n" in capsys.readouterr().out
+
+
+def test_a_file_of_ours_is_tested_by_name_on_a_folder_of_some_classes(tmp_path, caplog):
+    model = zoo.build_model("resnet", variant="cifar-8", num_classes=3, blocks=(1,), widths=(8,))
+    variables = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+        dict(counting.abstract_variables(model, (32, 32, 3))),
+    )
+    variables["params"]["fc"]["bias"][2] = 1  # every image is an owl
+    file, animals = tmp_path / "net.safetensors", ("cat", "dog", "owl")
+    weight_files.write(file, variables, "resnet", model, animals)
+    config = resnet.get_config()
+    config.model.update({"blocks": (1,), "widths": (8,), "num_classes": 3})
+    config.data.name = write_images(tmp_path / "images", {"dog": 1, "owl": 3})
+    config.data.eval_device = ""
+    with caplog.at_level("INFO", "cnn_papers"):
+        assert trained.from_file(file, config).class_names == animals
+        (result,) = evaluate.evaluate_weights(file, config)
+    assert (result.top1_error, result.images) == (25.0, 4)
+    assert "does not name its classes" not in caplog.text
+    assert "are unknown" not in caplog.text
 
 
 def test_a_run_says_that_it_starts_from_fresh_weights(tiny_run, tmp_path, capsys):
@@ -269,7 +315,7 @@ def test_the_start_says_what_is_trained_and_how_classes_weigh(tiny_run, tmp_path
     started(config, tmp_path)
     out = capsys.readouterr().out
     assert "        trains  1 of 7 layers: fc; 90 parameters\n" in out
-    assert " class weights  7 3, 0 1, 1 1, 3 1, 4 1, 5 1, 6 1, 8 1, and 2 more\n" in out
+    assert " class weights  7 3, 0 1, 1 1, 3 1, 4 1, 5 1, 6 1, 8 1 and 2 more\n" in out
     assert warnings_of(caplog) == []
     config.optim.frozen, config.loss.class_weights = "", ()
     started(config, tmp_path)
@@ -281,7 +327,7 @@ def test_the_start_says_what_is_trained_and_how_classes_weigh(tiny_run, tmp_path
 @pytest.mark.parametrize(
     ("changes", "layers"),
     [
-        ({"init_from": ""}, "bn1, conv1, conv2_1/bn1, conv2_1/bn2, and 2 more"),
+        ({"init_from": ""}, "bn1, conv1, conv2_1/bn1, conv2_1/bn2 and 2 more"),
         ({"init_layers": "conv.*"}, "bn1"),
     ],
 )

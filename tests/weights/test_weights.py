@@ -181,7 +181,7 @@ def test_another_shape(state):
 
 def test_weights_of_another_depth_name_a_few_and_count_the_rest(state):
     with pytest.raises(
-        UserError, match=r"another network: layer1.2.* is missing, .* expected; .*, and \d+ more$"
+        UserError, match=r"another network: layer1.2.* is missing, .* expected; .* and \d+ more$"
     ):
         select(state, resnet.Model("34", **SMALL))
 

@@ -13,7 +13,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 # Initial weights of VGG and of CNN-F, -M and -S, with zero biases. Both papers print "variance
 # 10⁻²" (VGG §3.1, Return of the Devil §3.2), a deviation of 0.1. "caffe" takes the number for the
-# deviation, as AlexNet does and the authors' MatConvNet (examples/imagenet/cnn_imagenet_init.m). It
+# deviation, as AlexNet does and the group's matconvnet (examples/imagenet/cnn_imagenet_init.m). It
 # is the default: the logits of photographs, whose mean colour is subtracted, begin at 0.01 in CNN-F
 # then, but with a deviation of 0.1 at 280,000, and in VGG's A at 60 million.
 VISUAL_GEOMETRY_GROUP = {
