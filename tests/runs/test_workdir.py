@@ -103,6 +103,7 @@ def test_a_read_only_folder(tmp_path):
 CONFIG = ConfigDict(
     {
         "seed": 0,
+        "task": "classify",
         "total_epochs": 2.0,
         "total_steps": 0,
         "log_every_steps": 50,
