@@ -291,7 +291,7 @@ def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -
 
 def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -> None:
     cells = [
-        *(measure.number(result.values[measure.name]) for measure in measures),
+        *(m.number(result.values[m.name]).rjust(len(m.words)) for m in measures),
         f"{result.images_per_second:,.0f}",
         str(result.programs),
     ]

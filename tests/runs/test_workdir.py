@@ -196,6 +196,18 @@ def test_a_key_that_a_run_is_older_than_does_not_count_where_it_is_off(tmp_path,
         workdir.check_same_run(tmp_path, _changed("optim.new", 0.1))
 
 
+def test_a_run_that_is_older_than_the_task_classifies(tmp_path):
+    workdir.write_run(tmp_path, CONFIG, {})
+    path = tmp_path / "run.json"
+    run = json.loads(path.read_text())
+    del run["config"]["task"]
+    path.write_text(json.dumps(run))
+    assert workdir.read_run(tmp_path).config.to_dict() == CONFIG.to_dict()
+    workdir.check_same_run(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="task: classify there, regress now"):
+        workdir.check_same_run(tmp_path, _changed("task", "regress"))
+
+
 # --- the data of a run that goes on ---------------------------------------------------------------
 
 CLASSES, IMAGES = ("cat", "dog", "owl"), (18, 9)
