@@ -193,7 +193,9 @@ def _of_another_recipe(jobs: Sequence[Job], sweep: Sweep, scale: str) -> bool:
 
 
 def _grid_run(job: Job, run: Finished) -> GridRun:
-    return GridRun(job.id, job.config, dict(job.overrides), *single_runs.errors(run.rows))
+    task = run.config.task
+    found = single_runs.evaluated(run.rows, task)
+    return GridRun(job.id, job.config, dict(job.overrides), *found, task=task)
 
 
 def _outcome(run: Finished | Unfinished) -> str:

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from cnn_papers import tasks
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, LEVEL, UNDECIDED, Verdict
 from cnn_papers.errors import UserError
 
@@ -90,6 +91,7 @@ class GridRun(NamedTuple):
       overrides: by dotted key.
       last, best: rows of its last and of its best evaluation; None if it has none.
       tests: rows of its final tests.
+      task: a module of `cnn_papers.tasks`.
     """
 
     id: str
@@ -98,6 +100,7 @@ class GridRun(NamedTuple):
     last: Row | None = None
     best: Row | None = None
     tests: Sequence[Row] = ()
+    task: str = tasks.BEFORE
 
 
 class ReportedResult(NamedTuple):
@@ -126,7 +129,7 @@ class SingleRun(NamedTuple):
       same: `reported` are for its recipe on its data.
       changed: keys in which it differs from the recipe.
       reported: the paper's results.
-      last, best, tests: as in `GridRun`.
+      last, best, tests, task: as in `GridRun`.
     """
 
     id: str
@@ -141,6 +144,7 @@ class SingleRun(NamedTuple):
     last: Row | None = None
     best: Row | None = None
     tests: Sequence[Row] = ()
+    task: str = tasks.BEFORE
 
 
 # --- figures --------------------------------------------------------------------------------------
