@@ -17,7 +17,7 @@ from cnn_papers import evaluate, tasks, train
 from cnn_papers.claims import metrics
 from cnn_papers.claims.metrics import Finished, Reading
 from cnn_papers.errors import UserError
-from cnn_papers.reporting import figure_data, results, single_runs
+from cnn_papers.reporting import figure_data, results_file, single_runs
 from cnn_papers.reporting.markdown import markdown
 from cnn_papers.runs import ranges, workdir
 from cnn_papers.runs.rows import METRICS, evaluations, read_rows
@@ -157,7 +157,7 @@ def test_a_report_shows_its_headline(run):
     curves = figure_data.of_run(run.folder, workdir.read_run(run.folder).config, run.rows)[0]
     assert curves.text == "Loss and predicted within one over the images seen."
     assert [panel.title for panel in curves.panels] == ["loss", "predicted within one (%)"]
-    (single,) = results.from_json(results.to_json(report)).singles
+    (single,) = results_file.from_json(results_file.to_json(report)).singles
     assert single.task == "digit_size"
 
 
