@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
@@ -17,7 +18,8 @@ from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import class_errors, passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
-from cnn_papers.evaluation.results import Result, result_of
+from cnn_papers.evaluation.results import Result
+from cnn_papers.facts import Measure
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
@@ -101,6 +103,7 @@ def evaluate(
     the second, and so on.
     """
     # 1. Open the data of each network, and check that it can serve its protocols.
+    task = _common_task(networks)
     orders = [trained.order_of_outputs(networks[0], network) for network in networks]
     members = [
         _open_member(network, mesh, folder)
@@ -116,7 +119,7 @@ def evaluate(
     raw = members[0].source.raw
     print(f"tested on {raw.split.name}, {len(raw):,} images", flush=True)
     widths = _column_widths(members)
-    _print_line(widths, "", "protocol", ["top-1 error", "top-5 error", "images/s", "programs"])
+    _print_header(widths, task.MEASURES)
     # 3. Pass each network over the images with each of its protocols.
     class_names = raw.split.class_names
     results: list[Result] = []
@@ -134,16 +137,16 @@ def evaluate(
             )
             outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
-            result = result_of(member.name, protocol_name, outcomes[-1:], class_names)
+            result = task.result_of(member.name, protocol_name, outcomes[-1:], class_names)
             results.append(result)
-            _print_result(widths, result)
+            _print_result(widths, result, task.MEASURES)
             _keep(result, member)
         # 4. Average the class probabilities of several networks.
         if len(members) > 1:
             names = " + ".join(dict.fromkeys(protocol_names))
-            result = result_of(f"mean of {len(members)}", names, outcomes, class_names)
+            result = task.result_of(f"mean of {len(members)}", names, outcomes, class_names)
             results.append(result)
-            _print_result(widths, result)
+            _print_result(widths, result, task.MEASURES)
             _keep(result, members[0], ensemble=[member.name for member in members])
         by_class[results[-1].protocol] = results[-1].by_class
     if enlarged:
@@ -151,6 +154,18 @@ def evaluate(
     # 5. Print the errors by class, of several networks those of their mean.
     print("\n".join(class_errors.table(by_class)), flush=True)
     return results
+
+
+def _common_task(networks: Sequence[Trained]) -> Any:
+    """Returns the module of the task of all `networks`; UserError if they have several."""
+    names = {network.config.task: network.description for network in networks}
+    if len(names) > 1:
+        (one, first), (other, second), *_ = names.items()
+        raise UserError(
+            f"these runs have different tasks, and their outputs no mean: {one} ({first}), "
+            f"{other} ({second})"
+        )
+    return tasks.task_module(networks[0].config.task)
 
 
 def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
@@ -262,17 +277,21 @@ def _column_widths(members: Sequence[Member]) -> Widths:
     )
 
 
+def _print_header(widths: Widths, measures: Sequence[Measure]) -> None:
+    words = [measure.words for measure in measures]
+    _print_line(widths, "", "protocol", [*words, "images/s", "programs"])
+
+
 def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -> None:
     """Prints one line of the table, with `who` only where there are several members."""
     first = f"{who:<{widths.who}}  " if widths.who else ""
-    numbers = "".join(f"{cell:>13}" for cell in cells)
+    numbers = "".join(f"  {cell:>11}" for cell in cells)
     print(f"{first}{protocol:<{widths.protocol}}{numbers}", flush=True)
 
 
-def _print_result(widths: Widths, result: Result) -> None:
+def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -> None:
     cells = [
-        f"{result.top1_error:.2f}%",
-        f"{result.top5_error:.2f}%",
+        *(m.number(result.values[m.name]).rjust(len(m.words)) for m in measures),
         f"{result.images_per_second:,.0f}",
         str(result.programs),
     ]
@@ -299,8 +318,7 @@ def _keep(result: Result, member: Member, ensemble: Sequence[str] = ()) -> None:
         identity["test/ensemble"] = list(ensemble)
     metrics = {
         **identity,
-        "test/top1_error": result.top1_error,
-        "test/top5_error": result.top5_error,
+        **{f"test/{name}": value for name, value in result.values.items()},
         "test/images": result.images,
         "test/mean_class_error": result.by_class.mean,
         "test/classes": len(result.by_class.names),

@@ -30,8 +30,8 @@ class Reported(NamedTuple):
     Attributes:
       recipe: the recipe of the config file that trains such a network.
       variant: of the network.
-      metric: `top1_error` or `top5_error`.
-      value: in percent.
+      metric: a measure of the recipe's task, such as `top1_error`.
+      value: in the unit of the measure.
       data: the data set and split that it is of, such as "cifar10[test]".
       protocol: the paper's way of measuring it; after a semicolon, why no run of ours measures it.
       measured_by: the protocol of the recipe's `config.eval.protocol` that measures it in the same
@@ -47,6 +47,39 @@ class Reported(NamedTuple):
     protocol: str
     measured_by: str
     source: str
+
+
+class Measure(NamedTuple):
+    """A value that tells how well a network does its task.
+
+    Attributes:
+      name: of its rows in metrics.jsonl, after `train/`, `val/` or `test/`.
+      words: the name in words.
+      unit: "%", or "" if it has none.
+      lower_is_better: as of an error.
+    """
+
+    name: str
+    words: str
+    unit: str = ""
+    lower_is_better: bool = True
+
+    @property
+    def label(self) -> str:
+        """The words with the unit, as in "top-1 error (%)"."""
+        return f"{self.words} ({self.unit})" if self.unit else self.words
+
+    def number(self, value: float) -> str:
+        """Returns a value with its unit, as in "4.25%"."""
+        return f"{value:.2f}{self.unit}"
+
+    def text(self, value: float) -> str:
+        """Returns the words with a value, as in "top-1 error 4.25%"."""
+        return f"{self.words} {self.number(value)}"
+
+    def cost(self, value: float) -> float:
+        """Returns a value that is lower for better networks: `value`, or its negative."""
+        return value if self.lower_is_better else -value
 
 
 class Scale(NamedTuple):

@@ -13,7 +13,7 @@ from absl import flags
 
 from cnn_papers import doors, files
 from cnn_papers.errors import UserError, listed
-from cnn_papers.reporting import gather, markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results_file, wording
 
 RESULTS = "results.json"
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.out:
         out = pathlib.Path(flags.FLAGS.out)
     if is_file:
-        recorded = results.read(path)
+        recorded = results_file.read(path)
         found = gather.of_today(recorded)
         if gone := {claim.name for claim in recorded.claims} - {now.name for now in found.claims}:
             print(f"left out, no claims any more: {', '.join(sorted(gone))}")
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         "report.md": markdown.markdown(found, address),
     }
     if not is_file:
-        texts[RESULTS] = results.text(found)
+        texts[RESULTS] = results_file.text(found)
     for name, text in texts.items():
         with files.atomic_write(out / name) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from cnn_papers import evaluate
-from cnn_papers.evaluation import run_analyses, single_view
+from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import processes
 from cnn_papers.runs import inputs, pictures, summary, workdir
 from cnn_papers.runs.checkpoint import Checkpoints, evaluation_variables
 from cnn_papers.runs.ranges import check_ranges
-from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, evaluations, is_best, read_rows
 from cnn_papers.runs.run import (
     Run,
     assemble,
@@ -108,10 +108,10 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
 
 def _show_result(run: Run) -> None:
     """Prints and draws the evaluations; a run that ends earlier than it was begun may have none."""
-    rows = read_rows(run.folder / METRICS)
-    if any("val/top1_error" in row for row in rows):
-        summary.print_result(rows)
-        pictures.draw_curves(run.folder)
+    evaluated = evaluations(read_rows(run.folder / METRICS), run.task.HEADLINE)
+    if evaluated:
+        summary.print_result(evaluated, run.task.MEASURES)
+        pictures.draw_curves(run.folder, run.task.HEADLINE)
 
 
 def _initial_arrays(run: Run) -> Any:
@@ -153,6 +153,7 @@ def _train(
         start_step=start,
         total_steps=length.total,
         steps_per_epoch=length.per_epoch,
+        measures=run.task.MEASURES,
         pending=pending,
     )
     folder = RunFolder(writer, checkpoints, best)
@@ -224,11 +225,12 @@ def _report(
     totals = jax.device_get(state.totals)._asdict()
     steps = int(totals.pop("steps")) or np.nan  # without a step that counts there is no mean
     values = {name: float(value) / steps for name, value in totals.items()}
+    error = values.get(run.task.HEADLINE.name, np.nan)  # not every task has it of a step
     values |= {"lr": float(scalars["lr"]), "skipped_steps": int(state.skipped)}
     writer.report_training(step, values, run.config.batch_size)
     return state._replace(
-        totals=processes.put(zero_totals(), run.training.abstract.step.sharding),
-        opt_state=run.training.optimizer.observe_training(state.opt_state, values["top1_error"]),
+        totals=processes.put(zero_totals(run.task.Totals), run.training.abstract.step.sharding),
+        opt_state=run.training.optimizer.observe_training(state.opt_state, error),
     )
 
 
@@ -242,7 +244,7 @@ def _evaluate(
     variables = evaluation_variables(state)
     held_out = run.data.held_out
     batches = held_out.eval_batches(inputs.eval_batch_size(run.config))
-    values = single_view.evaluate(run.eval_step, variables, batches, len(held_out), stop.agreed)
+    values = run.task.evaluate(run.eval_step, variables, batches, len(held_out), stop.agreed)
     if values is None:
         return state, Outcome(stop.code)
     analyses = {}
@@ -251,16 +253,17 @@ def _evaluate(
         analyses = run_analyses.compute(
             run.config.eval.analyses, run.model, variables, batch, run.data.normalise
         )
-    is_best = processes.broadcast(
-        lambda: single_view.is_best(values, read_rows(run.folder / METRICS))
-    )
-    folder.writer.report_evaluation(step, values, "  (best)" if is_best else "", analyses)
+    headline = run.task.HEADLINE
+    best = processes.broadcast(lambda: is_best(values, read_rows(run.folder / METRICS), headline))
+    folder.writer.report_evaluation(step, values, "  (best)" if best else "", analyses)
     columns = getattr(run.model, "columns", 1)
     folder.writer.draw_filters(step, state.params, run.data.train.image_shape[-1], columns)
     state = state._replace(
-        opt_state=run.training.optimizer.observe(state.opt_state, values["top1_error"])
+        opt_state=run.training.optimizer.observe(
+            state.opt_state, headline.cost(values[headline.name])
+        )
     )
-    if is_best:
+    if best:
         folder.best.save(step, state)
         folder.best.finish()
     folder.writer.resume_clock(step)

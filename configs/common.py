@@ -73,6 +73,7 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     config.total_epochs = 1.0  # the length
     config.total_steps = 0  # when positive, instead of total_epochs
     config.log_every_steps = 50  # training errors and losses are means over so many
+    config.task = "classify"  # a file of cnn_papers.tasks: what is learnt and measured
     config.model_name = model_name
     config.model = ConfigDict({"variant": variant, "num_classes": num_classes})
     config.model.dtype = "float32"  # of the layers' arithmetic; parameters are float32

@@ -32,6 +32,7 @@ ORDER = [
     "data",
     "training",
     "evaluation",
+    "tasks",
     "runs",
     "weights benchmarks claims",
     "reporting sweeps",

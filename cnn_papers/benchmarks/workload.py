@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, tasks, zoo
 from cnn_papers.data import augment
 from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.data.statistics import Statistics, Whitening
@@ -35,6 +35,7 @@ class Workload(NamedTuple):
       devices: number of devices that the batch is split over; -1 is all.
       column, shard_params: as in `config.mesh`.
       steps_per_epoch, total_steps: for the schedule; the cost of a step does not depend on them.
+      task: a module of `cnn_papers.tasks`.
     """
 
     model_name: str
@@ -49,6 +50,7 @@ class Workload(NamedTuple):
     shard_params: bool = False
     steps_per_epoch: float = 1000.0
     total_steps: int = 1_000_000
+    task: str = "classify"
 
     def on_mesh(self, mesh: dict[str, int]) -> "Workload":
         """Returns this workload on a mesh that `parse_mesh` returned."""
@@ -81,6 +83,7 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
         devices=config.mesh.data,
         column=config.mesh.column,
         shard_params=config.mesh.shard_params,
+        task=config.task,
     )
 
 
@@ -198,6 +201,7 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
         synthetic_augment(work),
         work.optim,
         work.step,
+        tasks.task_module(work.task),
         batch_size=work.batch_size,
         steps_per_epoch=work.steps_per_epoch,
         total_steps=work.total_steps,

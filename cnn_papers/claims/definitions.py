@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from cnn_papers import tasks
 from cnn_papers.claims import plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim
@@ -18,10 +19,13 @@ UNASKED = ("checkpoint", "data.data_dir", "data.resident", "mesh", "paper_recipe
 def asked_of(config: Any, scale: str) -> dict[str, Any]:
     """Returns the values of a run's config, by dotted key, that a claim depends on at `scale`.
 
-    A value that is off (0, empty, False, None) counts as absent: a new key that is off changes no
-    question. Where nothing is trained, a claim depends on the network and the size of its input.
+    A value that is off (0, empty, False, None) counts as absent, since a new key that is off
+    changes no question; so does the task that all claims had before it was a key. Where nothing is
+    trained, a claim depends on the network and the size of its input.
     """
     values = {key: value for key, value in workdir.flat(config.to_dict()).items() if value}
+    if config.task == tasks.BEFORE:
+        del values["task"]
     if scale == EXACT:
         network = {key: value for key, value in values.items() if key.startswith("model")}
         return network | {"input": inputs.configured_input(config)}

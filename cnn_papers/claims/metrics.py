@@ -1,6 +1,6 @@
 """The metrics of claims: functions that read a value off a finished run, as a `Reading`.
 
-A claim's `metric` names one of them. Errors are in percent. The errors and losses of a run that
+A claim's `metric` names one of them. Errors are in percent. The measures and losses of a run that
 diverged count as those of guessing.
 """
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_papers import tasks
 from cnn_papers.errors import UserError
 
 
@@ -51,16 +52,17 @@ def last(run: Finished, name: str) -> Reading:
 def mean_last(run: Finished, name: str, n: int) -> Reading:
     """Returns the mean of the last `n` values of `name`."""
     if run.outcome == "diverged":
-        return Reading(_guessing(name, run.config.model.num_classes))
+        return Reading(_guessing(run, name))
     values = _values(run, name, at_least=n)
     return Reading(sum(values[-n:]) / n)
 
 
 def best(run: Finished, name: str) -> Reading:
-    """Returns the lowest value of `name`, which flatters every arm a little: its split chose it."""
+    """Returns the best value of `name`, which flatters every arm a little: its split chose it."""
     if run.outcome == "diverged":
         return last(run, name)
-    return Reading(float(np.nanmin(_values(run, name))))
+    sign = _sign(run, name)
+    return Reading(sign * float(np.nanmin([sign * value for value in _values(run, name)])))
 
 
 def gap(run: Finished, name: str, other: str) -> Reading:
@@ -71,14 +73,14 @@ def gap(run: Finished, name: str, other: str) -> Reading:
 
 
 def images_to(run: Finished, name: str, level: float) -> Reading:
-    """Returns the training images seen when `name` is first at or below `level`.
+    """Returns the training images seen when `name` is first at `level` or better.
 
     If it never is, these are all images that the run saw, censored. They are as fine as rows are
     written: `log_every_steps` for training, `eval.every_epochs` for evaluation.
     """
-    batch_size = run.config.batch_size
+    batch_size, sign = run.config.batch_size, _sign(run, name)
     for row in run.rows:
-        if name in row and row[name] <= level:
+        if name in row and sign * row[name] <= sign * level:
             return Reading(float(row["step"] * batch_size))
     if run.outcome != "diverged":
         _values(run, name)
@@ -94,7 +96,7 @@ def tested(run: Finished, protocol: str | int, name: str) -> Reading:
     `config.eval.protocol`, from 0.
     """
     if run.outcome == "diverged":
-        return Reading(_guessing(name, run.config.model.num_classes))
+        return Reading(_guessing(run, name))
     rows = {
         row["test/protocol"]: row
         for row in run.rows
@@ -108,7 +110,8 @@ def tested(run: Finished, protocol: str | int, name: str) -> Reading:
         )
     row = rows[texts[0]]
     if f"test/{name}" not in row:
-        raise UserError(f"metric tested(…, '{name}'): a test has top1_error and top5_error")
+        names = " and ".join(tasks.measures(run.config.task))
+        raise UserError(f"metric tested(…, '{name}'): a test has {names}")
     return Reading(row[f"test/{name}"])
 
 
@@ -204,14 +207,16 @@ def _values(run: Finished, name: str, at_least: int = 1) -> list[float]:
     return values
 
 
-def _guessing(name: str, classes: int) -> float:
-    """Returns the error or loss of guessing among `classes`; NaN for other values."""
-    kind = name.rpartition("/")[2]
-    if kind == "loss":
-        return math.log(classes)
-    if kind in ("top1_error", "top5_error"):
-        return max(0.0, 100 - 100 * int(kind[3]) / classes)
-    return math.nan
+def _sign(run: Finished, name: str) -> int:
+    """Returns 1 if lower values of `name` are better, -1 if higher ones are."""
+    measure = tasks.measures(run.config.task).get(name.rpartition("/")[2])
+    return -1 if measure is not None and not measure.lower_is_better else 1
+
+
+def _guessing(run: Finished, name: str) -> float:
+    """Returns the measure or loss `name` of a network that guesses; NaN for other values."""
+    task = tasks.task_module(run.config.task)
+    return task.guessing(run.config.model.num_classes).get(name.rpartition("/")[2], math.nan)
 
 
 def _network(run: Finished) -> Any:

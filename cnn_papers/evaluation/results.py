@@ -18,7 +18,7 @@ class Result(NamedTuple):
 
     Attributes:
       who: the name of the member, or "mean of 3".
-      top1_error, top5_error: in percent, over `images` images.
+      values: of the task's measures by name, over `images` images.
       by_class: the top-1 error of each class.
       programs: number of programs that were compiled, in `compiling` seconds.
       seconds: of the test, without `compiling`; of an ensemble the sum over its members, as
@@ -27,8 +27,7 @@ class Result(NamedTuple):
 
     who: str
     protocol: str
-    top1_error: float
-    top5_error: float
+    values: dict[str, float]
     by_class: ClassErrors
     images: int
     programs: int
@@ -71,8 +70,7 @@ def result_of(
     return Result(
         who=who,
         protocol=protocol,
-        top1_error=percent(wrong(1)),
-        top5_error=percent(wrong(5)),
+        values={"top1_error": percent(wrong(1)), "top5_error": percent(wrong(5))},
         by_class=by_class(np.asarray(wrong(1)), label, class_names),
         images=len(label),
         programs=sum(outcome.programs for outcome in outcomes),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from cnn_papers import tasks
 from cnn_papers.claims import catalogue, metrics
 from cnn_papers.claims.loading import Sweep
 from cnn_papers.claims.metrics import Finished
@@ -23,7 +24,6 @@ from cnn_papers.reporting.results import Figure, Heat, Line, Lines, Row
 
 POINTS = 80  # of a line, at most
 SERIES = 3  # arms from which a claim is about a series
-NAMES = {"top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "loss": "loss"}
 SIDES = {"train": "training", "val": "test"}
 
 Runs = Mapping[str, Mapping[str, Finished]]  # by arm and id, in the order of seeds
@@ -50,14 +50,14 @@ def of_claims(sweep: Sweep, changed: Collection[str]) -> list[Figure]:
 
 def of_run(path: pathlib.Path, config: Any, rows: Sequence[Row]) -> list[Figure]:
     """Returns the curves of a run, and the filters of its first layer."""
-    panels = []
-    for kind in ("loss", "top1_error"):
+    panels, headline = [], tasks.task_module(config.task).HEADLINE
+    for kind in ("loss", headline.name):
         names = {SIDES[side]: f"{side}/{kind}" for side in ("train", "val")}
         bands = [_band(label, [rows], name, config.batch_size) for label, name in names.items()]
         if any(bands):
-            panels.append(_lines(NAMES[kind], NAMES[kind], bands))
+            panels.append(_lines(_label(config, kind), _label(config, kind), bands))
     title = f"{path.resolve().name}: configs/{config.name}.py:{config.recipe}"
-    curves = _figure(title, "Loss and error over the images seen.", panels)
+    curves = _figure(title, f"Loss and {headline.words} over the images seen.", panels)
     return curves + network_figures.filters(f"{title}: filters of the first layer", path)
 
 
@@ -160,7 +160,14 @@ def _curve(title: str, op: Op, runs: Runs) -> Lines | None:
         return None
     side, _, kind = name.partition("/")
     level = op.args[1] if op.name == "images_to" else None
-    return _lines(title, f"{SIDES[side]} {NAMES.get(kind, kind)}", bands, level)
+    label = _label(next(iter(next(iter(runs.values())).values())).config, kind)
+    return _lines(title, f"{SIDES[side]} {label}", bands, level)
+
+
+def _label(config: Any, kind: str) -> str:
+    """Returns the label of an axis for a measure of a run's task, or for `loss`."""
+    measure = tasks.measures(config.task).get(kind)
+    return measure.label if measure else kind
 
 
 def _diverged(runs: Runs) -> str:

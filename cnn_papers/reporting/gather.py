@@ -13,7 +13,7 @@ from cnn_papers.claims.readings import exact_runs, read_claim
 from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
-from cnn_papers.reporting import figure_data, results, single_runs
+from cnn_papers.reporting import figure_data, results, results_file, single_runs
 from cnn_papers.reporting.results import ArmResult, ClaimResult, GridRun, Results, SeedResult
 from cnn_papers.runs import workdir
 
@@ -41,7 +41,7 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
             raise UserError(f"there is no sweep and no run in {folder}: give the folder of one")
         found = single_runs.of_runs(folder, runs, address)
     # As a reader of the file will have them, so that both write the same page.
-    return results.from_json(results.to_json(found))
+    return results_file.from_json(results_file.to_json(found))
 
 
 def _of_sweep(sweep: Sweep, address: str) -> Results:
@@ -193,7 +193,9 @@ def _of_another_recipe(jobs: Sequence[Job], sweep: Sweep, scale: str) -> bool:
 
 
 def _grid_run(job: Job, run: Finished) -> GridRun:
-    return GridRun(job.id, job.config, dict(job.overrides), *single_runs.errors(run.rows))
+    task = run.config.task
+    found = single_runs.evaluated(run.rows, task)
+    return GridRun(job.id, job.config, dict(job.overrides), *found, task=task)
 
 
 def _outcome(run: Finished | Unfinished) -> str:

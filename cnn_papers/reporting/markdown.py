@@ -41,10 +41,10 @@ def _of_claims(results: Results, base: str | None) -> str:
         )
     if results.others:
         rows = [
-            (_link(run.id, base, run.id), wording.overrides(run), *wording.errors(run))
+            (_link(run.id, base, run.id), wording.overrides(run), *wording.headlines(run))
             for run in results.others
         ]
-        tables.append(_table(("run", "overrides", "last top-1 error", "best"), rows))
+        tables.append(_table(wording.others_header(results.others), rows))
     return "\n\n".join([*tables, _lines(lines)]) + "\n"
 
 
@@ -69,8 +69,8 @@ def _of_runs(results: Results, base: str | None) -> str:
         name = _link(f"`{run.name}`", base, run.id)
         parts.append(f"{name}, {wording.single(run)}")
         if run.tests:
-            rows = [wording.tested(test) for test in run.tests]
-            parts.append(_table(("protocol", "split", "top-1 error", "top-5 error"), rows))
+            header, *rows = wording.tested(run)
+            parts.append(_table(header, rows))
         if run.reported:
             rows = [wording.against_paper(result) for result in run.reported]
             parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]

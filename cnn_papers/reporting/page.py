@@ -76,16 +76,15 @@ def _sweep(results: Results, base: str | None) -> list[str]:
         caption = " ".join([CAPTION, *wording.legend(results, arms=True)])
         parts += ["<h2>Claims</h2>", _table(COLUMNS, rows, caption)]
     if results.others:
-        header = ("run", "overrides", "last top-1 error", "best")
         rows = [
             _row(
                 _link(run.id, base, run.id),
                 _text(wording.overrides(run)),
-                *map(_text, wording.errors(run)),
+                *map(_text, wording.headlines(run)),
             )
             for run in results.others
         ]
-        parts += ["<h2>Other runs</h2>", _table(header, rows)]
+        parts += ["<h2>Other runs</h2>", _table(wording.others_header(results.others), rows)]
     for word in (ASK_AGAIN, NOT_RUN):
         parts += _without_verdict(word, [claim for claim in results.claims if claim.word == word])
     return parts
@@ -238,8 +237,8 @@ def _runs(results: Results, base: str | None) -> list[str]:
         parts.append(f"<h2>{_link(run.name, base, run.id)}</h2>")
         parts.append(f"<p>{_text(wording.single(run))}</p>")
         if run.tests:
-            header = ("protocol", "split", "top-1 error", "top-5 error")
-            rows = [_row(*map(_text, wording.tested(test))) for test in run.tests]
+            header, *tested = wording.tested(run)
+            rows = [_row(*map(_text, cells)) for cells in tested]
             parts.append(_table(header, rows, "The final test."))
         if run.reported:
             rows = [_row(*map(_text, wording.against_paper(result))) for result in run.reported]

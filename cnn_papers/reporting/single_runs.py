@@ -9,7 +9,8 @@ from cnn_papers.claims import loading
 from cnn_papers.reporting import figure_data, wording
 from cnn_papers.reporting.results import ReportedResult, Results, Row, SingleRun
 from cnn_papers.runs import reported, workdir
-from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, best_evaluation, evaluations, read_rows
+from cnn_papers.tasks import task_module
 
 
 class LoadedRun(NamedTuple):
@@ -20,7 +21,7 @@ class LoadedRun(NamedTuple):
     rows: list[Row]
 
 
-class Errors(NamedTuple):
+class Evaluated(NamedTuple):
     """Rows of a run: its last evaluation, its best, None if there is none; its final tests."""
 
     last: Row | None
@@ -49,18 +50,16 @@ def of_runs(folder: pathlib.Path, paths: Sequence[pathlib.Path], address: str) -
     )
 
 
-def errors(rows: Sequence[Row]) -> Errors:
-    """Returns the evaluations that a report shows of a run, without their analyses."""
+def evaluated(rows: Sequence[Row], task: str) -> Evaluated:
+    """Returns the evaluations that a report shows of a run of `task`, without their analyses."""
     shown = [
         {key: value for key, value in row.items() if not key.startswith("analysis/")}
         for row in rows
     ]
     tests = [row for row in shown if "test/protocol" in row]
-    evaluations = [row for row in shown if "val/top1_error" in row]
-    if not evaluations:
-        return Errors(None, None, tests)
-    best = min(evaluations, key=lambda row: row["val/top1_error"])
-    return Errors(evaluations[-1], best, tests)
+    headline = task_module(task).HEADLINE
+    last = next(reversed(evaluations(shown, headline)), None)
+    return Evaluated(last, best_evaluation(shown, headline), tests)
 
 
 def _single(folder: pathlib.Path, run: LoadedRun) -> SingleRun:
@@ -69,7 +68,7 @@ def _single(folder: pathlib.Path, run: LoadedRun) -> SingleRun:
     They are those for its own recipe on its data; if there are none, those for the paper's recipe.
     """
     config = run.saved.config
-    found = errors(run.rows)
+    found = evaluated(run.rows, config.task)
     own = reported.of_run(config)
     changed = reported.changes(config) if own else []
     papers = own or [
@@ -96,6 +95,7 @@ def _single(folder: pathlib.Path, run: LoadedRun) -> SingleRun:
         last=found.last,
         best=found.best,
         tests=found.tests,
+        task=config.task,
     )
 
 

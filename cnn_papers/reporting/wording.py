@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cnn_papers import terminal
+from cnn_papers import tasks, terminal
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.claims.records import FINISHED
 from cnn_papers.claims.verdicts import LEVEL
+from cnn_papers.facts import Measure
 from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
@@ -233,14 +234,16 @@ def _code(runs_by_digest: Mapping[str, int]) -> list[str]:
     return [f"code {'; '.join(parts)}"]
 
 
-def top1(row: Row | None) -> str:
-    """Returns the top-1 error of an evaluation."""
-    return f"{row['val/top1_error']:.2f} %" if row else "none"
+def headlines(run: GridRun | SingleRun) -> tuple[str, str]:
+    """Returns the headline of a run's last evaluation, and of its best."""
+    headline = tasks.task_module(run.task).HEADLINE
+    return _value(headline, "val", run.last), _value(headline, "val", run.best)
 
 
-def errors(run: GridRun | SingleRun) -> tuple[str, str]:
-    """Returns the top-1 error of a run's last evaluation, and of its best."""
-    return top1(run.last), top1(run.best)
+def others_header(runs: Sequence[GridRun]) -> tuple[str, ...]:
+    """Returns the header of a table of runs that belong to no claim."""
+    words = [tasks.task_module(run.task).HEADLINE.words for run in runs]
+    return ("run", "overrides", f"last {' or '.join(dict.fromkeys(words))}", "best")
 
 
 def overrides(run: GridRun) -> str:
@@ -250,18 +253,28 @@ def overrides(run: GridRun) -> str:
 
 def single(run: SingleRun) -> str:
     """Returns a sentence on a single run."""
-    last, best = errors(run)
+    last, best = headlines(run)
+    words = tasks.task_module(run.task).HEADLINE.words
     total = "an unknown number" if run.total_steps is None else f"{run.total_steps:,}"
     return (
         f"{run.config} on {run.data}, step {run.steps:,} of {total}: "
-        f"top-1 error {last} in the last evaluation, {best} in the best."
+        f"{words} {last} in the last evaluation, {best} in the best."
     )
 
 
-def tested(row: Row) -> tuple[str, ...]:
-    """Returns a row of the final test: protocol, split, top-1 and top-5 error."""
-    errors = [f"{row[f'test/top{k}_error']:.2f} %" for k in (1, 5)]
-    return row["test/protocol"], row["test/split"], *errors
+def tested(run: SingleRun) -> list[tuple[str, ...]]:
+    """Returns the table of a run's final test: the header, and a row for each protocol."""
+    measures = tasks.task_module(run.task).MEASURES
+    header = ("protocol", "split", *(measure.words for measure in measures))
+    rows = [
+        (
+            row["test/protocol"],
+            row["test/split"],
+            *(_value(measure, "test", row) for measure in measures),
+        )
+        for row in run.tests
+    ]
+    return [header, *rows]
 
 
 def comparison(run: SingleRun) -> str:
@@ -293,6 +306,12 @@ def against_paper(result: ReportedResult) -> tuple[str, ...]:
         difference,
         result.source,
     )
+
+
+def _value(measure: Measure, side: str, row: Row | None) -> str:
+    if not row or f"{side}/{measure.name}" not in row:
+        return "none"
+    return f"{row[f'{side}/{measure.name}']:.2f} {measure.unit}".rstrip()
 
 
 def _is_one_arm(claim: ClaimResult) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_papers.facts import Measure
 from cnn_papers.parallel import processes
 from cnn_papers.runs.rows import METRICS, read_rows
 
@@ -46,17 +47,16 @@ def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarr
     return grid.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
-    """Draws the loss and top-1 error in metrics.jsonl over steps; returns the path of the PNG."""
+def draw_curves(workdir: pathlib.Path, headline: Measure) -> pathlib.Path:
+    """Draws the loss and `headline` in metrics.jsonl over steps; returns the path of the PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = read_rows(workdir / METRICS)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, name, label in zip(
-        figure.subplots(1, 2), ("loss", "top1_error"), ("loss", "top-1 error (%)"), strict=True
-    ):
+    labels = {"loss": "loss", headline.name: headline.label}
+    for axes, (name, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         for side, text, style in (("train", "training", "-"), ("val", "evaluation", "o-")):
             points = [
                 (row["step"], row[f"{side}/{name}"]) for row in rows if f"{side}/{name}" in row

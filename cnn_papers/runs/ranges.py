@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from cnn_papers import tasks
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import run_analyses, support
 
@@ -46,8 +47,21 @@ def check_ranges(config: Any) -> None:
         )
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
+    _check_task(config)
     support.parse(config.eval.protocol)
     run_analyses.parse(config.eval.analyses)
+
+
+def _check_task(config: Any) -> None:
+    """Raises UserError for an unknown task, and for a warm-up that it cannot end."""
+    task = tasks.task_module(config.task)
+    headline = task.HEADLINE
+    is_error = headline.lower_is_better and headline.name in task.Totals._fields
+    if config.optim.warmup_until_error and not is_error:
+        raise UserError(
+            "config.optim.warmup_until_error needs the error of each training step, which the "
+            f"task '{config.task}' does not have; () sets no warm-up"
+        )
 
 
 def _check_number(key: str, value: float) -> None:

@@ -5,9 +5,10 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
+from cnn_papers import tasks
 from cnn_papers.facts import Reported
 from cnn_papers.runs import config_files, workdir
-from cnn_papers.runs.rows import Row
+from cnn_papers.runs.rows import Row, evaluations
 
 # The keys that a run may change and still follow its recipe: where and how it computes, how often
 # it is evaluated, its final test.
@@ -26,11 +27,12 @@ def all_of(name: str) -> Sequence[Reported]:
 
 
 def of_run(config: Any) -> list[Reported]:
-    """Returns the results for the recipe, the network and the data set of a run."""
+    """Returns the results for the recipe, the network, the data set and the task of a run."""
     return [
         result
         for result in all_of(config.name)
         if (result.recipe, result.variant) == (config.recipe, config.model.variant)
+        and result.metric in tasks.measures(config.task)
         and result.data.partition("[")[0] == config.data.name
     ]
 
@@ -49,7 +51,7 @@ def changes(config: Any) -> list[str]:
 
 
 def ours(result: Reported, config: Any, rows: Sequence[Row]) -> float | None:
-    """Returns the error of a run that was measured as the paper's was; None if there is none.
+    """Returns the value of a run that was measured as the paper's was; None if there is none.
 
     It is of the run's final test by `result.measured_by`, as the recipe sets it up. A recipe that
     has no final test gives the last evaluation in training, which is of single views: the best
@@ -74,10 +76,10 @@ def ours(result: Reported, config: Any, rows: Sequence[Row]) -> float | None:
     if tests:
         # The final test is the first at its step; --mode=eval may have added others.
         return max(tests, key=lambda row: row["step"])[f"test/{result.metric}"]
-    evaluations = [row for row in rows if "val/top1_error" in row]
-    if not evaluations or result.measured_by != "single_view" or settings.precise_bn:
+    evaluated = evaluations(rows, tasks.task_module(config.task).HEADLINE)
+    if not evaluated or result.measured_by != "single_view" or settings.precise_bn:
         return None
-    return evaluations[-1][f"val/{result.metric}"]
+    return evaluated[-1][f"val/{result.metric}"]
 
 
 def _recipe(config: Any) -> Any:

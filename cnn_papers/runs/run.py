@@ -8,14 +8,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, tasks, zoo
 from cnn_papers.data import statistics
 from cnn_papers.data.class_weights import in_numbers
-from cnn_papers.evaluation import run_analyses, single_view, support
+from cnn_papers.evaluation import run_analyses, support
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
 from cnn_papers.runs.checkpoint import evaluation_variables
-from cnn_papers.runs.rows import METRICS, read_rows
+from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.training import placement
 from cnn_papers.training.optim import OptimizerSettings, make_optimizer, rate_state
 from cnn_papers.training.step import DeviceTransform, State, StepSettings, make_predict_step
@@ -27,13 +27,15 @@ class Run(NamedTuple):
     Attributes:
       config: a locked ConfigDict.
       folder: of the run.
+      task: its module of `cnn_papers.tasks`.
       model, data, length: network, both splits and the number of steps.
       training: the train step and the placement of its state.
-      eval_step: jitted (variables, batch) -> sums of errors over the batch.
+      eval_step: the task's, jitted: (variables, batch) -> what its `evaluate` takes of a batch.
     """
 
     config: Any
     folder: pathlib.Path
+    task: Any
     model: nn.Module
     data: inputs.Data
     length: inputs.Length
@@ -51,6 +53,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.column)
     # A wrong batch size is an error before a pass over the data for their statistics.
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
+    task = tasks.task_module(config.task)
     model = zoo.build_model(config.model_name, **config.model)
     train, held_out = inputs.open_splits(config)
     images = (len(train.examples), len(held_out.examples))
@@ -64,7 +67,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     )
     variables = evaluation_variables(training.abstract)
     eval_step = jax.jit(
-        single_view.make_step(make_predict_step(training.net, data.normalise)),
+        task.make_eval_step(make_predict_step(training.net, data.normalise)),
         in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
@@ -78,7 +81,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     summary.print_fine_tuning(
         training.abstract.params, training.optimizer.frozen, weights, data.train.split.class_names
     )
-    return Run(config, folder, model, data, length, training, eval_step)
+    return Run(config, folder, task, model, data, length, training, eval_step)
 
 
 def configured_training(
@@ -98,6 +101,7 @@ def configured_training(
         augment,
         OptimizerSettings.from_config(config),
         StepSettings.from_config(config, class_weights),
+        tasks.task_module(config.task),
         batch_size=config.batch_size,
         steps_per_epoch=length.per_epoch,
         total_steps=length.total,
@@ -182,13 +186,9 @@ def is_finished(run: Run, step: int) -> bool:
 
     It is beyond the last one, or the last one with its evaluation, if that is due, recorded.
     """
-    evaluations = [
-        row["step"] for row in read_rows(run.folder / METRICS) if "val/top1_error" in row
-    ]
-    total = run.length.total
-    return step > total or (
-        step == total and (step in evaluations or not run.length.evaluates(step))
-    )
+    rows, total = read_rows(run.folder / METRICS), run.length.total
+    evaluated = [row["step"] for row in evaluations(rows, run.task.HEADLINE)]
+    return step > total or (step == total and (step in evaluated or not run.length.evaluates(step)))
 
 
 def describe_end(run: Run, step: int) -> str:

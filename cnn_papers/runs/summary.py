@@ -7,11 +7,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, tasks, zoo
 from cnn_papers.counting import Network
 from cnn_papers.errors import listed
+from cnn_papers.facts import Measure
 from cnn_papers.runs import inputs, reported
-from cnn_papers.runs.rows import Row
+from cnn_papers.runs.rows import Row, best_evaluation
 from cnn_papers.training import freezing
 
 SHOWN = 8  # the most layers or classes that one line names
@@ -100,14 +101,12 @@ def _classes(data: inputs.Data, outputs: int) -> str:
     return text
 
 
-def print_result(rows: list[Row]) -> None:
-    """Prints the last and the best evaluation."""
-    evaluations = [row for row in rows if "val/top1_error" in row]
-    finite = [row for row in evaluations if "val/loss" in row] or evaluations
-    best = min(finite, key=lambda row: row["val/top1_error"])
-    for name, row in (("last", evaluations[-1]), ("best", best)):
-        top1, top5 = row["val/top1_error"], row["val/top5_error"]
-        print(f"{name:>14}  step {row['step']}: top-1 error {top1:.2f}%, top-5 error {top5:.2f}%")
+def print_result(evaluated: Sequence[Row], measures: Sequence[Measure]) -> None:
+    """Prints the last and the best of the rows `evaluated`, by the first of `measures`."""
+    best = best_evaluation(evaluated, measures[0]) or evaluated[-1]
+    for name, row in (("last", evaluated[-1]), ("best", best)):
+        texts = [m.text(row[f"val/{m.name}"]) for m in measures if f"val/{m.name}" in row]
+        print(f"{name:>14}  step {row['step']}: {', '.join(texts)}")
 
 
 def print_reported(config: Any, rows: list[Row]) -> None:
@@ -117,10 +116,12 @@ def print_reported(config: Any, rows: list[Row]) -> None:
     """
     results = reported.of_run(config)
     follows = bool(results) and not reported.changes(config)
+    measures = tasks.measures(config.task)
     for result in results:
-        value = f"{result.metric} {result.value:g}%"
+        unit = measures[result.metric].unit
+        value = f"{result.metric} {result.value:g}{unit}"
         ours = reported.ours(result, config, rows) if follows else None
         if ours is not None:
-            value += f", ours {ours:.2f}% ({ours - result.value:+.2f}) by {result.measured_by}"
+            value += f", ours {ours:.2f}{unit} ({ours - result.value:+.2f}) by {result.measured_by}"
         source = f"{result.variant}, {result.protocol}, {result.source}"
         print(f"{'paper':>14}  {value} ({source})")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from cnn_papers import files
+from cnn_papers import files, tasks
 from cnn_papers.errors import UserError, listed
 from cnn_papers.files import LOCK, locked
 from cnn_papers.parallel import processes
@@ -144,7 +144,7 @@ def read_run(workdir: pathlib.Path) -> SavedRun | None:
     """Reads `run.json`; returns None if `workdir` has none, raises UserError if it is damaged."""
     try:
         run = json.loads((workdir / RUN).read_text())
-        config = ConfigDict(_tuples(run["config"]))
+        config = ConfigDict({"task": tasks.BEFORE} | _tuples(run["config"]))
         config_files.expand_paths(config)  # older versions kept `~`
         return SavedRun(
             config=config.lock(),

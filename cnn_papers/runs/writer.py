@@ -9,12 +9,14 @@ import math
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import rich.progress
 
 from cnn_papers import terminal
 from cnn_papers.errors import UserError
+from cnn_papers.facts import Measure
 from cnn_papers.parallel import processes
 from cnn_papers.runs import pictures, rows, tensorboard
 
@@ -29,6 +31,7 @@ class Writer:
       workdir: folder of the run.
       start_step: rows after it, which an interrupted process wrote, are removed.
       total_steps, steps_per_epoch: length of the run and of an epoch.
+      measures: of the run's task; terminal lines have those that are in a report.
       pending: whether the evaluation at `start_step` will be repeated; its row is removed too.
     """
 
@@ -39,9 +42,11 @@ class Writer:
         start_step: int,
         total_steps: int,
         steps_per_epoch: float,
+        measures: Sequence[Measure],
         pending: bool = False,
     ):
         self.workdir, self.total_steps, self.steps_per_epoch = workdir, total_steps, steps_per_epoch
+        self.measures = measures
         self._events: tensorboard.Events | None = None
         if processes.is_first():
             for name in (rows.METRICS, rows.TIMING):
@@ -57,8 +62,7 @@ class Writer:
     def report_training(self, step: int, values: rows.Row, batch_size: int) -> None:
         """Reports training values up to `step`, and the speed since the last report."""
         self._write(rows.METRICS, step, {f"train/{name}": value for name, value in values.items()})
-        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}"
-        text += f"  top-1 error {values['top1_error']:.2f}%"
+        text = f"epoch {self._epoch(step)}  loss {values['loss']:.4f}  {self._measured(values)}"
         eta = ""
         if step > self._step:  # the first step after compiling has no speed
             seconds = (time.monotonic() - self._since) / (step - self._step)
@@ -74,14 +78,12 @@ class Writer:
     def report_evaluation(
         self, step: int, values: rows.Row, note: str = "", analyses: rows.Row | None = None
     ) -> None:
-        """Reports the errors on the evaluation split at `step`, and the values of analyses."""
+        """Reports the values on the evaluation split at `step`, and those of analyses."""
         row = {f"val/{name}": value for name, value in values.items()}
         row |= {f"analysis/{name}": value for name, value in (analyses or {}).items()}
         self._write(rows.METRICS, step, row)
-        errors = "  ".join(f"top-{k} error {values[f'top{k}_error']:.2f}%" for k in (1, 5))
-        self.say(
-            f"step {step}/{self.total_steps}  epoch {self._epoch(step)}  evaluation: {errors}{note}"
-        )
+        place = f"step {step}/{self.total_steps}  epoch {self._epoch(step)}"
+        self.say(f"{place}  evaluation: {self._measured(values)}{note}")
 
     def draw_filters(self, step: int, params: Any, channels: int, columns: int = 1) -> None:
         """Draws the kernels that read an image of `channels` channels, for TensorBoard.
@@ -107,6 +109,9 @@ class Writer:
             self._events.close()
         if self._bar:
             self._bar.stop()
+
+    def _measured(self, values: rows.Row) -> str:
+        return "  ".join(m.text(values[m.name]) for m in self.measures if m.name in values)
 
     def _epoch(self, step: int) -> str:
         return f"{step / self.steps_per_epoch:.1f}"

@@ -13,7 +13,7 @@ from cnn_papers.claims.plan import Job
 from cnn_papers.runs.config_files import place_of
 
 ROOT = pathlib.Path(cnn_papers.__file__).parent
-ROOMS = ("data", "evaluation", "models", "training")  # modules that a run may find by name
+ROOMS = ("data", "evaluation", "models", "tasks", "training")  # modules that a run may find by name
 
 
 def sources() -> list[pathlib.Path]:

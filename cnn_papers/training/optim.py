@@ -101,8 +101,8 @@ class Optimizer(NamedTuple):
       init: params -> state.
       update: (grads, state, params) -> (updates, state).
       learning_rate: state -> the rate of the next update.
-      observe: (state, error) -> state; tells a plateau schedule the error of an evaluation, and
-        returns the state unchanged for any other schedule.
+      observe: (state, error) -> state; tells a plateau schedule the error of an evaluation (or
+        another cost of the task's), and returns the state unchanged for any other schedule.
       observe_training: (state, error) -> state; tells a warm-up until an error the mean training
         error of a report, in percent, and returns the state unchanged without such a warm-up.
       frozen: the layers that are not trained.

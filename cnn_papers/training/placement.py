@@ -44,6 +44,7 @@ def make_training(
     augment: DeviceTransform,
     optimizer_settings: OptimizerSettings,
     step_settings: StepSettings,
+    task: Any,
     *,
     batch_size: int,
     steps_per_epoch: float,
@@ -56,6 +57,7 @@ def make_training(
 
     Args:
       image_shape: (h, w, c) of the images that `augment` returns.
+      task: a module of `cnn_papers.tasks`.
       shard_params: split parameters and optimiser over the data axis (`config.mesh.shard_params`).
 
     Raises:
@@ -73,13 +75,18 @@ def make_training(
     )
     net = over_mesh(model, mesh, bn_group=step_settings.bn_group)
     init = functools.partial(
-        init_state, model, optimizer, image_shape, ema=step_settings.ema_decay > 0
+        init_state,
+        model,
+        optimizer,
+        image_shape,
+        ema=step_settings.ema_decay > 0,
+        totals=task.Totals,
     )
     state = jax.eval_shape(init, jax.random.key(0))
     abstract = _placed(state, mesh, split_layers(model), shard_params=shard_params)
     places, replicated = places_of(abstract), meshes.replicated(mesh)
     step = jax.jit(
-        make_train_step(net, optimizer, augment, step_settings),
+        make_train_step(net, optimizer, augment, step_settings, task),
         in_shardings=(places, meshes.data_sharding(mesh), replicated),
         out_shardings=(places, replicated),
         donate_argnums=0,

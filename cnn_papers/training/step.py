@@ -1,6 +1,6 @@
 """The train step and the predict step, as pure functions of arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from cnn_papers.data.augment import DeviceTransform
-from cnn_papers.training import freezing, losses
+from cnn_papers.training import freezing
 from cnn_papers.training.optim import Optimizer
 
 Batch = dict[str, jax.Array]
-Images = tuple[jax.Array, jax.Array, jax.Array | None]  # float32 images, labels, weights or None
+Images = tuple[jax.Array, Any]  # float32 images, and what the task's loss compares with
 
 
 class StepSettings(NamedTuple):
@@ -53,18 +53,6 @@ class StepSettings(NamedTuple):
         return cls(**{name: values[name] for name in cls._fields})
 
 
-class Totals(NamedTuple):
-    """Sums over the steps since the last report, without skipped ones.
-
-    They are part of the state, so that a resumed run reports the same means.
-    """
-
-    steps: jax.Array
-    loss: jax.Array
-    top1_error: jax.Array
-    grad_norm: jax.Array
-
-
 class State(NamedTuple):
     """Everything that a run continues from.
 
@@ -74,7 +62,8 @@ class State(NamedTuple):
       ema: running average of `params` (GoogLeNet §6), or None.
       skipped, skipped_in_a_row: number of steps that were skipped because their outcome was not
         finite or their loss too large.
-      totals: sums for the next report.
+      totals: sums since the last report, without skipped steps, in the task's `Totals`. A resumed
+        run reports the same means.
     """
 
     step: jax.Array
@@ -84,7 +73,7 @@ class State(NamedTuple):
     ema: Any
     skipped: jax.Array
     skipped_in_a_row: jax.Array
-    totals: Totals
+    totals: Any
 
 
 def init_state(
@@ -94,8 +83,9 @@ def init_state(
     key: jax.Array,
     *,
     ema: bool,
+    totals: Any,
 ) -> State:
-    """Returns a fresh state for images of `image_shape` (h, w, c)."""
+    """Returns a fresh state for images of `image_shape` (h, w, c); `totals` is a task's type."""
     params_key, dropout_key = jax.random.split(key)
     rngs: Any = {"params": params_key, "dropout": dropout_key}
     variables = model.init(rngs, jnp.zeros((1, *image_shape)), train=True)
@@ -103,16 +93,16 @@ def init_state(
     average = jax.tree.map(jnp.copy, params) if ema else None
     opt_state = optimizer.init(freezing.split(params, optimizer.frozen)[0])
     zero = jnp.int32(0)
-    return State(zero, params, stats, opt_state, average, zero, zero, zero_totals())
+    return State(zero, params, stats, opt_state, average, zero, zero, zero_totals(totals))
 
 
-def zero_totals() -> Totals:
-    """Returns the totals of no steps."""
-    return Totals(jnp.int32(0), jnp.float32(0), jnp.float32(0), jnp.float32(0))
+def zero_totals(totals: Any) -> Any:
+    """Returns the totals of no steps; `totals` is a task's type."""
+    return totals(**dict.fromkeys(totals._fields, jnp.float32(0)) | {"steps": jnp.int32(0)})
 
 
 def make_train_step(
-    model: Any, optimizer: Optimizer, augment: DeviceTransform, settings: StepSettings
+    model: Any, optimizer: Optimizer, augment: DeviceTransform, settings: StepSettings, task: Any
 ) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, jax.Array]]]:
     """Returns the pure function (state, batch, key) -> (state, scalars).
 
@@ -125,22 +115,23 @@ def make_train_step(
     Args:
       model: a network, or one over a mesh, with Flax's `apply`.
       augment: turns the uint8 `image` [n, h, w, c] of a batch into float32 images. A batch also
-        holds int32 `label` [n]. `key` is that of the run; each step folds its number into it.
+        holds what the task learns, such as int32 `label` [n]. `key` is that of the run; each step
+        folds its number into it.
+      task: a module of `cnn_papers.tasks`, for its `targets`, `loss`, `scalars` and `Totals`.
     """
     frozen = optimizer.frozen
     gradient = _make_gradient(
-        model, settings, frozenset() if settings.move_frozen_statistics else frozen
+        model, settings, task, frozenset() if settings.move_frozen_statistics else frozen
     )
 
     def train_step(
         state: State, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[str, jax.Array]]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        image, label = augment(batch["image"], augment_key), batch["label"]
-        image_weights = losses.weights_of_images(settings.class_weights, label)
+        images = (augment(batch["image"], augment_key), task.targets(batch, settings))
         trained, kept = freezing.split(state.params, frozen)
-        (loss, (batch_stats, error)), grads = gradient(
-            trained, kept, state.batch_stats, (image, label, image_weights), dropout_key
+        (loss, (batch_stats, means)), grads = gradient(
+            trained, kept, state.batch_stats, images, dropout_key
         )
         norm = optax.tree.norm(grads)
         rate = optimizer.learning_rate(state.opt_state)
@@ -154,16 +145,16 @@ def make_train_step(
         good = _all_finite((loss, norm, trained, batch_stats))
         if settings.max_loss:
             good &= loss <= settings.max_loss
-        totals = jax.tree.map(jnp.add, state.totals, Totals(jnp.int32(1), loss, 100 * error, norm))
+        one = task.Totals(steps=jnp.int32(1), loss=loss, grad_norm=norm, **task.scalars(means))
         updated = state._replace(
             params=freezing.join(trained, kept),
             batch_stats=batch_stats,
             opt_state=opt_state,
             ema=ema,
-            totals=totals,
+            totals=jax.tree.map(jnp.add, state.totals, one),
         )
         state = _updated_if(good, updated, state)
-        scalars = {"loss": loss, "top1_error": 100 * error, "grad_norm": norm, "lr": rate}
+        scalars = {"loss": loss, **task.scalars(means), "grad_norm": norm, "lr": rate}
         return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
 
     return train_step
@@ -184,13 +175,13 @@ def make_predict_step(
 
 
 def _make_gradient(
-    model: Any, settings: StepSettings, as_in_evaluation: freezing.Layers
+    model: Any, settings: StepSettings, task: Any, as_in_evaluation: freezing.Layers
 ) -> Callable[..., Any]:
-    """Returns (trained, kept, batch_stats, images, key) -> ((loss, (batch_stats, error)), grads).
+    """Returns (trained, kept, batch_stats, images, key) -> ((loss, (batch_stats, means)), grads).
 
-    `trained` and `kept` are parameters; the gradient is by `trained`. `images` are float32 images,
-    their labels and weights. `error` is the top-1 error, from 0 to 1. Batch normalisation in the
-    layers `as_in_evaluation` uses its moving averages, which stay.
+    `trained` and `kept` are parameters; the gradient is by `trained`. `means` are the task's, by
+    the names of its scalars. Batch normalisation in the layers `as_in_evaluation` uses its moving
+    averages, which stay.
     """
 
     def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
@@ -204,19 +195,20 @@ def _make_gradient(
     def loss_of(
         trained: Any, kept: Any, batch_stats: Any, images: Images, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        image, label, image_weights = images
+        image, targets = images
         variables = {"params": freezing.join(trained, kept), "batch_stats": batch_stats}
-        (logits, endpoints), updates = apply(variables, image, key)
-        loss = losses.classification(
-            logits, endpoints, label, image_weights, aux_weight=settings.aux_weight
-        )
+        (outputs, endpoints), updates = apply(variables, image, key)
+        loss, means = task.loss(outputs, endpoints, targets, settings)
         # Those that stay are the old ones to the bit, which a mean over groups need not be.
         moved = freezing.split(updates.get("batch_stats", {}), as_in_evaluation)[0]
         batch_stats = freezing.join(moved, freezing.split(batch_stats, as_in_evaluation)[1])
-        return loss, (batch_stats, losses.errors(logits, label, 1).mean())
+        return loss, (batch_stats, means)
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)
-    return gradient if settings.accumulate == 1 else _in_parts(gradient, settings.accumulate)
+    if settings.accumulate == 1:
+        return gradient
+    names = [name for name in task.Totals._fields if name not in ("steps", "loss", "grad_norm")]
+    return _in_parts(gradient, settings.accumulate, names)
 
 
 def _in_groups(apply: Any, size: int) -> Any:
@@ -232,10 +224,11 @@ def _in_groups(apply: Any, size: int) -> Any:
     return grouped
 
 
-def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
+def _in_parts(gradient: Callable[..., Any], parts: int, names: Sequence[str]) -> Callable[..., Any]:
     """Returns `gradient` over `parts` parts of the batch, one after the other.
 
-    Loss, error and gradient are means over the parts; the statistics pass from part to part.
+    Loss, gradient and the task's means, those of `names`, are means over the parts; the statistics
+    pass from part to part.
     """
 
     def split(x: jax.Array) -> jax.Array:
@@ -247,14 +240,15 @@ def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
     ) -> Any:
         def add(carry: Any, part: Any) -> tuple[Any, None]:
             stats, sums = carry
-            (loss, (stats, error)), grads = gradient(trained, kept, stats, *part)
-            return (stats, jax.tree.map(jnp.add, sums, (loss, error, grads))), None
+            (loss, (stats, means)), grads = gradient(trained, kept, stats, *part)
+            return (stats, jax.tree.map(jnp.add, sums, (loss, means, grads))), None
 
-        zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, trained))
+        zero_means = {name: jnp.float32(0) for name in names}
+        zeros = (jnp.float32(0), zero_means, jax.tree.map(jnp.zeros_like, trained))
         parted = (jax.tree.map(split, images), jax.random.split(key, parts))
         (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), parted)
-        loss, error, grads = jax.tree.map(lambda total: total / parts, sums)
-        return (loss, (batch_stats, error)), grads
+        loss, means, grads = jax.tree.map(lambda total: total / parts, sums)
+        return (loss, (batch_stats, means)), grads
 
     return accumulated
 

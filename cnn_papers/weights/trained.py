@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_papers import zoo
+from cnn_papers import tasks, zoo
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.folders import folder_splits
 from cnn_papers.data.sources import open_split, open_to_test
@@ -196,9 +196,14 @@ def read_variables(
 def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], mesh: Any) -> State:
     """Returns the shapes of the state of a run without its optimiser, replicated over `mesh`."""
     no_optimizer = Optimizer(lambda params: None, None, None, None)
-    ema = config.optim.ema_decay > 0
     init = functools.partial(
-        init_state, model, no_optimizer, tuple(image_shape), jax.random.key(0), ema=ema
+        init_state,
+        model,
+        no_optimizer,
+        tuple(image_shape),
+        jax.random.key(0),
+        ema=config.optim.ema_decay > 0,
+        totals=tasks.task_module(config.task).Totals,
     )
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
     return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), jax.eval_shape(init))

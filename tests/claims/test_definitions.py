@@ -83,6 +83,15 @@ def test_a_key_that_is_new_and_off_changes_no_question(monkeypatch):
     assert definitions.digest(CLAIM, "desk") == before
 
 
+def test_the_task_that_all_claims_had_before_it_was_a_key_changes_no_question():
+    config = plan.load(plan.make_job("configs/resnet.py", {}))
+    asked = definitions.asked_of(config, "desk")
+    assert config.task == "classify" and "task" not in asked
+    with config.unlocked():
+        config.task = "regress"
+    assert definitions.asked_of(config, "desk") == asked | {"task": "regress"}
+
+
 def test_where_nothing_is_trained_only_the_network_and_its_input_are_asked_of():
     asked = [
         definitions.asked_of(

@@ -50,7 +50,7 @@ ROWS = [
         "test/ensemble": ["a", "b"],
     },
 ]
-CONFIG = ConfigDict({"batch_size": 64, "model": {"num_classes": 10}})
+CONFIG = ConfigDict({"task": "classify", "batch_size": 64, "model": {"num_classes": 10}})
 
 
 def read(metric: str, rows: list[dict[str, Any]] = ROWS, outcome: str = "done") -> Reading:
@@ -162,7 +162,9 @@ def test_a_run_that_diverged_reaches_what_it_reached_before():
 
 @pytest.mark.parametrize("classes", [2, 5, 1000])
 def test_guessing_depends_on_the_classes(classes):
-    run = Finished(ConfigDict({"model": {"num_classes": classes}}), [], "diverged")
+    run = Finished(
+        ConfigDict({"task": "classify", "model": {"num_classes": classes}}), [], "diverged"
+    )
     assert metrics.last(run, "val/top1_error").value == pytest.approx(100 * (classes - 1) / classes)
     assert metrics.last(run, "val/top5_error").value == pytest.approx(
         max(0.0, 100 * (classes - 5) / classes)

@@ -18,6 +18,7 @@ from cnn_papers import main
 from cnn_papers.data.sources import open_split
 from cnn_papers.runs import compile_cache, inputs, summary, workdir
 from cnn_papers.runs.rows import read_rows
+from cnn_papers.tasks.classify import MEASURES
 from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -580,7 +581,7 @@ def test_the_last_and_the_best_evaluation_are_printed(capsys):
         {"step": 7, "val/loss": 1.0, "val/top1_error": 20.0, "val/top5_error": 1.0},
         {"step": 9, "val/loss": 1.0, "val/top1_error": 21.0, "val/top5_error": 1.0},
     ]
-    summary.print_result(rows)
+    summary.print_result(rows, MEASURES)
     assert capsys.readouterr().out == (
         "          last  step 9: top-1 error 21.00%, top-5 error 1.00%\n"
         "          best  step 7: top-1 error 20.00%, top-5 error 1.00%\n"

@@ -25,6 +25,7 @@ from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import Checkpoints
 from cnn_papers.runs.rows import read_rows
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
 from cnn_papers.weights import trained, weight_files
@@ -283,7 +284,9 @@ def averaged() -> State:
     optimizer = Optimizer(lambda params: {}, None, None, None)
     with hasty_compiler():
         return jax.jit(
-            lambda: init_state(model, optimizer, (32, 32, 3), jax.random.key(1), ema=True)
+            lambda: init_state(
+                model, optimizer, (32, 32, 3), jax.random.key(1), ema=True, totals=Totals
+            )
         )()
 
 

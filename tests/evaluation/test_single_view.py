@@ -10,6 +10,7 @@ from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import single_view
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
+from cnn_papers.tasks import classify
 
 N, CLASSES = 37, 7
 KERNEL = np.random.default_rng(1).normal(size=(12, CLASSES)).astype(np.float32)
@@ -19,7 +20,7 @@ def _predict(variables, image):
     return image.reshape(len(image), -1).astype(jnp.float32) / 64 @ variables["kernel"]
 
 
-STEP = jax.jit(single_view.make_step(_predict))
+STEP = jax.jit(classify.make_eval_step(_predict))
 
 
 def _examples():

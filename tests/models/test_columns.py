@@ -15,6 +15,7 @@ from cnn_papers.benchmarks.collectives import collectives
 from cnn_papers.models import alexnet, vgg
 from cnn_papers.models.shared import columns
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.tasks import classify
 from cnn_papers.training import optim
 from cnn_papers.training.step import StepSettings, init_state, make_train_step
 
@@ -128,7 +129,7 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
         steps_per_epoch=10.0,
         total_steps=10,
     )
-    init = functools.partial(init_state, model, optimizer, IMAGE, ema=False)
+    init = functools.partial(init_state, model, optimizer, IMAGE, ema=False, totals=classify.Totals)
     places = meshes.shardings(
         mesh,
         jax.eval_shape(init, jax.random.key(0)),
@@ -140,6 +141,7 @@ def ten_steps(model: Any, mesh: Mesh, *, shard_params: bool = False) -> tuple[An
         optimizer,
         lambda image, key: image / 64 - 2,
         StepSettings(),
+        classify,
     )
     everywhere = meshes.replicated(mesh)
     step = jax.jit(
@@ -193,7 +195,8 @@ def test_each_device_holds_its_share():
     model = alexnet.Model("paper", **SMALL)
     optimizer = optim.Optimizer(lambda params: {"trace": params}, None, None, None)
     state = jax.eval_shape(
-        functools.partial(init_state, model, optimizer, IMAGE, ema=False), jax.random.key(0)
+        functools.partial(init_state, model, optimizer, IMAGE, ema=False, totals=classify.Totals),
+        jax.random.key(0),
     )
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 

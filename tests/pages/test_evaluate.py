@@ -77,7 +77,7 @@ def test_single_views_give_the_errors_of_training(run, capsys):
         key=lambda row: row["val/top1_error"],
     )
     (result,) = test_folder(run)
-    assert (result.top1_error, result.top5_error) == pytest.approx(
+    assert tuple(result.values.values()) == pytest.approx(
         (best["val/top1_error"], best["val/top5_error"])
     )
     assert (result.images, result.programs) == (360, 1)
@@ -95,8 +95,7 @@ def test_single_views_give_the_errors_of_training(run, capsys):
     ]
     assert lines[3].split()[:3] == [
         "single_view",
-        f"{result.top1_error:.2f}%",
-        f"{result.top5_error:.2f}%",
+        *(f"{result.values[name]:.2f}%" for name in ("top1_error", "top5_error")),
     ]
 
 
@@ -111,10 +110,10 @@ def test_rows_are_kept_once_and_the_clock_elsewhere(run, capsys):
         json.loads(line) for line in (run / METRICS).read_text().removeprefix(before).splitlines()
     ]
     assert [row.pop("test/top1_error") for row in added] == [
-        result.top1_error for result in results
+        result.values["top1_error"] for result in results
     ]
     assert [row.pop("test/top5_error") for row in added] == [
-        result.top5_error for result in results
+        result.values["top5_error"] for result in results
     ]
     assert [row.pop("test/mean_class_error") for row in added] == [
         result.by_class.mean for result in results
@@ -155,7 +154,7 @@ def test_an_ensemble_averages_probabilities(tiny_run):
     errors = [100 * wrong[labels[0] == c].mean() for c in range(10)]
     assert results[-1].by_class.errors == pytest.approx(errors)
     assert len({*errors}) > 1 and results[-1].by_class.mean == pytest.approx(np.mean(errors))
-    assert [(r.top1_error, r.top5_error) for r in results] == [
+    assert [tuple(result.values.values()) for result in results] == [
         pytest.approx(pair) for pair in expected
     ]
     assert [result.who for result in results][-1] == "mean of 2"
@@ -164,8 +163,7 @@ def test_an_ensemble_averages_probabilities(tiny_run):
 def test_runs_are_averaged_and_the_first_keeps_the_row(run, tmp_path, capsys):
     twin = shutil.copytree(run, tmp_path / "twin")
     alone, again, mean = test_folder(run, twin)
-    assert (alone.top1_error, alone.top5_error) == (again.top1_error, again.top5_error)
-    assert (mean.top1_error, mean.top5_error) == (alone.top1_error, alone.top5_error)
+    assert alone.values == again.values == mean.values
     rows = read_rows(run / METRICS)[-2:]
     assert "test/ensemble" not in rows[0] and rows[1]["test/ensemble"] == [str(run), str(twin)]
     assert "test/ensemble" not in read_rows(twin / METRICS)[-1]
@@ -187,7 +185,7 @@ def test_batch_norms_are_recomputed_over_training_batches(run):
     (plain,) = test_folder(run)
     (precise,) = test_folder(run, eval__precise_bn=4)
     # Three steps of momentum 0.9 are far from any mean.
-    assert precise.top1_error != plain.top1_error
+    assert precise.values["top1_error"] != plain.values["top1_error"]
     rows = read_rows(run / METRICS)[-2:]
     assert [row["test/precise_bn"] for row in rows] == [0, 4]
 

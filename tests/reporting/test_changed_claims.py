@@ -12,7 +12,7 @@ from cnn_papers import report
 from cnn_papers.claims import catalogue, definitions, plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.reporting import gather, results, wording
+from cnn_papers.reporting import gather, results, results_file, wording
 
 DATA_SETS = "CIFAR-10|ILSVRC|ImageNet|MNIST|VOC"
 
@@ -113,7 +113,7 @@ def test_runs_of_another_recipe_answer_nothing(sweep, monkeypatch):
 
 def test_the_committed_verdicts_are_of_claims_as_they_are_now():
     for path in (pathlib.Path(__file__).parents[2] / "results").glob("*.json"):
-        recorded = results.read(path)
+        recorded = results_file.read(path)
         asked = {claim.name: claim.asked for claim in recorded.claims}
         for now in gather.of_today(recorded).claims:
             if now.word in results.WORDS:

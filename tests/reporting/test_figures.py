@@ -25,7 +25,8 @@ from configs import alexnet, maxout, nin
 
 
 def finished(variant: str, lines: list[dict[str, Any]]) -> Finished:
-    return Finished(ConfigDict({"model": {"variant": variant}, "batch_size": 4}), lines, "done")
+    config = {"task": "classify", "model": {"variant": variant}, "batch_size": 4}
+    return Finished(ConfigDict(config), lines, "done")
 
 
 def test_curves_say_how_many_of_their_seeds_ended_early(tmp_path, own_claims):

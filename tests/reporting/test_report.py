@@ -21,7 +21,7 @@ from support.written_sweeps import (
 
 from cnn_papers import report
 from cnn_papers.claims import catalogue, plan
-from cnn_papers.reporting import gather, markdown, results, wording
+from cnn_papers.reporting import gather, markdown, results, results_file, wording
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -114,7 +114,7 @@ def test_a_committed_file_gives_the_same_page(sweep, tmp_path):
 
 def test_committed_results_are_written_as_they_were_read():
     for path in (ROOT / "results").glob("*.json"):
-        assert results.text(results.read(path)) == path.read_text()
+        assert results_file.text(results_file.read(path)) == path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -360,6 +360,6 @@ def test_the_readme_shows_the_committed_results():
         pytest.skip("no results are committed yet")
     readme = (ROOT / "README.md").read_text()
     for path in files:
-        assert markdown.markdown(gather.of_today(results.read(path))) in readme, (
+        assert markdown.markdown(gather.of_today(results_file.read(path))) in readme, (
             f"README: put in the table of {path.name}"
         )

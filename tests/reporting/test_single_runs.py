@@ -9,7 +9,7 @@ from support.commands import exit_code
 
 from cnn_papers import report
 from cnn_papers.claims import plan
-from cnn_papers.reporting import gather, markdown, page, results, wording
+from cnn_papers.reporting import gather, markdown, page, results_file, wording
 from cnn_papers.runs import workdir
 
 
@@ -26,7 +26,7 @@ def write_run(
 
 def test_a_single_run_is_a_report_too(tiny_run, tmp_path):
     assert exit_code(report.cli, str(tiny_run), f"--out={tmp_path}") in (None, 0)
-    found = results.read(tmp_path / "results.json")
+    found = results_file.read(tmp_path / "results.json")
     (run,) = found.singles
     assert (run.config, run.data, run.last["step"]) == (
         "configs/resnet.py:desk",

@@ -103,6 +103,7 @@ def test_a_read_only_folder(tmp_path):
 CONFIG = ConfigDict(
     {
         "seed": 0,
+        "task": "classify",
         "total_epochs": 2.0,
         "total_steps": 0,
         "log_every_steps": 50,
@@ -193,6 +194,18 @@ def test_a_key_that_a_run_is_older_than_does_not_count_where_it_is_off(tmp_path,
     workdir.check_same_run(tmp_path, _changed("optim.new", off))
     with pytest.raises(UserError, match=r"optim\.new: unset there, 0\.1 now"):
         workdir.check_same_run(tmp_path, _changed("optim.new", 0.1))
+
+
+def test_a_run_that_is_older_than_the_task_classifies(tmp_path):
+    workdir.write_run(tmp_path, CONFIG, {})
+    path = tmp_path / "run.json"
+    run = json.loads(path.read_text())
+    del run["config"]["task"]
+    path.write_text(json.dumps(run))
+    assert workdir.read_run(tmp_path).config.to_dict() == CONFIG.to_dict()
+    workdir.check_same_run(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="task: classify there, regress now"):
+        workdir.check_same_run(tmp_path, _changed("task", "regress"))
 
 
 # --- the data of a run that goes on ---------------------------------------------------------------

@@ -21,13 +21,16 @@ from cnn_papers.runs import pictures, writer
 from cnn_papers.runs.pictures import filter_grid
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
 from cnn_papers.runs.writer import Writer
+from cnn_papers.tasks.classify import HEADLINE, MEASURES
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 1, 10)).astype(np.float32)
 ERRORS = {"loss": 1.5, "top1_error": 40.0, "top5_error": 10.0}
 
 
 def _open(folder: pathlib.Path, start: int = 0) -> Writer:
-    return Writer(folder, start_step=start, total_steps=100, steps_per_epoch=10.0)
+    return Writer(
+        folder, start_step=start, total_steps=100, steps_per_epoch=10.0, measures=MEASURES
+    )
 
 
 def _train(run: Writer, *steps: int, loss: float = 0.5) -> None:
@@ -134,7 +137,7 @@ def test_figures_that_are_not_finite_are_left_out_for_any_reader_of_json(tmp_pat
         '{"step": 5, "val/top1_error": 40.0, "val/top5_error": 10.0}\n'
     )
     assert "loss nan  top-1 error inf%" in capsys.readouterr().out
-    assert pictures.draw_curves(tmp_path).is_file()
+    assert pictures.draw_curves(tmp_path, HEADLINE).is_file()
 
 
 def test_no_file_has_no_rows(tmp_path):
@@ -416,7 +419,8 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
 CLOSED = """
 import os, pathlib, sys
 from cnn_papers.runs.writer import Writer
-run = Writer(pathlib.Path(sys.argv[1]), start_step=0, total_steps=100, steps_per_epoch=10.0)
+length = {"start_step": 0, "total_steps": 100, "steps_per_epoch": 10.0}
+run = Writer(pathlib.Path(sys.argv[1]), **length, measures=())
 run.say("first")
 sys.stdin.read()
 for step in range(1, 20):
@@ -446,10 +450,10 @@ def test_curves_are_drawn_from_the_rows(tmp_path):
     _train(run, 5, 10)
     run.report_evaluation(10, ERRORS)
     run.close()
-    image = cv2.imread(str(pictures.draw_curves(tmp_path)))
+    image = cv2.imread(str(pictures.draw_curves(tmp_path, HEADLINE)))
     assert image.shape == (408, 1080, 3)
     blank = tmp_path / "blank"
     blank.mkdir()
     shutil.copy(tmp_path / METRICS, blank / METRICS)
     (blank / METRICS).write_text("")
-    assert (cv2.imread(str(pictures.draw_curves(blank))) != image).mean() > 0.01
+    assert (cv2.imread(str(pictures.draw_curves(blank, HEADLINE))) != image).mean() > 0.01

@@ -7,7 +7,7 @@ from typing import Any
 from cnn_papers.claims import plan, verdicts
 from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim, Scale
-from cnn_papers.reporting import results
+from cnn_papers.reporting import results_file
 from cnn_papers.reporting.results import ClaimResult, Results
 from cnn_papers.runs import workdir
 
@@ -133,7 +133,7 @@ def change(path: pathlib.Path, **values: Any) -> None:
 
 def read(sweep: pathlib.Path) -> Results:
     """The results that a report wrote to the folder of its sweep."""
-    return results.read(sweep / "results.json")
+    return results_file.read(sweep / "results.json")
 
 
 def claim_of(found: Results, name: str) -> ClaimResult:
@@ -172,4 +172,4 @@ def judged(claim: Claim, *arms: list[Any]) -> ClaimResult:
 def only(*claims: ClaimResult) -> Results:
     """Results of these claims, as read from a file."""
     found = Results("sweep", ".", [], [], {}, [], claims=claims)
-    return results.from_json(results.to_json(found))
+    return results_file.from_json(results_file.to_json(found))

@@ -15,6 +15,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs.checkpoint import Checkpoints
+from cnn_papers.tasks import classify
 from cnn_papers.training import freezing
 from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.placement import make_training
@@ -61,6 +62,7 @@ def _training(model, optim, step, mesh=(1, 1), shard_params=False, shape=SHAPE) 
         _scaled,
         optim,
         step,
+        classify,
         batch_size=N,
         steps_per_epoch=10.0,
         total_steps=100,

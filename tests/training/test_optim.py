@@ -8,6 +8,7 @@ import pytest
 
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import Checkpoints
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.multipliers import multipliers
 from cnn_papers.training.optim import OptimizerSettings, make_optimizer
 from cnn_papers.training.schedules import Progress
@@ -357,7 +358,14 @@ def test_plateaus_memory_survives_a_checkpoint(tmp_path):
         opt_state = optimizer.observe(opt_state, error)
     zero = jnp.int32(0)
     state = State(
-        zero, jax.tree.map(jnp.asarray, PARAMS), {}, opt_state, None, zero, zero, zero_totals()
+        zero,
+        jax.tree.map(jnp.asarray, PARAMS),
+        {},
+        opt_state,
+        None,
+        zero,
+        zero,
+        zero_totals(Totals),
     )
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state)

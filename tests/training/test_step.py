@@ -12,6 +12,8 @@ from support.compiling import hasty_compiler
 from cnn_papers.counting import abstract_variables
 from cnn_papers.models import resnet
 from cnn_papers.parallel import mesh as meshes
+from cnn_papers.tasks import classify
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.losses import classification, cross_entropy, errors
 from cnn_papers.training.optim import OptimizerSettings, make_optimizer
 from cnn_papers.training.step import StepSettings, init_state, make_predict_step, make_train_step
@@ -71,8 +73,8 @@ def _training(model, *, seed=0, shape=SHAPE, augment=_scaled, **changes):
     rngs = {"params": key, "dropout": key}
     params = jax.eval_shape(lambda: model.init(rngs, jnp.zeros((1, *shape)), train=True))["params"]
     optimizer = _optimizer(params, **changes)
-    state = init_state(model, optimizer, shape, key, ema=settings.ema_decay > 0)
-    step = jax.jit(make_train_step(model, optimizer, augment, settings))
+    state = init_state(model, optimizer, shape, key, ema=settings.ema_decay > 0, totals=Totals)
+    step = jax.jit(make_train_step(model, optimizer, augment, settings, classify))
     return state, functools.partial(step, key=key)
 
 
@@ -433,8 +435,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     params = abstract_variables(model, shape)["params"]
     optimizer = _optimizer(params)
     key = jax.random.key(0)
-    state = jax.eval_shape(lambda: init_state(model, optimizer, shape, key, ema=True))
-    step = make_train_step(model, optimizer, _scaled, StepSettings(ema_decay=0.9))
+    state = jax.eval_shape(
+        lambda: init_state(model, optimizer, shape, key, ema=True, totals=Totals)
+    )
+    step = make_train_step(model, optimizer, _scaled, StepSettings(ema_decay=0.9), classify)
     program, shapes = jax.make_jaxpr(step, return_shape=True)(state, _batch(shape=shape), key)
     convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
     # forward; back to the activations, except those of the first; to the kernels

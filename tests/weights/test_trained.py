@@ -240,7 +240,7 @@ def test_published_weights_are_tested_on_a_folder_by_wordnet_ids(
     config.data.name = write_images(tmp_path, dict.fromkeys(classes, 4))
     config.data.eval_device = ""
     (result,) = evaluate.evaluate_weights(of_imagenet, config)
-    assert (result.top1_error, result.images) == (error, 4 * len(classes))
+    assert (result.values["top1_error"], result.images) == (error, 4 * len(classes))
 
 
 def test_published_weights_are_not_tested_on_classes_of_other_names(of_imagenet, tmp_path):
@@ -361,7 +361,7 @@ def test_a_run_with_frozen_layers_trains_goes_on_and_is_tested(tiny_run, tmp_pat
             np.testing.assert_array_equal(value, taken[path], err_msg=path)
     (result,) = evaluate.evaluate_runs([tmp_path / "whole"], config, {"eval.precise_bn": 2})
     (plain,) = evaluate.evaluate_runs([tmp_path / "whole"], config, {})
-    assert result.top1_error == plain.top1_error  # all statistics stay
+    assert result.values["top1_error"] == plain.values["top1_error"]  # all statistics stay
     assert len(result.by_class.names) == 10
 
 
@@ -418,7 +418,7 @@ def test_exported_weights_are_tested_as_the_run_is(tiny_run, tmp_path, capsys):
     rows = [row for row in read_rows(tiny_run / "metrics.jsonl") if "val/top1_error" in row]
     best = min(rows, key=lambda row: row["val/top1_error"])
     assert outcome.images == 360
-    assert outcome.top1_error == pytest.approx(best["val/top1_error"], abs=0.3)
+    assert outcome.values["top1_error"] == pytest.approx(best["val/top1_error"], abs=0.3)
     assert f"with the weights of {tmp_path / 'net.safetensors'}" in capsys.readouterr().out
 
 

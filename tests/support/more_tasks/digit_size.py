@@ -1,0 +1,77 @@
+"""A task of tests: the number of the class is predicted as a quantity; hits count, not errors."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_papers.evaluation import single_view
+from cnn_papers.evaluation.class_errors import by_class
+from cnn_papers.evaluation.results import Result
+from cnn_papers.facts import Measure
+
+HEADLINE = Measure("near", "predicted within one", "%", lower_is_better=False)
+MEASURES = (HEADLINE, Measure("distance", "distance"))
+
+
+class Totals(NamedTuple):
+    """Sums over steps; none of them is the headline."""
+
+    steps: jax.Array
+    loss: jax.Array
+    distance: jax.Array
+    grad_norm: jax.Array
+
+
+def _distances(probabilities: Any, label: Any) -> Any:
+    """The distance of each image's label from the number that is expected of it."""
+    return abs(probabilities @ np.arange(probabilities.shape[-1], dtype=np.float32) - label)
+
+
+def targets(batch: Any, settings: Any) -> jax.Array:
+    return batch["label"]
+
+
+def loss(outputs: Any, endpoints: Any, targets: Any, settings: Any) -> Any:
+    distances = _distances(jax.nn.softmax(outputs), targets)
+    return jnp.square(distances).mean(), {"distance": distances.mean()}
+
+
+def scalars(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return means
+
+
+def guessing(classes: int) -> dict[str, float]:
+    return {"near": 100 / classes}
+
+
+evaluate = single_view.evaluate
+
+
+def make_eval_step(predict: Any) -> Any:
+    def of_images(logits: Any, batch: Any) -> dict[str, jax.Array]:
+        distances = _distances(jax.nn.softmax(logits), batch["label"])
+        return {
+            "loss": jnp.square(distances),
+            "near": 100.0 * (distances < 1),
+            "distance": distances,
+        }
+
+    return single_view.make_step(predict, of_images)
+
+
+def result_of(who: str, protocol: str, outcomes: Sequence[Any], class_names: Any) -> Result:
+    (outcome,) = outcomes
+    distances = _distances(outcome.probabilities, outcome.label)
+    return Result(
+        who=who,
+        protocol=protocol,
+        values={"near": 100 * float((distances < 1).mean()), "distance": float(distances.mean())},
+        by_class=by_class((distances >= 1).astype(np.float32), outcome.label, class_names),
+        images=len(distances),
+        programs=outcome.programs,
+        seconds=outcome.seconds,
+        compiling=outcome.compiling,
+    )
