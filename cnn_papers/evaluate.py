@@ -18,7 +18,7 @@ from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import class_errors, passes, precise_bn, support
 from cnn_papers.evaluation.protocols import Protocol
-from cnn_papers.evaluation.results import Result
+from cnn_papers.evaluation.results import Outcome, Result
 from cnn_papers.facts import Measure
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
@@ -255,7 +255,7 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     )
 
 
-def _reordered(outcome: passes.Outcome, order: np.ndarray) -> passes.Outcome:
+def _reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
     """Returns the outcome with its classes in another order, an array of their numbers."""
     return outcome._replace(
         probabilities=outcome.probabilities[:, order],

@@ -86,6 +86,7 @@ def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     """Prepares `name` for `sources.open_split`: converts it or downloads it, if it is not ready."""
+    tfds.check_place(data_dir)
     builder = tfds.find_builder(name, data_dir)
     if tfds.is_readable(builder):
         print(f"{name} is already prepared in {_describe(builder)}")
@@ -95,7 +96,6 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     elif builder.name == "digits":
         tfds.make_digits(name, data_dir)
     else:
-        tfds.check_place(data_dir)
         archives = download.find_archives(builder, manual_dir)
         needed_bytes = download.bytes_to_write(builder)
         if needed_bytes:

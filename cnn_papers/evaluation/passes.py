@@ -21,6 +21,7 @@ from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.protocols import Part, Protocol
+from cnn_papers.evaluation.results import Outcome
 from cnn_papers.parallel import mesh as meshes
 
 AHEAD = 2  # batches that are on the devices before their scores are read
@@ -41,26 +42,6 @@ class Source(NamedTuple):
     prepared: Pipeline
     method: str
     pixels: int
-
-
-class Outcome(NamedTuple):
-    """The result of a pass.
-
-    Attributes:
-      probabilities: float32 [images, classes], in the split's order.
-      label: int32 [images].
-      programs: number of programs that were used.
-      seconds: of the pass, without `compiling`.
-      compiling: seconds that it took to compile the programs.
-      enlarged: number of images that are smaller than the protocol's largest scale.
-    """
-
-    probabilities: np.ndarray
-    label: np.ndarray
-    programs: int
-    seconds: float
-    compiling: float
-    enlarged: int
 
 
 def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding.Mesh) -> Programs:

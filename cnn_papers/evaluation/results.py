@@ -1,4 +1,4 @@
-"""The result of a test: the errors of one network, or of the mean of several."""
+"""The outcome of a pass over images, and the result of a test: of one network or of several."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,8 +9,27 @@ import numpy as np
 
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.class_errors import ClassErrors, by_class
-from cnn_papers.evaluation.passes import Outcome
 from cnn_papers.training.losses import errors
+
+
+class Outcome(NamedTuple):
+    """The result of a pass.
+
+    Attributes:
+      probabilities: float32 [images, classes], in the split's order.
+      label: int32 [images].
+      programs: number of programs that were used.
+      seconds: of the pass, without `compiling`.
+      compiling: seconds that it took to compile the programs.
+      enlarged: number of images that are smaller than the protocol's largest scale.
+    """
+
+    probabilities: np.ndarray
+    label: np.ndarray
+    programs: int
+    seconds: float
+    compiling: float
+    enlarged: int
 
 
 class Result(NamedTuple):

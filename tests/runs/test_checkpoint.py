@@ -21,6 +21,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 from cnn_papers.runs import checkpoint
 from cnn_papers.runs.checkpoint import DIGESTS, Checkpoints, read_model
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.step import State, zero_totals
 
 
@@ -42,7 +43,7 @@ def _state(step: int, size: int = 24, ema: bool = True) -> State:
         average,
         zero,
         zero + step,
-        zero_totals(),
+        zero_totals(Totals),
     )
 
 
@@ -333,9 +334,10 @@ SAVING = """
 import sys, pathlib
 import jax, jax.numpy as jnp
 from cnn_papers.runs.checkpoint import Checkpoints
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.step import State, zero_totals
 zero = jnp.int32(0)
-state = State(zero, {"w": jnp.arange(4_000_000.0)}, {}, (), None, zero, zero, zero_totals())
+state = State(zero, {"w": jnp.arange(4_000_000.0)}, {}, (), None, zero, zero, zero_totals(Totals))
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
 checkpoints.save(1, state)
 checkpoints.finish()
@@ -363,7 +365,9 @@ def test_a_process_killed_while_saving_leaves_the_step_before(tmp_path):
     halves = [name for name in _steps(tmp_path) if name != "00000001"]
     assert halves == ["00000002.orbax-checkpoint-tmp"]
     zero = jnp.int32(0)
-    like = _like(State(zero, {"w": jnp.zeros(4_000_000)}, {}, (), None, zero, zero, zero_totals()))
+    like = _like(
+        State(zero, {"w": jnp.zeros(4_000_000)}, {}, (), None, zero, zero, zero_totals(Totals))
+    )
     assert read_model(tmp_path, like)[0] == 1
     assert _steps(tmp_path) == ["00000001", *halves]  # a reader touches nothing
     with _opened(tmp_path) as checkpoints:
@@ -380,13 +384,14 @@ import sys, pathlib
 import jax.numpy as jnp
 from cnn_papers.errors import UserError
 from cnn_papers.runs.checkpoint import Checkpoints
+from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.step import State, zero_totals
 zero = jnp.int32(0)
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
 try:
     for step, size in ((1, 1_000), (2, 1_000_000), (3, 1_000)):
         params = {"w": jnp.arange(float(size))}
-        checkpoints.save(step, State(zero, params, {}, (), None, zero, zero, zero_totals()))
+        checkpoints.save(step, State(zero, params, {}, (), None, zero, zero, zero_totals(Totals)))
 except UserError as error:
     print(step, error)
 finally:
@@ -411,7 +416,9 @@ def test_a_full_disk_is_one_line_and_the_step_before_stays(tmp_path):
         with _opened(folder / "checkpoints") as checkpoints:
             assert checkpoints.newest_good() == 1
             zero = jnp.int32(0)
-            state = State(zero, {"w": jnp.arange(1000.0)}, {}, (), None, zero, zero, zero_totals())
+            state = State(
+                zero, {"w": jnp.arange(1000.0)}, {}, (), None, zero, zero, zero_totals(Totals)
+            )
             _assert_equal(checkpoints.restore(1, _like(state)), state)
             checkpoints.save(2, state)
             checkpoints.finish()

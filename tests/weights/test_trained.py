@@ -186,7 +186,7 @@ def test_a_file_of_ours_is_tested_by_name_on_a_folder_of_some_classes(tmp_path, 
     with caplog.at_level("INFO", "cnn_papers"):
         assert trained.from_file(file, config).class_names == animals
         (result,) = evaluate.evaluate_weights(file, config)
-    assert (result.top1_error, result.images) == (25.0, 4)
+    assert (result.values["top1_error"], result.images) == (25.0, 4)
     assert "does not name its classes" not in caplog.text
     assert "are unknown" not in caplog.text
 
