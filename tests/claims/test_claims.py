@@ -196,7 +196,11 @@ def test_data_operations_and_numbers_make_sense():
 
 
 @pytest.mark.parametrize(
-    "scale", ["desk", *(pytest.param(scale, marks=pytest.mark.slow) for scale in ("gpu", "paper"))]
+    "scale",
+    [
+        pytest.param("desk", marks=pytest.mark.process),
+        *(pytest.param(scale, marks=pytest.mark.slow) for scale in ("gpu", "paper")),
+    ],
 )
 def test_the_network_of_every_arm_takes_its_images_tests_and_analyses(scale):
     problems = Problems()

@@ -160,6 +160,7 @@ def test_reported_results_name_recipes_and_where_they_are_printed(name):
         assert result.protocol and result.source and 0 < result.value < 100
 
 
+@pytest.mark.process  # every network and protocol is traced
 @each_result
 def test_a_run_of_the_recipe_can_reach_what_is_reported(name, number):
     problems = unreachable(name, config_file(name).REPORTED[int(number)])

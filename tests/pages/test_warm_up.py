@@ -18,6 +18,7 @@ def hasty():
         yield
 
 
+@pytest.mark.process
 def test_the_rate_rises_after_the_first_report_below_the_error_also_in_a_run_that_goes_on(
     home, tmp_path
 ):

@@ -44,6 +44,7 @@ def golden(home) -> pathlib.Path:
     "beside: every entry of the compilation cache is damaged",
     "one warning; compiled anew and replaced",
 )
+@pytest.mark.process
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_compilation_cache_is_said_once_and_mended(home, golden, tmp_path, damage):
     cache = home / "xla"  # not that of all tests

@@ -117,6 +117,7 @@ def test_what_is_finished_is_skipped_and_what_failed_is_reported_and_retried_on_
     assert metrics_of(tmp_path) == before and before.keys() >= {good.id, wild.id}
 
 
+@pytest.mark.process
 def test_a_sweep_stopped_and_killed_goes_on(home, tmp_path):
     flags = [*TINY, "--config.total_steps=400", "--seeds=1"]
     job = job_of(flags)
