@@ -97,8 +97,12 @@ def init_state(
 
 
 def zero_totals(totals: Any) -> Any:
-    """Returns the totals of no steps; `totals` is a task's type."""
-    return totals(**dict.fromkeys(totals._fields, jnp.float32(0)) | {"steps": jnp.int32(0)})
+    """Returns the totals of no steps; `totals` is a task's type.
+
+    Each is an array of its own, since a step donates them all.
+    """
+    kinds = {name: jnp.float32 for name in totals._fields} | {"steps": jnp.int32}
+    return totals(**{name: kind(0) for name, kind in kinds.items()})
 
 
 def make_train_step(

@@ -24,8 +24,8 @@ FLAGS = [  # evaluations after steps 10 and 20
 
 DAMAGE = [
     faults.flip,
-    pytest.param(faults.cut, marks=pytest.mark.process),
-    pytest.param(faults.empty, marks=pytest.mark.process),
+    faults.cut,
+    faults.empty,
 ]
 
 
