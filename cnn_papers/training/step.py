@@ -101,7 +101,7 @@ def zero_totals(totals: Any) -> Any:
 
     Each is an array of its own, since a step donates them all.
     """
-    kinds = {name: jnp.float32 for name in totals._fields} | {"steps": jnp.int32}
+    kinds = dict.fromkeys(totals._fields, jnp.float32) | {"steps": jnp.int32}
     return totals(**{name: kind(0) for name, kind in kinds.items()})
 
 

@@ -22,11 +22,7 @@ FLAGS = [  # evaluations after steps 10 and 20
 ]
 
 
-DAMAGE = [
-    faults.flip,
-    faults.cut,
-    faults.empty,
-]
+DAMAGE = [faults.flip, faults.cut, faults.empty]
 
 
 @pytest.fixture(scope="module")
