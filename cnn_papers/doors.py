@@ -74,7 +74,8 @@ def _defined(define_flags: Callable[[], None]) -> Iterator[None]:
         for name in set(flags.FLAGS):
             if name in own or name.startswith("config."):  # overrides are defined when parsed
                 delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+        flags.FLAGS.unparse_flags()  # absl's verbosity too
+        _silence_absl()
 
 
 def _leave(code: int) -> None:
@@ -254,10 +255,14 @@ def _set_up_logging() -> None:
     logging.getLogger().removeHandler(absl_logging.get_absl_handler())
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # Errors of orbax are raised again as ours, and with them those of its unawaited tasks.
-    absl_logging.set_verbosity(absl_logging.FATAL)
+    _silence_absl()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("cnn_papers").setLevel(logging.INFO)
     _replace_unraisable_hook()
+
+
+def _silence_absl() -> None:
+    absl_logging.set_verbosity(absl_logging.FATAL)
 
 
 def _replace_unraisable_hook() -> None:
