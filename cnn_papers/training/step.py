@@ -101,8 +101,8 @@ def zero_totals(totals: Any) -> Any:
 
     Each is an array of its own, since a step donates them all.
     """
-    kinds = dict.fromkeys(totals._fields, jnp.float32) | {"steps": jnp.int32}
-    return totals(**{name: kind(0) for name, kind in kinds.items()})
+    sums = {name: jnp.float32(0) for name in totals._fields if name != "steps"}
+    return totals(steps=jnp.int32(0), **sums)
 
 
 def make_train_step(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def _window_maxima(x: jax.Array, window: int, stride: int) -> jax.Array:
 def _window_maxima_forward(
     x: jax.Array, window: int, stride: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    maxima = _window_maxima(x, window, stride)
+    maxima: Any = _window_maxima(x, window, stride)
     return maxima, (x, maxima)
 
 
