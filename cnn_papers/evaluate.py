@@ -16,8 +16,7 @@ from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import class_errors, passes, precise_bn, support
-from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.evaluation import class_errors, passes, precise_bn
 from cnn_papers.evaluation.results import Outcome, Result
 from cnn_papers.facts import Measure
 from cnn_papers.opstrings import Op, OpString
@@ -36,14 +35,14 @@ class Member(NamedTuple):
     Attributes:
       folder: of its run; None if its weights come from a file.
       source: the images of its evaluation split.
-      protocols: by their texts in `config.eval.protocol`.
+      protocols: by their texts in `config.eval.protocol`, from `protocols` of the task.
       programs: its compiled programs.
     """
 
     network: Trained
     folder: pathlib.Path | None
     source: passes.Source
-    protocols: dict[str, Protocol]
+    protocols: dict[str, Any]
     programs: passes.Programs
 
     @property
@@ -128,13 +127,8 @@ def evaluate(
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
         for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
-            outcome = passes.run(
-                member.protocols[protocol_name],
-                member.programs,
-                member.network.variables,
-                member.source,
-                name=protocol_name,
-            )
+            protocol = member.protocols[protocol_name]
+            outcome = task.test(protocol, member, name=protocol_name)
             outcomes.append(_reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
             result = task.result_of(member.name, protocol_name, outcomes[-1:], class_names)
@@ -175,7 +169,7 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     source = _open_source(network, mesh)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
-    protocols = support.supported(
+    protocols = tasks.task_module(network.config.task).protocols(
         settings.protocol,
         network.model,
         network.variables,

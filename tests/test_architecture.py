@@ -32,6 +32,7 @@ ORDER = [
     "data",
     "training",
     "evaluation",
+    "detection",
     "tasks",
     "runs",
     "weights benchmarks claims",
@@ -41,7 +42,7 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 FLAT = {  # the files of cnn_papers that are in no folder, by room
-    "ground": "errors facts files opstrings terminal",
+    "ground": "boxes errors facts files opstrings terminal",
     "counting": "counting zoo",
     "pages": "evaluate train",
     "commands": "benchmark describe doors export main predict prepare report",

@@ -1,18 +1,39 @@
 """Parses device operations and composes them into one function over a batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_papers import opstrings
+from cnn_papers.boxes import Boxed
 from cnn_papers.data import device_ops
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, OpString
 
-# (uint8 images [n, h, w, c], key) -> float32 images [n, h, w, c]
-DeviceTransform = Callable[[jax.Array, jax.Array], jax.Array]
+# (uint8 images [n, h, w, c], key) -> float32 images [n, h, w, c]; the same of `Boxed` images, whose
+# boxes are [n, k, 4]
+DeviceTransform = Callable[[Any, jax.Array], Any]
+
+
+def augment_batch(
+    augment: DeviceTransform, batch: dict[str, jax.Array], key: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns `batch` with the images of `augment`, and with its boxes where these moved them.
+
+    `boxes` [n, m, 4] and `proposals` [n, p, 4] move with the pixels of `image` [n, h, w, c].
+    """
+    moved = [name for name in ("boxes", "proposals") if name in batch]
+    if not moved:
+        return {**batch, "image": augment(batch["image"], key)}
+    counts = [batch[name].shape[1] for name in moved]
+    boxes = jnp.concatenate([batch[name] for name in moved], 1)
+    image, boxes = augment(Boxed(batch["image"], boxes), key)
+    parts = jnp.split(boxes, np.cumsum(counts)[:-1], axis=1)
+    return {**batch, "image": image, **dict(zip(moved, parts, strict=True))}
 
 
 def parse_device(text: str, *, key: str) -> OpString:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cnn_papers.errors import UserError, did_you_mean, listed
 
 
@@ -10,14 +12,44 @@ class DamagedExample(UserError):
     """An example cannot be read; the message says which. Training may leave some out."""
 
 
-class Split(NamedTuple):
-    """One split, opened for reading: `examples` may be read by many threads at once."""
+class Objects(NamedTuple):
+    """The objects of one image, in the order of its annotation.
 
-    name: str  # such as 'cifar10[train[:45000]]' or 'folder:/x[train]'
-    examples: Sequence[dict[str, Any]]  # {'image': encoded bytes, 'label': int, 'id': str}
-    class_names: tuple[str, ...]  # in the order of the labels
-    location: str  # the folder that the bytes are read from
-    labels: Sequence[int] | None = None  # of all examples, if known without reading them
+    Attributes:
+      boxes: float32 [k, 4], in pixels of the upright image, see `boxes`.
+      classes: int32 [k], labels.
+      difficult: bool [k]; VOC's mark of objects that a detector need not find.
+      size: (height, width) of the upright image.
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    difficult: np.ndarray
+    size: tuple[int, int]
+
+
+class Split(NamedTuple):
+    """One split, opened for reading: `examples` may be read by many threads at once.
+
+    Attributes:
+      name: such as 'cifar10[train[:45000]]' or 'folder:/x[train]'.
+      examples: {'image': encoded bytes, 'label': int, 'id': str}; data with boxes may have images
+        without a label of their own, and their examples then lack the key.
+      class_names: in the order of the labels.
+      location: the folder that the bytes are read from.
+      labels: of all examples, if known without reading them.
+      objects: of all examples, where the data set has boxes; known without reading images.
+      proposals: boxes that may hold an object, float32 [p, 4] for each example, where a run needs
+        them.
+    """
+
+    name: str
+    examples: Sequence[dict[str, Any]]
+    class_names: tuple[str, ...]
+    location: str
+    labels: Sequence[int] | None = None
+    objects: Sequence[Objects] | None = None
+    proposals: Sequence[np.ndarray] | None = None
 
 
 def with_classes_of(
@@ -51,8 +83,12 @@ def with_classes_of(
         )
     new_labels = {label: outputs[name] for label, name in enumerate(own)}
     labels = None if split.labels is None else [new_labels[label] for label in split.labels]
+    objects = split.objects and [
+        image._replace(classes=np.array([new_labels[i] for i in image.classes], np.int32))
+        for image in split.objects
+    ]
     examples = _Relabelled(split.examples, new_labels)
-    return split._replace(examples=examples, class_names=known, labels=labels)
+    return split._replace(examples=examples, class_names=known, labels=labels, objects=objects)
 
 
 class _Relabelled(Sequence):
@@ -75,4 +111,6 @@ class _Relabelled(Sequence):
         return [self._changed(example) for example in read]
 
     def _changed(self, example: dict[str, Any]) -> dict[str, Any]:
+        if "label" not in example:
+            return example
         return {**example, "label": self._new_labels.get(example["label"], -1)}

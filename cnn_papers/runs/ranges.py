@@ -5,7 +5,7 @@ from typing import Any
 
 from cnn_papers import tasks
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import run_analyses, support
+from cnn_papers.evaluation import run_analyses
 
 # Every other number outside `model` may be zero, and none may be negative.
 POSITIVE = (
@@ -48,7 +48,7 @@ def check_ranges(config: Any) -> None:
     if not (config.total_steps or config.total_epochs):
         raise UserError("config.total_epochs or config.total_steps must be positive")
     _check_task(config)
-    support.parse(config.eval.protocol)
+    tasks.task_module(config.task).parse_protocols(config.eval.protocol)
     run_analyses.parse(config.eval.analyses)
 
 

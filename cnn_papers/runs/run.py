@@ -11,14 +11,14 @@ import numpy as np
 from cnn_papers import counting, tasks, zoo
 from cnn_papers.data import statistics
 from cnn_papers.data.class_weights import in_numbers
-from cnn_papers.evaluation import run_analyses, support
+from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
 from cnn_papers.runs.checkpoint import evaluation_variables
 from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.training import placement
 from cnn_papers.training.optim import OptimizerSettings, make_optimizer, rate_state
-from cnn_papers.training.step import DeviceTransform, State, StepSettings, make_predict_step
+from cnn_papers.training.step import DeviceTransform, State, StepSettings
 
 
 class Run(NamedTuple):
@@ -67,14 +67,14 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     )
     variables = evaluation_variables(training.abstract)
     eval_step = jax.jit(
-        task.make_eval_step(make_predict_step(training.net, data.normalise)),
+        task.make_eval_step(training.net, data.normalise, StepSettings.from_config(config)),
         in_shardings=(placement.places_of(variables), meshes.data_sharding(mesh)),
         out_shardings=meshes.replicated(mesh),
     )
     inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
     evaluation = (model, variables, data.normalise, data.held_out.image_shape)
     settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
-    support.supported(config.eval.protocol, *evaluation, **settings)
+    task.protocols(config.eval.protocol, *evaluation, **settings)
     run_analyses.check(config.eval.analyses, *evaluation)
     network = counting.count(model, data.train.image_shape)
     summary.print_start(config, network, data, length.total, mesh, folder)

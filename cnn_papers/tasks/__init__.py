@@ -6,9 +6,14 @@ A task says what is learnt and how it is measured. Its module has
   them, chooses the best state and tells a plateau; evaluations need its value and `loss`.
 - `Totals`: a NamedTuple of what a train step adds up for a report: `steps`, `loss`, the scalars of
   the task, `grad_norm`.
-- `targets`, `loss`, `scalars`: the loss of a step and its scalars.
+- `prepare`, `loss`, `scalars`: the network's arguments in a step beside the images, and what its
+  outputs are compared with; the loss of a step; its scalars.
 - `make_eval_step`, `evaluate`: the evaluation during training.
-- `result_of`: the values of the final test.
+- `parse_protocols`, `protocols`: the protocols that `config.eval.protocol` names, and the same,
+  checked to be ones that the network can serve.
+- `test`, `result_of`: the outcome of a protocol over the images of a final test, and its values.
+- `NEEDS`: what an example must have, "label" or "boxes". `BACKGROUND`: the number of outputs of the
+  network beside those of the classes, 1 for a background.
 - `guessing`: the values that a run that diverged is taken to have.
 """
 

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.evaluation import results, single_view
 from cnn_papers.facts import Measure
 from cnn_papers.training import losses
-from cnn_papers.training.step import Batch, StepSettings
+from cnn_papers.training.step import Batch, StepSettings, make_predict_step
 
+BACKGROUND = 0  # outputs of the network beside those of the classes
+NEEDS = "label"  # what an example must have: one label, or the boxes of its objects
 HEADLINE = Measure("top1_error", "top-1 error", "%")
 MEASURES = (HEADLINE, Measure("top5_error", "top-5 error", "%"))
 
@@ -28,10 +31,12 @@ class Totals(NamedTuple):
 # --- training -------------------------------------------------------------------------------------
 
 
-def targets(batch: Batch, settings: StepSettings) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the labels of a batch, int32 [n], and the weights of its images, see `losses`."""
+def prepare(
+    model: Any, batch: Batch, settings: StepSettings, key: jax.Array
+) -> tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array | None]]:
+    """Returns no other arguments; and labels, int32 [n], and weights of images, see `losses`."""
     label = batch["label"]
-    return label, losses.weights_of_images(settings.class_weights, label)
+    return {}, (label, losses.weights_of_images(settings.class_weights, label))
 
 
 def loss(
@@ -65,9 +70,11 @@ evaluate = single_view.evaluate
 result_of = results.result_of
 
 
-def make_eval_step(predict: single_view.Predict) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+def make_eval_step(
+    model: Any, normalise: DeviceTransform, settings: StepSettings
+) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """Returns the step of `single_view` that sums losses and errors in percent."""
-    return single_view.make_step(predict, _of_images)
+    return single_view.make_step(make_predict_step(model, normalise), _of_images)
 
 
 def _of_images(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -77,3 +84,27 @@ def _of_images(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         "top1_error": 100 * losses.errors(logits, label, 1),
         "top5_error": 100 * losses.errors(logits, label, 5),
     }
+
+
+# The modules of the final test need OpenCV, which measuring a train step does not.
+
+
+def parse_protocols(text: str) -> dict[str, Any]:
+    """Parses `config.eval.protocol` as `support.parse` does."""
+    from cnn_papers.evaluation import support
+
+    return support.parse(text)
+
+
+def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
+    """Returns the protocols of `support.supported`, whose arguments it takes."""
+    from cnn_papers.evaluation import support
+
+    return support.supported(text, *network, **settings)
+
+
+def test(protocol: Any, tested: Any, *, name: str) -> results.Outcome:
+    """Computes class probabilities of the images of `tested`, an `evaluate.Member`."""
+    from cnn_papers.evaluation import passes
+
+    return passes.run(protocol, tested.programs, tested.network.variables, tested.source, name=name)

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnn_papers.data.augment import DeviceTransform
+from cnn_papers.data.augment import DeviceTransform, augment_batch
 from cnn_papers.training import freezing
 from cnn_papers.training.optim import Optimizer
 
 Batch = dict[str, jax.Array]
-Images = tuple[jax.Array, Any]  # float32 images, and what the task's loss compares with
+# float32 images, the network's other arguments by name, and what the task's loss compares with
+Examples = tuple[jax.Array, dict[str, jax.Array], Any]
 
 
 class StepSettings(NamedTuple):
@@ -32,6 +33,7 @@ class StepSettings(NamedTuple):
         limit.
       move_frozen_statistics: batch normalisation in frozen layers goes on by the statistics of the
         batch, and its moving averages move. Otherwise it works as in evaluation.
+      boxes: the keys of `config.boxes` with their values, for a task that finds boxes.
     """
 
     aux_weight: float = 0.0
@@ -41,15 +43,17 @@ class StepSettings(NamedTuple):
     bn_group: int = 0
     max_loss: float = 0.0
     move_frozen_statistics: bool = False
+    boxes: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def from_config(cls, config: Any, class_weights: tuple[float, ...] = ()) -> "StepSettings":
-        """Takes each setting from the key of its name in `config.loss` or `config.optim`.
+        """Takes each setting from the key of its name in `config.loss`, `config.optim` or `config`.
 
         `class_weights` are those of `config.loss.class_weights` as numbers, which follow from the
         data too.
         """
-        values = {**config.loss, **config.optim, "class_weights": class_weights}
+        boxes = tuple(sorted(config.get("boxes", {}).items()))
+        values = {**config.loss, **config.optim, "class_weights": class_weights, "boxes": boxes}
         return cls(**{name: values[name] for name in cls._fields})
 
 
@@ -118,10 +122,10 @@ def make_train_step(
 
     Args:
       model: a network, or one over a mesh, with Flax's `apply`.
-      augment: turns the uint8 `image` [n, h, w, c] of a batch into float32 images. A batch also
-        holds what the task learns, such as int32 `label` [n]. `key` is that of the run; each step
-        folds its number into it.
-      task: a module of `cnn_papers.tasks`, for its `targets`, `loss`, `scalars` and `Totals`.
+      augment: turns the uint8 `image` [n, h, w, c] of a batch into float32 images; boxes of the
+        batch move with the pixels. A batch also holds what the task learns, such as int32 `label`
+        [n]. `key` is that of the run; each step folds its number into it.
+      task: a module of `cnn_papers.tasks`, for its `prepare`, `loss`, `scalars` and `Totals`.
     """
     frozen = optimizer.frozen
     gradient = _make_gradient(
@@ -131,11 +135,14 @@ def make_train_step(
     def train_step(
         state: State, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[str, jax.Array]]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        images = (augment(batch["image"], augment_key), task.targets(batch, settings))
+        step_key = jax.random.fold_in(key, state.step)
+        augment_key, dropout_key = jax.random.split(step_key)
+        task_key = jax.random.fold_in(step_key, 2)  # the two above are as they always were
+        batch = augment_batch(augment, batch, augment_key)
+        examples = (batch["image"], *task.prepare(model, batch, settings, task_key))
         trained, kept = freezing.split(state.params, frozen)
         (loss, (batch_stats, means)), grads = gradient(
-            trained, kept, state.batch_stats, images, dropout_key
+            trained, kept, state.batch_stats, examples, dropout_key
         )
         norm = optax.tree.norm(grads)
         rate = optimizer.learning_rate(state.opt_state)
@@ -181,27 +188,32 @@ def make_predict_step(
 def _make_gradient(
     model: Any, settings: StepSettings, task: Any, as_in_evaluation: freezing.Layers
 ) -> Callable[..., Any]:
-    """Returns (trained, kept, batch_stats, images, key) -> ((loss, (batch_stats, means)), grads).
+    """Returns (trained, kept, batch_stats, examples, key) -> ((loss, (batch_stats, means)), grads).
 
     `trained` and `kept` are parameters; the gradient is by `trained`. `means` are the task's, by
     the names of its scalars. Batch normalisation in the layers `as_in_evaluation` uses its moving
     averages, which stay.
     """
 
-    def apply(variables: Any, image: jax.Array, key: jax.Array) -> Any:
+    def apply(variables: Any, image: jax.Array, arguments: Any, key: jax.Array) -> Any:
         with freezing.with_moving_averages(as_in_evaluation):
             return model.apply(
-                variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+                variables,
+                image,
+                train=True,
+                rngs={"dropout": key},
+                mutable=["batch_stats"],
+                **arguments,
             )
 
     apply = _in_groups(apply, settings.bn_group) if settings.bn_group else apply
 
     def loss_of(
-        trained: Any, kept: Any, batch_stats: Any, images: Images, key: jax.Array
+        trained: Any, kept: Any, batch_stats: Any, examples: Examples, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        image, targets = images
+        image, arguments, targets = examples
         variables = {"params": freezing.join(trained, kept), "batch_stats": batch_stats}
-        (outputs, endpoints), updates = apply(variables, image, key)
+        (outputs, endpoints), updates = apply(variables, image, arguments, key)
         loss, means = task.loss(outputs, endpoints, targets, settings)
         # Those that stay are the old ones to the bit, which a mean over groups need not be.
         moved = freezing.split(updates.get("batch_stats", {}), as_in_evaluation)[0]
@@ -218,10 +230,10 @@ def _make_gradient(
 def _in_groups(apply: Any, size: int) -> Any:
     """Returns `apply` with batch statistics of each `size` images; their updates are averaged."""
 
-    def grouped(variables: Any, image: jax.Array, key: jax.Array) -> Any:
-        groups = image.reshape(-1, size, *image.shape[1:])
-        keys = jax.random.split(key, len(groups))
-        outputs, updates = jax.vmap(apply, (None, 0, 0))(variables, groups, keys)
+    def grouped(variables: Any, image: jax.Array, arguments: Any, key: jax.Array) -> Any:
+        groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (image, arguments))
+        keys = jax.random.split(key, len(groups[0]))
+        outputs, updates = jax.vmap(apply, (None, 0, 0, 0))(variables, *groups, keys)
         joined = jax.tree.map(lambda x: x.reshape(image.shape[0], *x.shape[2:]), outputs)
         return joined, jax.tree.map(lambda x: x.mean(0), updates)
 
@@ -240,7 +252,7 @@ def _in_parts(gradient: Callable[..., Any], parts: int, names: Sequence[str]) ->
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def accumulated(
-        trained: Any, kept: Any, batch_stats: Any, images: Images, key: jax.Array
+        trained: Any, kept: Any, batch_stats: Any, examples: Examples, key: jax.Array
     ) -> Any:
         def add(carry: Any, part: Any) -> tuple[Any, None]:
             stats, sums = carry
@@ -249,7 +261,7 @@ def _in_parts(gradient: Callable[..., Any], parts: int, names: Sequence[str]) ->
 
         zero_means = {name: jnp.float32(0) for name in names}
         zeros = (jnp.float32(0), zero_means, jax.tree.map(jnp.zeros_like, trained))
-        parted = (jax.tree.map(split, images), jax.random.split(key, parts))
+        parted = (jax.tree.map(split, examples), jax.random.split(key, parts))
         (batch_stats, sums), _ = jax.lax.scan(add, (batch_stats, zeros), parted)
         loss, means, grads = jax.tree.map(lambda total: total / parts, sums)
         return (loss, (batch_stats, means)), grads

@@ -11,16 +11,20 @@ from cnn_papers.data.split import Split
 from cnn_papers.evaluation import single_view
 from cnn_papers.parallel.mesh import data_sharding, make_mesh, replicated
 from cnn_papers.tasks import classify
+from cnn_papers.training.step import StepSettings
 
 N, CLASSES = 37, 7
 KERNEL = np.random.default_rng(1).normal(size=(12, CLASSES)).astype(np.float32)
 
 
-def _predict(variables, image):
-    return image.reshape(len(image), -1).astype(jnp.float32) / 64 @ variables["kernel"]
+class Linear:
+    """A network of one matrix product."""
+
+    def apply(self, variables, image):
+        return image.reshape(len(image), -1).astype(jnp.float32) / 64 @ variables["kernel"], {}
 
 
-STEP = jax.jit(classify.make_eval_step(_predict))
+STEP = jax.jit(classify.make_eval_step(Linear(), lambda image, key: image, StepSettings()))
 
 
 def _examples():

@@ -76,7 +76,8 @@ def test_every_key_is_a_setting_or_the_loops():
     keys = {key for key in flat(config) if key.startswith(("loss.", "optim."))}
     assert keys == {*STEP_OPTIONS, *OF_THE_LOOP, *OF_THE_DATA}
     names = [key.partition(".")[2] for key in (*STEP_OPTIONS, *OF_THE_DATA)]
-    assert sorted(names) == sorted([*StepSettings._fields, *OptimizerSettings._fields])
+    settings = [*StepSettings._fields, *OptimizerSettings._fields]
+    assert sorted([*names, "boxes"]) == sorted(settings)  # of tasks that find boxes only
     assert all(name in config.optim for name in OptimizerSettings._fields)
 
 
@@ -87,7 +88,7 @@ def test_settings_take_the_values_of_their_keys():
         **OptimizerSettings.from_config(config)._asdict(),
     }
     expected = {key.partition(".")[2]: value for key, value in STEP_OPTIONS.items()}
-    assert settings == expected | {"class_weights": (1.0, 2.0)}
+    assert settings == expected | {"class_weights": (1.0, 2.0), "boxes": ()}
 
 
 @pytest.mark.parametrize("key", STEP_OPTIONS)

@@ -11,7 +11,10 @@ from cnn_papers.evaluation import single_view
 from cnn_papers.evaluation.class_errors import by_class
 from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
+from cnn_papers.tasks import classify
+from cnn_papers.training.step import make_predict_step
 
+BACKGROUND, NEEDS = 0, "label"
 HEADLINE = Measure("near", "predicted within one", "%", lower_is_better=False)
 MEASURES = (HEADLINE, Measure("distance", "distance"))
 
@@ -30,8 +33,8 @@ def _distances(probabilities: Any, label: Any) -> Any:
     return abs(probabilities @ np.arange(probabilities.shape[-1], dtype=np.float32) - label)
 
 
-def targets(batch: Any, settings: Any) -> jax.Array:
-    return batch["label"]
+def prepare(model: Any, batch: Any, settings: Any, key: Any) -> Any:
+    return {}, batch["label"]
 
 
 def loss(outputs: Any, endpoints: Any, targets: Any, settings: Any) -> Any:
@@ -48,9 +51,13 @@ def guessing(classes: int) -> dict[str, float]:
 
 
 evaluate = single_view.evaluate
+test = classify.test
+protocols, parse_protocols = classify.protocols, classify.parse_protocols
 
 
-def make_eval_step(predict: Any) -> Any:
+def make_eval_step(model: Any, normalise: Any, settings: Any) -> Any:
+    predict = make_predict_step(model, normalise)
+
     def of_images(logits: Any, batch: Any) -> dict[str, jax.Array]:
         distances = _distances(jax.nn.softmax(logits), batch["label"])
         return {
