@@ -13,7 +13,6 @@ import numpy as np
 from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import class_errors, passes, precise_bn
@@ -221,7 +220,7 @@ def _resize_method(ops: Sequence[Op]) -> str:
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
     """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
-    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    split = inputs.open_one(data, data.train_split, name=network.trained_on)
     split = with_classes_of(split, network.class_names)
     train_host = parse_host(data.train_host, key="data.train_host")
     train_device = augment.parse_device(data.train_device, key="data.train_device")
