@@ -259,9 +259,7 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 def _check_features(name: str, features: Any) -> None:
     import tensorflow_datasets as tfds
 
-    by_name = {}
-    if isinstance(features, tfds.features.FeaturesDict):
-        by_name = {key: features[key] for key in features}
+    by_name = _by_name(features)
     names = ", ".join(by_name)
     if not isinstance(by_name.get("image"), tfds.features.Image):
         raise UserError(
@@ -275,34 +273,38 @@ def _check_features(name: str, features: Any) -> None:
 
 
 def class_names_of(features: Any) -> tuple[str, ...]:
-    """Returns the classes of a data set's images or, if these have none, of its objects, or ()."""
+    """Returns the classes of a data set's images or, if they have no label, of its objects.
+
+    Returns () if it has neither.
+    """
     import tensorflow_datasets as tfds
 
-    label = features.get("label")
-    if not isinstance(label, tfds.features.ClassLabel):
-        label = features["objects"]["label"] if has_boxes(features) else None
-    return tuple(label.names) if label else ()
+    label = _by_name(features).get("label")
+    if not isinstance(label, tfds.features.ClassLabel) and has_boxes(features):
+        label = features["objects"]["label"]
+    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
 
 
 def has_boxes(features: Any) -> bool:
     """Tells whether a data set has `objects` with a box and a class, one of the images' own."""
     import tensorflow_datasets as tfds
 
-    objects = features.get("objects")
-    if not isinstance(objects, tfds.features.Sequence) or not isinstance(
-        objects.feature, tfds.features.FeaturesDict
-    ):
+    by_name = _by_name(features)
+    of_object = _by_name(getattr(by_name.get("objects"), "feature", None))  # of a Sequence
+    label = of_object.get("label")
+    if not isinstance(label, tfds.features.ClassLabel):
         return False
-    by_name = objects.feature
-    if not {"bbox", "label"} <= set(by_name):
-        return False
-    label = features["label"] if "label" in features else by_name["label"]
-    return (
-        isinstance(by_name["bbox"], tfds.features.BBoxFeature)
-        and isinstance(by_name["label"], tfds.features.ClassLabel)
-        and isinstance(label, tfds.features.ClassLabel)
-        and label.names == by_name["label"].names
-    )
+    of_image = by_name.get("label", label)
+    has_same_classes = getattr(of_image, "names", None) == label.names
+    return has_same_classes and isinstance(of_object.get("bbox"), tfds.features.BBoxFeature)
+
+
+def _by_name(features: Any) -> dict[str, Any]:
+    """Returns the features of a FeaturesDict by name; none of features of another kind."""
+    import tensorflow_datasets as tfds
+
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    return {name: features[name] for name in features} if is_dict else {}
 
 
 def _parse_example(record: bytes) -> Any:
