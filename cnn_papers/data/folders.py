@@ -87,7 +87,7 @@ def open_folder(path: str, split: str) -> Split:
         raise UserError(f"{path} has no split {part.name!r}: it has {', '.join(folders)}{hint}")
     folder = folders[name]
     class_names, files = split_images(path, folders, name)
-    chosen = slices.take(files, part, folder)
+    chosen = slices.take(files, part, str(folder))
     full_name = f"folder:{path}[{name}{part.suffix}]"
     examples = _FolderExamples(folder, chosen, class_names)
     return Split(full_name, examples, tuple(class_names), str(folder), examples.labels)

@@ -1,6 +1,5 @@
 """Splits in TFDS's notation, such as `train[:90%]`, of data that lies in folders."""
 
-import pathlib
 import re
 from typing import NamedTuple
 
@@ -35,19 +34,21 @@ def parse(split: str) -> SplitSlice:
     return SplitSlice(*parsed.groups())
 
 
-def take(images: list[str], part: SplitSlice, folder: pathlib.Path) -> list[str]:
-    """Returns the part of a split's `images`; UserError if it is empty or reaches beyond them."""
+def take(images: list[str], part: SplitSlice, place: str) -> list[str]:
+    """Returns a part of a split's `images`, which are in `place`.
+
+    Raises:
+      UserError: the part is empty or reaches beyond the images.
+    """
     split = f"{part.name}{part.suffix}"
-    first = _bound(part.start, len(images), 0, split, folder)
-    end = _bound(part.stop, len(images), len(images), split, folder)
+    first = _bound(part.start, len(images), 0, split, place)
+    end = _bound(part.stop, len(images), len(images), split, place)
     if not images[first:end]:
-        raise UserError(
-            f"split {split!r} of {folder} is empty: the folder has {len(images):,} images"
-        )
+        raise UserError(f"split {split!r} of {place} is empty: there are {len(images):,} images")
     return images[first:end]
 
 
-def _bound(text: str | None, count: int, default: int, split: str, folder: pathlib.Path) -> int:
+def _bound(text: str | None, count: int, default: int, split: str, place: str) -> int:
     """Returns one end of a slice, such as `90%`, `-10%` or `1000`, as an index in 0 … count."""
     if not text:
         return default
@@ -56,5 +57,5 @@ def _bound(text: str | None, count: int, default: int, split: str, folder: pathl
         value = round(value * count / 100) if abs(value) <= 100 else count + 1
     index = value + count if value < 0 else value
     if not 0 <= index <= count:
-        raise UserError(f"split {split!r} reaches beyond the {count:,} images of {folder}")
+        raise UserError(f"split {split!r} reaches beyond the {count:,} images of {place}")
     return index

@@ -1,5 +1,6 @@
 """Reads annotations of VOC's form: an XML file for each image."""
 
+import math
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from typing import NamedTuple
@@ -50,6 +51,8 @@ def read(path: pathlib.Path) -> Annotation:
         raise
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
         raise UserError(f"cannot read the annotation {path}: {error}") from error
+    if root.tag != "annotation":
+        raise UserError(f"{path} is no annotation: it begins with <{root.tag}>, not <annotation>")
     objects = tuple(
         _object(element, f"object {number} of {path}")
         for number, element in enumerate(root.findall("object"), 1)
@@ -83,6 +86,9 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 def _number(element: ElementTree.Element, tag: str, what: str) -> float:
     text = _text(element, tag)
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise UserError(f"{what}: <{tag}> is {text!r}, not a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{what}: <{tag}> is {text!r}, not a number")
+    return value

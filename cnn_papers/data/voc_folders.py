@@ -22,7 +22,8 @@ from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.data.voc_annotations import Annotation
 from cnn_papers.errors import UserError, did_you_mean, listed
 
-_PARTS = ("JPEGImages", "Annotations", "ImageSets/Main")
+_SETS_FOLDER = "ImageSets/Main"
+_PARTS = ("JPEGImages", "Annotations", _SETS_FOLDER)
 _SETS = ("train", "val", "trainval", "test")  # a set CLASS_train has labels of one class
 _SYNONYMS = {"validation": "val"}  # TFDS's name
 _FIRST_PIXEL = 1  # VOC counts rows and columns from 1, and includes the last
@@ -54,27 +55,41 @@ def image_sets(path: str) -> dict[str, list[str]]:
       UserError: the folder has another layout; a set that is empty or names an image twice.
     """
     root = _check_layout(path)
-    files = sorted((root / "ImageSets/Main").glob("*.txt"))
+    files = sorted((root / _SETS_FOLDER).glob("*.txt"))
     names = [file.stem for file in files if not file.stem.endswith(tuple(f"_{s}" for s in _SETS))]
     if not names:
         raise UserError(
-            f"{root}/ImageSets/Main has no image sets: write the names of the training images to "
+            f"{root / _SETS_FOLDER} has no image sets: write the names of the training images to "
             "train.txt, without their suffix, one a line"
         )
     names.sort(key=lambda name: (_SETS.index(name) if name in _SETS else len(_SETS), name))
-    return {name: _read_set(root / "ImageSets/Main" / f"{name}.txt") for name in names}
+    return {name: _read_set(root / _SETS_FOLDER / f"{name}.txt") for name in names}
 
 
 def open_voc_folder(path: str, split: str, max_bad_boxes: int = 0) -> Split:
-    """Opens a split of the folder `path`, as `sources.open_split` says.
+    """Opens a split of the folder `path`, as `sources.open_split` says."""
+    opened, bad = read_split(path, split)
+    check_bad_boxes(bad, opened.name, max_bad_boxes)
+    return opened
 
-    Its objects are read and checked, and the size of every image is compared with its annotation.
+
+def read_split(path: str, split: str) -> tuple[Split, list[str]]:
+    """Returns a split of the folder `path`, and a description of every box that is left out as bad.
+
+    All annotations are read, and the size of every image is compared with its annotation.
+
+    Raises:
+      UserError: as `open_voc_folder`, except for bad boxes.
     """
     sets = image_sets(path)
     root = pathlib.Path(path)
     parts = _parse(path, split, sets)
     folder = root / "JPEGImages"
-    names = [name for part in parts for name in slices.take(sets[part.name], part, folder)]
+    names = [
+        name
+        for part in parts
+        for name in slices.take(sets[part.name], part, f"{root}/{_SETS_FOLDER}/{part.name}.txt")
+    ]
     training = _training_images(sets, {part.name for part in parts})
     images = _images_by_name(folder)
     annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images)
@@ -83,10 +98,10 @@ def open_voc_folder(path: str, split: str, max_bad_boxes: int = 0) -> Split:
     full_name = f"voc_folder:{path}[{'+'.join(part.name + part.suffix for part in parts)}]"
     described = [annotations[name] for name in names]
     objects, bad = _objects(root, files, described, class_names)
-    check_bad_boxes(bad, full_name, max_bad_boxes)
     if not any(len(image.classes) for image in objects):
         raise UserError(f"no image of {full_name} has an object in its annotation")
-    return Split(full_name, _VocExamples(folder, files), class_names, str(folder), objects=objects)
+    examples = _VocExamples(folder, files)
+    return Split(full_name, examples, class_names, str(folder), objects=objects), bad
 
 
 def class_names_of(path: str, split: str) -> tuple[str, ...]:
@@ -209,7 +224,7 @@ def _objects(
     label_of = {name: label for label, name in enumerate(class_names)}
     paths = [str(root / "JPEGImages" / file) for file in files]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        sizes = [*pool.map(image_files.read_declared_size, paths)]
+        sizes = [*pool.map(_declared_size, paths)]
     objects, bad = [], []
     for path, annotation, declared in zip(paths, annotations, sizes, strict=True):
         size = _checked_size(path, annotation.size, declared)
@@ -233,6 +248,13 @@ def _objects(
     return objects, bad
 
 
+def _declared_size(path: str) -> image_files.DeclaredSize | None:
+    try:
+        return image_files.read_declared_size(path)
+    except OSError:
+        return None  # the reader of its pixels counts it as damaged
+
+
 def _checked_size(
     path: str, annotated: tuple[int, int] | None, declared: image_files.DeclaredSize | None
 ) -> tuple[int, int]:
@@ -241,10 +263,12 @@ def _checked_size(
     Of an image that declares none, which decoding will refuse, it is that of the annotation.
 
     Raises:
-      UserError: the annotation has another size.
+      UserError: the annotation has another size, or neither has one.
     """
     if declared is None:
-        return annotated or (0, 0)
+        if annotated is None:
+            raise UserError(f"{path} cannot be read, and its annotation does not give its size")
+        return annotated
     height, width = declared.upright
     if annotated is None or annotated == declared.upright:
         return declared.upright
