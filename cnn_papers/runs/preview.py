@@ -12,7 +12,6 @@ import numpy as np
 from cnn_papers.boxes import NONE
 from cnn_papers.data import contact_sheet, drawing, statistics
 from cnn_papers.data.augment import augment_batch, compose
-from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
@@ -23,7 +22,7 @@ MAX_IMAGES = 40  # in the picture
 
 def compute_statistics(config: Any) -> None:
     """Computes and prints the statistics that `config` needs, and keeps them for its runs."""
-    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    split = inputs.open_one(config.data, config.data.train_split)
     ops = inputs.parse_data(config.data)
     computed = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if computed is None:
@@ -58,7 +57,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the name of the picture must end in .png")
     data, mesh = config.data, meshes.make_mesh(1)
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = inputs.open_one(data, data.train_split)
     ops = inputs.parse_data(data)
     pixel_statistics = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(
