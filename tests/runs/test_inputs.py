@@ -25,8 +25,7 @@ WHOLE = {"train_host": "decode(1)|resize(28)|pad(2)", "eval_host": "decode(1)|re
 
 
 def configured(split, monkeypatch, hosts, *, classes=4, task="classify"):
-    monkeypatch.setattr(inputs, "open_split", lambda *arguments: split)
-    monkeypatch.setattr(preview, "open_split", lambda *arguments: split)
+    monkeypatch.setattr(inputs, "open_split", lambda *arguments, **options: split)
     config = lenet.get_config()
     config.batch_size, config.mesh.data, config.model.num_classes = 8, 1, classes
     config.data.update(hosts)
