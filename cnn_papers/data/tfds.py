@@ -65,9 +65,7 @@ def open_tfds(name: str, split: str, data_dir: str, max_bad_boxes: int = 0) -> S
     examples = _TfdsExamples(source, full_name, id_feature, shards)
     objects = None
     if has_boxes(builder.info.features):
-        # TFDS divides VOC's own numbers, which count from 1, by the size.
-        first = 1 if builder.name == "voc" else 0
-        objects = _read_objects(examples, class_names, first, max_bad_boxes)
+        objects = _read_objects(examples, class_names, first_pixel(builder), max_bad_boxes)
     return Split(full_name, examples, class_names, str(builder.data_path), objects=objects)
 
 
@@ -254,6 +252,14 @@ def prepare_command(name: str, data_dir: str = "") -> str:
     """Returns the command line that prepares `name`."""
     option = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
     return f"python -m cnn_papers.prepare {shlex.quote(name)}{option}"
+
+
+def first_pixel(builder: Any) -> int:
+    """Returns the number of the first row and column in the boxes of a data set.
+
+    TFDS divides VOC's own numbers, which count from 1, by the size.
+    """
+    return 1 if builder.name == "voc" else 0
 
 
 def _check_features(name: str, features: Any) -> None:
