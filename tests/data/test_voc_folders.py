@@ -6,13 +6,18 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from support.commands import exit_code
 from support.voc_folders import annotation, write_voc
 
+from cnn_papers import prepare
 from cnn_papers.data import image_files
 from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import fingerprint
 from cnn_papers.errors import UserError
+from cnn_papers.runs import inputs
+from cnn_papers.weights import trained
 
 CAT, DOG = ("cat", (2, 3, 20, 30)), ("dog", (1, 1, 40, 60))
 IMAGES = {"a": [CAT, DOG], "b": [DOG], "c": [], "d": [CAT]}
@@ -162,6 +167,61 @@ def test_another_annotation_is_other_data(pets):
     assert fingerprint(_open(pets), "") != before
     (pets / "Annotations/a.xml").write_text(annotation([CAT, DOG]))
     assert fingerprint(_open(pets), "") == before
+
+
+def test_the_classes_of_a_split_are_known_without_its_images(pets):
+    for image in (pets / "JPEGImages").iterdir():
+        image.unlink()
+    data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": "", "train_split": "train[:1]"})
+    assert trained.class_names_of(data) == ("cat", "dog")
+
+
+def test_a_run_that_is_older_than_bad_boxes_leaves_out_none(pets):
+    data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": ""})
+    assert len(inputs.open_one(data, "train").examples) == 2
+    (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
+    with pytest.raises(UserError, match="has 1 bad box"):
+        inputs.open_one(data, "train")
+    data.max_bad_boxes = 1
+    objects = inputs.open_one(data, "train").objects
+    assert objects is not None and [len(image.classes) for image in objects] == [1, 1]
+    assert len(inputs.open_one_to_test(data, "train").examples) == 2
+
+
+# --- prepare --------------------------------------------------------------------------------------
+
+
+def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
+    before = {path: path.read_bytes() for path in pets.rglob("*") if path.is_file()}
+    for name in ("trainval", "test"):
+        (pets / f"ImageSets/Main/{name}.txt").unlink()
+    (pets / "ImageSets/Main/val.txt").write_text("c\nd\n")
+    assert exit_code(prepare.cli, f"voc_folder:{pets}") == 0
+    name = f"voc_folder:{pets}"
+    assert capsys.readouterr().out == (
+        f"{name}[train]: 2 images, 3 objects (0 difficult) of 2 classes; 0 images without objects\n"
+        "         1  cat\n         2  dog\n"
+        f"{name}[val]: 2 images, 1 objects (0 difficult) of 2 classes; 1 images without objects\n"
+        "         1  cat\n         0  dog\n"
+        "0 images cannot be decoded\n"
+    )
+    assert {*before} >= {path for path in pets.rglob("*") if path.is_file()}
+    (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
+    (pets / "JPEGImages/d.jpg").write_bytes(b"damaged")
+    assert exit_code(prepare.cli, name) == 1
+    out = capsys.readouterr().out
+    assert (
+        "bad box: object 2 (dog) of a.xml has no area (ymin, xmin, ymax, xmax = 5, 6, 5, 9)\n"
+        "1 bad boxes: correct them, or leave them out with --config.data.max_bad_boxes=1\n"
+    ) in out
+    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 images cannot be decoded\n")
+
+
+def test_a_voc_folder_has_no_smaller_copy(pets, capsys):
+    assert exit_code(prepare.cli, f"voc_folder:{pets}", "--short_side=20") == 2
+    assert capsys.readouterr().err == (
+        "error: --short_side copies data sets of TFDS and folder:PATH, not voc_folder:PATH\n"
+    )
 
 
 # --- sizes of images ------------------------------------------------------------------------------
