@@ -24,7 +24,7 @@ from cnn_papers.data import host_ops, image_files
 from cnn_papers.data.convert import check_space, shard_files, write_shard
 from cnn_papers.data.folders import folder_splits, is_image, split_images
 from cnn_papers.data.progress import reported
-from cnn_papers.data.tfds import first_pixel
+from cnn_papers.data.tfds_objects import first_pixel
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 

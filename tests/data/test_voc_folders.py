@@ -15,6 +15,7 @@ from cnn_papers.data import image_files
 from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import fingerprint
+from cnn_papers.data.voc_folders import image_sets
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
 from cnn_papers.weights import trained
@@ -121,11 +122,14 @@ def test_pixels_counted_from_one_and_included_become_exclusive_edges(pets):
         ("train[:50%]", "a"),
         ("trainval[-1:]+test", "cd"),
         ("test", "d"),
+        ("mini_train", "b"),
     ],
 )
 def test_splits_are_image_sets_in_their_order_and_slices_of_them(pets, split, ids):
-    for text in ("a", "b"):  # sets with labels of one class are no splits
-        (pets / f"ImageSets/Main/{text}_train.txt").write_text("a  1\nb -1\n")
+    sets = pets / "ImageSets/Main"
+    (sets / "cat_train.txt").write_text("a  1\nb -1\n")  # labels of one class: no split
+    (sets / "mini_train.txt").write_text("\ufeffb\r\n\r\n")
+    assert [*image_sets(str(pets))] == ["train", "val", "trainval", "test", "mini_train"]
     assert _ids(_open(pets, split)) == [f"{name}.jpg" for name in ids]
 
 
@@ -346,13 +350,19 @@ def test_an_image_without_its_annotation_and_the_reverse_are_named(pets, removed
         _open(pets)
 
 
+def test_names_with_a_suffix_are_told_so(pets):
+    (pets / "ImageSets/Main/train.txt").write_text("a.jpg\n")
+    with pytest.raises(UserError, match=r"names 'a.jpg', which .*: names have no suffix there$"):
+        _open(pets)
+
+
 def test_a_class_that_training_lacks_is_refused_with_the_nearest_name(pets):
     (pets / "Annotations/d.xml").write_text(annotation([DOG, ("catt", (1, 1, 4, 6))]))
     with pytest.raises(UserError) as error:
         _open(pets, "test")
     assert str(error.value) == (
-        f"{pets}: the training images have no class like object 2 (catt) of d.xml: "
-        "did you mean 'cat'?"
+        f"{pets}/Annotations: object 2 (catt) of d.xml is of a class that the training images "
+        "lack; did you mean 'cat'?"
     )
 
 
@@ -385,7 +395,7 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     with pytest.raises(UserError, match=r"^no folder '/no/such': write voc_folder:PATH with JPEG"):
         open_split("voc_folder:/no/such", "train")
     (pets / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
-    with pytest.raises(UserError, match=r"train.txt names a more than once$"):
+    with pytest.raises(UserError, match=r"train.txt names a twice$"):
         _open(pets)
     for file in (pets / "ImageSets/Main").iterdir():
         file.unlink()
