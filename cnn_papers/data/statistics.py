@@ -207,7 +207,10 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 
 
 def places(split: Split) -> list[pathlib.Path]:
-    """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
+    """Returns the folders to keep what is computed of `split`: beside its data, in the user's cache.
+
+    Statistics are kept there, and proposals.
+    """
     location = pathlib.Path(split.location)
     user_cache = cache_folder()
     cache = [user_cache / "statistics"] if user_cache else []
