@@ -27,6 +27,8 @@ def read(path: pathlib.Path, split: Split) -> list[np.ndarray]:
     Raises:
       UserError: the file cannot be read, lacks an image, or has boxes that are not inside theirs.
     """
+    if not path.exists():
+        raise UserError(f"config.data.proposals={path}: there is no such file")
     try:
         boxes_by_id = files.read_npz(path)
     except ValueError as error:

@@ -207,10 +207,7 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 
 
 def places(split: Split) -> list[pathlib.Path]:
-    """Returns the folders to keep what is computed of `split`: beside its data, in the user's cache.
-
-    Statistics are kept there, and proposals.
-    """
+    """Returns the folders for statistics and proposals: beside the data, in the user's cache."""
     location = pathlib.Path(split.location)
     user_cache = cache_folder()
     cache = [user_cache / "statistics"] if user_cache else []

@@ -172,7 +172,7 @@ def test_a_limit_draws_by_a_seed_and_keeps_the_order():
         ("selective_serch()", "no 'selective_serch' .did you mean 'selective_search'"),
         ("boxes.mat", "must name one proposer, .* or a file of boxes, which ends in .npz"),
         ("selective_search()|selective_search()", "must name one proposer"),
-        ("/nowhere/boxes.npz", "/nowhere/boxes.npz cannot be read .*No such file"),
+        ("/nowhere/boxes.npz", "config.data.proposals=/nowhere/boxes.npz: there is no such file"),
     ],
 )
 def test_what_proposes_nothing_is_refused(tmp_path, text, message):
