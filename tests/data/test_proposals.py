@@ -5,7 +5,6 @@ import importlib.metadata
 import logging
 import pathlib
 import types
-import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from cnn_papers import prepare
 from cnn_papers.boxes import iou
 from cnn_papers.data import box_file, proposals, proposers
 from cnn_papers.data.proposers import selective_search
+from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
@@ -287,12 +287,25 @@ def test_a_pass_that_is_interrupted_goes_on(tmp_path, monkeypatch, caplog):
     assert "(10 images) by selective_search(), from image 8 on" in caplog.text
 
 
+def test_where_nothing_can_be_written_they_are_still_there(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("data", "cache"):
+        (tmp_path / name).write_text("a file")
+    counted = Counted(monkeypatch)
+    split = make_split(tmp_path / "data", [encoded(drawing())])
+    for times in (1, 2):
+        (boxes,) = proposals.of_split(split, "selective_search()")
+        assert boxes.tolist() == [[0, 0, 1, 1], [0, 0, 60, 80]] and counted.calls == times
+    assert "kept nowhere" in caplog.text
+
+
 def test_a_data_folder_that_is_read_only_has_them_in_the_users_cache(tmp_path, monkeypatch, cache):
     counted = Counted(monkeypatch)
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o555)
+    split = make_split(tmp_path / "data", [encoded(drawing())])
     for _ in range(2):
-        proposals.of_split(make_split(tmp_path / "data", [encoded(drawing())]), "selective_search")
+        proposals.of_split(split, "selective_search()")
     assert counted.calls == 1 and len(kept(cache)) == 1
 
 
@@ -445,32 +458,12 @@ def test_they_are_prepared_ahead(config, capsys, monkeypatch):
 # --- real photographs -----------------------------------------------------------------------------
 
 
-def voc_split(folder: pathlib.Path, location: pathlib.Path) -> Split:
-    """All images of a VOC folder with their boxes, in VOC's 1-based inclusive integers."""
-    examples, all_objects = [], []
-    for file in sorted((folder / "Annotations").glob("*.xml")):
-        root = ElementTree.parse(file).getroot()
-
-        def number(node, path):
-            return float(node.findtext(path))
-
-        boxes = [
-            [number(box, "ymin") - 1, number(box, "xmin") - 1, number(box, "ymax")]
-            + [number(box, "xmax")]
-            for box in root.iter("bndbox")
-        ]
-        marks = [i for i, node in enumerate(root.iter("difficult")) if node.text == "1"]
-        size = (int(number(root, "size/height")), int(number(root, "size/width")))
-        all_objects.append(objects(*boxes, difficult=marks, size=size))
-        image = (folder / "JPEGImages" / f"{file.stem}.jpg").read_bytes()
-        examples.append({"image": image, "id": file.stem})
-    return Split("voc", examples, ("one",), str(location), objects=all_objects)
-
-
 @pytest.mark.process  # a second an image
 def test_the_objects_of_voc_are_met_at_the_full_size(test_data, tmp_path):
     """VOC's 100 images: 0.949 of the 235 objects that are not difficult, 1,557 boxes an image."""
-    split = voc_split(test_data / "voc" / "VOCdevkit" / "VOC2007", tmp_path)
+    name = f"voc_folder:{test_data}/voc/VOCdevkit/VOC2007"
+    split = open_split(name, "train+val+test")._replace(location=str(tmp_path))
+    assert split.objects is not None
     found = proposals.of_split(split, "selective_search()")
     assert len(found) == 100 and 1500 < np.mean([len(boxes) for boxes in found]) < 1600
     assert proposals.recall(found, split.objects) >= 0.94
