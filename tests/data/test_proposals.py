@@ -182,7 +182,7 @@ def test_what_proposes_nothing_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.fault(
-    "machine: OpenCV without selective search", "one line: what to uninstall and install"
+    "beside: OpenCV without selective search", "one line: what to uninstall and install"
 )
 @pytest.mark.parametrize(
     ("wheels", "advice"),
