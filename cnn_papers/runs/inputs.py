@@ -108,12 +108,23 @@ def open_splits(config: Any) -> tuple[Split, Split]:
       UserError: data that is missing, or without objects where an operation cuts them out; a class
         to evaluate on that is not trained on.
     """
-    data, ops = config.data, parse_data(config.data)
-    train = open_one(data, data.train_split)
+    data, train = config.data, open_train(config)
     held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
-    train = with_object_to_cut_out(train, ops.train_host)
-    held_out = with_object_to_cut_out(held_out, ops.eval_host)
+    eval_host = parse_host(data.eval_host, key="data.eval_host")
+    held_out = with_object_to_cut_out(held_out, eval_host)
     return with_proposals(train, config), with_proposals(held_out, config)
+
+
+def open_train(config: Any) -> Split:
+    """Opens the split of `config.data` to train on, with the images that `open_splits` gives it.
+
+    It has no proposals. What is computed ahead of a run, such as statistics, is of these images.
+
+    Raises:
+      UserError: as `open_splits`, about this split.
+    """
+    train_host = parse_host(config.data.train_host, key="data.train_host")
+    return with_object_to_cut_out(open_one(config.data, config.data.train_split), train_host)
 
 
 def with_proposals(split: Split, config: Any) -> Split:
