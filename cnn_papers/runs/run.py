@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cnn_papers import counting, tasks, zoo
-from cnn_papers.data import statistics
+from cnn_papers.data import proposals, statistics
 from cnn_papers.data.class_weights import in_numbers
 from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import mesh as meshes
@@ -57,7 +57,10 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     model = zoo.build_model(config.model_name, **config.model)
     train, held_out = inputs.open_splits(config)
     images = (len(train.examples), len(held_out.examples))
-    digests = (statistics.fingerprint(train, ""), statistics.fingerprint(held_out, ""))
+    digests = (
+        statistics.fingerprint(train, proposals.digest(train)),
+        statistics.fingerprint(held_out, proposals.digest(held_out)),
+    )
     workdir.check_same_data(folder, config, train.class_names, images, digests)
     data = inputs.open_data(config, train, held_out, mesh)
     length = inputs.run_length(config, len(data.train))

@@ -294,7 +294,10 @@ def test_images_may_move(tmp_path, capsys, form, then, now):
             "18 images to train on and 9 to evaluate there, "
             "19 images to train on and 9 to evaluate now",
         ),
-        ({"digests": ("1f", "3d")}, "as many images of the same classes, but others"),
+        (
+            {"digests": ("1f", "3d")},
+            "as many images of the same classes, but other pixels or boxes",
+        ),
         (  # an older run did not count them
             {"recorded": {"class_names": CLASSES}},
             "an unknown number of images there, 18 images to train on and 9 to evaluate now",
@@ -314,7 +317,7 @@ def test_another_folder_of_other_images_is_another_configuration(tmp_path, chang
 def test_other_images_in_the_same_folder_are_said(tmp_path, capsys):
     on_data(tmp_path, "folder:/a", digests=("3d", "2e"))
     assert capsys.readouterr().out == (
-        "the data has changed: as many images of the same classes, but others\n"
+        "the data has changed: as many images of the same classes, but other pixels or boxes\n"
     )
 
 
