@@ -19,12 +19,14 @@ from cnn_papers.data.augment import DeviceTransform, augment_batch
 from cnn_papers.data.split import Objects
 from cnn_papers.detection import detections
 from cnn_papers.detection.detections import Detections, Outcome
+from cnn_papers.detection.suppression import best_by_class
 from cnn_papers.errors import UserError, did_you_mean
 from cnn_papers.training.step import Batch, StepSettings
 
 BACKGROUND = 1  # outputs of the network beside those of the classes; it is the last one
 NEEDS = "boxes"
 HEADLINE, MEASURES = detections.HEADLINE, detections.MEASURES
+SUPPRESSION = {"nms": 0.3, "least": 0.01, "most": 100}  # in training, as `softmax` has by default
 
 
 class Settings(NamedTuple):
@@ -136,7 +138,11 @@ def draw(candidates: jax.Array, batch: Batch, settings: Settings, key: jax.Array
     low, high = settings.background_iou
 
     def of_image(
-        windows: jax.Array, true: jax.Array, classes: jax.Array, difficult: jax.Array, key: jax.Array
+        windows: jax.Array,
+        true: jax.Array,
+        classes: jax.Array,
+        difficult: jax.Array,
+        key: jax.Array,
     ) -> Drawn:
         overlaps = jnp.where(classes != NONE, boxes.iou(windows[:, None], true[None]), 0)
         nearest, overlap = overlaps.argmax(1), overlaps.max(1)
@@ -276,10 +282,65 @@ def evaluate(
         classes = outputs["scores"].shape[-1] - BACKGROUND
         for i in np.flatnonzero(outputs["mask"]):
             real = boxes.area(outputs["proposals"][i]) > 0
-            found.append(detected(outputs["proposals"][i][real], outputs["scores"][i][real]))
+            found.append(
+                best_by_class(
+                    outputs["proposals"][i][real],
+                    outputs["scores"][i][real, :-1],
+                    **SUPPRESSION,
+                )
+            )
             true = outputs["classes"][i] != NONE
             labelled = (outputs[name][i][true] for name in ("boxes", "classes", "difficult"))
             objects.append(Objects(*labelled, size=size))
     assert len(found) == total, f"evaluated {len(found)} of {total} images"
     curves = detections.curves(found, objects, classes)
     return {"loss": loss / max(1, windows), **detections.mean_average_precisions(curves)}
+
+
+# --- the final test -------------------------------------------------------------------------------
+# Its modules need OpenCV, which measuring a train step does not.
+
+result_of = detections.result_of
+
+
+def parse_protocols(text: str) -> dict[str, Any]:
+    """Parses `config.eval.protocol`: protocols of `window_protocols`, each by its own text."""
+    from cnn_papers.detection import window_protocols
+    from cnn_papers.evaluation import support
+
+    return support.parse(text, window_protocols)
+
+
+def protocols(
+    text: str,
+    model: Any,
+    variables: Any,
+    normalise: DeviceTransform,
+    shape: tuple[int, ...],
+    *,
+    mirror: bool = True,
+    precise_bn: int = 0,
+) -> dict[str, Any]:
+    """Returns the protocols of `parse_protocols`; those take no mirror images.
+
+    Raises:
+      UserError: a network that has no windows, or no batch statistics to recompute.
+    """
+    from cnn_papers.evaluation import support
+
+    support.check_precise_bn(precise_bn, variables)
+    support.check_windows(model)
+    return parse_protocols(text)
+
+
+def detector(protocol: Any, network: Any, fitted: Any) -> Any:
+    """Returns the detector of a network: (image, proposals) -> Detections."""
+    return protocol.detector(network, fitted)
+
+
+def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
+    """Returns what is found in the images of `tested`, an `evaluate.Member`."""
+    from cnn_papers.detection import passes
+
+    detect = detector(protocol, tested.network, None)
+    return passes.run(detect, detect.stages, tested.source, name=name)
