@@ -190,7 +190,8 @@ def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
     config = network.config
     split = trained.open_labelled(network, config.data.eval_split)
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")
-    sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
+    names = [op.name for op in eval_host.ops]
+    sizing = [i for i, op in enumerate(names) if "resize" in op or "crop" in op or op == "fit"]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
     def open_pipeline(host: OpString) -> Pipeline:

@@ -88,49 +88,17 @@ def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
     Raises:
-      UserError: data that is missing, or without what the task needs; a class to evaluate on that
-        is not trained on.
+      UserError: data that is missing, or without objects where an operation cuts them out; a class
+        to evaluate on that is not trained on.
     """
     data, ops = config.data, parse_data(config.data)
     train = open_split(data.name, data.train_split, data.data_dir)
     held_out = open_split(data.name, data.eval_split, data.data_dir)
     held_out = with_classes_of(held_out, train.class_names)
-    train = with_object_to_cut_out(train, ops.train_host)
-    held_out = with_object_to_cut_out(held_out, ops.eval_host)
-    _check_needs(train, config.task, ops.train_host, "random_object")
-    _check_needs(held_out, config.task, ops.eval_host, "largest_object")
-    return train, held_out
-
-
-def _check_needs(split: Split, task: str, host: OpString, cut_out: str) -> None:
-    """Raises UserError unless the examples of `split` have what `task` needs.
-
-    `cut_out` is the operation that would give an image without a label one.
-    """
-    if tasks.task_module(task).NEEDS == "boxes":
-        if split.objects is None:
-            raise UserError(
-                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
-                "with --config.data.name, such as voc_folder:PATH"
-            )
-    elif cutting_out(host) is None and not _has_labels(split):
-        raise UserError(
-            f"config.task={task} needs a label of every image, and those of {split.name} have "
-            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
-            "learns the classes of objects cut out"
-        )
-
-
-def _has_labels(split: Split) -> bool:
-    """Tells whether the images have labels, by the first that can be read."""
-    if split.objects is None or split.labels is not None:
-        return True
-    for i in range(len(split.examples)):
-        try:
-            return "label" in split.examples[i]
-        except DamagedExample:
-            continue
-    return True
+    return (
+        with_object_to_cut_out(train, ops.train_host),
+        with_object_to_cut_out(held_out, ops.eval_host),
+    )
 
 
 def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
@@ -194,7 +162,12 @@ def open_pipeline(
 
     `resident` takes the place of `config.data.resident` if it is not empty, and `num_classes` that
     of the number of classes of the network's head. Batches have boxes if the task needs them.
+
+    Raises:
+      UserError: as `Pipeline`; images without a label or data without boxes, where the task needs
+        them.
     """
+    _check_needs(split, config.task, host)
     task = tasks.task_module(config.task)
     return Pipeline(
         split,
@@ -206,6 +179,35 @@ def open_pipeline(
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
+
+
+def _check_needs(split: Split, task: str, host: OpString) -> None:
+    """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
+    if tasks.task_module(task).NEEDS == "boxes":
+        if split.objects is None:
+            raise UserError(
+                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
+                "with --config.data.name, such as voc_folder:PATH"
+            )
+    elif cutting_out(host) is None and not _has_labels(split):
+        cut_out = "random_object" if host.key == "data.train_host" else "largest_object"
+        raise UserError(
+            f"config.task={task} needs a label of every image, and those of {split.name} have "
+            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
+            "learns the classes of objects cut out"
+        )
+
+
+def _has_labels(split: Split) -> bool:
+    """Tells whether the images have labels, by the first that can be read."""
+    if split.objects is None or split.labels is not None:
+        return True
+    for i in range(len(split.examples)):
+        try:
+            return "label" in split.examples[i]
+        except DamagedExample:
+            continue
+    return True
 
 
 def open_statistics(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Statistics | None:
