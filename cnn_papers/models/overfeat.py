@@ -69,6 +69,11 @@ class Geometry(NamedTuple):
     side: int
     stride: int
 
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the rows and columns of the map over an image of height×width pixels."""
+        rows, columns = ((length - self.side) // self.stride + 1 for length in (height, width))
+        return rows, columns
+
     def windows(self, rows: int, columns: int) -> jax.Array:
         """Returns the squares of a map, float32 [rows, columns, 4], as `boxes` has them."""
         y, x = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
@@ -90,7 +95,8 @@ class OverFeat(nn.Module):
 
     With `boxes` a regressor slides over the same pooled map (§4.1): its layers are `box1` to
     `box3`, and its map is [n, a, b, 4] if all classes share it, or [n, a, b, num_classes, 4]. The
-    four numbers are the edges y1, x1, y2, x2 of a box, in sides of the window from its centre.
+    four numbers are the edges of a box within the window that a position sees, as
+    `boxes.relative` has them.
     """
 
     net: str
@@ -130,7 +136,7 @@ class OverFeat(nn.Module):
 
         (last_pool, pool), *fully_connected = classifier.items()
         missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels that the last offset lacks
-        if fine := self.fine and (self.fine_in_training or not train):
+        if fine := self._is_fine(train):
             maps = ends[last_pool] = _pool_at_offsets(x, pool, missing)
             x = maps.reshape(x.shape[0] * pool**2, *maps.shape[-3:])
         else:
@@ -156,24 +162,23 @@ class OverFeat(nn.Module):
         scores = ends[fully_connected[-1][0]]
         return scores.mean((1, 2), dtype=jnp.float32), ends
 
-    @property
-    def geometry(self) -> Geometry:
-        """The places that each position of the map of scores sees; `window` must be given.
-
-        Without `fine` positions are further apart, by the last pooling's side.
-        """
+    def geometry(self, *, train: bool = False) -> Geometry:
+        """Returns the places that the map of scores looks at; the field `window` must be given."""
         convolutions, classifier = TABLE[self.net]
         pool, *_ = classifier.values()
         rows = [self._row(name, row) for name, row in convolutions.items()]
         side = self.window or 0
         for size, stride, padding in [*rows, (pool, pool, 0)]:
             side = (side + 2 * padding - size) // stride + 1
-        stride = 1 if self.fine else pool
+        stride = 1 if self._is_fine(train) else pool
         side = pool * side  # of the window on the map before the last pooling
         for size, step, padding in reversed(rows):
             side = (side - 1) * step + size - 2 * padding
             stride *= step
         return Geometry(side, stride)
+
+    def _is_fine(self, train: bool) -> bool:
+        return self.fine and (self.fine_in_training or not train)
 
     def _row(self, name: str, row: Any) -> tuple[int, int, int]:
         """Returns the size, the stride and the padding of a row of `TABLE`."""
