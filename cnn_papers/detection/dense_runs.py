@@ -143,7 +143,9 @@ def protocols(
         scale = min(protocol.scales)
         image = jax.ShapeDtypeStruct((1, scale, scale, shape[-1]), np.uint8)
         try:
-            jax.eval_shape(lambda v, x: model.apply(v, normalise(x, jax.random.key(0))), variables, image)
+            jax.eval_shape(
+                lambda v, x: model.apply(v, normalise(x, jax.random.key(0))), variables, image
+            )
         except (TypeError, ValueError, FlaxError, UserError) as error:
             raise UserError(
                 f"config.{support.KEY}: {name} looks at images of {scale}×{scale}: "

@@ -66,7 +66,9 @@ def nearest(model: Any, batch: Batch, *, train: bool, share: float = 0.0) -> Nea
         fits = iou(windows[:, None], squares(boxes)[None])
         fits = jnp.where((classes != NONE) & (shares >= share), fits, 0)
         row = fits.argmax(1)
-        fit, seen = (jnp.take_along_axis(values, row[:, None], 1)[:, 0] for values in (fits, shares))
+        fit, seen = (
+            jnp.take_along_axis(values, row[:, None], 1)[:, 0] for values in (fits, shares)
+        )
         label = jnp.where(fit > 0, classes[row], NONE)
         return Nearest(windows, boxes[row], label, difficult[row] & (fit > 0), fit, seen)
 
@@ -104,9 +106,9 @@ def box_sums(edges: jax.Array, targets: Regression) -> dict[str, jax.Array]:
 
 
 def largest(values: jax.Array, among: jax.Array, number: jax.Array) -> jax.Array:
-    """Returns where the `number` [n] largest `values` of each row [n, p] are, `among` those allowed.
+    """Returns where the largest `values` [n, p] of each row are, `number` [n] of them.
 
-    Of equal values the first are taken.
+    They are `among` [n, p] those where it is true. Of equal values the first are taken.
     """
     order = jnp.argsort(jnp.where(among, -values, jnp.inf), axis=1)
     rank = jnp.argsort(order, axis=1)

@@ -123,9 +123,9 @@ def check(model: Any) -> None:
     """Raises UserError unless the network is one that finds boxes."""
     if not getattr(model, "boxes", None) or not model.window:
         raise UserError(
-            "boxes are found by OverFeat with a regressor and a window: set model_name to overfeat, "
-            "config.model.boxes to 'shared' or 'per_class', and config.model.window to the side in "
-            "pixels of the square that one position sees"
+            "this task needs an OverFeat with a regressor and a window: set config.model_name to "
+            "overfeat, config.model.boxes to 'shared' or 'per_class', and config.model.window to "
+            "the side of the image that one position sees"
         )
 
 

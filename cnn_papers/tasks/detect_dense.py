@@ -115,7 +115,7 @@ def scalars(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def guessing(classes: int) -> dict[str, float]:
-    """Returns the loss of guessing among `classes`, and no precision, by the names of their rows."""
+    """Returns the loss of guessing among `classes`, and no precision, by the names of rows."""
     return {"loss": math.log(classes), **{measure.name: 0.0 for measure in MEASURES}}
 
 
