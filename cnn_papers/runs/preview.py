@@ -1,4 +1,4 @@
-"""Shows the data of a recipe: statistics of its training images, and its first training batch."""
+"""Shows the data of a recipe: statistics, proposals, and its first training batch."""
 
 import functools
 import pathlib
@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from cnn_papers.boxes import NONE
-from cnn_papers.data import contact_sheet, drawing, statistics
+from cnn_papers.data import contact_sheet, drawing, proposals, statistics
 from cnn_papers.data.augment import augment_batch, compose
-from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
@@ -23,7 +22,7 @@ MAX_IMAGES = 40  # in the picture
 
 def compute_statistics(config: Any) -> None:
     """Computes and prints the statistics that `config` needs, and keeps them for its runs."""
-    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    split = inputs.open_one(config.data, config.data.train_split)
     ops = inputs.parse_data(config.data)
     computed = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if computed is None:
@@ -45,6 +44,31 @@ def compute_statistics(config: Any) -> None:
     print(f"{'kept in':>22}  {kept[0] if kept else 'no folder: none can be written to'}")
 
 
+def compute_proposals(config: Any) -> None:
+    """Computes and prints the proposals that `config` needs, of both splits; its runs find them.
+
+    Raises:
+      UserError: `config` needs none, or as `inputs.open_splits`.
+    """
+    text = config.data.proposals
+    if not text:
+        raise UserError(
+            "config.data.proposals is empty: this recipe needs none; name a proposer, such as "
+            "--config.data.proposals='selective_search()'"
+        )
+    for split in inputs.open_splits(config):
+        assert split.proposals is not None  # since `text` is not empty
+        counts = [len(boxes) for boxes in split.proposals]
+        line = (
+            f"{split.name}: {len(counts):,} images, {sum(counts) / len(counts):,.0f} proposals an "
+            f"image ({min(counts):,} to {max(counts):,})"
+        )
+        if split.objects is not None:
+            recall = proposals.recall(split.proposals, split.objects)
+            line += f"; {recall:.1%} of the objects meet one at an IoU of 0.5"
+        print(line)
+
+
 def draw_first_step(config: Any, path: pathlib.Path) -> None:
     """Writes a PNG of the images that a run of `config` trains on first, with classes and boxes.
 
@@ -58,7 +82,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the name of the picture must end in .png")
     data, mesh = config.data, meshes.make_mesh(1)
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = inputs.open_one(data, data.train_split)
     ops = inputs.parse_data(data)
     pixel_statistics = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(

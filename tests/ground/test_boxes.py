@@ -213,7 +213,7 @@ def test_all_of_one_object_become_the_mean_by_their_scores():
 
 def test_two_objects_stay_apart_and_the_one_with_more_boxes_wins():
     box = np.float32([[0, 0, 10, 10], [40, 40, 60, 60], [2, 0, 12, 10], [40, 42, 60, 62]])
-    ours = boxes.merge(box, np.array([0.6, 0.5, 0.2, 0.4]), 0.5, weighted=False)
+    ours = boxes.merge(box, np.array([0.6, 0.5, 0.2, 0.4]), 0.6, weighted=False)
     np.testing.assert_array_equal(ours.boxes, [[40, 41, 60, 61], [1, 0, 11, 10]])
     np.testing.assert_allclose(ours.scores, [0.9, 0.8], rtol=1e-6)
     first, second = ours.steps
