@@ -53,3 +53,46 @@ def iou(a: Array, b: Array) -> Array:
     both = intersection(a, b)
     union = area(a) + area(b) - both
     return xp.where(union > 0, both / xp.where(union > 0, union, 1), 0)
+
+
+# --- moves ----------------------------------------------------------------------------------------
+
+
+def shift(box: Array, down: Any, right: Any) -> Array:
+    """Returns boxes [..., 4] moved by `down` and `right` pixels, numbers or arrays of [...]."""
+    xp = box.__array_namespace__()
+    y1, x1, y2, x2 = (box[..., edge] for edge in range(4))
+    return xp.stack([y1 + down, x1 + right, y2 + down, x2 + right], -1)
+
+
+def scale(box: Array, vertical: Any, horizontal: Any) -> Array:
+    """Returns boxes [..., 4] of an image that is resized by these factors."""
+    xp = box.__array_namespace__()
+    y1, x1, y2, x2 = (box[..., edge] for edge in range(4))
+    return xp.stack([y1 * vertical, x1 * horizontal, y2 * vertical, x2 * horizontal], -1)
+
+
+def mirror(box: Array, width: Any) -> Array:
+    """Returns boxes [..., 4] of an image of `width` pixels that is mirrored left to right."""
+    xp = box.__array_namespace__()
+    y1, x1, y2, x2 = (box[..., edge] for edge in range(4))
+    return xp.stack([y1, width - x2, y2, width - x1], -1)
+
+
+def clip(box: Array, height: Any, width: Any) -> Array:
+    """Returns the parts of boxes [..., 4] that are on an image of height×width pixels.
+
+    A box that is off the image is left no area.
+    """
+    xp = box.__array_namespace__()
+    y1, x1, y2, x2 = (box[..., edge] for edge in range(4))
+    rows = (xp.clip(y, 0, height) for y in (y1, y2))
+    columns = (xp.clip(x, 0, width) for x in (x1, x2))
+    (top, bottom), (left, right) = rows, columns
+    return xp.stack([top, left, bottom, right], -1)
+
+
+def without_empty(box: Array) -> Array:
+    """Returns boxes [..., 4], zeros in place of those that have no area."""
+    xp = box.__array_namespace__()
+    return xp.where(area(box)[..., None] > 0, box, xp.zeros_like(box))
