@@ -24,7 +24,7 @@ TYPES = {Svm: Linear, Regression: Regressor}  # of what is wanted, and of what i
 
 
 def digest_of_network(variables: Any, settings: str) -> str:
-    """Returns a digest of the weights and of `settings`, the text of all else that features need."""
+    """Returns a digest of the weights and of `settings`, the text of what else features need."""
     digest = hashlib.sha256(settings.encode())
     for path, leaf in jax.tree.leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
@@ -44,3 +44,90 @@ def digest_of_training(split: Split) -> str:
         digest.update(len(proposals).to_bytes(8, "little"))
         digest.update(np.ascontiguousarray(proposals).tobytes())
     return digest.hexdigest()[:16]
+
+
+def load_or_fit(
+    folder: pathlib.Path | None,
+    wanted: Sequence[Wanted],
+    of_network: str,
+    of_training: str,
+    fit: Callable[[Sequence[Wanted]], Fitted],
+) -> Fitted:
+    """Returns all that is `wanted`: read from `folder`, and what is not there fitted and kept.
+
+    Args:
+      folder: of the run; None keeps nothing.
+      of_network, of_training: digests, from the functions above.
+      fit: returns what it is given, fitted.
+
+    Raises:
+      UserError: a file is damaged, or cannot be written.
+    """
+    paths = {}
+    for each in wanted:
+        digest = hashlib.sha256(repr((each, of_network, of_training)).encode()).hexdigest()[:16]
+        paths[each] = folder and folder / f"fitted-{digest}.npz"
+    kept = {each: path for each, path in paths.items() if path and path.is_file()}
+    fitted: Fitted = {each: _result(_load(path), each) for each, path in kept.items()}
+    for each, path in kept.items():
+        logging.getLogger(__name__).info("%s: read from %s", _words(each), path)
+    if missing := [each for each in paths if each not in fitted]:
+        for each, result in fit(missing).items():
+            fitted[each] = result
+            if path := paths[each]:
+                with files.atomic_write(path) as part, part.open("wb") as file:
+                    np.savez(
+                        file, **result._asdict(), wanted=np.array(repr(each)), network=of_network
+                    )
+    return fitted
+
+
+def find(folder: pathlib.Path, wanted: Sequence[Wanted], of_network: str) -> Fitted:
+    """Returns all that is `wanted`, as the last test of the run in `folder` fitted it.
+
+    Raises:
+      UserError: no test has fitted it to this network, or a file is damaged.
+    """
+    newest_first = sorted(folder.glob("fitted-*.npz"), key=lambda path: -path.stat().st_mtime)
+    contents = [_load(path) for path in newest_first]
+    fitted: Fitted = {}
+    for each in wanted:
+        identity = (repr(each), of_network)
+        matching = [c for c in contents if (str(c["wanted"]), str(c["network"])) == identity]
+        if not matching:
+            raise UserError(
+                f"{folder} has no {_words(each)} of this network: test the run by the protocol "
+                "that needs them (main with --mode=eval), which fits them"
+            )
+        fitted[each] = _result(matching[0], each)
+    return fitted
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of one file; UserError if it is damaged."""
+    try:
+        files.refuse_bomb(path)
+        with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
+            return {name: file[name] for name in ("weights", "bias", "wanted", "network")}
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete the file, and the next test fits it again"
+        ) from error
+
+
+def _result(arrays: dict[str, np.ndarray], wanted: Wanted) -> Linear | Regressor:
+    return TYPES[type(wanted)](arrays["weights"], arrays["bias"])
+
+
+def _words(wanted: Wanted) -> str:
+    kind = "SVMs" if isinstance(wanted, Svm) else "box regression"
+    return f"{kind} on {wanted.layer}"

@@ -190,9 +190,9 @@ def _say_size(training: Training, outputs: Sequence[np.ndarray]) -> None:
         return
     windows = sum(
         len(
-            training_windows.matched(
-                training_windows.with_true_boxes(objects, proposals), objects
-            )[0]
+            training_windows.matched(training_windows.with_true_boxes(objects, proposals), objects)[
+                0
+            ]
         )
         for objects, proposals in zip(training.objects, training.proposals, strict=True)
     )
@@ -255,9 +255,7 @@ def _sample(training: Training, i: int, classes: int) -> tuple[np.ndarray, np.nd
     return windows, labels, training_windows.drawn(labels, windows, number, rng)
 
 
-def _fit_svm(
-    settings: Svm, examples: Arrays, class_names: Sequence[str]
-) -> Linear:
+def _fit_svm(settings: Svm, examples: Arrays, class_names: Sequence[str]) -> Linear:
     return svm.fit_one_vs_rest(
         *examples,
         class_names,
