@@ -14,7 +14,7 @@ import numpy as np
 
 from cnn_papers.data.host_ops import resize_short
 from cnn_papers.detection.programs import Programs
-from cnn_papers.errors import UserError
+from cnn_papers.evaluation import support
 
 SCALES = (480, 576, 688, 864, 1200)  # §4.1; the released code has 874 (Script_spp_voc.m)
 SIDE = 224  # §4.1: of the networks' input
@@ -56,11 +56,7 @@ def stages(network: Any) -> Stages:
       UserError: the network has no spatial pyramid.
     """
     model, normalise = network.model, network.normalise
-    if not getattr(model, "levels", ()):
-        raise UserError(
-            "windows of a feature map need a network with a spatial pyramid "
-            "(model_name spp with model.levels)"
-        )
+    support.check_windows(model)
 
     def convolve(variables: Any, image: jax.Array) -> jax.Array:
         return model.apply(variables, normalise(image, jax.random.key(0)), method="convolve")[0]
