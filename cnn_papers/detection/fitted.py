@@ -1,5 +1,6 @@
 """Keeps what a test fits, SVMs and box regression, in the folder of a run: fitted-<digest>.npz."""
 
+import functools
 import hashlib
 import logging
 import pathlib
@@ -14,6 +15,7 @@ import numpy as np
 from cnn_papers import files
 from cnn_papers.data import statistics
 from cnn_papers.data.split import Split
+from cnn_papers.detection import fitting
 from cnn_papers.detection.box_regression import Regressor
 from cnn_papers.detection.fitting import Regression, Svm, Wanted
 from cnn_papers.detection.svm import Linear
@@ -23,10 +25,65 @@ Fitted = dict[Wanted, Linear | Regressor]
 TYPES = {Svm: Linear, Regression: Regressor}  # of what is wanted, and of what it becomes
 
 
-def digest_of_network(variables: Any, settings: str) -> str:
-    """Returns a digest of the weights and of `settings`, the text of what else features need."""
-    digest = hashlib.sha256(settings.encode())
-    for path, leaf in jax.tree.leaves_with_path(variables):
+def for_test(protocol: Any, tested: Any) -> Fitted:
+    """Returns what a protocol of `window_protocols` wants, fitted to the split trained on.
+
+    What other protocols of the test want of the same features is fitted in the same passes.
+
+    Args:
+      tested: an `evaluate.Member`.
+
+    Raises:
+      UserError: the data is missing or without proposals, or a file of the run is damaged.
+    """
+    if not protocol.wanted:
+        return {}
+    network, look = tested.network, protocol.look
+    alike = [other for other in tested.protocols.values() if other.look.text == look.text]
+    wanted = dict.fromkeys(each for other in alike for each in other.wanted)
+    split = tested.open_train()
+    if split.proposals is None:
+        raise UserError(
+            "SVMs are fitted to windows that config.data.proposals names, and it is empty"
+        )
+
+    def fit(missing: Sequence[Wanted]) -> Fitted:
+        stages = look.stages(network)
+        features = functools.partial(look.features, stages)
+        training = fitting.open_training(split, network.config.data.max_skips)
+        return fitting.fit(missing, training, features, split.class_names)
+
+    digests = digest_of_network(network, look.text), digest_of_training(split)
+    return load_or_fit(tested.folder, list(wanted), *digests, fit)
+
+
+def of_run(protocol: Any, network: Any, folder: pathlib.Path | None) -> Fitted:
+    """Returns what a protocol of `window_protocols` wants, as a test of a run has fitted it.
+
+    Args:
+      network: a `weights.trained.Trained`.
+      folder: of the run; None for weights from a file.
+
+    Raises:
+      UserError: no test of the run has fitted it.
+    """
+    if not protocol.wanted:
+        return {}
+    if folder is None:
+        raise UserError("SVMs are kept in the folder of a run, which a weights file has not")
+    return find(folder, protocol.wanted, digest_of_network(network, protocol.look.text))
+
+
+def digest_of_network(network: Any, look: str) -> str:
+    """Returns a digest of all that the features of windows depend on.
+
+    It is of the weights of a `weights.trained.Trained`, of its network and preparation of images,
+    and of `look`, the text of a `window_protocols.Look`.
+    """
+    config = network.config
+    settings = (look, config.model_name, config.model.to_dict(), config.data.eval_device)
+    digest = hashlib.sha256(repr(settings).encode())
+    for path, leaf in jax.tree.leaves_with_path(network.variables):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]
@@ -37,7 +94,7 @@ def digest_of_training(split: Split) -> str:
     digest = hashlib.sha256(statistics.fingerprint(split, "decode").encode())
     digest.update(repr(split.class_names).encode())
     for image in split.objects or ():
-        digest.update(repr(image.size).encode())
+        digest.update(repr(tuple(image.size)).encode())
         for array in (image.boxes, image.classes, image.difficult):
             digest.update(np.ascontiguousarray(array).tobytes())
     for proposals in split.proposals or ():

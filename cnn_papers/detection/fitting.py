@@ -156,7 +156,7 @@ def _first_pass(
     norms: dict[str, list[np.ndarray]] = {each.layer: [] for each in (*svms, *regressions)}
     sampled: dict[str, list[Arrays]] = {each.layer: [] for each in svms}
     matched: dict[str, list[Arrays]] = {each.layer: [] for each in regressions}
-    for i, pixels in enumerate(reported(training.pixels(), count, "windows to fit to")):
+    for i, pixels in enumerate(reported(training.pixels(), count, "windows for a first fit")):
         if pixels is None:
             continue
         windows, _, labels = _sample(training, i, classes)
@@ -240,7 +240,7 @@ def _second_pass(
     for each, parts in hard.items():
         joined[each] = tuple(map(np.concatenate, zip(*parts, strict=True)))
         logging.getLogger(__name__).info(
-            "%s: %s windows are hard negatives", each.layer, f"{len(joined[each][0]):,}"
+            "SVMs on %s: %s windows are hard negatives", each.layer, f"{len(joined[each][0]):,}"
         )
     return joined
 
@@ -262,7 +262,7 @@ def _fit_svm(settings: Svm, examples: Arrays, class_names: Sequence[str]) -> Lin
         C=settings.C,
         positive_weight=settings.positive_weight,
         intercept_scaling=settings.intercept_scaling,
-        what="windows",
+        what=f"windows ({settings.layer})",
     )
 
 

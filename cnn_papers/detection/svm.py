@@ -77,8 +77,9 @@ def fit_one_vs_rest(
             unfinished.append(class_names[i])
     if unfinished:
         log.warning(
-            "the SVMs of %s stopped at %s iterations, before they converged",
+            "the SVMs of %s over %s stopped at %s iterations, before they converged",
             ", ".join(unfinished),
+            what,
             f"{MOST_ITERATIONS:,}",
         )
     return Linear(weights, bias)
