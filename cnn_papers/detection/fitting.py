@@ -116,7 +116,7 @@ def fit(
 ) -> dict[Wanted, Linear | Regressor]:
     """Returns what is `wanted`, fitted to the windows of `training`.
 
-    Each is the same whatever else is wanted. Progress and numbers of windows are logged.
+    Up to rounding each is the same whatever else is wanted. Progress and numbers are logged.
 
     Args:
       features: gives at least the wanted layers.
