@@ -192,7 +192,7 @@ def nms_padded(
     def keep_best(left: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         best = jnp.argmax(left)
         is_kept = left[best] > -jnp.inf
-        is_gone = (iou(box[best], box) > threshold).at[best].set(True)
+        is_gone = (iou(box[best][None], box) > threshold).at[best].set(True)
         return jnp.where(is_gone, -jnp.inf, left), (best.astype(jnp.int32), is_kept)
 
     _, (rows, is_kept) = jax.lax.scan(keep_best, score.astype(jnp.float32), length=count)
