@@ -23,7 +23,9 @@ def desk() -> Any:
     config.data.train_host = config.data.eval_host = "decode|fit(128, 128)"
     config.data.train_device = "permute_channels|invert|subtract_own_mean|scale(0.015625)"
     config.data.eval_device = "subtract_own_mean|scale(0.015625)"
-    config.boxes = ConfigDict({"windows": 512, "positive_share": 0.25, "background_iou": (0.0, 0.5)})
+    config.boxes = ConfigDict(
+        {"windows": 512, "positive_share": 0.25, "background_iou": (0.0, 0.5)}
+    )
     config.batch_size = 32
     config.eval.batch_size = 50
     config.total_epochs = 8.0

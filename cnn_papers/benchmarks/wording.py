@@ -79,12 +79,12 @@ def _windows(windows: dict[str, Any]) -> dict[str, str]:
     lines = {"windows": f"of a {height}×{width} image; seconds of R-CNN / SPP-net = ratio"}
     for row in windows["rows"]:
         count, scales = row["windows"], len(row["scales"])
+        name = f"{count:,}, {scales} scale{'s' if scales > 1 else ''}"
         parts = [
             f"{part} {row['rcnn'][part]:.3g} / {row['spp'][part]:.3g} = {ratio:,.1f}"
             for part, ratio in row["ratios"].items()
         ]
         paper = ", ".join(f"{part} {ratio}" for part, ratio in row["paper"].items())
-        name = f"{count:,} at {scales}"
         lines[name] = f"{'; '.join(parts)} (paper: {paper})"
     return {**lines, "paper": windows["measured_on"]}
 

@@ -6,11 +6,11 @@ import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from support.random_variables import random_variables
 
 from cnn_papers import zoo
 from cnn_papers.data.split import Objects, Split
 from cnn_papers.parallel import mesh as meshes
+from support.random_variables import random_variables
 
 HEIGHT, WIDTH, COLOURS = 48, 64, ("red", "green", "blue")
 
@@ -37,7 +37,7 @@ def network() -> Network:
         {"model_name": "spp", "model": fields, "data": {"eval_device": "", "max_skips": 0}}
     )
     variables = random_variables(model, (32, 32, 3))
-    return Network(model, variables, normalise, meshes.make_mesh(), config)
+    return Network(model, variables, normalise, meshes.make_mesh(1), config)
 
 
 def split(images: int, seed: int = 0) -> Split:
