@@ -318,6 +318,13 @@ def protocols(
     return parse_protocols(text)
 
 
+def fitted_of_run(protocol: Any, network: Any, folder: Any) -> Any:
+    """Returns what `detector` needs of a run that has been tested; see `fitted.of_run`."""
+    from cnn_papers.detection import fitted
+
+    return fitted.of_run(protocol, network, folder)
+
+
 def detector(protocol: Any, network: Any, fitted: Any) -> Any:
     """Returns the detector of a network: (image, proposals) -> Detections."""
     return protocol.detector(network, fitted)
@@ -325,7 +332,7 @@ def detector(protocol: Any, network: Any, fitted: Any) -> Any:
 
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
     """Returns what is found in the images of `tested`, an `evaluate.Member`."""
-    from cnn_papers.detection import passes
+    from cnn_papers.detection import fitted, passes
 
-    detect = detector(protocol, tested.network, None)
+    detect = detector(protocol, tested.network, fitted.for_test(protocol, tested))
     return passes.run(detect, detect.stages, tested.source, name=name)
