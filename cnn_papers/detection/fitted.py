@@ -138,7 +138,7 @@ def load_or_fit(
         for each, result in fit(missing).items():
             _save(paths[each], each, of_network, result)
             fitted[each] = result
-    return fitted
+    return {each: fitted[each] for each in wanted}
 
 
 def find(folder: pathlib.Path, wanted: Sequence[Wanted], of_network: str) -> Fitted:
