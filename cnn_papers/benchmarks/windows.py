@@ -125,7 +125,9 @@ def _seconds(
     """Returns the seconds of each stage and of all, medians of `repeats` calls."""
     times: dict[str, list[float]] = {"conv": [], "pooling": [], "fc": [], "total": []}
     for _ in range(repeats):
-        timed = [_Timed(stage) for stage in (stages.convolve, stages.pool, stages.classify)]
+        timed: list[Any] = [
+            _Timed(stage) for stage in (stages.convolve, stages.pool, stages.classify)
+        ]
         began = time.perf_counter()
         features(Stages(stages.variables, *timed), boxes)
         times["total"].append(time.perf_counter() - began)
