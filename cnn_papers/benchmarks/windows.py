@@ -70,7 +70,7 @@ def measure(work: Workload) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     height, width = (round(length * side / windows.SIDE) for length in IMAGE)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
-    context = round(crops.CONTEXT * side / crops.SIDE)
+    context = crops.usual_context(side)
 
     def rcnn(stages: Stages, boxes: np.ndarray) -> Any:
         return crops.features(stages, image, boxes, side=side, context=context)

@@ -55,6 +55,7 @@ def test_protocols_share_fits_only_where_they_look_alike():
         svm("fc6", side=112).look.text,
     }
     assert len(looks) == 7
+    assert rcnn(side=48).look.text == rcnn(side=48, context=3).look.text  # 16 of 227 pixels
     assert svm("spp", boxes=True, nms=0.5, least=0.0, most=1).look.text == svm().look.text
 
 
