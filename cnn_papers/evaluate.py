@@ -73,11 +73,12 @@ def evaluate_runs(
     Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
     them for the test. `config` says which network is expected and over which devices to test.
     Prints a table and, of one run, the paper's results beside it. Adds rows to metrics.jsonl and
-    timing.jsonl of the runs; an ensemble's rows go to the first run.
+    timing.jsonl of the runs, and boxes to their detections.npz; an ensemble's rows go to the first
+    run.
 
     Raises:
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
-        that is missing.
+        that is missing, several runs of a task whose outcomes have no mean.
     """
     networks = [trained.from_run(folder, overrides) for folder in folders]
     if all(network.config.model_name != config.model_name for network in networks):

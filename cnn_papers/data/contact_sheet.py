@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 
+from cnn_papers.data import drawing
+
 COLUMNS = 8
 TILE = 112  # smaller images are enlarged by a whole factor to about this many pixels
 MARGIN, LINE = 6, 16  # pixels between images, and the height of a line of text
-_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 
 
 def displayable(augmented: np.ndarray, normalised: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -41,14 +42,7 @@ def draw(images: np.ndarray, names: list[str]) -> np.ndarray:
         tile = image.repeat(enlarged, 0).repeat(enlarged, 1)
         # The assignment makes three channels of one.
         sheet[top : top + tile_height, left : left + width * enlarged] = tile
-        text, place = _fitting(name, tile_width), (left, top + tile_height + LINE - 4)
-        cv2.putText(sheet, text, place, _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+        text, place = drawing.fitting(name, tile_width), (left, top + tile_height + LINE - 4)
+        font, scale = drawing.FONT, drawing.FONT_SCALE
+        cv2.putText(sheet, text, place, font, scale, drawing.BLACK, 1, cv2.LINE_AA)
     return sheet
-
-
-def _fitting(name: str, width: int) -> str:
-    """Returns as much of a name as fits into `width` pixels; OpenCV draws only ASCII."""
-    text = name.encode("ascii", "replace").decode()
-    while len(text) > 1 and cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0] > width:
-        text = text[:-1]
-    return text

@@ -82,10 +82,10 @@ class Reader:
                 f"config.{self.key} must begin with 'decode': examples arrive as encoded bytes"
             )
         cut_out = cutting_out(host)
-        if any(op.needs("objects") for op in self.ops[2:]):
+        if cut_out is not None and any(op.needs("objects") for op in self.ops[2:]):
             raise UserError(
-                f"config.{self.key}: '{self.ops[1].name}' stands before an operation that cuts out "
-                "an object of the whole image: write that one once, right after 'decode'"
+                f"config.{self.key}: an object is cut out of the whole image: write "
+                f"'{cut_out.name}' once, right after 'decode'"
             )
         self.split = split = with_object_to_cut_out(split, host)
         self.has_boxes = boxes and split.objects is not None
@@ -246,7 +246,8 @@ class Reader:
         for i, objects in enumerate(self.split.objects or ()):
             wrong = objects.classes[(objects.classes < 0) | (objects.classes >= self.num_classes)]
             if len(wrong):
-                raise self._out_of_range(wrong[0], f"an object of example {i}")
+                name = self.split.examples[i]["id"]
+                raise self._out_of_range(wrong[0], f"an object of {name}")
 
     def _out_of_range(self, label: int, name: str) -> UserError:
         return UserError(

@@ -68,7 +68,7 @@ def result_of(
         present = np.unique(image.classes)
         images[present] += 1
         wrong[np.setdiff1d(present, image.classes[found])] += 1
-    several = "image has" if without == 1 else "images have"
+    several = "image has no object and is" if without == 1 else "images have no object and are"
     return Result(
         who=who,
         protocol=protocol,
@@ -84,5 +84,5 @@ def result_of(
         programs=outcome.programs,
         seconds=outcome.seconds,
         compiling=outcome.compiling,
-        notes=(f"{without:,} {several} no object and are left out",) if without else (),
+        notes=(f"{without:,} {several} left out",) if without else (),
     )

@@ -11,6 +11,7 @@ from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from cnn_papers import tasks, zoo
+from cnn_papers.data import proposals
 from cnn_papers.data.augment import (
     DeviceTransform,
     augment_batch,
@@ -21,7 +22,7 @@ from cnn_papers.data.augment import (
 )
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.reader import cutting_out, with_object_to_cut_out
-from cnn_papers.data.sources import open_split
+from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import DamagedExample, Split, with_classes_of
 from cnn_papers.data.statistics import (
     Statistics,
@@ -84,53 +85,56 @@ def parse_data(data: Any) -> DataOps:
     )
 
 
+def open_one(data: Any, split: str, *, name: str = "") -> Split:
+    """Opens a split of `data`, which is `config.data`, or of another data set `name`."""
+    return open_split(name or data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
+
+
+def open_one_to_test(data: Any, split: str) -> Split:
+    """Opens a split as `open_one` does, for what needs no other split of the data set."""
+    return open_to_test(data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
+
+
+def _max_bad_boxes(data: Any) -> int:
+    return data.get("max_bad_boxes", 0)  # a run may be older than the key
+
+
 def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
+    They have the proposals that `config.data.proposals` names.
+
     Raises:
-      UserError: data that is missing, or without what the task needs; a class to evaluate on that
-        is not trained on.
+      UserError: data that is missing, or without objects where an operation cuts them out; a class
+        to evaluate on that is not trained on.
     """
     data, ops = config.data, parse_data(config.data)
-    train = open_split(data.name, data.train_split, data.data_dir)
-    held_out = open_split(data.name, data.eval_split, data.data_dir)
-    held_out = with_classes_of(held_out, train.class_names)
+    train = open_one(data, data.train_split)
+    held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
     train = with_object_to_cut_out(train, ops.train_host)
     held_out = with_object_to_cut_out(held_out, ops.eval_host)
-    _check_needs(train, config.task, ops.train_host, "random_object")
-    _check_needs(held_out, config.task, ops.eval_host, "largest_object")
-    return train, held_out
+    return with_proposals(train, config), with_proposals(held_out, config)
 
 
-def _check_needs(split: Split, task: str, host: OpString, cut_out: str) -> None:
-    """Raises UserError unless the examples of `split` have what `task` needs.
+def with_proposals(split: Split, config: Any) -> Split:
+    """Returns `split` with the proposals that `config.data.proposals` names; "" names none.
 
-    `cut_out` is the operation that would give an image without a label one.
+    Process 0 loads or makes them and sends them to the others. A run may be older than the key.
+
+    Raises:
+      UserError: no such proposer or file of boxes, or a file of other images.
     """
-    if tasks.task_module(task).NEEDS == "boxes":
-        if split.objects is None:
-            raise UserError(
-                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
-                "with --config.data.name, such as voc_folder:PATH"
-            )
-    elif cutting_out(host) is None and not _has_labels(split):
-        raise UserError(
-            f"config.task={task} needs a label of every image, and those of {split.name} have "
-            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
-            "learns the classes of objects cut out"
-        )
+    text = config.data.get("proposals", "")
+    if not text:
+        return split
+    found: list[np.ndarray] = []  # stays empty on other processes than the first
 
+    def load() -> None:
+        found.extend(proposals.packed(proposals.of_split(split, text)))
 
-def _has_labels(split: Split) -> bool:
-    """Tells whether the images have labels, by the first that can be read."""
-    if split.objects is None or split.labels is not None:
-        return True
-    for i in range(len(split.examples)):
-        try:
-            return "label" in split.examples[i]
-        except DamagedExample:
-            continue
-    return True
+    processes.broadcast(load)
+    boxes, counts = processes.arrays_from_first(found)
+    return split._replace(proposals=proposals.unpacked(boxes, counts))
 
 
 def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
@@ -194,7 +198,12 @@ def open_pipeline(
 
     `resident` takes the place of `config.data.resident` if it is not empty, and `num_classes` that
     of the number of classes of the network's head. Batches have boxes if the task needs them.
+
+    Raises:
+      UserError: as `Pipeline`; images without a label or data without boxes, where the task needs
+        them.
     """
+    _check_needs(split, config.task, host)
     task = tasks.task_module(config.task)
     return Pipeline(
         split,
@@ -206,6 +215,35 @@ def open_pipeline(
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
+
+
+def _check_needs(split: Split, task: str, host: OpString) -> None:
+    """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
+    if tasks.task_module(task).NEEDS == "boxes":
+        if split.objects is None:
+            raise UserError(
+                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
+                "with --config.data.name, such as voc_folder:PATH"
+            )
+    elif cutting_out(host) is None and not _has_labels(split):
+        cut_out = "random_object" if host.key == "data.train_host" else "largest_object"
+        raise UserError(
+            f"config.task={task} needs a label of every image, and those of {split.name} have "
+            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
+            "learns the classes of objects cut out"
+        )
+
+
+def _has_labels(split: Split) -> bool:
+    """Tells whether the images have labels, by the first that can be read."""
+    if split.objects is None or split.labels is not None:
+        return True
+    for i in range(len(split.examples)):
+        try:
+            return "label" in split.examples[i]
+        except DamagedExample:
+            continue
+    return True
 
 
 def open_statistics(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Statistics | None:
