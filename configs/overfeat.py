@@ -96,16 +96,16 @@ def scenes_classify() -> Any:
     _on_scenes(config)
     # ours: the digit and what is around it, as the network sees it when it slides
     config.data.train_host = (
-        "decode|random_object(0.6, square=True)|resize_short_between(52, 70, method='bilinear')"
-        "|random_crop(52)"
+        "decode|random_object(0.5, square=True)|resize_short_between(48, 66, method='bilinear')"
+        "|random_crop(44)"
     )
     config.data.eval_host = (
-        "decode|largest_object(0.6, square=True)|resize_short(60, method='bilinear')"
-        "|center_crop(52)"
+        "decode|largest_object(0.5, square=True)|resize_short(54, method='bilinear')"
+        "|center_crop(44)"
     )
     config.batch_size = 64
     config.total_epochs = 6.0
-    config.optim.lr, config.optim.lr_batch = 0.05, 64
+    config.optim.lr, config.optim.lr_batch = 0.03, 64
     return config
 
 
@@ -161,6 +161,7 @@ def _on_scenes(config: Any) -> None:
     config.data.eval_device = "subtract_own_mean|scale(0.015625)"
     config.log_every_steps = 25
     config.optim.schedule = "cosine"
+    config.optim.warmup_epochs = 1.0
     config.optim.weight_decay = 1e-5
     config.eval.every_epochs = 2.0
     config.eval.mirror = False

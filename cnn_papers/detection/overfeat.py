@@ -112,11 +112,11 @@ def maps(model: Any, ends: dict[str, jax.Array], background: int) -> Maps:
     logits, edges = score_map(ends), ends["box3"]
     n, rows, columns, outputs = logits.shape
     classes = outputs - background
-    windows = model.geometry().windows(rows, columns).reshape(-1, 4)
+    windows = model.geometry().windows(rows, columns).reshape(1, -1, 4)
     scores = jax.nn.softmax(logits.astype(jnp.float32))[..., :classes]
     edges = edges.astype(jnp.float32).reshape(n, rows * columns, *edges.shape[3:])
     if model.boxes == "per_class":
-        windows, edges = windows[:, None], edges[:, :, :classes]
+        windows, edges = windows[:, :, None], edges[:, :, :classes]
     return Maps(scores.reshape(n, rows * columns, -1), geometry.absolute(edges, windows))
 
 

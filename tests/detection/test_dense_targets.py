@@ -71,7 +71,7 @@ def test_the_nearest_object_of_each_window(train, rows, columns, stride, share):
         for p in range(rows * columns):
             y, x = stride * (p // columns), stride * (p % columns)
             window = [y, x, y + 34, x + 34]
-            assert near.window[p].tolist() == window
+            assert near.window[0, p].tolist() == window
             objects = [batch[name][image] for name in ("boxes", "classes", "difficult")]
             fit, row = looped(window, objects[0], objects[1], share)
             assert near.fit[image, p] == pytest.approx(fit, abs=1e-6)
@@ -90,7 +90,7 @@ def test_squares_keep_centre_and_longer_side():
 
 def regression(per_class: bool) -> tuple[Any, dense_targets.Regression]:
     """Edges at 1×2 positions of one image, of which the second window learns its class 1."""
-    windows = np.array([[0, 0, 10, 10], [0, 10, 10, 20]], np.float32)
+    windows = np.array([[[0, 0, 10, 10], [0, 10, 10, 20]]], np.float32)
     boxes = np.array([[[1, 1, 9, 9], [0, 15, 10, 20]]], np.float32)
     label = np.array([[NONE, 1]], np.int32)
     edges = np.full((1, 1, 2, 3, 4), 100, np.float32)
