@@ -58,9 +58,8 @@ def draw(panels: Sequence[Lines | Heat]) -> str:
     return text[text.index("<svg") :]
 
 
-def data_uri(image: str | bytes) -> str:
-    """Returns an SVG element, or the bytes of a PNG file, as the address of an image."""
-    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
+def data_uri(content: bytes, kind: str) -> str:
+    """Returns the bytes of a file of the kind "png", "jpeg" or "svg+xml" as an address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -121,6 +120,8 @@ def _draw_lines(panel: Lines, axes: Any) -> None:
         axes.set_ylim(bottom=0)
     else:
         axes.margins(y=0.45)  # room for the legend
+    if panel.limits is not None:
+        axes.set(xlim=panel.limits, ylim=panel.limits)
     axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     axes.xaxis.set_major_formatter(_number)
     axes.grid(alpha=0.25, linewidth=0.6)
