@@ -24,6 +24,8 @@ from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.placement import make_training
 from cnn_papers.training.step import StepSettings
 
+OBJECTS, PROPOSALS = 3, 500  # boxes of a synthetic image, for a task that finds boxes
+
 
 class Workload(NamedTuple):
     """A train step in plain values, so that it can be handed to another process.
@@ -139,10 +141,34 @@ def num_classes(work: Workload) -> int:
 
 
 def synthetic_batch(work: Workload) -> dict[str, np.ndarray]:
-    """Returns a batch of noise: uint8 `image` [n, h, w, c] and int32 `label` [n]."""
+    """Returns a batch of noise: uint8 `image` [n, h, w, c] and int32 `label` [n].
+
+    For a task that finds boxes it has objects and proposals in place of labels.
+    """
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (work.batch_size, *work.image_shape), np.uint8)
-    return {"image": image, "label": rng.integers(0, num_classes(work), work.batch_size, np.int32)}
+    task = tasks.task_module(work.task)
+    classes = num_classes(work) - task.BACKGROUND
+    if task.NEEDS == "boxes":
+        return {"image": image, **_synthetic_objects(rng, work, classes)}
+    return {"image": image, "label": rng.integers(0, classes, work.batch_size, np.int32)}
+
+
+def _synthetic_objects(
+    rng: np.random.Generator, work: Workload, classes: int
+) -> dict[str, np.ndarray]:
+    """Returns OBJECTS boxes with classes, and PROPOSALS boxes, at random in every image."""
+    size = np.array(work.image_shape[:2], np.float32)
+    corners = rng.uniform(0, size, (work.batch_size, OBJECTS + PROPOSALS, 2, 2))
+    boxes = np.sort(corners, axis=2).reshape(work.batch_size, -1, 4).astype(np.float32)
+    shape = (work.batch_size, OBJECTS)
+    return {
+        "boxes": boxes[:, :OBJECTS],
+        "classes": rng.integers(0, classes, shape, np.int32),
+        "difficult": np.zeros(shape, bool),
+        "size": np.tile(np.array(work.image_shape[:2], np.int32), (work.batch_size, 1)),
+        "proposals": boxes[:, OBJECTS:],
+    }
 
 
 def synthetic_augment(work: Workload) -> DeviceTransform:

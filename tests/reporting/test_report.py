@@ -351,15 +351,22 @@ def test_a_claim_that_is_gone_is_named(sweep, capsys):
     assert "bygone" in refusal(capsys, str(sweep))
 
 
-# --- the README -----------------------------------------------------------------------------------
+# --- the pages of results -------------------------------------------------------------------------
 
 
-def test_the_readme_shows_the_committed_results():
-    files = sorted((ROOT / "results").glob("*.json"))
-    if not files:
-        pytest.skip("no results are committed yet")
-    readme = (ROOT / "README.md").read_text()
-    for path in files:
-        assert markdown.markdown(gather.of_today(results_file.read(path))) in readme, (
-            f"README: put in the table of {path.name}"
-        )
+def test_docs_and_readme_show_the_committed_results():
+    report = gather.of_today(results_file.read(ROOT / "results" / "desk.json"))
+    table = markdown.markdown(report)
+    assert table in (ROOT / "docs" / "results.md").read_text(), "put the table in docs/results.md"
+    number = r"(\d+)"
+    run, agree, disagree, undecided, again, not_run = re.search(
+        f"{number} claims run: {number} agree, {number} disagree, {number} undecided. "
+        f"{number} to be asked again. {number} not run",
+        table,
+    ).groups()
+    words = " ".join((ROOT / "README.md").read_text().split())
+    claims = int(run) + int(again) + int(not_run)
+    assert (
+        f"papers' {claims} claims, {agree} agree, {disagree} disagree and {undecided} are undecided"
+    ) in words
+    assert f"{again} are to be asked again" in words and f"{not_run} have not been asked" in words
