@@ -8,7 +8,10 @@ import pathlib
 import re
 import socket
 import zipfile
+import zlib
 from collections.abc import Iterator
+
+import numpy as np
 
 from cnn_papers.errors import UserError
 
@@ -79,6 +82,30 @@ def refuse_bomb(path: pathlib.Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > path.stat().st_size:
             raise ValueError(f"it would unpack to {unpacked:,} bytes")
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a `.npz` file by name.
+
+    Raises:
+      ValueError: the file is missing or damaged, is compressed or has pickled objects; the message
+        says why.
+    """
+    try:
+        refuse_bomb(path)
+        with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
+            return dict(file)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(str(error)) from error
 
 
 @contextlib.contextmanager

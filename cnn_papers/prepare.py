@@ -7,8 +7,9 @@ do so, and written as array_record; this needs TensorFlow (pip install -e ".[pre
 `--short_side=256`, the data set or folder is then copied with its images at that size, which decode
 several times faster; a folder's copy is brought up to date if there is one.
 
-`--stats --config=…` computes the statistics of the training images that a recipe needs, and
-`--show --config=…` draws the images of its first step as the network sees them.
+`--stats --config=…` computes the statistics of the training images that a recipe needs,
+`--proposals --config=…` the boxes that may hold an object, and `--show --config=…` draws the images
+of its first step as the network sees them.
 """
 
 import collections
@@ -32,16 +33,19 @@ from cnn_papers.runs import config_files
 def main(argv: list[str]) -> int:
     """Runs the command line, and returns the exit code."""
     values = flags.FLAGS
-    if values.stats or values.show:
+    if values.stats or values.proposals or values.show:
         if len(argv) > 1:
             raise UserError(
-                f"unexpected argument '{argv[1]}': --stats and --show take the data of --config"
+                f"unexpected argument '{argv[1]}': --stats, --proposals and --show take the data "
+                "of --config"
             )
         from cnn_papers.runs import preview  # imports JAX, which preparing does not need
 
         config = doors.config_value()
         if values.stats:
             preview.compute_statistics(config)
+        if values.proposals:
+            preview.compute_proposals(config)
         if values.show:
             path = values.out or f"{config.name}-{config.recipe}.png"
             preview.draw_first_step(config, pathlib.Path(path))
@@ -166,6 +170,7 @@ def define_flags() -> None:
         "short_side", 0, "also copy, with at most this many pixels on the shorter side of images"
     )
     flags.DEFINE_bool("stats", False, "compute the statistics that --config needs")
+    flags.DEFINE_bool("proposals", False, "compute the proposals that --config needs")
     flags.DEFINE_bool("show", False, "draw the images of the first step of --config")
     doors.path_flag("out", "where to write: the PNG of --show, the folder of --short_side")
 

@@ -123,6 +123,9 @@ def _data() -> ConfigDict:
             "eval_device": "",  # the same in evaluation
             "resident": "auto",  # whether images stay on the devices; or always, never
             "max_skips": 10,  # training examples that may turn out damaged
+            # boxes that may hold an object, where the task needs them: selective_search(), or a
+            # file of boxes FILE.npz; "": none
+            "proposals": "",
         }
     )
 

@@ -12,7 +12,7 @@ from cnn_papers.errors import UserError, did_you_mean
 
 ROOT = pathlib.Path(__file__).parents[2]  # of the repository, or of the installed packages
 # The keys that hold a path, with the text that precedes the path.
-PATH_KEYS = {"data.data_dir": "", "data.name": "folder:", "init_from": ""}
+PATH_KEYS = {"data.data_dir": "", "data.name": "folder:", "data.proposals": "", "init_from": ""}
 
 
 def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:

@@ -10,6 +10,7 @@ from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from cnn_papers import zoo
+from cnn_papers.data import proposals
 from cnn_papers.data.augment import (
     DeviceTransform,
     before_whitening,
@@ -84,13 +85,37 @@ def parse_data(data: Any) -> DataOps:
 def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
+    They have the proposals that `config.data.proposals` names.
+
     Raises:
       UserError: data that is missing; a class to evaluate on that is not trained on.
     """
     data = config.data
     train = open_split(data.name, data.train_split, data.data_dir)
     held_out = open_split(data.name, data.eval_split, data.data_dir)
-    return train, with_classes_of(held_out, train.class_names)
+    held_out = with_classes_of(held_out, train.class_names)
+    return with_proposals(train, config), with_proposals(held_out, config)
+
+
+def with_proposals(split: Split, config: Any) -> Split:
+    """Returns `split` with the proposals that `config.data.proposals` names; "" names none.
+
+    Process 0 loads or makes them and sends them to the others. A run may be older than the key.
+
+    Raises:
+      UserError: no such proposer or file of boxes, or a file of other images.
+    """
+    text = config.data.get("proposals", "")
+    if not text:
+        return split
+    found: list[np.ndarray] = []  # stays empty on other processes than the first
+
+    def load() -> None:
+        found.extend(proposals.packed(proposals.of_split(split, text)))
+
+    processes.broadcast(load)
+    boxes, counts = processes.arrays_from_first(found)
+    return split._replace(proposals=proposals.unpacked(boxes, counts))
 
 
 def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:

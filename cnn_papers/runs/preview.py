@@ -1,4 +1,4 @@
-"""Shows the data of a recipe: statistics of its training images, and its first training batch."""
+"""Shows the data of a recipe: statistics, proposals, and its first training batch."""
 
 import pathlib
 from typing import Any
@@ -7,7 +7,7 @@ import cv2
 import jax
 import numpy as np
 
-from cnn_papers.data import contact_sheet, statistics
+from cnn_papers.data import contact_sheet, proposals, statistics
 from cnn_papers.data.augment import compose
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -40,6 +40,31 @@ def compute_statistics(config: Any) -> None:
     files = [folder / f"{computed.fingerprint}.npz" for folder in statistics.places(split)]
     kept = [str(file) for file in files if file.is_file()]
     print(f"{'kept in':>22}  {kept[0] if kept else 'no folder: none can be written to'}")
+
+
+def compute_proposals(config: Any) -> None:
+    """Computes and prints the proposals that `config` needs, of both splits; its runs find them.
+
+    Raises:
+      UserError: `config` needs none, or as `inputs.open_splits`.
+    """
+    text = config.data.proposals
+    if not text:
+        raise UserError(
+            "config.data.proposals is empty: this recipe needs none; name a proposer, such as "
+            "--config.data.proposals='selective_search()'"
+        )
+    for split in inputs.open_splits(config):
+        assert split.proposals is not None  # since `text` is not empty
+        counts = [len(boxes) for boxes in split.proposals]
+        line = (
+            f"{split.name}: {len(counts):,} images, {sum(counts) / len(counts):,.0f} proposals an "
+            f"image ({min(counts):,} to {max(counts):,})"
+        )
+        if split.objects is not None:
+            recall = proposals.recall(split.proposals, split.objects)
+            line += f"; {recall:.1%} of the objects meet one at an IoU of 0.5"
+        print(line)
 
 
 def draw_first_step(config: Any, path: pathlib.Path) -> None:

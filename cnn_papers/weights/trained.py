@@ -212,6 +212,8 @@ def _abstract_state(model: nn.Module, config: Any, image_shape: Sequence[int], m
 def open_labelled(network: Trained, split: str) -> Split:
     """Opens a split of the network's data set, with the labels that its classes have in its head.
 
+    It has the proposals that the network's config names.
+
     Raises:
       UserError: no such split, or a class that the network does not know.
     """
@@ -222,7 +224,8 @@ def open_labelled(network: Trained, split: str) -> Split:
             "the names of this network's classes are unknown: class i of %s is taken for output i",
             opened.name,
         )
-    return with_classes_of(opened, network.class_names, network=network.description)
+    labelled = with_classes_of(opened, network.class_names, network=network.description)
+    return inputs.with_proposals(labelled, network.config)
 
 
 def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:
