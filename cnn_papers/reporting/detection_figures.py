@@ -22,7 +22,8 @@ from cnn_papers.tasks import task_module
 EACH = 2  # images shown of the first, the best and the worst
 WIDE = 360  # pixels of the longer side of an image on the page
 QUALITY = 88  # of its JPEG
-POINTS = 80  # of a curve, about
+STEPS = 40  # of a curve, at most
+LIMITS = (0.0, 102.0)  # of its axes
 FOUND, WRONG = (0, 114, 178), (213, 94, 0)  # the colours of verdicts on the page
 TRUE = drawing.WHITE
 
@@ -40,7 +41,12 @@ def tested(path: pathlib.Path) -> list[Kept]:
 
 def precisions(path: pathlib.Path, config: Any) -> AveragePrecisions | None:
     """Returns the average precisions of the run at `path`; None if it was not tested by them."""
-    kept = tested(path) if task_module(config.task).HEADLINE == detections.HEADLINE else []
+    if task_module(config.task).HEADLINE != detections.HEADLINE:
+        return None
+    try:
+        kept = tested(path)
+    except UserError:  # a figure says so
+        return None
     if not kept:
         return None
     curves = _curves(kept)
@@ -54,15 +60,13 @@ def precisions(path: pathlib.Path, config: Any) -> AveragePrecisions | None:
 
 def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
     """Returns found beside true boxes on images of a run, and its precision over recall."""
-    name = f"{title}: found and true boxes"
     try:
         kept = tested(path)
-        if not kept:
-            return []
-        text, panels = _found_and_true(kept[0], config)
     except UserError as error:
-        return [Figure(name, f"Not drawn: {error}.", [])]
-    figures = [Figure(name, text, panels)]
+        return [Figure(f"{title}: boxes", f"Not drawn: {error}.", [])]
+    if not kept:
+        return []
+    figures = [_found_and_true(f"{title}: found and true boxes", kept[0], config)]
     if task_module(config.task).HEADLINE == detections.HEADLINE:
         figures.append(_precision_over_recall(title, kept))
     return figures
@@ -85,10 +89,9 @@ def _precision_over_recall(title: str, kept: Sequence[Kept]) -> Figure:
     panels: list[Panel] = []
     for label, name in enumerate(kept[0].class_names):
         of_class = {protocol: curves[protocol][label] for protocol in curves}
-        lines = [_line(short, of_class[text]) for text, short in short_names(of_class).items()]
-        drawn = [line for line in lines if line is not None]
-        if drawn:
-            panels.append(Lines(name, "recall (%)", "precision (%)", drawn, limits=(0, 102)))
+        if any(of_class.values()):
+            lines = [_line(short, of_class[text]) for text, short in short_names(of_class).items()]
+            panels.append(Lines(name, "recall (%)", "precision (%)", lines, limits=LIMITS))
     text = (
         f"On {kept[0].split}; at each recall the best precision there or beyond it, the area below "
         "which is the average precision of VOC 2010."
@@ -105,26 +108,30 @@ def short_names(protocols: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _line(name: str, curve: Curve | None) -> Line | None:
-    """Returns the steps of a curve in percent; None where there is nothing to be drawn."""
-    if curve is None or not len(curve.recall):
-        return None
-    best_from_here = np.maximum.accumulate(curve.precision[::-1])[::-1]
+def _line(name: str, curve: Curve | None) -> Line:
+    """Returns the steps of a curve in percent; the origin where nothing is found."""
+    if curve is None or not curve.recall.any():
+        return Line(name, *[[0.0]] * 4)
+    hits = np.flatnonzero(np.diff(curve.recall, prepend=0) > 0)
+    recall, precision = curve.recall[hits], curve.precision[hits]
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     lasts = np.flatnonzero(np.append(np.diff(best_from_here) < 0, True))
-    lasts = lasts[np.unique(np.linspace(0, len(lasts) - 1, POINTS // 2).round().astype(int))]
-    ends, levels = curve.recall[lasts], best_from_here[lasts]
-    starts = np.concatenate([[0.0], ends[:-1]])
-    x = (100 * np.stack([starts, ends], 1)).ravel().tolist()
-    y = (100 * levels).repeat(2).tolist()
+    lasts = lasts[np.unique(np.linspace(0, len(lasts) - 1, STEPS).round().astype(int))]
+    starts = np.concatenate([[0.0], recall[lasts][:-1]])
+    x = (100 * np.stack([starts, recall[lasts]], 1)).ravel().tolist()
+    y = (100 * best_from_here[lasts]).repeat(2).tolist()
     return Line(name, x, y, y, y)
 
 
 # --- found beside true ----------------------------------------------------------------------------
 
 
-def _found_and_true(kept: Kept, config: Any) -> tuple[str, list[Photo]]:
+def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
     """Returns images with as many of the best detections as they have objects."""
-    split = _open(kept, config)
+    try:
+        split = _open(kept, config)
+    except UserError as error:
+        return Figure(title, f"Not drawn: {error}.", [])
     best = [
         Detections(*(values[: len(objects.classes)] for values in found))
         for found, objects in zip(kept.detections, kept.objects, strict=True)
@@ -135,7 +142,7 @@ def _found_and_true(kept: Kept, config: Any) -> tuple[str, list[Photo]]:
         example, objects = split.examples[index], kept.objects[index]
         found, (right, known) = best[index], hits[index]
         image = host_ops.decode(example["image"])
-        title = f"{why}: {example['id']}, {known.sum()} of {len(known)} found"
+        words = f"{why}: {example['id']}, {known.sum()} of {len(known)} found"
         names = kept.class_names
         alt = "; ".join(
             [
@@ -150,14 +157,14 @@ def _found_and_true(kept: Kept, config: Any) -> tuple[str, list[Photo]]:
                 ),
             ]
         )
-        panels.append(photo(title, _marked(image, found, right, objects, known, names), alt))
+        panels.append(photo(words, _marked(image, found, right, objects, known, names), alt))
     text = (
         f"By {kept.protocol} on {kept.split}, of each image as many of the best boxes as it has "
         f"objects. White: the true boxes, with their class where they are missed. Blue: found, "
         f"with an IoU of at least {OVERLAP:g}. Orange: wrong. Images with objects: the first, "
         "the best and the worst by the share that is found."
     )
-    return text, panels
+    return Figure(title, text, panels)
 
 
 def _open(kept: Kept, config: Any) -> Split:

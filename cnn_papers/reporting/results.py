@@ -179,7 +179,7 @@ class Lines(NamedTuple):
     Attributes:
       level: of a horizontal line.
       log: a logarithmic vertical axis.
-      limits: of both axes; where there are none they follow from the lines.
+      limits: of both axes, of lines that are drawn without markers; else they follow from lines.
     """
 
     title: str

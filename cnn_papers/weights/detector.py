@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cnn_papers import files, tasks
-from cnn_papers.data import drawing, host_ops
+from cnn_papers.data import drawing, host_ops, proposals
 from cnn_papers.errors import UserError
 from cnn_papers.weights import predictor
 from cnn_papers.weights.trained import Trained
@@ -70,8 +70,12 @@ def make_detector(network: Trained, folder: pathlib.Path | None) -> Detector:
     )
     name, protocol = next(iter(protocols.items()))
 
+    proposer_text = network.config.data.get("proposals", "")  # a run may be older than the key
+    propose = proposals.parse(proposer_text) if proposer_text else None
+
     def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray | None]:
-        return host_ops.decode(encoded), None
+        image = host_ops.decode(encoded)
+        return image, propose(image) if propose else None
 
     detect = task.detector(protocol, network, None)
     return Detector(network.output_names, name, prepare, detect)
