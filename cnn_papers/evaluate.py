@@ -1,32 +1,31 @@
 """Tests trained networks as the papers do, one or an ensemble: the final test on one page."""
 
 import inspect
-import json
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.sources import open_split
-from cnn_papers.data.split import with_classes_of
+from cnn_papers.data.split import Split
+from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import class_errors, passes, precise_bn
-from cnn_papers.evaluation.results import Outcome, Result
+from cnn_papers.evaluation import class_values, passes, precise_bn
+from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
 from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import inputs, summary
-from cnn_papers.runs.rows import METRICS, TIMING, read_rows
+from cnn_papers.runs import final_tests, inputs, summary
+from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
+
+SIZING = ("resize", "crop", "fit")  # names of operations that set an image's size have one of these
 
 
 class Member(NamedTuple):
@@ -50,6 +49,14 @@ class Member(NamedTuple):
         """The folder of the run, or where the weights come from."""
         return str(self.folder or self.network.description)
 
+    def open_train(self) -> Split:
+        """Opens the split that the network was trained on, for what a test fits to it.
+
+        Raises:
+          UserError: as `trained.open_trained_on`.
+        """
+        return trained.open_trained_on(self.network)
+
 
 class Widths(NamedTuple):
     """The widths of the table's first two columns in characters; `who` is 0 for one member."""
@@ -66,11 +73,12 @@ def evaluate_runs(
     Every run keeps its own network and preparation of images; `overrides` (by dotted key) change
     them for the test. `config` says which network is expected and over which devices to test.
     Prints a table and, of one run, the paper's results beside it. Adds rows to metrics.jsonl and
-    timing.jsonl of the runs; an ensemble's rows go to the first run.
+    timing.jsonl of the runs, and boxes to their detections.npz; an ensemble's rows go to the first
+    run.
 
     Raises:
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
-        that is missing.
+        that is missing, several runs of a task whose outcomes have no mean.
     """
     networks = [trained.from_run(folder, overrides) for folder in folders]
     if all(network.config.model_name != config.model_name for network in networks):
@@ -122,36 +130,42 @@ def evaluate(
     # 3. Pass each network over the images with each of its protocols.
     class_names = raw.split.class_names
     results: list[Result] = []
-    by_class: dict[str, class_errors.ClassErrors] = {}
+    by_class: dict[str, class_values.ClassValues] = {}
+    notes: dict[str, None] = {}  # each once, in their order
     enlarged = 0
     for protocol_names in zip(*(member.protocols for member in members), strict=True):
         outcomes = []
         for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
             protocol = member.protocols[protocol_name]
             outcome = task.test(protocol, member, name=protocol_name)
-            outcomes.append(_reordered(outcome, order))
+            outcomes.append(task.reordered(outcome, order) if len(members) > 1 else outcome)
             enlarged = max(enlarged, outcome.enlarged)
             result = task.result_of(member.name, protocol_name, outcomes[-1:], class_names)
             results.append(result)
+            notes |= dict.fromkeys(result.notes)
             _print_result(widths, result, task.MEASURES)
-            _keep(result, member)
+            _keep(result, outcome, member)
         # 4. Average the class probabilities of several networks.
         if len(members) > 1:
             names = " + ".join(dict.fromkeys(protocol_names))
             result = task.result_of(f"mean of {len(members)}", names, outcomes, class_names)
             results.append(result)
             _print_result(widths, result, task.MEASURES)
-            _keep(result, members[0], ensemble=[member.name for member in members])
+            _keep(result, None, members[0], ensemble=[member.name for member in members])
         by_class[results[-1].protocol] = results[-1].by_class
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
-    # 5. Print the errors by class, of several networks those of their mean.
-    print("\n".join(class_errors.table(by_class)), flush=True)
+    # 5. Print the values by class, of several networks those of their mean.
+    print("\n".join([*notes, *class_values.table(by_class)]), flush=True)
     return results
 
 
 def _common_task(networks: Sequence[Trained]) -> Any:
-    """Returns the module of the task of all `networks`; UserError if they have several."""
+    """Returns the module of the task of all `networks`.
+
+    Raises:
+      UserError: they have several, or one whose outcomes have no mean.
+    """
     names = {network.config.task: network.description for network in networks}
     if len(names) > 1:
         (one, first), (other, second), *_ = names.items()
@@ -159,7 +173,14 @@ def _common_task(networks: Sequence[Trained]) -> Any:
             f"these runs have different tasks, and their outputs no mean: {one} ({first}), "
             f"{other} ({second})"
         )
-    return tasks.task_module(networks[0].config.task)
+    name = networks[0].config.task
+    task = tasks.task_module(name)
+    if len(networks) > 1 and not hasattr(task, "reordered"):
+        raise UserError(
+            f"outcomes of the task '{name}' have no mean over several networks: "
+            "test one run at a time"
+        )
+    return task
 
 
 def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
@@ -190,7 +211,7 @@ def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
     config = network.config
     split = trained.open_labelled(network, config.data.eval_split)
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")
-    sizing = [i for i, op in enumerate(eval_host.ops) if "resize" in op.name or "crop" in op.name]
+    sizing = [i for i, op in enumerate(eval_host.ops) if any(word in op.name for word in SIZING)]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
     def open_pipeline(host: OpString) -> Pipeline:
@@ -221,8 +242,6 @@ def _resize_method(ops: Sequence[Op]) -> str:
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:
     """Returns the network's variables with batch-norm statistics of `batches` training batches."""
     config, data = network.config, network.config.data
-    split = open_split(network.trained_on, data.train_split, data.data_dir)
-    split = with_classes_of(split, network.class_names)
     train_host = parse_host(data.train_host, key="data.train_host")
     train_device = augment.parse_device(data.train_device, key="data.train_device")
     pixel_statistics = None
@@ -234,7 +253,11 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
             )
         pixel_statistics = statistics.load(folder / statistics.FILE)
     pipeline = inputs.open_pipeline(
-        split, config, train_host, network.mesh, max_skips=data.max_skips
+        trained.open_trained_on(network),
+        config,
+        train_host,
+        network.mesh,
+        max_skips=data.max_skips,
     )
     optim = config.optim  # a run may be older than a key
     frozen = "" if optim.get("move_frozen_statistics", False) else optim.get("frozen", "")
@@ -246,14 +269,6 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
         pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
         config.seed,
         as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
-    )
-
-
-def _reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
-    """Returns the outcome with its classes in another order, an array of their numbers."""
-    return outcome._replace(
-        probabilities=outcome.probabilities[:, order],
-        label=np.argsort(order).astype(np.int32)[outcome.label],
     )
 
 
@@ -292,47 +307,27 @@ def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -
     _print_line(widths, result.who, result.protocol, cells)
 
 
-def _keep(result: Result, member: Member, ensemble: Sequence[str] = ()) -> None:
-    """Adds the result to metrics.jsonl and timing.jsonl of the member's run, if it has one.
+def _keep(result: Result, outcome: Any, member: Member, ensemble: Sequence[str] = ()) -> None:
+    """Keeps the result in the member's run, if it has one, and the detections of an outcome.
 
-    `ensemble` are the names of all members whose mean the result is.
+    Args:
+      result: of `outcome`, or of the mean of several.
+      outcome: of the task's test; None for a mean.
+      member: the one that keeps it.
+      ensemble: the names of all members whose mean the result is.
     """
     if member.folder is None or not processes.is_first():
         return
-    identity = {
-        "step": member.network.step,
-        "test/protocol": result.protocol,
-        "test/split": member.source.raw.split.name,
-    }
-    settings = member.network.config.eval  # a run may be older than a key
-    for key in ("mirror", "precise_bn"):
-        if key in settings:
-            identity[f"test/{key}"] = settings[key]
-    if ensemble:
-        identity["test/ensemble"] = list(ensemble)
-    metrics = {
-        **identity,
-        **{f"test/{name}": value for name, value in result.values.items()},
-        "test/images": result.images,
-        "test/mean_class_error": result.by_class.mean,
-        "test/classes": len(result.by_class.names),
-    }
-    timing = {
-        **identity,
-        "test/images_per_second": round(result.images_per_second, 1),
-        "programs": result.programs,
-        "seconds_compiling": round(result.compiling, 2),
-    }
-    try:
-        if metrics not in read_rows(member.folder / METRICS):  # tested before, it stays as it is
-            _append(member.folder / METRICS, metrics)
-        _append(member.folder / TIMING, timing)
-    except OSError as error:
-        logging.getLogger("cnn_papers").warning(
-            "the result is not kept in %s: %s", member.folder, error.strerror
+    network, split = member.network, member.source.raw.split
+    final_tests.keep_result(
+        member.folder,
+        result,
+        step=network.step,
+        split=split,
+        settings=network.config.eval,
+        ensemble=ensemble,
+    )
+    if isinstance(outcome, detections.Outcome):
+        final_tests.keep_detections(
+            member.folder, outcome, protocol=result.protocol, step=network.step, split=split
         )
-
-
-def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")

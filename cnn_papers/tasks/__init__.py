@@ -12,6 +12,8 @@ A task says what is learnt and how it is measured. Its module has
 - `parse_protocols`, `protocols`: the protocols that `config.eval.protocol` names, and the same,
   checked to be ones that the network can serve.
 - `test`, `result_of`: the outcome of a protocol over the images of a final test, and its values.
+- `reordered`: an outcome with its classes in another order. A task whose outcomes have no mean over
+  several networks has none, and its `result_of` gets one outcome.
 - `NEEDS`: what an example must have, "label" or "boxes". `BACKGROUND`: the number of outputs of the
   network beside those of the classes, 1 for a background.
 - `guessing`: the values that a run that diverged is taken to have.

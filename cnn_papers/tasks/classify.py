@@ -1,14 +1,19 @@
 """Classification: one class for each image, by cross-entropy; its headline is the top-1 error."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnn_papers.data.augment import DeviceTransform
-from cnn_papers.evaluation import results, single_view
+from cnn_papers.errors import UserError
+from cnn_papers.evaluation import single_view
+from cnn_papers.evaluation.class_values import errors_by_class
+from cnn_papers.evaluation.results import Outcome, Result
 from cnn_papers.facts import Measure
 from cnn_papers.training import losses
 from cnn_papers.training.step import Batch, StepSettings, make_predict_step
@@ -17,6 +22,7 @@ BACKGROUND = 0  # outputs of the network beside those of the classes
 NEEDS = "label"  # what an example must have: one label, or the boxes of its objects
 HEADLINE = Measure("top1_error", "top-1 error", "%")
 MEASURES = (HEADLINE, Measure("top5_error", "top-5 error", "%"))
+BY_CLASS = HEADLINE._replace(name="mean_class_error")  # the balanced error
 
 
 class Totals(NamedTuple):
@@ -67,7 +73,6 @@ def guessing(classes: int) -> dict[str, float]:
 # --- evaluation -----------------------------------------------------------------------------------
 
 evaluate = single_view.evaluate
-result_of = results.result_of
 
 
 def make_eval_step(
@@ -86,7 +91,8 @@ def _of_images(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     }
 
 
-# The modules of the final test need OpenCV, which measuring a train step does not.
+# --- the final test -------------------------------------------------------------------------------
+# Its modules need OpenCV, which measuring a train step does not.
 
 
 def parse_protocols(text: str) -> dict[str, Any]:
@@ -103,8 +109,55 @@ def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
     return support.supported(text, *network, **settings)
 
 
-def test(protocol: Any, tested: Any, *, name: str) -> results.Outcome:
+def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
     """Computes class probabilities of the images of `tested`, an `evaluate.Member`."""
     from cnn_papers.evaluation import passes
 
     return passes.run(protocol, tested.programs, tested.network.variables, tested.source, name=name)
+
+
+def reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
+    """Returns the outcome with its classes in another order, an array of their numbers."""
+    return outcome._replace(
+        probabilities=outcome.probabilities[:, order],
+        label=np.argsort(order).astype(np.int32)[outcome.label],
+    )
+
+
+def result_of(
+    who: str, protocol: str, outcomes: Sequence[Outcome], class_names: Sequence[str]
+) -> Result:
+    """Counts the errors of the mean of the outcomes' class probabilities.
+
+    Args:
+      who, protocol: as in Result.
+      outcomes: one for each network, of the same images.
+      class_names: in the order of the labels.
+
+    Raises:
+      UserError: the outcomes are of different images.
+    """
+    label = outcomes[0].label
+    if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
+        raise UserError(
+            "these runs are evaluated on different data: "
+            "set --config.data.name and --config.data.eval_split"
+        )
+    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
+
+    def wrong(k: int) -> jax.Array:
+        return losses.errors(probabilities, jnp.asarray(label), k)
+
+    def percent(wrong: jax.Array) -> float:
+        return 100 * float(wrong.sum()) / len(label)
+
+    return Result(
+        who=who,
+        protocol=protocol,
+        values={"top1_error": percent(wrong(1)), "top5_error": percent(wrong(5))},
+        by_class=errors_by_class(BY_CLASS, np.asarray(wrong(1)), label, class_names),
+        images=len(label),
+        programs=sum(outcome.programs for outcome in outcomes),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        compiling=sum(outcome.compiling for outcome in outcomes),
+    )

@@ -228,6 +228,19 @@ def open_labelled(network: Trained, split: str) -> Split:
     return inputs.with_proposals(labelled, network.config)
 
 
+def open_trained_on(network: Trained) -> Split:
+    """Opens the split that the network was trained on, with the labels of its head.
+
+    It is that of the run, also where the test is on another data set.
+
+    Raises:
+      UserError: the data is missing, or has a class that the network does not know.
+    """
+    data = network.config.data
+    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    return with_classes_of(split, network.class_names)
+
+
 def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:
     """Returns the numbers of the outputs of `other`, int [classes], in the order of `first`.
 

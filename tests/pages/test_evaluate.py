@@ -19,7 +19,7 @@ from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, support
 from cnn_papers.parallel.mesh import make_mesh
-from cnn_papers.runs import inputs
+from cnn_papers.runs import final_tests, inputs
 from cnn_papers.runs.rows import METRICS, TIMING, read_rows
 from cnn_papers.weights import trained
 from configs import resnet
@@ -152,7 +152,7 @@ def test_an_ensemble_averages_probabilities(tiny_run):
     assert len({top1 for top1, _ in expected}) == 3  # an ensemble of networks that differ
     wrong = ((first + second) / 2).argmax(1) != labels[0]
     errors = [100 * wrong[labels[0] == c].mean() for c in range(10)]
-    assert results[-1].by_class.errors == pytest.approx(errors)
+    assert results[-1].by_class.values == pytest.approx(errors)
     assert len({*errors}) > 1 and results[-1].by_class.mean == pytest.approx(np.mean(errors))
     assert [tuple(result.values.values()) for result in results] == [
         pytest.approx(pair) for pair in expected
@@ -240,7 +240,7 @@ def test_a_result_that_cannot_be_kept_is_shown_all_the_same(run, monkeypatch, ca
     def full(path, row):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluate, "_append", full)
+    monkeypatch.setattr(final_tests, "_append", full)
     (result,) = test_folder(run)
     assert (
         result.images == 360

@@ -195,6 +195,12 @@ def test_runs_of_two_tasks_have_no_mean(run, tiny_run):
         evaluate.evaluate_runs([run.folder, tiny_run], config, {})
 
 
+def test_runs_of_a_task_without_a_mean_are_tested_one_at_a_time(run):
+    config = workdir.read_run(run.folder).config
+    with pytest.raises(UserError, match=r"^outcomes of the task 'digit_size' have no mean"):
+        evaluate.evaluate_runs([run.folder, run.folder], config, {})
+
+
 def test_a_folder_holds_runs_of_one_task(run):
     config = configured(run.folder.parent)
     config.task = "classify"

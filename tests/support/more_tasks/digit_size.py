@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.evaluation import single_view
-from cnn_papers.evaluation.class_errors import by_class
+from cnn_papers.evaluation.class_values import errors_by_class
 from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
 from cnn_papers.tasks import classify
@@ -17,6 +17,7 @@ from cnn_papers.training.step import make_predict_step
 BACKGROUND, NEEDS = 0, "label"
 HEADLINE = Measure("near", "predicted within one", "%", lower_is_better=False)
 MEASURES = (HEADLINE, Measure("distance", "distance"))
+MISSED = Measure("mean_missed", "not within one", "%")
 
 
 class Totals(NamedTuple):
@@ -76,7 +77,9 @@ def result_of(who: str, protocol: str, outcomes: Sequence[Any], class_names: Any
         who=who,
         protocol=protocol,
         values={"near": 100 * float((distances < 1).mean()), "distance": float(distances.mean())},
-        by_class=by_class((distances >= 1).astype(np.float32), outcome.label, class_names),
+        by_class=errors_by_class(
+            MISSED, (distances >= 1).astype(np.float32), outcome.label, class_names
+        ),
         images=len(distances),
         programs=outcome.programs,
         seconds=outcome.seconds,

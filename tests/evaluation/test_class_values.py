@@ -1,19 +1,29 @@
-"""Errors by class: counts, the mean in which classes count alike, and the table."""
+"""Values by class: counts, the mean in which classes count alike, and the table."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from cnn_papers.evaluation.class_errors import by_class, table
+from cnn_papers.evaluation.class_values import ClassValues, errors_by_class, of_classes, table
+from cnn_papers.facts import Measure
 
 NAMES = ("cat", "dog", "emu", "owl")
 LABEL = np.array([0, 0, 0, 0, 0, 0, 1, 1, 3, 3, 3, 3], np.int32)
 WRONG = np.array([0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 0, 0], np.float32)
 
+ERROR = Measure("mean_class_error", "top-1 error", "%")
+PRECISION = Measure("map", "AP", "%", lower_is_better=False)
+
+
+def by_class(wrong: np.ndarray, label: np.ndarray, names: Sequence[str]) -> ClassValues:
+    return errors_by_class(ERROR, wrong, label, names)
+
 
 def test_a_rare_class_counts_as_much_as_a_frequent_one():
     result = by_class(WRONG, LABEL, NAMES)
-    assert (result.names, result.images) == (("cat", "dog", "owl"), (6, 2, 4))
-    assert result.errors == pytest.approx((100 / 6, 100, 25))
+    assert (result.names, result.counts) == (("cat", "dog", "owl"), (6, 2, 4))
+    assert result.values == pytest.approx((100 / 6, 100, 25))
     assert result.mean == pytest.approx((100 / 6 + 100 + 25) / 3)
     assert 100 * WRONG.mean() == pytest.approx(100 / 3)  # the error of all images hides the dogs
 
@@ -63,3 +73,27 @@ def test_many_absent_classes_are_counted():
     names = [f"class {i}" for i in range(14)]
     result = by_class(np.zeros(1), np.zeros(1, np.int32), names)
     assert table({"single_view": result})[-1].endswith("class 9, class 10 and 3 more")
+
+
+def test_values_of_objects_are_called_by_their_measure():
+    result = of_classes(PRECISION, "object", NAMES, [3, 0, 12, 1], [50.0, 0.0, 12.5, 100.0])
+    assert table({"softmax": result}) == [
+        "AP by class        objects      softmax",
+        "cat                      3       50.00%",
+        "emu                     12       12.50%",
+        "owl                      1      100.00%",
+        "mean of 3 classes       16       54.17%",
+        "left out of the mean, without an object here: dog",
+    ]
+
+
+def test_the_worst_of_many_precisions_are_the_smallest():
+    names = [f"class {i}" for i in range(21)]
+    values = [90.0, *range(60, 80)]
+    lines = table({"softmax": of_classes(PRECISION, "object", names, [1] * 21, values)})
+    assert [line.split("  ")[0] for line in lines[:3]] == [
+        "the 10 smallest of 21",
+        "class 1",
+        "class 2",
+    ]
+    assert "class 0" not in "".join(lines)
