@@ -4,13 +4,15 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from cnn_papers import files, tasks
 from cnn_papers.data import drawing, host_ops, proposals
+from cnn_papers.detection import detections
+from cnn_papers.detection.detections import Detections
 from cnn_papers.errors import UserError
 from cnn_papers.weights import predictor
 from cnn_papers.weights.trained import Trained
@@ -27,20 +29,20 @@ class Detector(NamedTuple):
       protocol: its text, the first of the run's `eval.protocol`.
       prepare: encoded bytes -> uint8 RGB [h, w, 3] and proposals, float32 [p, 4] or None; raises
         ValueError for bytes that are no image.
-      detect: the two -> Detections.
+      detect: finds objects with the two, the best first.
     """
 
     class_names: tuple[str, ...]
     protocol: str
     prepare: Callable[[bytes], tuple[np.ndarray, np.ndarray | None]]
-    detect: Callable[[np.ndarray, np.ndarray | None], Any]
+    detect: Callable[[np.ndarray, np.ndarray | None], Detections]
 
 
 class Found(NamedTuple):
     """An image, uint8 RGB [h, w, 3], with the Detections on it."""
 
     image: np.ndarray
-    detections: Any
+    detections: Detections
 
 
 def finds_objects(network: Trained) -> bool:
@@ -84,7 +86,11 @@ def make_detector(network: Trained, folder: pathlib.Path | None) -> Detector:
 def find_objects(
     detector: Detector, paths: Sequence[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, Found | str]]:
-    """Yields each image file in order with what is found on it, or a description of its error."""
+    """Yields each image file in order with what is found on it, or a description of its error.
+
+    Raises:
+      UserError: what is found is not finite or not on the image.
+    """
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), AT_ONCE):
             chunk = paths[start : start + AT_ONCE]
@@ -93,13 +99,15 @@ def find_objects(
                 if isinstance(result, str):
                     yield path, result
                 else:
-                    yield path, Found(result[0], detector.detect(*result))
+                    found = Found(result[0], detector.detect(*result))
+                    detections.check(found.detections, found.image.shape[:2], str(path))
+                    yield path, found
 
 
-def best_of(detections: Any, top: int, min_score: float) -> Any:
+def best_of(found: Detections, top: int, min_score: float) -> Detections:
     """Returns the `top` best of Detections with at least `min_score`."""
-    count = min(top, int((detections.scores >= min_score).sum()))
-    return type(detections)(*(values[:count] for values in detections))
+    count = min(top, int((found.scores >= min_score).sum()))  # the best come first
+    return Detections(*(values[:count] for values in found))
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from support.commands import exit_code
 
 from cnn_papers import predict, tasks
+from cnn_papers.detection.detections import Detections
 from cnn_papers.weights import detector
 
 # ml_collections reads configs with load_module
@@ -144,6 +145,22 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(run, image
         "error: photos/text.png cannot be decoded: not a JPEG, PNG, BMP or WebP",
         "error: photos/none.jpg cannot be read: No such file or directory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([0, 0, np.nan, 9], "gives the box [0.0, 0.0, nan, 9.0] with score 1, which is not finite"),
+        ([0, 500, 9, 600], "which does not intersect its 400×400 pixels"),
+    ],
+)
+def test_a_network_that_has_diverged_is_an_error(run, images, command, monkeypatch, box, message):
+    wrong = Detections(np.array([box], np.float32), np.zeros(1, np.int32), np.ones(1, np.float32))
+    task = tasks.task_module("bright_boxes")
+    monkeypatch.setattr(task, "detector", lambda *_: lambda image, proposals: wrong)
+    code, out, err = command(f"--workdir={run}", "photos/two.png")
+    assert (code, out) == (2, "") and not pathlib.Path("predicted").exists()
+    assert err.splitlines()[-1].startswith("error: photos/two.png: the network ") and message in err
 
 
 def test_a_picture_never_replaces_an_image(run, images, command):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.commands import exit_code
 
-from cnn_papers import report
+from cnn_papers import report, tasks
 from cnn_papers.claims import plan
 from cnn_papers.data.split import Objects, Split
 from cnn_papers.detection import detections
@@ -21,6 +21,7 @@ from cnn_papers.reporting import detection_figures, gather, page, results_file, 
 from cnn_papers.reporting.results import AveragePrecisions, Line, Lines, Photo
 from cnn_papers.runs import workdir
 
+FOLDER = pathlib.Path(__file__).parents[1] / "support" / "box_tasks"
 NAMES = ("cat", "dog", "owl")
 SIDE = 200  # pixels of an image; on the page it keeps its size
 HERE, THERE, NOWHERE = [20, 20, 120, 120], [100, 40, 180, 190], [1, 150, 60, 199]
@@ -148,12 +149,13 @@ def test_panels_of_the_same_lines_have_one_legend():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> pathlib.Path:
-    """A run of `detect_windows` whose final test by two protocols was of three images."""
+    """A run of `bright_boxes` whose final test by two protocols was of three images."""
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(FOLDER)])
     folder = tmp_path / "run"
     folder.mkdir()
     config = plan.load(plan.make_job("configs/resnet.py", {}))
     with config.unlocked():
-        config.task = "detect_windows"
+        config.task = "bright_boxes"
     workdir.write_run(folder, config, {})
     (folder / "metrics.jsonl").write_text('{"step": 1, "val/loss": 0.7, "val/map": 40.0}\n')
     objects = [true((HERE, 0), (THERE, 1)), true((HERE, 1)), true()]

@@ -1,24 +1,16 @@
 """A task of tests that finds objects: one box around the bright pixels of each half of an image."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from cnn_papers.facts import Measure
+from cnn_papers.detection import detections
+from cnn_papers.detection.detections import Detections
 from cnn_papers.tasks import classify
 
 BACKGROUND, NEEDS = 0, "boxes"
-HEADLINE = Measure("map", "mAP", "%", lower_is_better=False)
-MEASURES = (HEADLINE,)
+HEADLINE, MEASURES = detections.HEADLINE, detections.MEASURES
 Totals = classify.Totals
-
-
-class Detections(NamedTuple):
-    """What is found in one image, the best first."""
-
-    boxes: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
 
 
 def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
