@@ -129,7 +129,7 @@ def _line(name: str, curve: Curve | None) -> Line:
 def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
     """Returns images with as many of the best detections as they have objects."""
     try:
-        split = _open(kept, config)
+        split = open_images(kept, config)
     except UserError as error:
         return Figure(title, f"Not drawn: {error}.", [])
     best = [
@@ -167,7 +167,7 @@ def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
     return Figure(title, text, panels)
 
 
-def _open(kept: Kept, config: Any) -> Split:
+def open_images(kept: Kept, config: Any) -> Split:
     """Opens the images of detections; UserError if they are not there, or others."""
     data = config.data
     split = open_to_test(data.name, data.eval_split, data.data_dir)

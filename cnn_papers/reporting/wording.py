@@ -1,5 +1,6 @@
 """Puts the results of a report into words and digits, the same in every form of the report."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -66,7 +67,7 @@ def unit(claim: ClaimResult) -> str:
         name = " images"
     elif claim.metric.startswith(CHANGES):
         name = " points"
-    elif "error" in claim.metric:
+    elif _is_percentage(claim.metric):
         name = " %" if _is_one_arm(claim) else " points"
     else:
         name = ""
@@ -338,6 +339,13 @@ def _value(measure: Measure, side: str, row: Row | None) -> str:
     if not row or f"{side}/{measure.name}" not in row:
         return "none"
     return f"{row[f'{side}/{measure.name}']:.2f} {measure.unit}".rstrip()
+
+
+def _is_percentage(metric: str) -> bool:
+    """Tells whether a metric of claims reads a measure that a task gives in percent."""
+    names = {*re.findall(r"(\w+)'", metric)}  # with which its quoted texts end
+    measures = [tasks.measures(task) for task in tasks.task_names()]
+    return any(of_task[name].unit == "%" for of_task in measures for name in names & of_task.keys())
 
 
 def _is_one_arm(claim: ClaimResult) -> bool:

@@ -79,7 +79,10 @@ def make_detector(network: Trained, folder: pathlib.Path | None) -> Detector:
         image = host_ops.decode(encoded)
         return image, propose(image) if propose else None
 
-    detect = task.detector(protocol, network, None)
+    fitted = None
+    if hasattr(task, "fitted_of_run"):
+        fitted = task.fitted_of_run(protocol, network, folder)
+    detect = task.detector(protocol, network, fitted)
     return Detector(network.output_names, name, prepare, detect)
 
 
