@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cnn_papers.errors import UserError, did_you_mean
 
 # Keyword-only parameters that the pipeline fills in, and that a string may not.
-CONTEXT = ("rng", "epoch", "key", "statistics", "whitening")
+CONTEXT = ("rng", "epoch", "key", "statistics", "whitening", "objects")
 
 
 class Op(NamedTuple):

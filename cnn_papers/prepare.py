@@ -3,9 +3,9 @@
 NAME is a TFDS data set (`cifar10`, `imagenet2012`, `digits/scenes`). It is downloaded if TFDS can
 do so, and written as array_record; this needs TensorFlow (pip install -e ".[prepare]"), except for
 `digits`. A data set that is prepared as TFRecord is converted, without TensorFlow. With
-`folder:PATH`, a folder of your own images is checked and nothing is written. With
-`--short_side=256`, the data set or folder is then copied with its images at that size, which decode
-several times faster; a folder's copy is brought up to date if there is one.
+`folder:PATH` or `voc_folder:PATH`, a folder of your own images is checked and nothing is written.
+With `--short_side=256`, the data set or `folder:PATH` is then copied with its images at that size,
+which decode several times faster; a folder's copy is brought up to date if there is one.
 
 `--stats --config=…` computes the statistics of the training images that a recipe needs,
 `--proposals --config=…` the boxes that may hold an object, and `--show --config=…` draws the images
@@ -14,18 +14,19 @@ of its first step as the network sees them.
 
 import collections
 import concurrent.futures
-import functools
 import importlib.util
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from absl import flags
 
 from cnn_papers import doors
-from cnn_papers.data import download, folders, host_ops, shrink, sources, tfds
+from cnn_papers.data import download, folders, host_ops, shrink, sources, tfds, voc_folders
 from cnn_papers.data.convert import check_space, convert
+from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
 
@@ -57,15 +58,26 @@ def main(argv: list[str]) -> int:
         )
     if values.short_side < 0:
         raise UserError(f"--short_side={values.short_side} must be positive")
-    name, code = argv[1], 0
+    name, code = config_files.expanded("data.name", argv[1]), 0
+    if values.short_side:
+        _check_copies_small(name)
     if name.startswith("folder:"):
-        name = config_files.expanded("data.name", name)
         code = check_folder(name.removeprefix("folder:"))
+    elif name.startswith(sources.VOC):
+        code = check_voc_folder(name.removeprefix(sources.VOC))
     else:
         prepare(name, values.data_dir, values.manual_dir)
     if values.short_side:
         copy_small(name, values.data_dir, values.short_side, values.out)
     return code
+
+
+def _check_copies_small(name: str) -> None:
+    """Raises UserError for data whose boxes count pixels, which a smaller copy has not."""
+    if name.startswith(sources.VOC) or re.split("[/:]", name)[0] == "voc":
+        raise UserError(
+            f"--short_side cannot copy {name}: VOC's boxes count the pixels of its own images"
+        )
 
 
 def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:
@@ -128,33 +140,70 @@ def check_folder(path: str) -> int:
     undecodable = []
     for name in folders.folder_splits(path):
         split = sources.open_split(f"folder:{path}", name)
-        counts = collections.Counter()
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            for start in range(0, len(split.examples), 1000):
-                indices = range(start, min(start + 1000, len(split.examples)))
-                for label, key, decodes in pool.map(
-                    functools.partial(_try_to_decode, split.examples), indices
-                ):
-                    counts[label] += 1
-                    if not decodes:
-                        undecodable.append(os.path.join(split.location, key))
+        undecodable += _undecodable(split)
         print(f"{split.name}: {len(split.examples):,} images of {len(split.class_names)} classes")
-        for label, class_name in enumerate(split.class_names):
-            print(f"  {counts[label]:8,}  {class_name}")
-    for file in sorted(undecodable):
+        _print_counts(split, split.labels or ())
+    return _print_undecodable(undecodable)
+
+
+def check_voc_folder(path: str) -> int:
+    """Prints the classes of a VOC folder, its bad boxes, and the images that cannot be decoded.
+
+    Returns 1 if there are bad boxes or such images, else 0.
+    """
+    undecodable: set[str] = set()
+    has_bad_boxes = False
+    for name in voc_folders.image_sets(path):
+        split, bad = voc_folders.read_split(path, name)
+        undecodable |= {*_undecodable(split)}
+        objects = split.objects or ()
+        labels = [label for image in objects for label in image.classes]
+        difficult = sum(int(image.difficult.sum()) for image in objects)
+        print(
+            f"{split.name}: {len(objects):,} images, {len(labels):,} objects ({difficult:,} "
+            f"difficult) of {len(split.class_names)} classes; "
+            f"{sum(not len(image.classes) for image in objects):,} images without objects"
+        )
+        _print_counts(split, labels)
+        for what in bad:
+            print(f"bad box: {what}")
+        if bad:
+            has_bad_boxes = True
+            print(
+                f"{len(bad):,} bad boxes: correct them, or leave them out with "
+                f"--config.data.max_bad_boxes={len(bad)}"
+            )
+    return max(_print_undecodable(undecodable), int(has_bad_boxes))
+
+
+def _print_counts(split: Split, labels: Iterable[int]) -> None:
+    """Prints how often each class is among `labels`."""
+    counts = collections.Counter(map(int, labels))
+    for label, class_name in enumerate(split.class_names):
+        print(f"  {counts[label]:8,}  {class_name}")
+
+
+def _undecodable(split: Split) -> list[str]:
+    """Returns the files of a split that OpenCV cannot decode; it refuses one that is cut off."""
+
+    def file_if_damaged(index: int) -> str:
+        try:
+            example = split.examples[index]
+            host_ops.decode(example["image"])
+        except ValueError:
+            return os.path.join(split.location, example["id"])
+        return ""
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return [*filter(None, pool.map(file_if_damaged, range(len(split.examples))))]
+
+
+def _print_undecodable(files: Collection[str]) -> int:
+    """Prints the files that cannot be decoded; returns 1 if there are any, else 0."""
+    for file in sorted(files):
         print(f"cannot be decoded: {file}")
-    print(f"{len(undecodable):,} images cannot be decoded")
-    return 1 if undecodable else 0
-
-
-def _try_to_decode(examples: Sequence[dict[str, Any]], index: int) -> tuple[int, str, bool]:
-    """Returns label, id, and whether the image decodes (OpenCV refuses a file that is cut off)."""
-    example = examples[index]
-    try:
-        host_ops.decode(example["image"])
-    except ValueError:
-        return example["label"], example["id"], False
-    return example["label"], example["id"], True
+    print(f"{len(files):,} images cannot be decoded")
+    return 1 if files else 0
 
 
 def define_flags() -> None:

@@ -123,6 +123,8 @@ def _data() -> ConfigDict:
             "eval_device": "",  # the same in evaluation
             "resident": "auto",  # whether images stay on the devices; or always, never
             "max_skips": 10,  # training examples that may turn out damaged
+            # boxes of a split that may be left out: without area, or beyond their image
+            "max_bad_boxes": 0,
             # boxes that may hold an object, where the task needs them: selective_search(), or a
             # file of boxes FILE.npz; "": none
             "proposals": "",

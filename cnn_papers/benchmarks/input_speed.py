@@ -13,7 +13,6 @@ import jax
 from cnn_papers.benchmarks import other_pipelines
 from cnn_papers.benchmarks.timing import Contender, Speed
 from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import Split
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
@@ -38,7 +37,7 @@ def measure(
       growth_batches: number of batches that memory is watched over; 0 for none.
     """
     mesh = meshes.make_mesh(config.mesh.data)
-    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    split = inputs.open_one(config.data, config.data.train_split)
     train_host = parse_host(config.data.train_host, key="data.train_host")
     options = {"max_skips": config.data.max_skips}
     pipeline = inputs.open_pipeline(split, config, train_host, mesh, **options)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers import opstrings
-from cnn_papers.boxes import Boxed
+from cnn_papers.boxes import NONE, Boxed, area, without_empty
 from cnn_papers.data import device_ops
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
@@ -24,7 +24,8 @@ def augment_batch(
 ) -> dict[str, jax.Array]:
     """Returns `batch` with the images of `augment`, and with its boxes where these moved them.
 
-    `boxes` [n, m, 4] and `proposals` [n, p, 4] move with the pixels of `image` [n, h, w, c].
+    `boxes` [n, m, 4] and `proposals` [n, p, 4] move with the pixels of `image` [n, h, w, c]. One
+    that is left no area becomes zeros, and its class in `classes` [n, m] `boxes.NONE`.
     """
     moved = [name for name in ("boxes", "proposals") if name in batch]
     if not moved:
@@ -32,8 +33,11 @@ def augment_batch(
     counts = [batch[name].shape[1] for name in moved]
     boxes = jnp.concatenate([batch[name] for name in moved], 1)
     image, boxes = augment(Boxed(batch["image"], boxes), key)
-    parts = jnp.split(boxes, np.cumsum(counts)[:-1], axis=1)
-    return {**batch, "image": image, **dict(zip(moved, parts, strict=True))}
+    parts = jnp.split(without_empty(boxes), np.cumsum(counts)[:-1], axis=1)
+    batch = {**batch, "image": image, **dict(zip(moved, parts, strict=True))}
+    if "boxes" in batch:
+        batch["classes"] = jnp.where(area(batch["boxes"]) > 0, batch["classes"], NONE)
+    return batch
 
 
 def parse_device(text: str, *, key: str) -> OpString:
@@ -76,7 +80,7 @@ def _deterministic_before_zca(device: OpString) -> list[Op] | None:
 
 
 def compose(device: OpString, statistics: Statistics | None, *, train: bool) -> DeviceTransform:
-    """Returns the operations of `device` as one function over a batch.
+    """Returns the operations of `device` as one function over a batch, with boxes or without.
 
     Every image gets its own key, and every operation its own of those.
 
@@ -91,12 +95,16 @@ def compose(device: OpString, statistics: Statistics | None, *, train: bool) -> 
         )
     whitening = statistics.whitening if statistics else None
 
-    def transform_image(image: jax.Array, image_key: jax.Array) -> jax.Array:
-        image = image.astype(jnp.float32)
+    def transform_image(image: Any, image_key: jax.Array) -> Any:
+        image = _with_pixels(image, _pixels(image).astype(jnp.float32))
         op_keys = jax.random.split(image_key, max(1, len(device.ops)))
         for op, op_key in zip(device.ops, op_keys, strict=False):
+            context = {"key": op_key, "statistics": statistics, "whitening": whitening}
             try:
-                image = op(image, key=op_key, statistics=statistics, whitening=whitening)
+                if op.name in device_ops.MOVES:
+                    image = op(image, **context)
+                else:
+                    image = _with_pixels(image, op(_pixels(image), **context))
             except (TypeError, ValueError) as error:
                 shape, reason = "×".join(map(str, image.shape)), str(error).splitlines()[0]
                 raise UserError(
@@ -104,7 +112,15 @@ def compose(device: OpString, statistics: Statistics | None, *, train: bool) -> 
                 ) from error
         return image
 
-    def transform_batch(images: jax.Array, key: jax.Array) -> jax.Array:
+    def transform_batch(images: Any, key: jax.Array) -> Any:
         return jax.vmap(transform_image)(images, jax.random.split(key, images.shape[0]))
 
     return transform_batch
+
+
+def _pixels(image: Any) -> jax.Array:
+    return image.pixels if isinstance(image, Boxed) else image
+
+
+def _with_pixels(image: Any, pixels: jax.Array) -> Any:
+    return image._replace(pixels=pixels) if isinstance(image, Boxed) else pixels

@@ -52,9 +52,11 @@ def label_counts(split: Split) -> np.ndarray:
     """Returns the number of images of each class, int64 [classes].
 
     Examples that cannot be read are left out. Those of a folder are not read, since their paths
-    give their labels.
+    give their labels. Where images have no label of their own, their objects are counted.
     """
     labels = split.labels
+    if split.objects and "label" not in split.examples[0]:
+        labels = np.concatenate([image.classes for image in split.objects])
     if labels is None:
         what = f"counting the images of each class of {split.name}"
         labels = _read_labels(split.examples, what)

@@ -2,28 +2,36 @@
 
 They are JAX functions, called under vmap inside the jitted step. An operation that draws at random
 has a parameter `key`, a key of its own for this image and step. One that needs statistics of the
-training set's pixels has a parameter `statistics`, of its whole images `whitening`.
+training set's pixels has a parameter `statistics`, of its whole images `whitening`. One that moves
+pixels is listed in `MOVES`; it takes the image with its boxes, if it has any, and moves both.
 """
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_papers import boxes
+from cnn_papers.boxes import Boxed
 from cnn_papers.data.statistics import Statistics, Whitening
+
+Image = TypeVar("Image", jax.Array, Boxed)  # the same goes in and comes out
+MOVES = ("flip", "pad_crop")
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 
 
-def flip(image: jax.Array, *, key: jax.Array) -> jax.Array:
+def flip(image: Image, *, key: jax.Array) -> Image:
     """Mirrors left to right with probability one half (AlexNet §4.1)."""
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+    is_mirrored = jax.random.bernoulli(key)
+    return jax.tree.map(lambda a, b: jnp.where(is_mirrored, a, b), _mirrored(image), image)
 
 
-def pad_crop(image: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
+def pad_crop(image: Image, pixels: int, *, key: jax.Array) -> Image:
     """Pads every side with zeros and crops a random window of the image's size (ResNet §4.2)."""
     top, left = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+    return _padded_window(image, pixels, top, left)
 
 
 def scale(image: jax.Array, factor: float) -> jax.Array:
@@ -39,6 +47,23 @@ def normalize(image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...])
 def subtract_mean(image: jax.Array, *, statistics: Statistics) -> jax.Array:
     """Subtracts the training set's mean colour (VGG §2.1)."""
     return image - statistics.mean[None, None]
+
+
+def subtract_own_mean(image: jax.Array) -> jax.Array:
+    """Subtracts the image's own mean colour."""
+    return image - image.mean((0, 1), keepdims=True)
+
+
+def permute_channels(image: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Puts the channels in a random order with probability one half, all orders equally likely."""
+    chance_key, order_key = jax.random.split(key)
+    permuted = jax.random.permutation(order_key, image, axis=-1)
+    return jnp.where(jax.random.bernoulli(chance_key), permuted, image)
+
+
+def invert(image: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Replaces every value x by 255 - x with probability one half."""
+    return jnp.where(jax.random.bernoulli(key), 255 - image, image)
 
 
 def subtract_mean_image(
@@ -161,3 +186,23 @@ def lcn(image: jax.Array, size: int = 7, sigma: float = 2.0, center: bool = True
     deviation = jnp.sqrt(jnp.maximum(averaged((centered if center else channels) ** 2), 0))
     divisor = jnp.maximum(deviation, deviation.mean((1, 2), keepdims=True))
     return jnp.moveaxis(centered / jnp.maximum(divisor, 1e-4), 0, -1)
+
+
+# --- moves of pixels, and of the boxes on them ----------------------------------------------------
+
+
+def _mirrored(image: Image) -> Image:
+    if isinstance(image, Boxed):
+        width = image.shape[1]
+        return Boxed(_mirrored(image.pixels), boxes.mirror(image.boxes, width))
+    return image[:, ::-1]
+
+
+def _padded_window(image: Image, pixels: int, top: jax.Array, left: jax.Array) -> Image:
+    """Returns the window at `top` and `left`, of the image's size, of the padded image."""
+    if isinstance(image, Boxed):
+        window = _padded_window(image.pixels, pixels, top, left)
+        moved = boxes.shift(image.boxes, pixels - top, pixels - left)
+        return Boxed(window, boxes.clip(moved, *image.shape[:2]))
+    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+    return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)

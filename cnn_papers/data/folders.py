@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from cnn_papers.data import image_files
+from cnn_papers.data import image_files, slices
 from cnn_papers.data.split import DamagedExample, Split
 from cnn_papers.errors import UserError, listed
 
@@ -70,37 +70,25 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
     if not splits or not (splits == names or has_train):
         return {"train": root}
     if others := [name for name in names if name not in splits]:
-        _say_once(f"{root}: took {listed(splits, 5)}, left out {listed(others, 5)}")
+        say_once(f"{root}: took {listed(splits, 5)}, left out {listed(others, 5)}")
     return {name: root / name for name in splits}
 
 
 def open_folder(path: str, split: str) -> Split:
     """Opens a split of the folder of images `path`, as `sources.open_split` says."""
     folders = folder_splits(path)
-    parsed = re.fullmatch(r"([\w -]+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
-    if not parsed:
-        raise UserError(
-            f"cannot read the split {split!r}: "
-            "write for example train, val, train[:90%] or train[:1000]"
-        )
-    asked, start, stop = parsed.groups()
-    name = _find_split(path, folders, asked)
+    part = slices.parse(split)
+    name = _find_split(path, folders, part.name)
     if name is None:
         hint = ""
         if list(folders) == ["train"]:
             class_folders(folders["train"])  # its error says more
             hint = "; take fractions of it, such as train[:90%] and train[90%:]"
-        raise UserError(f"{path} has no split {asked!r}: it has {', '.join(folders)}{hint}")
+        raise UserError(f"{path} has no split {part.name!r}: it has {', '.join(folders)}{hint}")
     folder = folders[name]
     class_names, files = split_images(path, folders, name)
-    first = _bound(start, len(files), 0, split, folder)
-    end = _bound(stop, len(files), len(files), split, folder)
-    chosen = files[first:end]
-    if not chosen:
-        raise UserError(
-            f"split {split!r} of {folder} is empty: the folder has {len(files):,} images"
-        )
-    full_name = f"folder:{path}[{name}{split[len(parsed[1]) :]}]"
+    chosen = slices.take(files, part, str(folder))
+    full_name = f"folder:{path}[{name}{part.suffix}]"
     examples = _FolderExamples(folder, chosen, class_names)
     return Split(full_name, examples, tuple(class_names), str(folder), examples.labels)
 
@@ -203,10 +191,10 @@ def split_images(
         images += images_of_class
         others += others_of_class
     if empty:
-        _say_once(f"{folder} has no images of {listed(sorted(empty), 5)}")
+        say_once(f"{folder} has no images of {listed(sorted(empty), 5)}")
     say_left_out(folder, others)
     if loose := sum(entry.suffix.lower() in image_files.SUFFIXES for entry in entries(folder)):
-        _say_once(f"{folder}: left out {loose:,} images that are in no class folder")
+        say_once(f"{folder}: left out {loose:,} images that are in no class folder")
     return class_names, sorted(images, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
@@ -245,7 +233,7 @@ def is_image(file: str) -> bool:
 def say_left_out(folder: pathlib.Path, others: Sequence[str]) -> None:
     """Logs how many files of which suffix are not taken for images; once for each folder."""
     if others:
-        _say_once(
+        say_once(
             f"{folder}: left out {len(others):,} files that are no JPEG, PNG, BMP or WebP: "
             f"{_by_suffix(others)}"
         )
@@ -257,7 +245,8 @@ def _by_suffix(files: Sequence[str]) -> str:
     return listed([f"{counts[suffix]:,} {suffix or 'without suffix'}" for suffix in most_first], 5)
 
 
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
+    """Logs a warning, unless this process has logged it before."""
     if message not in _said:
         _said.add(message)
         logging.getLogger(__name__).warning("%s", message)
@@ -302,16 +291,3 @@ def _unwrapped(folder: pathlib.Path) -> pathlib.Path:
     while _holds_folders(folder) and len(names := _subfolders(folder)) == 1:
         folder = folder / names[0]
     return folder
-
-
-def _bound(text: str | None, count: int, default: int, split: str, folder: pathlib.Path) -> int:
-    """Returns one end of a slice, such as `90%`, `-10%` or `1000`, as an index in 0 … count."""
-    if not text:
-        return default
-    value = int(text.rstrip("%"))
-    if text.endswith("%"):
-        value = round(value * count / 100) if abs(value) <= 100 else count + 1
-    index = value + count if value < 0 else value
-    if not 0 <= index <= count:
-        raise UserError(f"split {split!r} reaches beyond the {count:,} images of {folder}")
-    return index

@@ -1,15 +1,27 @@
 """Host operations of `config.data`, on one image (OpenCV, NumPy): uint8 RGB [h, w, c] in and out.
 
 An operation that draws at random has a parameter `rng`, a NumPy generator that depends only on the
-seed and the example. One that changes with the epoch has a parameter `epoch`. One that would scale
-or pad an image to more than `image_files.MAX_PIXELS`, such as a thin one, raises `TooManyPixels`.
+seed and the example. One that changes with the epoch has a parameter `epoch`. One that cuts out an
+object has a parameter `objects`, and also returns which object it is. One that would scale or pad
+an image to more than `image_files.MAX_PIXELS`, such as a thin one, raises `TooManyPixels`.
+
+Boxes on the image move with its pixels. Three functions at the end do this, `_resized`, `_window`
+and `_padded`; operations call them.
 """
+
+import math
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from cnn_papers import boxes
+from cnn_papers.boxes import Boxed
 from cnn_papers.data import image_files
+from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError
+
+Image = TypeVar("Image", np.ndarray, Boxed)  # the same goes in and comes out
 
 METHODS = {
     "area": cv2.INTER_AREA,
@@ -44,9 +56,7 @@ def decode(image: bytes, channels: int = 3) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if channels == 1 else pixels
 
 
-def resize(
-    image: np.ndarray, height: int, width: int | None = None, method: str = "area"
-) -> np.ndarray:
+def resize(image: Image, height: int, width: int | None = None, method: str = "area") -> Image:
     """Resizes to height×width, or to a square if only `height` is given; the aspect may change.
 
     The method `area` averages blocks of k×k pixels, where k is how many times the image is larger,
@@ -62,16 +72,7 @@ def resize(
     return _resized(image, height, width, METHODS[method])
 
 
-def _resized(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    image_files.check_pixels(height, width, "cannot be scaled")
-    return cv2.resize(image, (width, height), interpolation=interpolation).reshape(
-        height, width, image.shape[2]
-    )
-
-
-def resize_short(image: np.ndarray, size: int, method: str = "area") -> np.ndarray:
+def resize_short(image: Image, size: int, method: str = "area") -> Image:
     """Resizes so that the shorter side is `size`; the aspect is kept (AlexNet §2)."""
     height, width = image.shape[:2]
     if height <= width:
@@ -80,22 +81,20 @@ def resize_short(image: np.ndarray, size: int, method: str = "area") -> np.ndarr
 
 
 def resize_short_between(
-    image: np.ndarray, low: int, high: int, method: str = "area", *, rng: np.random.Generator
-) -> np.ndarray:
+    image: Image, low: int, high: int, method: str = "area", *, rng: np.random.Generator
+) -> Image:
     """Resizes the shorter side to a random length in [low, high] (VGG §3.1, ResNet §3.4)."""
     return resize_short(image, int(rng.integers(low, high + 1)), method)
 
 
 def resize_short_among(
-    image: np.ndarray, sizes: tuple[int, ...], method: str = "area", *, rng: np.random.Generator
-) -> np.ndarray:
+    image: Image, sizes: tuple[int, ...], method: str = "area", *, rng: np.random.Generator
+) -> Image:
     """Resizes the shorter side to one of `sizes`, each with the same probability."""
     return resize_short(image, int(rng.choice(sizes)), method)
 
 
-def resize_by_epoch(
-    image: np.ndarray, *sizes: int, method: str = "bilinear", epoch: int
-) -> np.ndarray:
+def resize_by_epoch(image: Image, *sizes: int, method: str = "bilinear", epoch: int) -> Image:
     """Resizes to a square of the first of `sizes` in the first epoch, then of the second, in turns.
 
     SPP-net §2.3: the same region at 224 and at 180, one full epoch each.
@@ -103,20 +102,25 @@ def resize_by_epoch(
     return resize(image, sizes[epoch % len(sizes)], method=method)
 
 
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
+def center_crop(image: Image, size: int) -> Image:
     """Crops the central size×size window; a smaller image is scaled up first."""
     image = _at_least(image, size)
     return _window(image, (image.shape[0] - size) // 2, (image.shape[1] - size) // 2, size, size)
 
 
-def pad(image: np.ndarray, pixels: int) -> np.ndarray:
+def pad(image: Image, pixels: int) -> Image:
     """Pads every side with zeros (LeNet-5 §II-B: 28×28 digits in 32×32)."""
-    height, width = image.shape[:2]
-    image_files.check_pixels(height + 2 * pixels, width + 2 * pixels, "cannot be padded")
-    return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+    return _padded(image, (pixels, pixels), (pixels, pixels))
 
 
-def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
+def fit(image: Image, height: int, width: int, method: str = "area") -> Image:
+    """Scales to the largest size within height×width, and pads right and bottom with zeros."""
+    factor = min(height / image.shape[0], width / image.shape[1])
+    rows, columns = (max(1, round(factor * side)) for side in image.shape[:2])
+    return _padded(resize(image, rows, columns, method), (0, height - rows), (0, width - columns))
+
+
+def random_crop(image: Image, size: int, *, rng: np.random.Generator) -> Image:
     """Crops a random size×size window (AlexNet §4.1); a smaller image is scaled up first."""
     image = _at_least(image, size)
     top = int(rng.integers(0, image.shape[0] - size + 1))
@@ -124,7 +128,7 @@ def random_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np
     return _window(image, top, left, size, size)
 
 
-def corner_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np.ndarray:
+def corner_crop(image: Image, size: int, *, rng: np.random.Generator) -> Image:
     """Crops size×size at a random one of the four corners or the centre (SPP-net §3.1).
 
     A smaller image is scaled up first.
@@ -137,14 +141,14 @@ def corner_crop(image: np.ndarray, size: int, *, rng: np.random.Generator) -> np
 
 
 def area_aspect_crop(
-    image: np.ndarray,
+    image: Image,
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     method: str = "random",
     *,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> Image:
     """Crops a window of random area and aspect, and resizes it to size×size (GoogLeNet §6).
 
     `area` is a range of shares of the image's area, `aspect` of width / height, whose logarithm is
@@ -163,9 +167,82 @@ def area_aspect_crop(
     return resize(center_crop(image, min(height, width)), size, method=method)
 
 
-def _at_least(image: np.ndarray, size: int) -> np.ndarray:
+def random_object(
+    image: Image,
+    margin: float,
+    square: bool = False,
+    *,
+    rng: np.random.Generator,
+    objects: Objects,
+) -> tuple[Image, int]:
+    """Cuts out one of the objects, each with the same probability, as `largest_object` does."""
+    return _cut_out(image, objects, int(rng.choice(objects.easy())), margin, square)
+
+
+def largest_object(
+    image: Image, margin: float, square: bool = False, *, objects: Objects
+) -> tuple[Image, int]:
+    """Cuts out the object whose box is the largest, the first of them if several are.
+
+    The window is the box, widened on every side by the share `margin` of its height or width. If
+    `square`, the shorter side of the box counts as long as the longer one, and a window at the rim
+    is moved onto the image. What lies off the image is left out. The window keeps its aspect: a
+    `resize` that follows warps it as R-CNN does (its Appendix A), a `fit` does not. Difficult
+    objects are not chosen.
+    """
+    chosen = objects.easy()
+    largest = chosen[np.argmax(boxes.area(objects.boxes[chosen]))]
+    return _cut_out(image, objects, int(largest), margin, square)
+
+
+def _cut_out(
+    image: Image, objects: Objects, row: int, margin: float, square: bool
+) -> tuple[Image, int]:
+    """Returns the window around object `row`, and `row`."""
+    (height, width), (y1, x1, y2, x2) = image.shape[:2], objects.boxes[row].tolist()
+    down, right = (1 + 2 * margin) * (y2 - y1), (1 + 2 * margin) * (x2 - x1)
+    if square:
+        down = right = max(down, right)
+    top, left = (y1 + y2 - down) / 2, (x1 + x2 - right) / 2
+    if square:
+        top, left = max(0, min(top, height - down)), max(0, min(left, width - right))
+    bottom, right = math.ceil(min(top + down, height)), math.ceil(min(left + right, width))
+    top, left = math.floor(max(0, top)), math.floor(max(0, left))
+    return _window(image, top, left, bottom - top, right - left), row
+
+
+def _at_least(image: Image, size: int) -> Image:
     return resize_short(image, size, "bilinear") if min(image.shape[:2]) < size else image
 
 
-def _window(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+# --- moves of pixels, and of the boxes on them ----------------------------------------------------
+
+
+def _resized(image: Image, height: int, width: int, interpolation: int) -> Image:
+    if image.shape[:2] == (height, width):
+        return image
+    if isinstance(image, Boxed):
+        factors = height / image.shape[0], width / image.shape[1]
+        pixels = _resized(image.pixels, height, width, interpolation)
+        return Boxed(pixels, boxes.scale(image.boxes, *factors))
+    image_files.check_pixels(height, width, "cannot be scaled")
+    return cv2.resize(image, (width, height), interpolation=interpolation).reshape(
+        height, width, image.shape[2]
+    )
+
+
+def _window(image: Image, top: int, left: int, height: int, width: int) -> Image:
+    if isinstance(image, Boxed):
+        pixels = _window(image.pixels, top, left, height, width)
+        return Boxed(pixels, boxes.clip(boxes.shift(image.boxes, -top, -left), height, width))
     return image[top : top + height, left : left + width]
+
+
+def _padded(image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
+    """Pads with zeros: `rows` at the top and the bottom, `columns` at the left and the right."""
+    if isinstance(image, Boxed):
+        pixels = _padded(image.pixels, rows, columns)
+        return Boxed(pixels, boxes.shift(image.boxes, rows[0], columns[0]))
+    height, width = image.shape[:2]
+    image_files.check_pixels(height + sum(rows), width + sum(columns), "cannot be padded")
+    return np.pad(image, (rows, columns, (0, 0)))

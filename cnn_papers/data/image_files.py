@@ -7,6 +7,7 @@ OpenCV applies one.
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ HEAD = 18  # bytes that tell the kind of a file
 MAX_PIXELS = 2**27
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes that a BMP's second header has
 _ORIENTATION = 0x0112  # the EXIF tag
+_FIRST_BYTES = 2**16  # of a JPEG have its size and orientation, as a rule
 # OpenCV's own messages about damaged files would repeat ours.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -79,6 +81,35 @@ def read(image: bytes) -> np.ndarray:
 
 
 # --- sizes ----------------------------------------------------------------------------------------
+
+
+class DeclaredSize(NamedTuple):
+    """The (height, width) that an image has upright, and whether EXIF swaps the two of the file."""
+
+    upright: tuple[int, int]
+    is_turned: bool
+
+
+def declared_size(image: bytes) -> DeclaredSize | None:
+    """Returns the size that a file declares, without decoding it; None if it declares none.
+
+    The bytes may be cut off behind the header.
+    """
+    name = kind(image)
+    height, width = _declared_size(image, name) if name else (0, 0)
+    if not (height and width):
+        return None
+    is_turned = _orientation(_exif(image, name)) >= 5
+    return DeclaredSize((width, height) if is_turned else (height, width), is_turned)
+
+
+def read_declared_size(path: str) -> DeclaredSize | None:
+    """Returns the size that the file `path` declares, as `declared_size`; OSError as `open`."""
+    with open(path, "rb") as file:
+        image = file.read(_FIRST_BYTES)
+        size = declared_size(image) if kind(image) == "JPEG" else None
+        # Other kinds may have their orientation at the end.
+        return size or declared_size(image + file.read())
 
 
 def _declared_size(image: bytes, name: str) -> tuple[int, int]:
@@ -166,10 +197,26 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def _exif(image: bytes, name: str) -> bytes:
-    """Returns the EXIF data of a PNG or WebP, b"" if it has none."""
+    """Returns the EXIF data of a file, b"" if it has none."""
+    if name == "JPEG":
+        return _jpeg_exif(image)
     if name == "PNG":
         return _png_chunk(image, b"eXIf")
     return _webp_chunk(image, b"EXIF") if name == "WebP" else b""
+
+
+def _jpeg_exif(image: bytes) -> bytes:
+    """Returns the content of a JPEG's first EXIF segment, b"" if its header has none."""
+    at = 2
+    while at + 4 <= len(image) and image[at] == 0xFF:
+        marker, size = image[at + 1], int.from_bytes(image[at + 2 : at + 4], "big")
+        content = image[at + 4 : at + 2 + size]
+        if marker == 0xE1 and content.startswith(b"Exif\0\0"):
+            return content
+        if marker == 0xDA:  # the pixels begin
+            return b""
+        at += 1 if marker == 0xFF else 2 + size
+    return b""
 
 
 def _png_chunks(image: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -44,6 +44,7 @@ class Pipeline:
       resident: "auto" (if the split fits and nothing on the host is random), "always" or "never".
       max_skips: how many examples that cannot be read, decoded or scaled may be replaced by their
         neighbours; 0 for evaluation.
+      boxes: whether batches have the boxes of a split that has some.
       sharding: of a batch over the devices, along the first axis of every array.
       replicated: of arrays that every device holds in full.
 
@@ -61,11 +62,13 @@ class Pipeline:
         num_classes: int,
         resident: str = "auto",
         max_skips: int = 0,
+        boxes: bool = True,
         sharding: jax.sharding.Sharding,
         replicated: jax.sharding.Sharding,
     ):
-        self.split, self.num_classes = split, num_classes
-        self.reader = Reader(split, host, num_classes=num_classes, max_skips=max_skips)
+        self.num_classes = num_classes
+        self.reader = Reader(split, host, num_classes=num_classes, max_skips=max_skips, boxes=boxes)
+        self.split = self.reader.split
         self.sharding, self.replicated = sharding, replicated
         self.resident = self._load() if self._is_resident(resident) else None
 
@@ -85,10 +88,21 @@ class Pipeline:
     def class_counts(self) -> np.ndarray | None:
         """Returns the number of examples of each class, int [num_classes].
 
-        None if every example would have to be read for it.
+        None if every example would have to be read for it. Of a split with `counts_objects` it is
+        the number of objects that are not difficult.
         """
-        labels = self.split.labels if self.resident is None else self.resident[1]
+        if self.counts_objects:
+            labels = np.concatenate([image.classes[image.easy()] for image in self.split.objects])
+        elif self.resident is not None:
+            labels = self.resident.get("label")
+        else:
+            labels = self.split.labels
         return None if labels is None else np.bincount(labels, minlength=self.num_classes)
+
+    @property
+    def counts_objects(self) -> bool:
+        """Tells whether it is objects that are learnt, not images: boxes, or what is cut out."""
+        return self.reader.has_boxes or any(op.needs("objects") for op in self.reader.ops)
 
     def batch_shapes(
         self, batch_size: int, *, mask: bool = False
@@ -99,13 +113,26 @@ class Pipeline:
         """
         size = self._divisible(batch_size) if mask else batch_size
         array = functools.partial(jax.ShapeDtypeStruct, sharding=self.sharding)
-        others = {"label": array((size,), np.int32)}
-        if mask:
-            others["mask"] = array((size,), np.bool_)
-        return [{"image": array((size, *shape), np.uint8), **others} for shape in self.image_shapes]
+        masks = {"mask": array((size,), np.bool_)} if mask else {}
+        by_shape = {example["image"].shape: example for example in reversed(self.reader.arrays)}
+        return [
+            {
+                name: array((size, *value.shape), value.dtype)
+                for name, value in by_shape[shape].items()
+            }
+            | masks
+            for shape in self.image_shapes
+        ]
 
     def train_batches(self, batch_size: int, *, seed: int, steps: range) -> Iterator[Batch]:
-        """Yields the batches of `steps`: uint8 `image` [n, h, w, c] and int32 `label` [n].
+        """Yields the batches of `steps`: uint8 `image` [n, h, w, c], and what is known of it.
+
+        `label` int32 [n] is that of the examples, or the class of the object that is cut out; it is
+        absent if there is neither. With boxes there are `boxes` float32 [n, m, 4] on `image`, see
+        `boxes`; `classes` int32 [n, m] and `difficult` bool [n, m]; `size` int32 [n, 2], height
+        and width of the upright original; if the split has any, `proposals` float32 [n, p, 4]. m
+        and p are the split's largest numbers, at least 1. Rows that fill up, and boxes of which the
+        operations leave nothing, are zeros of the class `boxes.NONE`.
 
         If the shape changes with the epoch, a batch has that of the epoch in which it begins.
         """
@@ -148,16 +175,17 @@ class Pipeline:
                 f"config.{reader.key}: '{changing[0]}' {state}; "
                 "a resident split needs device operations instead"
             )
-        fits = len(self) * int(np.prod(self.image_shape)) <= RESIDENT_BYTES
+        fits = len(self) * sum(x.nbytes for x in self._large_arrays()) <= RESIDENT_BYTES
         return wanted == "always" or (wanted == "auto" and fits and not changing)
 
-    def _load(self) -> tuple[jax.Array, jax.Array]:
-        """Puts all images and labels of the split on every device."""
-        parts = list(self._parts())
-        arrays = {
-            name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")
-        }
-        return self._replicate(arrays["image"]), self._replicate(arrays["label"])
+    def _large_arrays(self) -> list[np.ndarray]:
+        """Returns the image of an example and, where there are any, its boxes."""
+        first = self.reader.arrays[0]
+        return [first[name] for name in ("image", "boxes", "proposals") if name in first]
+
+    def _load(self) -> dict[str, jax.Array]:
+        """Puts all arrays of the split on every device."""
+        return {name: self._replicate(array) for name, array in _joined([*self._parts()]).items()}
 
     def _replicate(self, array: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(
@@ -188,11 +216,12 @@ class Pipeline:
             gather = jax.jit(_gather, out_shardings=self.sharding)
             indices = (positions(self._share(step, batch_size)).astype(np.int32) for step in steps)
             return prefetch.started(
-                gather(*self.resident, self._to_devices(index, batch_size)) for index in indices
+                gather(self.resident, self._to_devices(index, batch_size)) for index in indices
             )
         # A batch is read in parts of about the same size, each by one thread.
         share = len(self._local_rows(batch_size))
-        largest_part = max(1, min(PART, PART_BYTES // math.prod(self.image_shape)))
+        example_bytes = sum(array.nbytes for array in self._large_arrays())
+        largest_part = max(1, min(PART, PART_BYTES // example_bytes))
         parts = math.ceil(share / largest_part)
         size = math.ceil(share / parts)
 
@@ -244,8 +273,8 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
-def _gather(images: jax.Array, labels: jax.Array, index: jax.Array) -> Batch:
-    return {"image": images[index], "label": labels[index]}
+def _gather(arrays: Batch, index: jax.Array) -> Batch:
+    return {name: array[index] for name, array in arrays.items()}
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -27,6 +27,10 @@ class Objects(NamedTuple):
     difficult: np.ndarray
     size: tuple[int, int]
 
+    def easy(self) -> np.ndarray:
+        """Returns the rows of the objects that are not difficult, int [k']."""
+        return np.flatnonzero(~self.difficult)
+
 
 class Split(NamedTuple):
     """One split, opened for reading: `examples` may be read by many threads at once.
@@ -91,6 +95,44 @@ def with_classes_of(
     return split._replace(examples=examples, class_names=known, labels=labels, objects=objects)
 
 
+def only(split: Split, indices: Sequence[int]) -> Split:
+    """Returns `split` with the examples at `indices`, in this order."""
+
+    def chosen(values: Sequence[Any] | None) -> list[Any] | None:
+        return None if values is None else [values[i] for i in indices]
+
+    return split._replace(
+        examples=_Chosen(split.examples, indices),
+        labels=chosen(split.labels),
+        objects=chosen(split.objects),
+        proposals=chosen(split.proposals),
+    )
+
+
+class _Chosen(Sequence):
+    """The examples at some indices of others."""
+
+    def __init__(self, examples: Sequence[dict[str, Any]], indices: Sequence[int]):
+        self._examples, self._indices = examples, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._examples[i] for i in self._indices[index]]
+        return self._examples[self._indices[index]]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Reads the examples at `indices`, at once where the data set can."""
+        return _read_many(self._examples, [self._indices[i] for i in indices])
+
+
+def _read_many(examples: Any, indices: Sequence[int]) -> list[dict[str, Any]]:
+    read_many = getattr(examples, "__getitems__", None)
+    return read_many(indices) if read_many else [examples[i] for i in indices]
+
+
 class _Relabelled(Sequence):
     """Examples with other labels; a label that is out of range becomes -1, which no network has."""
 
@@ -106,9 +148,7 @@ class _Relabelled(Sequence):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Reads the examples at `indices`, at once where the data set can."""
-        read_many = getattr(self._examples, "__getitems__", None)
-        read = read_many(indices) if read_many else [self._examples[i] for i in indices]
-        return [self._changed(example) for example in read]
+        return [self._changed(example) for example in _read_many(self._examples, indices)]
 
     def _changed(self, example: dict[str, Any]) -> dict[str, Any]:
         if "label" not in example:

@@ -131,8 +131,8 @@ def compute_whitening(batches: Iterable[np.ndarray]) -> Whitening:
 def fingerprint(split: Split, ops: str) -> str:
     """Returns a digest of the images that statistics belong to.
 
-    It is of their number, the text `ops` of the operations on them, a sample of their bytes, and
-    the fields of the file.
+    It is of their number, the text `ops` of the operations on them, a sample of their bytes, all of
+    their objects, and the fields of the file.
     """
     digest = hashlib.sha256(repr((len(split.examples), ops, Statistics._fields)).encode())
     for index in np.linspace(0, len(split.examples) - 1, 32).astype(int):
@@ -140,6 +140,9 @@ def fingerprint(split: Split, ops: str) -> str:
             digest.update(split.examples[int(index)]["image"])
         except DamagedExample:
             digest.update(b"damaged")
+    for image in split.objects or ():
+        for array in (image.boxes, image.classes, image.difficult, np.array(image.size)):
+            digest.update(array.tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -9,18 +9,26 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from cnn_papers.data.split import DamagedExample, Split
+import numpy as np
+
+from cnn_papers.data import image_files
+from cnn_papers.data.objects import check_bad_boxes, to_objects
+from cnn_papers.data.progress import reported
+from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.errors import UserError
+
+T = TypeVar("T")
 
 _ID_FEATURES = ("id", "file_name", "image/filename", "filename")
 # Those that array_record and TFDS raise on damaged files.
 _READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)
+_PART = 256  # records that are read at once
 
 
-def open_tfds(name: str, split: str, data_dir: str) -> Split:
+def open_tfds(name: str, split: str, data_dir: str, max_bad_boxes: int = 0) -> Split:
     """Opens a split of a TFDS data set, as `sources.open_split` says."""
     # Imported in functions: it takes half a second, and is not installed with synthetic data only.
     import tensorflow_datasets as tfds
@@ -49,14 +57,18 @@ def open_tfds(name: str, split: str, data_dir: str) -> Split:
                 f"{path} is missing: remove {builder.data_path}, "
                 f"then run {prepare_command(name, data_dir)}"
             )
+    class_names = class_names_of(builder.info.features)
     id_feature = next(
         (feature for feature in _ID_FEATURES if feature in builder.info.features), None
     )
     full_name = f"{name}[{split}]"
     examples = _TfdsExamples(source, full_name, id_feature, shards)
-    return Split(
-        full_name, examples, tuple(builder.info.features["label"].names), str(builder.data_path)
-    )
+    objects = None
+    if has_boxes(builder.info.features):
+        # TFDS divides VOC's own numbers, which count from 1, by the size.
+        first = 1 if builder.name == "voc" else 0
+        objects = _read_objects(examples, class_names, first, max_bad_boxes)
+    return Split(full_name, examples, class_names, str(builder.data_path), objects=objects)
 
 
 class _TfdsExamples(Sequence):
@@ -65,7 +77,7 @@ class _TfdsExamples(Sequence):
     def __init__(
         self, source: Any, name: str, id_feature: str | None, shards: list[tuple[str, int]]
     ):
-        self._source, self._name, self._id_feature = source, name, id_feature
+        self.name, self._source, self._id_feature = name, source, id_feature
         self._files = [path for path, _ in shards]
         self._ends = list(itertools.accumulate(length for _, length in shards))
 
@@ -74,37 +86,93 @@ class _TfdsExamples(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         chosen = range(len(self))[index]  # an int, or a range for a slice; raises IndexError
-        return self._read(chosen) if isinstance(chosen, int) else self.__getitems__(chosen)
+        if isinstance(chosen, int):
+            return self._read_one(chosen, self._example)
+        return self.__getitems__(chosen)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Reads the examples at `indices`, which is faster than one by one."""
+        return self.read(indices, self._example)
+
+    def read(self, indices: Sequence[int], convert: Callable[[int, Any], T]) -> list[T]:
+        """Returns `convert(index, features)` for the records at `indices`.
+
+        Raises:
+          DamagedExample: a record cannot be read, or `convert` raises ValueError.
+        """
         try:
             records = self._source.__getitems__(list(indices))
-            return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
+            return [
+                convert(i, _parse_example(record))
+                for i, record in zip(indices, records, strict=True)
+            ]
         except _READ_ERRORS:
-            return [self._read(i) for i in indices]  # slower, and names the damaged record
+            # Slower, and names the damaged record.
+            return [self._read_one(i, convert) for i in indices]
 
-    def _read(self, index: int) -> dict[str, Any]:
+    def _read_one(self, index: int, convert: Callable[[int, Any], T]) -> T:
         try:
-            return self._example(index, self._source[index])
+            return convert(index, _parse_example(self._source[index]))
         except _READ_ERRORS as error:
             file = self._files[bisect.bisect(self._ends, index)]
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DamagedExample(
-                f"cannot read example {index} of {self._name}: {file} is damaged, "
+                f"cannot read example {index} of {self.name}: {file} is damaged, "
                 f"remove its folder and prepare it again ({reason})"
             ) from error
 
-    def _example(self, index: int, record: bytes) -> dict[str, Any]:
-        features = _parse_example(record)
-        identifier = f"{self._name}:{index}"
-        if self._id_feature:
-            identifier = features[self._id_feature].bytes_list.value[0].decode()
-        return {
-            "image": features["image"].bytes_list.value[0],
-            "label": features["label"].int64_list.value[0],
-            "id": identifier,
-        }
+    def identifier(self, index: int, features: Any) -> str:
+        """Returns the id of an example: its own, or its place in the split."""
+        if not self._id_feature:
+            return f"{self.name}:{index}"
+        return features[self._id_feature].bytes_list.value[0].decode()
+
+    def _example(self, index: int, features: Any) -> dict[str, Any]:
+        image = features["image"].bytes_list.value[0]
+        example = {"image": image, "id": self.identifier(index, features)}
+        if "label" in features:
+            example["label"] = features["label"].int64_list.value[0]
+        return example
+
+
+def _read_objects(
+    examples: _TfdsExamples, class_names: Sequence[str], first: int, max_bad_boxes: int
+) -> list[Objects]:
+    """Returns the objects of all examples; of an image only the header is read."""
+
+    def convert(index: int, features: Any) -> tuple[Objects, list[str]]:
+        declared = image_files.declared_size(features["image"].bytes_list.value[0])
+        if declared is None:
+            raise ValueError("its image declares no size")
+        size = declared.upright
+        labels = list(features["objects/label"].int64_list.value)
+        shares = np.array(features["objects/bbox"].float_list.value, np.float64).reshape(-1, 4)
+        # The shares are float32: they are within a thousandth of a pixel of what was divided.
+        edges = np.round(shares * (*size, *size), 3)
+        difficult = [False] * len(labels)
+        if "objects/is_difficult" in features:
+            difficult = [bool(value) for value in features["objects/is_difficult"].int64_list.value]
+
+        def describe(i: int) -> str:
+            image = examples.identifier(index, features)
+            return f"object {i + 1} ({class_names[labels[i]]}) of {image}"
+
+        return to_objects(edges, labels, difficult, size, first=first, describe=describe)
+
+    starts = range(0, len(examples), _PART)
+    parts = (
+        examples.read(range(start, min(start + _PART, len(examples))), convert) for start in starts
+    )
+    read = list(
+        itertools.chain.from_iterable(
+            reported(parts, len(examples), f"reading the boxes of {examples.name}", size=len)
+        )
+    )
+    check_bad_boxes([what for _, bad in read for what in bad], examples.name, max_bad_boxes)
+    objects = [of_image for of_image, _ in read]
+    if not any(len(of_image.classes) for of_image in objects):
+        raise UserError(f"no image of {examples.name} has a box: its annotations are not public")
+    return objects
 
 
 def find_builder(name: str, data_dir: str = "") -> Any:
@@ -191,18 +259,52 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 def _check_features(name: str, features: Any) -> None:
     import tensorflow_datasets as tfds
 
-    by_name = {}
-    if isinstance(features, tfds.features.FeaturesDict):
-        by_name = {key: features[key] for key in features}
+    by_name = _by_name(features)
     names = ", ".join(by_name)
     if not isinstance(by_name.get("image"), tfds.features.Image):
         raise UserError(
             f"{name} has no `image` (it has {names or 'no named features'}): choose another"
         )
-    if not isinstance(by_name.get("label"), tfds.features.ClassLabel):
+    if not class_names_of(features):
         raise UserError(
-            f"{name} has no single label per image (it has {names}): it is for detection"
+            f"{name} has no single label per image, and no `objects` with `bbox` and `label` "
+            f"(it has {names}): choose another"
         )
+
+
+def class_names_of(features: Any) -> tuple[str, ...]:
+    """Returns the classes of a data set's images or, if they have no label, of its objects.
+
+    Returns () if it has neither.
+    """
+    import tensorflow_datasets as tfds
+
+    label = _by_name(features).get("label")
+    if not isinstance(label, tfds.features.ClassLabel) and has_boxes(features):
+        label = features["objects"]["label"]
+    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+
+
+def has_boxes(features: Any) -> bool:
+    """Tells whether a data set has `objects` with a box and a class, one of the images' own."""
+    import tensorflow_datasets as tfds
+
+    by_name = _by_name(features)
+    of_object = _by_name(getattr(by_name.get("objects"), "feature", None))  # of a Sequence
+    label = of_object.get("label")
+    if not isinstance(label, tfds.features.ClassLabel):
+        return False
+    of_image = by_name.get("label", label)
+    has_same_classes = getattr(of_image, "names", None) == label.names
+    return has_same_classes and isinstance(of_object.get("bbox"), tfds.features.BBoxFeature)
+
+
+def _by_name(features: Any) -> dict[str, Any]:
+    """Returns the features of a FeaturesDict by name; none of features of another kind."""
+    import tensorflow_datasets as tfds
+
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    return {name: features[name] for name in features} if is_dict else {}
 
 
 def _parse_example(record: bytes) -> Any:

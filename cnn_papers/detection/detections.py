@@ -14,7 +14,7 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.split import Objects
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.evaluation import average_precision, class_values
 from cnn_papers.evaluation.average_precision import Curve
 from cnn_papers.evaluation.results import Result
@@ -153,9 +153,6 @@ def result_of(
             f"{protocol}: no image of the test has an object that is not difficult, so there is "
             "no average precision; test another split with --config.data.eval_split"
         )
-    difficult = sum(int(image.difficult.sum()) for image in outcome.objects)
-    several = "object is" if difficult == 1 else "objects are"
-    note = f"{difficult:,} {several} difficult and count neither as found nor as missed"
     return Result(
         who=who,
         protocol=protocol,
@@ -171,8 +168,22 @@ def result_of(
         programs=outcome.programs,
         seconds=outcome.seconds,
         compiling=outcome.compiling,
-        notes=(note,) if difficult else (),
+        notes=_notes(outcome.objects, found, class_names),
     )
+
+
+def _notes(
+    objects: Sequence[Objects], found: Sequence[Curve | None], class_names: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the lines that say how difficult objects are counted; none without any."""
+    difficult = sum(int(image.difficult.sum()) for image in objects)
+    if not difficult:
+        return ()
+    several = "object is" if difficult == 1 else "objects are"
+    note = f"{difficult:,} {several} difficult and count neither as found nor as missed"
+    present = {int(label) for image in objects for label in image.classes}
+    names = [class_names[label] for label in sorted(present) if found[label] is None]
+    return (note, f"all objects of {listed(names)} are difficult") if names else (note,)
 
 
 def check(detections: Detections, size: tuple[int, int], name: str) -> None:
@@ -186,17 +197,20 @@ def check(detections: Detections, size: tuple[int, int], name: str) -> None:
     Raises:
       UserError: a box or score is not finite, or a box and the image do not intersect.
     """
-    for box, score in zip(detections.boxes, detections.scores, strict=True):
-        edges = ", ".join(f"{edge:.1f}" for edge in box)
-        if not (np.isfinite(box).all() and np.isfinite(score)):
-            problem = f"the box [{edges}] with score {score:.3g}, which is not finite"
-        elif (np.minimum(box[2:], size) <= np.maximum(box[:2], 0)).any():
-            problem = f"the box [{edges}], which does not intersect its {size[0]}×{size[1]} pixels"
-        else:
-            continue
-        raise UserError(
-            f"{name}: the network gives {problem}; it has diverged or was trained too little"
-        )
+    boxes, scores = detections.boxes, detections.scores
+    finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
+    inside = (np.minimum(boxes[:, 2:], size) > np.maximum(boxes[:, :2], 0)).all(1)
+    wrong = np.flatnonzero(~finite | ~inside)
+    if not len(wrong):
+        return
+    first = wrong[0]
+    edges = ", ".join(f"{edge:.1f}" for edge in boxes[first])
+    problem = f"a box [{edges}] that does not intersect its {size[0]}×{size[1]} pixels"
+    if not finite[first]:
+        problem = f"a box [{edges}] with score {scores[first]:.3g}, which is not finite"
+    raise UserError(
+        f"{name}: the network finds {problem}; it has diverged or was trained too little"
+    )
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -11,8 +11,13 @@ from cnn_papers import files
 from cnn_papers.errors import UserError, did_you_mean
 
 ROOT = pathlib.Path(__file__).parents[2]  # of the repository, or of the installed packages
-# The keys that hold a path, with the text that precedes the path.
-PATH_KEYS = {"data.data_dir": "", "data.name": "folder:", "data.proposals": "", "init_from": ""}
+# The keys that hold a path, with the texts that may precede the path.
+PATH_KEYS = {
+    "data.data_dir": ("",),
+    "data.name": ("folder:", "voc_folder:"),
+    "data.proposals": ("",),
+    "init_from": ("",),
+}
 
 
 def read(config: str, overrides: Iterable[tuple[str, Any]] = ()) -> Any:
@@ -55,8 +60,8 @@ def expanded(key: str, value: Any) -> Any:
     Raises:
       UserError: there is no such user.
     """
-    start = PATH_KEYS.get(key)
-    if start is None or not value.startswith(start):
+    start = next((start for start in PATH_KEYS.get(key, ()) if value.startswith(start)), None)
+    if start is None:
         return value
     return start + files.expand(value.removeprefix(start), f"config.{key}={start}")
 

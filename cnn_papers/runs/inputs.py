@@ -1,5 +1,6 @@
 """Opens and checks the data of a run as its config says; every command with `--config` does so."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,18 +10,20 @@ import numpy as np
 from flax.errors import FlaxError
 from jax.sharding import Mesh
 
-from cnn_papers import zoo
+from cnn_papers import tasks, zoo
 from cnn_papers.data import proposals
 from cnn_papers.data.augment import (
     DeviceTransform,
+    augment_batch,
     before_whitening,
     compose,
     needs_statistics,
     parse_device,
 )
 from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.sources import open_split
-from cnn_papers.data.split import Split, with_classes_of
+from cnn_papers.data.reader import cutting_out, with_object_to_cut_out
+from cnn_papers.data.sources import open_split, open_to_test
+from cnn_papers.data.split import DamagedExample, Split, with_classes_of
 from cnn_papers.data.statistics import (
     Statistics,
     from_arrays,
@@ -82,18 +85,34 @@ def parse_data(data: Any) -> DataOps:
     )
 
 
+def open_one(data: Any, split: str, *, name: str = "") -> Split:
+    """Opens a split of `data`, which is `config.data`, or of another data set `name`."""
+    return open_split(name or data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
+
+
+def open_one_to_test(data: Any, split: str) -> Split:
+    """Opens a split as `open_one` does, for what needs no other split of the data set."""
+    return open_to_test(data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
+
+
+def _max_bad_boxes(data: Any) -> int:
+    return data.get("max_bad_boxes", 0)  # a run may be older than the key
+
+
 def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
     They have the proposals that `config.data.proposals` names.
 
     Raises:
-      UserError: data that is missing; a class to evaluate on that is not trained on.
+      UserError: data that is missing, or without objects where an operation cuts them out; a class
+        to evaluate on that is not trained on.
     """
-    data = config.data
-    train = open_split(data.name, data.train_split, data.data_dir)
-    held_out = open_split(data.name, data.eval_split, data.data_dir)
-    held_out = with_classes_of(held_out, train.class_names)
+    data, ops = config.data, parse_data(config.data)
+    train = open_one(data, data.train_split)
+    held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
+    train = with_object_to_cut_out(train, ops.train_host)
+    held_out = with_object_to_cut_out(held_out, ops.eval_host)
     return with_proposals(train, config), with_proposals(held_out, config)
 
 
@@ -122,19 +141,11 @@ def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
     """Opens the splits of `open_splits` for batches over `mesh`.
 
     Raises:
-      UserError: one class only, or more than the network's head has; a batch larger than the split;
-        data that is damaged; an op string that is wrong.
+      UserError: one class only, or more than the network's head has; a head without the output
+        for the background that the task needs; a batch larger than the split; data that is damaged;
+        an op string that is wrong.
     """
-    classes = len(train.class_names)
-    if classes < 2:
-        raise UserError(
-            f"{train.name} has one class, {train.class_names[0]}: training needs two or more"
-        )
-    if classes > config.model.num_classes:
-        raise UserError(
-            f"{train.name} has {classes} classes, the network's head {config.model.num_classes}: "
-            f"set --config.model.num_classes={classes}"
-        )
+    _check_classes(config, train)
     if config.batch_size > len(train.examples):
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds "
@@ -152,6 +163,27 @@ def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
     )
 
 
+def _check_classes(config: Any, train: Split) -> None:
+    """Raises UserError unless the network's head has the outputs that the classes need."""
+    classes, outputs = len(train.class_names), config.model.num_classes
+    background = tasks.task_module(config.task).BACKGROUND
+    if classes + background < 2:
+        raise UserError(
+            f"{train.name} has one class, {train.class_names[0]}: training needs two or more"
+        )
+    if background and classes + background != outputs:
+        raise UserError(
+            f"{train.name} has {classes} classes, and config.task={config.task} needs one more "
+            f"output for the background; the network's head has {outputs}: "
+            f"set --config.model.num_classes={classes + background}"
+        )
+    if classes > outputs:
+        raise UserError(
+            f"{train.name} has {classes} classes, the network's head {outputs}: "
+            f"set --config.model.num_classes={classes}"
+        )
+
+
 def open_pipeline(
     split: Split,
     config: Any,
@@ -165,17 +197,53 @@ def open_pipeline(
     """Opens `split` for batches over `mesh`, through the operations `host`.
 
     `resident` takes the place of `config.data.resident` if it is not empty, and `num_classes` that
-    of `config.model.num_classes`.
+    of the number of classes of the network's head. Batches have boxes if the task needs them.
+
+    Raises:
+      UserError: as `Pipeline`; images without a label or data without boxes, where the task needs
+        them.
     """
+    _check_needs(split, config.task, host)
+    task = tasks.task_module(config.task)
     return Pipeline(
         split,
         host,
-        num_classes=num_classes or config.model.num_classes,
+        num_classes=num_classes or config.model.num_classes - task.BACKGROUND,
         resident=resident or config.data.resident,
         max_skips=max_skips,
+        boxes=task.NEEDS == "boxes",
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
+
+
+def _check_needs(split: Split, task: str, host: OpString) -> None:
+    """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
+    if tasks.task_module(task).NEEDS == "boxes":
+        if split.objects is None:
+            raise UserError(
+                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
+                "with --config.data.name, such as voc_folder:PATH"
+            )
+    elif cutting_out(host) is None and not _has_labels(split):
+        cut_out = "random_object" if host.key == "data.train_host" else "largest_object"
+        raise UserError(
+            f"config.task={task} needs a label of every image, and those of {split.name} have "
+            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
+            "learns the classes of objects cut out"
+        )
+
+
+def _has_labels(split: Split) -> bool:
+    """Tells whether the images have labels, by the first that can be read."""
+    if split.objects is None or split.labels is not None:
+        return True
+    for i in range(len(split.examples)):
+        try:
+            return "label" in split.examples[i]
+        except DamagedExample:
+            continue
+    return True
 
 
 def open_statistics(train: Split, config: Any, ops: DataOps, mesh: Mesh) -> Statistics | None:
@@ -240,17 +308,16 @@ def check_images(data: Data, evaluate: Callable[[dict[str, Any]], Any], batch_si
     Raises:
       UserError: images that an operation or the network cannot take.
     """
+    train_batches = data.train.batch_shapes(batch_size)
+    for batch in train_batches:
+        jax.eval_shape(functools.partial(augment_batch, data.augment), batch, jax.random.key(0))
+    (held_out_batch,) = data.held_out.batch_shapes(batch_size, mask=True)
     first, *others = data.train.image_shapes
-    for shape in (first, *others):
-        image = jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)
-        jax.eval_shape(data.augment, image, jax.random.key(0))
-    label = jax.ShapeDtypeStruct((batch_size,), np.int32)
-    mask = jax.ShapeDtypeStruct((batch_size,), np.bool_)
     keys = dict.fromkeys(others, "train_host") | {data.held_out.image_shape: "eval_host"}
     for shape, key in keys.items():
         try:
-            image = jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)
-            evaluate({"image": image, "label": label, "mask": mask})
+            image = jax.ShapeDtypeStruct((held_out_batch["image"].shape[0], *shape), np.uint8)
+            evaluate(held_out_batch | {"image": image})
         except (TypeError, ValueError, FlaxError) as error:
             raise UserError(
                 f"a network for images of {first} (config.data.train_host) cannot take those of "
@@ -268,7 +335,8 @@ def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
     for size in ((48, 64, 3), (600, 500, 3)):
         image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
         for op in op_string.ops:
-            image = op(image, rng=np.random.default_rng(0), epoch=0)
+            if not op.needs("objects"):  # the image stands for one object
+                image = op(image, rng=np.random.default_rng(0), epoch=0)
         shapes.add(image.shape)
     if len(shapes) == 1:
         return shapes.pop()

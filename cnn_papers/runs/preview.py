@@ -1,15 +1,17 @@
 """Shows the data of a recipe: statistics, proposals, and its first training batch."""
 
+import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
 
-from cnn_papers.data import contact_sheet, proposals, statistics
-from cnn_papers.data.augment import compose
-from cnn_papers.data.sources import open_split
+from cnn_papers.boxes import NONE
+from cnn_papers.data import contact_sheet, drawing, proposals, statistics
+from cnn_papers.data.augment import augment_batch, compose
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
@@ -20,7 +22,7 @@ MAX_IMAGES = 40  # in the picture
 
 def compute_statistics(config: Any) -> None:
     """Computes and prints the statistics that `config` needs, and keeps them for its runs."""
-    split = open_split(config.data.name, config.data.train_split, config.data.data_dir)
+    split = inputs.open_one(config.data, config.data.train_split)
     ops = inputs.parse_data(config.data)
     computed = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if computed is None:
@@ -68,18 +70,19 @@ def compute_proposals(config: Any) -> None:
 
 
 def draw_first_step(config: Any, path: pathlib.Path) -> None:
-    """Writes a PNG of the images that a run of `config` trains on first, with their classes.
+    """Writes a PNG of the images that a run of `config` trains on first, with classes and boxes.
 
     They are augmented and normalised as in the run, and mapped to colours by
     `contact_sheet.displayable`.
 
     Raises:
-      UserError: `path` does not end in .png or cannot be written; data are missing.
+      UserError: `path` does not end in .png or cannot be written; data are missing, or without what
+        the task needs.
     """
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the name of the picture must end in .png")
     data, mesh = config.data, meshes.make_mesh(1)
-    split = open_split(data.name, data.train_split, data.data_dir)
+    split = inputs.open_one(data, data.train_split)
     ops = inputs.parse_data(data)
     pixel_statistics = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(
@@ -91,13 +94,35 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
 
     # The key of augmentation, derived as in the train step.
     key, _ = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))
-    augmented = np.asarray(jax.jit(augment)(batch["image"], key))[:MAX_IMAGES]
+    augment_whole = jax.jit(functools.partial(augment_batch, augment))
+    shown = {name: np.asarray(x)[:MAX_IMAGES] for name, x in augment_whole(batch, key).items()}
+    augmented = shown["image"]
     pixels = np.asarray(batch["image"])[:MAX_IMAGES]
     normalised = np.asarray(jax.jit(normalise)(pixels, key))
     colours = contact_sheet.displayable(augmented, normalised, pixels)
-    labels = np.asarray(batch["label"])[:MAX_IMAGES]
-    sheet = contact_sheet.draw(colours, [split.class_names[label] for label in labels])
+    if "boxes" in shown:
+        sheet = _sheet_of_boxes(colours, shown, split.class_names)
+    else:
+        sheet = contact_sheet.draw(colours, [split.class_names[label] for label in shown["label"]])
     with atomic_write(path) as file:
         file.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     size = "×".join(map(str, augmented.shape[1:]))
     print(f"{len(augmented)} images of {split.name} at {size} are in {path}")
+
+
+def _sheet_of_boxes(
+    colours: np.ndarray, batch: dict[str, np.ndarray], class_names: Sequence[str]
+) -> np.ndarray:
+    """Returns a sheet of uint8 images [n, h, w, c] with the boxes of `batch` and their classes."""
+    tiles, texts = [], []
+    zoom = drawing.legible_zoom(colours[0])
+    arrays = (batch[name] for name in ("boxes", "classes", "difficult"))
+    for image, boxes, labels, difficult in zip(colours, *arrays, strict=True):
+        rows = np.flatnonzero(labels != NONE)
+        names = [
+            class_names[labels[row]] + (" (difficult)" if difficult[row] else "") for row in rows
+        ]
+        tag_colours = [drawing.colour_of(labels[row]) for row in rows]
+        tiles.append(drawing.draw_boxes(image, boxes[rows], names, tag_colours, zoom=zoom))
+        texts.append(f"{len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}")
+    return contact_sheet.draw(np.stack(tiles), texts)

@@ -14,6 +14,7 @@ from cnn_papers.runs.rows import Row, evaluations
 # it is evaluated, its final test.
 FREE_KEYS = (
     *(key for key in workdir.FREE_KEYS if not key.startswith("total_")),
+    "data.max_bad_boxes",
     "data.max_skips",
     "eval",
     "seed",

@@ -83,14 +83,18 @@ def print_fine_tuning(
 
 
 def _classes(data: inputs.Data, outputs: int) -> str:
-    """Returns the classes in words: number, names, images of the smallest and of the largest."""
+    """Returns the classes in words: number, names, images of the smallest and of the largest.
+
+    Where objects are learnt, it is their number, of those that are not difficult.
+    """
     names = data.train.split.class_names
     count = f"{len(names):,}" if len(names) == outputs else f"{len(names):,} (of {outputs} outputs)"
     text = f"{count}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
     if (images := data.train.class_counts()) is not None:
         images = images[: len(names)]
         least, most = int(images.argmin()), int(images.argmax())
-        text += f"; {images[least]:,} images of each"
+        what = "objects" if data.train.counts_objects else "images"
+        text += f"; {images[least]:,} {what} of each"
         if images[least] < images[most]:
             text = text.removesuffix(" of each")
             text += f" of {names[least]} to {images[most]:,} of {names[most]}"

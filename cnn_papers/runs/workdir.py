@@ -185,7 +185,7 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
         f"{key}: {saved} there, {now} now"
         for key, (saved, now) in differences(run.config, config).items()
         if not key.startswith(FREE_KEYS) and (saved != UNSET or now)
-        if key != "data.name" or not saved.startswith("folder:") or not now.startswith("folder:")
+        if key != "data.name" or not _is_folder(saved) or not _is_folder(now)
     ]
     if different:
         raise UserError(
@@ -263,9 +263,15 @@ def difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:
 
 
 def _same_place(one: str, other: str) -> bool:
-    """Tells whether two names of data sets are equal or, of folders of images, lead to one."""
-    paths = (name.removeprefix("folder:") for name in (one, other))
-    return one == other or len({os.path.realpath(path) for path in paths}) == 1
+    """Tells whether two names of data sets are equal or, of folders of one form, lead to one."""
+    if one == other or not _is_folder(one) or not _is_folder(other):
+        return one == other
+    places = [name.partition(":") for name in (one, other)]
+    return len({(form, os.path.realpath(path)) for form, _, path in places}) == 1
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith(config_files.PATH_KEYS["data.name"])
 
 
 def _counted(images: tuple[int, ...]) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.pipeline import parse_host
-from cnn_papers.data.sources import open_to_test
 from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs
@@ -30,7 +29,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
       UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
     config = network.config
-    opened = open_to_test(config.data.name, split, config.data.data_dir)
+    opened = inputs.open_one_to_test(config.data, split)
     if set(opened.class_names) <= set(network.class_names):
         opened = with_classes_of(opened, network.class_names)
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")

@@ -93,7 +93,8 @@ def make_predictor(network: Trained, layer: str = "") -> Predictor:
 
 
 def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarray]:
-    parsed = parse_host(ops, key="data.eval_host").ops
+    # An image to predict is one object, where training cut them out.
+    parsed = [op for op in parse_host(ops, key="data.eval_host").ops if not op.needs("objects")]
 
     def prepare(encoded: bytes) -> np.ndarray:
         image: Any = encoded

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from cnn_papers import tasks, zoo
-from cnn_papers.data import augment, statistics
+from cnn_papers.data import augment, statistics, tfds, voc_folders
 from cnn_papers.data.folders import folder_splits
-from cnn_papers.data.sources import open_split, open_to_test
+from cnn_papers.data.sources import VOC, open_split
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError, listed
@@ -217,8 +217,7 @@ def open_labelled(network: Trained, split: str) -> Split:
     Raises:
       UserError: no such split, or a class that the network does not know.
     """
-    data = network.config.data
-    opened = open_to_test(data.name, split, data.data_dir)
+    opened = inputs.open_one_to_test(network.config.data, split)
     if not network.class_names:
         logging.getLogger(__name__).info(
             "the names of this network's classes are unknown: class i of %s is taken for output i",
@@ -237,7 +236,7 @@ def open_trained_on(network: Trained) -> Split:
       UserError: the data is missing, or has a class that the network does not know.
     """
     data = network.config.data
-    split = open_split(network.trained_on, data.train_split, data.data_dir)
+    split = inputs.open_one(data, data.train_split, name=network.trained_on)
     return with_classes_of(split, network.class_names)
 
 
@@ -265,8 +264,9 @@ def class_names_of(data: Any) -> tuple[str, ...]:
     if data.name.startswith("folder:"):
         splits = folder_splits(data.name.removeprefix("folder:"))
         return open_split(data.name, "train" if "train" in splits else min(splits)).class_names
-    features = find_builder(data.name, data.data_dir).info.features
-    return tuple(features["label"].names) if "label" in features else ()
+    if data.name.startswith(VOC):
+        return voc_folders.class_names_of(data.name.removeprefix(VOC), data.train_split)
+    return tfds.class_names_of(find_builder(data.name, data.data_dir).info.features)
 
 
 def classes_of_file(names: tuple[str, ...], outputs: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from cnn_papers.data import digits
+from cnn_papers.data.sources import open_split
 from cnn_papers.data.tfds import find_builder
 
 
@@ -73,10 +74,10 @@ def test_a_second_build_is_the_same(data_dir, tmp_path):
 def test_scenes_are_of_one_to_three_digits_and_labelled_by_the_largest(data_dir):
     builder = find_builder("digits/scenes", str(data_dir))
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
-        "train": 2000,
+        "train": 6000,
         "test": 400,
     }
-    for split, least in (("train", 400), ("test", 80)):
+    for split, least in (("train", 1200), ("test", 80)):
         examples = _examples("digits/scenes", split, data_dir)
         counts = collections.Counter(len(e["objects"]["label"]) for e in examples)
         assert set(counts) == {1, 2, 3} and min(counts.values()) >= least
@@ -86,6 +87,27 @@ def test_scenes_are_of_one_to_three_digits_and_labelled_by_the_largest(data_dir)
             boxes = np.array(e["objects"]["bbox"])
             areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
             assert e["label"] == e["objects"]["label"][int(areas.argmax())]
+
+
+def test_scenes_that_came_later_follow_the_first_2000_and_are_others_than_the_tests(data_dir):
+    assert [*digits._SCENES["train"]] == [*range(2000), *range(2400, 6400)]
+    images, labels = _theirs()
+    rng = np.random.default_rng((digits._SCENE_SEED, 2400))
+    again = digits._make_scene(rng, images[:1437], labels[:1437])
+    (stored,) = _examples("digits/scenes", "train[2000:2001]", data_dir)
+    pixels = cv2.imdecode(np.frombuffer(again["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(stored["image"], pixels)
+
+
+def test_objects_of_a_split_are_the_boxes_that_tfds_reads(data_dir):
+    split = open_split("digits/scenes", "test[:40]", str(data_dir))
+    assert split.objects is not None
+    theirs = _examples("digits/scenes", "test[:40]", data_dir)
+    for ours, example, decoded in zip(split.objects, split.examples[:], theirs, strict=True):
+        assert ours.boxes.tolist() == (np.array(decoded["objects"]["bbox"]) * 64).tolist()
+        assert ours.classes.tolist() == list(decoded["objects"]["label"])
+        assert ours.size == (64, 64) and not ours.difficult.any()
+        assert example["label"] == decoded["label"]
 
 
 def test_boxes_are_tight_around_the_pasted_digits_and_do_not_overlap(data_dir):

@@ -177,8 +177,8 @@ def test_reading_in_parts_keeps_the_order(monkeypatch):
     assert np.concatenate(images)[:, 0, 0, 0].tolist() == list(range(23))
     resident = open_pipeline().resident
     assert resident is not None
-    np.testing.assert_array_equal(resident[0], np.concatenate(images))
-    np.testing.assert_array_equal(resident[1], np.arange(23) % 10)
+    np.testing.assert_array_equal(resident["image"], np.concatenate(images))
+    np.testing.assert_array_equal(resident["label"], np.arange(23) % 10)
 
 
 @pytest.mark.parametrize("images", [1, 3, 5, 8, 100])

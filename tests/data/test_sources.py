@@ -243,7 +243,12 @@ def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
         ),
         ("mnist:9.9.9", "train", r"no data set is called 'mnist:9.9.9': .*only: 3.0.1"),
         ("not a name", "train", r"no data set is called 'not a name': "),
-        ("voc/2007", "train", r"voc/2007 has no single label per image .*: it is for detection$"),
+        (
+            "celeb_a",
+            "train",
+            r"celeb_a has no single label per image, and no `objects` with `bbox` and `label` "
+            r"\(it has attributes, image, landmarks\): choose another$",
+        ),
         ("lm1b", "train", r"lm1b has no `image` \(it has text\)"),
         ("folder:", "train", r"no folder '': write folder:PATH"),
         ("folder:/no/such", "train", r"no folder '/no/such': write folder:PATH"),
@@ -377,7 +382,7 @@ def test_an_image_that_has_gone_is_named(folder):
     "split, message",
     [
         ("tset", r"has no split 'tset': it has train, val$"),
-        ("train[:0]", r"split 'train\[:0\]' of .*/train is empty: the folder has 10 images"),
+        ("train[:0]", r"split 'train\[:0\]' of .*/train is empty: there are 10 images"),
         ("train[5:2]", r"is empty"),
         ("train[:11]", r"split 'train\[:11\]' reaches beyond the 10 images of "),
         ("train[:101%]", r"reaches beyond the 10 images"),

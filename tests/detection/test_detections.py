@@ -54,6 +54,9 @@ def test_difficult_objects_are_counted_and_said():
     (note,) = detections.result_of("run", "softmax", [given], NAMES).notes
     assert difficult > 1
     assert note == f"{difficult} objects are difficult and count neither as found nor as missed"
+    given.objects[0].classes[given.objects[0].difficult] = 3
+    notes = detections.result_of("run", "softmax", [given], NAMES).notes
+    assert notes == (note, "all objects of owl are difficult")
     easy = [image._replace(difficult=np.zeros(len(image.classes), bool)) for image in given.objects]
     assert not detections.result_of("run", "s", [given._replace(objects=easy)], NAMES).notes
 
@@ -104,11 +107,15 @@ def test_a_test_without_objects_is_refused_by_the_name_of_the_protocol():
 @pytest.mark.parametrize(
     ("box", "score", "problem"),
     [
-        ([0, 0, np.nan, 5], 1, r"the box \[0.0, 0.0, nan, 5.0\] with score 1, which is not finite"),
+        ([0, 0, np.nan, 5], 1, r"a box \[0.0, 0.0, nan, 5.0\] with score 1, which is not finite"),
         ([0, 0, 5, 5], np.inf, r"with score inf, which is not finite"),
-        ([0, 30, 5, 40], 1, r"\[0.0, 30.0, 5.0, 40.0\], which does not intersect its 20×30 pixels"),
-        ([-9, 0, 0, 5], 1, "which does not intersect"),
-        ([5, 5, 5, 9], 1, "which does not intersect"),  # it has no area
+        (
+            [0, 30, 5, 40],
+            1,
+            r"a box \[0.0, 30.0, 5.0, 40.0\] that does not intersect its 20×30 pixels",
+        ),
+        ([-9, 0, 0, 5], 1, "that does not intersect"),
+        ([5, 5, 5, 9], 1, "that does not intersect"),  # it has no area
     ],
 )
 def test_what_no_detector_should_give_is_refused(box, score, problem):
@@ -116,7 +123,7 @@ def test_what_no_detector_should_give_is_refused(box, score, problem):
     found = Detections(
         np.array([good[0], box], np.float32), np.zeros(2, np.int32), np.array([good[1], score], "f")
     )
-    with pytest.raises(UserError, match=rf"^image 7 of x: the network gives .*{problem}"):
+    with pytest.raises(UserError, match=rf"^image 7 of x: the network finds .*{problem}"):
         detections.check(found, (20, 30), "image 7 of x")
     detections.check(Detections(*(array[:1] for array in found)), (20, 30), "image 7 of x")
 
