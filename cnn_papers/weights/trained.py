@@ -230,14 +230,15 @@ def open_labelled(network: Trained, split: str) -> Split:
 def open_trained_on(network: Trained) -> Split:
     """Opens the split that the network was trained on, with the labels of its head.
 
-    It is that of the run, also where the test is on another data set.
+    It is that of the run, also where the test is on another data set, and has the proposals that
+    the network's config names.
 
     Raises:
       UserError: the data is missing, or has a class that the network does not know.
     """
     data = network.config.data
     split = inputs.open_one(data, data.train_split, name=network.trained_on)
-    return with_classes_of(split, network.class_names)
+    return inputs.with_proposals(with_classes_of(split, network.class_names), network.config)
 
 
 def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:
