@@ -10,13 +10,13 @@ import numpy as np
 
 from cnn_papers import boxes as geometry
 from cnn_papers.data import drawing, host_ops
-from cnn_papers.data.sources import open_to_test
 from cnn_papers.data.split import Objects, Split
 from cnn_papers.detection import detections
 from cnn_papers.detection.detections import Detections, Kept
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.average_precision import OVERLAP, Curve
 from cnn_papers.reporting.results import AveragePrecisions, Figure, Line, Lines, Panel, Photo
+from cnn_papers.runs import inputs
 from cnn_papers.tasks import task_module
 
 EACH = 2  # images shown of the first, the best and the worst
@@ -139,10 +139,9 @@ def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
     hits = [matches(*pair) for pair in zip(best, kept.objects, strict=True)]
     panels = []
     for why, index in chosen(best, hits):
-        example, objects = split.examples[index], kept.objects[index]
-        found, (right, known) = best[index], hits[index]
-        image = host_ops.decode(example["image"])
-        words = f"{why}: {example['id']}, {known.sum()} of {len(known)} found"
+        objects, found, (right, known) = kept.objects[index], best[index], hits[index]
+        image = host_ops.decode(split.examples[index]["image"])
+        words = f"{why}: {image_name(split, index)}, {known.sum()} of {len(known)} found"
         names = kept.class_names
         alt = "; ".join(
             [
@@ -169,14 +168,18 @@ def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
 
 def open_images(kept: Kept, config: Any) -> Split:
     """Opens the images of detections; UserError if they are not there, or others."""
-    data = config.data
-    split = open_to_test(data.name, data.eval_split, data.data_dir)
+    split = inputs.open_one_to_test(config.data, config.data.eval_split)
     if split.name != kept.split or len(split.examples) != len(kept.objects):
         raise UserError(
             f"the final test was of {len(kept.objects):,} images of {kept.split}, and "
             f"{split.name} has {len(split.examples):,}"
         )
     return split
+
+
+def image_name(split: Split, index: int) -> str:
+    """Returns the name of an image, which in some splits begins with that of the split."""
+    return split.examples[index]["id"].removeprefix(f"{split.name}:")
 
 
 def matches(found: Detections, objects: Objects) -> tuple[np.ndarray, np.ndarray]:

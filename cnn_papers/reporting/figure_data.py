@@ -19,7 +19,7 @@ from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim
 from cnn_papers.opstrings import Op, parse
-from cnn_papers.reporting import detection_figures, network_figures
+from cnn_papers.reporting import detection_figures, merging_figure, network_figures
 from cnn_papers.reporting.results import Figure, Heat, Line, Lines, Row
 
 POINTS = 80  # of a line, at most
@@ -59,6 +59,7 @@ def of_run(path: pathlib.Path, config: Any, rows: Sequence[Row]) -> list[Figure]
     title = f"{path.resolve().name}: configs/{config.name}.py:{config.recipe}"
     curves = _figure(title, f"Loss and {headline.words} over the images seen.", panels)
     found = detection_figures.of_run(title, path, config)
+    found += merging_figure.of_run(title, path, config)
     return curves + found + network_figures.filters(f"{title}: filters of the first layer", path)
 
 
