@@ -247,18 +247,18 @@ def merge(box: np.ndarray, score: np.ndarray, threshold: float, *, weighted: boo
     # Of each box, how well the best other one matches it, and which that is.
     least, partner = np.full(len(box), np.inf), np.zeros(len(box), int)
 
-    def find_partners(rows: np.ndarray) -> None:
-        others = np.flatnonzero(is_left)
-        parts = 1 + len(rows) * len(others) // 2**18  # bounds the memory
-        for part in np.array_split(rows, parts):
-            match = match_scores(box[part][:, None], box[others])
-            match[part[:, None] == others] = np.inf
-            best = match.argmin(1)
-            least[part], partner[part] = match[np.arange(len(part)), best], others[best]
+    def find_partners(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        match = match_scores(box[rows][:, None], box[others])
+        match[rows[:, None] == others] = np.inf
+        best = match.argmin(1)
+        least[rows], partner[rows] = match[np.arange(len(rows)), best], others[best]
+        return match
 
+    everything = np.arange(len(box))
+    for part in np.array_split(everything, 1 + len(box) ** 2 // 2**18):  # bounds the memory
+        if len(part):
+            find_partners(part, everything)
     steps = []
-    if len(box):
-        find_partners(np.arange(len(box)))
     while is_left.sum() > 1:
         kept = int(least.argmin())
         gone, match_score = int(partner[kept]), float(least[kept])
@@ -269,14 +269,14 @@ def merge(box: np.ndarray, score: np.ndarray, threshold: float, *, weighted: boo
         score[kept] += score[gone]
         steps.append(Merge(kept, gone, match_score, box[kept].copy(), float(score[kept])))
         is_left[gone], least[gone] = False, np.inf
-        # The best match of each box: the new box, one to be found anew, or that of before.
+        # The new box, and those that it or the lost one matched best, look for a partner anew. Of
+        # all others the partner stays, unless the new box is better.
         is_lost = is_left & ((partner == kept) | (partner == gone))
-        is_lost[kept] = True
-        find_partners(np.flatnonzero(is_lost))
-        others = np.flatnonzero(is_left & ~is_lost)
-        new = match_scores(box[kept], box[others])
-        is_better = new < least[others]
-        least[others[is_better]], partner[others[is_better]] = new[is_better], kept
+        is_lost[kept] = False
+        others = np.flatnonzero(is_left)
+        to_kept = find_partners(np.concatenate([[kept], np.flatnonzero(is_lost)]), others)[0]
+        is_better = (to_kept < least[others]) & ~is_lost[others] & (others != kept)
+        least[others[is_better]], partner[others[is_better]] = to_kept[is_better], kept
     rows = np.flatnonzero(is_left)
     rows = rows[np.argsort(-score[rows], kind="stable")]
     return Merged(box[rows].astype(np.float32), score[rows].astype(np.float32), steps)

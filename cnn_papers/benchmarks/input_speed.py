@@ -14,6 +14,7 @@ from cnn_papers.benchmarks import other_pipelines
 from cnn_papers.benchmarks.timing import Contender, Speed
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
+from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 
@@ -42,6 +43,11 @@ def measure(
     options = {"max_skips": config.data.max_skips}
     pipeline = inputs.open_pipeline(split, config, train_host, mesh, **options)
     other_pipelines.check(others, pipeline.reader.ops)
+    if others and pipeline.reader.has_boxes:
+        raise UserError(
+            f"--input_versus: other libraries read images with labels here, and {split.name} is "
+            "read with boxes"
+        )
     contenders = {"input": _contender(_batches(pipeline, config))}
     streamed = pipeline
     if pipeline.resident is not None:

@@ -13,7 +13,9 @@ from cnn_papers.errors import UserError, did_you_mean
 BALANCED = "balanced"
 
 
-def in_numbers(setting: Sequence[Any], split: Split, outputs: int) -> tuple[float, ...]:
+def in_numbers(
+    setting: Sequence[Any], split: Split, outputs: int, counts: np.ndarray | None = None
+) -> tuple[float, ...]:
     """Returns a weight for each of the `outputs` of the head; () if `setting` is empty.
 
     A class that is not named, has no image in the split or no name weighs 1. "balanced" gives class
@@ -24,6 +26,7 @@ def in_numbers(setting: Sequence[Any], split: Split, outputs: int) -> tuple[floa
       setting: pairs of a class name and a weight, or ("balanced",).
       split: the training images.
       outputs: at least the number of classes.
+      counts: the number of examples of each class, where it is not that of the images' labels.
 
     Raises:
       UserError: another setting, or a name that is no class.
@@ -32,7 +35,7 @@ def in_numbers(setting: Sequence[Any], split: Split, outputs: int) -> tuple[floa
         return ()
     weights = np.ones(outputs)
     if tuple(setting) == (BALANCED,):
-        counts = label_counts(split)
+        counts = label_counts(split) if counts is None else counts
         present = np.flatnonzero(counts)
         weights[present] = counts.sum() / (len(present) * counts[present])
         return tuple(weights.tolist())
@@ -52,21 +55,21 @@ def label_counts(split: Split) -> np.ndarray:
     """Returns the number of images of each class, int64 [classes].
 
     Examples that cannot be read are left out. Those of a folder are not read, since their paths
-    give their labels. Where images have no label of their own, their objects are counted.
+    give their labels.
     """
     labels = split.labels
-    if split.objects and "label" not in split.examples[0]:
-        labels = np.concatenate([image.classes for image in split.objects])
     if labels is None:
         what = f"counting the images of each class of {split.name}"
         labels = _read_labels(split.examples, what)
+    if not labels and split.objects:
+        labels = np.concatenate([image.classes for image in split.objects])
     return np.bincount(np.asarray(labels, np.int64), minlength=len(split.class_names))
 
 
 def _read_labels(examples: Sequence[Any], what: str) -> list[int]:
     def read(i: int) -> int:
         try:
-            return examples[i]["label"]
+            return examples[i].get("label", -1)
         except DamagedExample:
             return -1
 

@@ -8,6 +8,10 @@ import numpy as np
 from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError, listed
 
+NO_OBJECTS = Objects(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_), (0, 0)
+)
+
 
 def to_objects(
     edges: np.ndarray,

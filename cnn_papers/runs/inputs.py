@@ -226,11 +226,10 @@ def _check_needs(split: Split, task: str, host: OpString) -> None:
                 "with --config.data.name, such as voc_folder:PATH"
             )
     elif cutting_out(host) is None and not _has_labels(split):
-        cut_out = "random_object" if host.key == "data.train_host" else "largest_object"
         raise UserError(
             f"config.task={task} needs a label of every image, and those of {split.name} have "
-            f"boxes only: write {cut_out}(0.1) after decode in config.{host.key}, so that it "
-            "learns the classes of objects cut out"
+            "boxes only: to learn the classes of objects cut out, write random_object(0.1) after "
+            "decode in config.data.train_host, and largest_object(0.1) in config.data.eval_host"
         )
 
 

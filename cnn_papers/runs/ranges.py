@@ -53,7 +53,7 @@ def check_ranges(config: Any) -> None:
 
 
 def _check_task(config: Any) -> None:
-    """Raises UserError for an unknown task, and for a warm-up that it cannot end."""
+    """Raises UserError for an unknown task, and for a warm-up or analyses that it cannot have."""
     task = tasks.task_module(config.task)
     headline = task.HEADLINE
     is_error = headline.lower_is_better and headline.name in task.Totals._fields
@@ -61,6 +61,11 @@ def _check_task(config: Any) -> None:
         raise UserError(
             "config.optim.warmup_until_error needs the error of each training step, which the "
             f"task '{config.task}' does not have; () sets no warm-up"
+        )
+    if config.eval.analyses and task.NEEDS == "boxes":
+        raise UserError(
+            f"config.eval.analyses={config.eval.analyses} is for images with a label, and "
+            f"config.task={config.task} learns from boxes: leave it empty"
         )
 
 

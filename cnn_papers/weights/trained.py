@@ -238,7 +238,8 @@ def open_trained_on(network: Trained) -> Split:
     """
     data = network.config.data
     split = inputs.open_one(data, data.train_split, name=network.trained_on)
-    return inputs.with_proposals(with_classes_of(split, network.class_names), network.config)
+    labelled = with_classes_of(split, network.class_names, network=network.description)
+    return inputs.with_proposals(labelled, network.config)
 
 
 def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:

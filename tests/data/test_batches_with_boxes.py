@@ -2,53 +2,16 @@
 
 import logging
 
-import cv2
 import jax
 import numpy as np
 import pytest
+from support.boxed_images import COUNT, HEIGHT, WIDTH, make_objects, make_split
 
 from cnn_papers.boxes import NONE
 from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.split import Objects, Split, only, with_classes_of
+from cnn_papers.data.split import Objects, only, with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-
-HEIGHT, WIDTH, COUNT = 20, 30, 23
-CLASSES = ("ant", "bee", "cow", "dog")
-
-
-def make_objects(i):
-    """Returns 0 to 3 objects of image i; of those of images 5, 12, 19 all are difficult."""
-    count = i % 4
-    rng = np.random.default_rng(i)
-    corner = rng.integers(0, 12, (count, 2))
-    boxes = np.concatenate([corner, corner + rng.integers(2, 9, (count, 2))], 1)
-    difficult = np.arange(count) == i % 7 if i % 7 != 5 else np.ones(count, bool)
-    classes = (np.arange(count) + i) % 4
-    return Objects(boxes.astype(np.float32), classes.astype(np.int32), difficult, (HEIGHT, WIDTH))
-
-
-def make_split(*, labels=False, proposals=False) -> Split:
-    examples = []
-    for i in range(COUNT):
-        pixels = np.full((HEIGHT, WIDTH, 3), i, np.uint8)
-        image = cv2.imencode(".png", pixels)[1].tobytes()
-        examples.append({"image": image, "id": f"image_{i}"} | ({"label": i % 3} if labels else {}))
-    return Split(
-        "made[train]",
-        examples,
-        CLASSES,
-        "/nowhere",
-        objects=[make_objects(i) for i in range(COUNT)],
-        proposals=[
-            np.sort(np.random.default_rng(i).uniform(0, 20, (i % 6, 2, 2)), 1)
-            .reshape(-1, 4)
-            .astype(np.float32)
-            for i in range(COUNT)
-        ]
-        if proposals
-        else None,
-    )
 
 
 def open_pipeline(split=None, ops="decode", *, devices=1, num_classes=4, **options) -> Pipeline:
@@ -245,7 +208,7 @@ def test_some_examples_of_a_split_keep_all_that_is_known_of_them():
     for i, objects, proposals in zip([4, 9, 2], chosen.objects, chosen.proposals, strict=True):
         np.testing.assert_array_equal(objects.boxes, make_objects(i).boxes)
         assert len(proposals) == i % 6
-    renamed = with_classes_of(chosen, CLASSES[::-1])
+    renamed = with_classes_of(chosen, chosen.class_names[::-1])
     assert [example["label"] for example in renamed.examples] == [2, 3, 1]
 
 

@@ -24,13 +24,13 @@ PROTOCOLS = "single_view|ten_crop(32, 36)"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _task() -> Iterator[None]:
+def task() -> Iterator[Any]:
     """The task of `whole_images.py` is found by its name, as one in the package is."""
     with pytest.MonkeyPatch.context() as patch, hasty_compiler():
         patch.setattr(tasks, "__path__", [*tasks.__path__, str(FOLDER)])
-        yield
-    sys.modules.pop("cnn_papers.tasks.whole_images", None)
-    vars(tasks).pop("whole_images", None)
+        yield tasks.task_module("whole_images")
+    del sys.modules["cnn_papers.tasks.whole_images"]
+    del tasks.whole_images
 
 
 @pytest.fixture
@@ -128,4 +128,16 @@ def test_a_test_can_open_the_images_that_the_network_was_trained_on(tiny_run):
     member = evaluate._open_member(network, make_mesh(1), tiny_run)
     split = member.open_train()
     assert (split.name, len(split.examples)) == ("digits[train]", 1437)
-    assert split.class_names == network.class_names
+    assert split.class_names == network.class_names and split.proposals is None
+
+
+def test_the_images_that_a_test_opens_have_the_proposals_of_the_run(
+    tiny_run, digits_folder, tmp_path
+):
+    data = shutil.copytree(digits_folder, tmp_path / "data")
+    overrides = {"data.data_dir": str(data), "data.train_split": "train[:3]"}
+    network = trained.from_run(
+        tiny_run, overrides | {"data.proposals": "selective_search(size=32)"}
+    )
+    proposals = trained.open_trained_on(network).proposals
+    assert proposals and [boxes.shape[1:] for boxes in proposals] == [(4,)] * 3
