@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_papers.data import drawing, host_ops
 from cnn_papers.detection import overfeat_protocols
-from cnn_papers.detection.detections import Detections
+from cnn_papers.detection.detections import Detections, Kept
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, parse
 from cnn_papers.reporting import detection_figures
@@ -17,7 +17,7 @@ from cnn_papers.tasks import task_module
 from cnn_papers.weights import trained
 
 PARTS = (-1.0, 0.25, 0.5, 1.0)  # of the last match score: no box matches another at -1
-NAMED = 6  # so many boxes are shown with class and score, at most
+NAMED = 6  # boxes at most, for each to have a tag of its class and score
 
 
 def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
@@ -31,7 +31,7 @@ def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
         best = [float(found.scores.max(initial=0)) for found in kept.detections]
         index = int(np.argmax(best))
         image = host_ops.decode(split.examples[index]["image"])
-        panels = _panels(path, kept.protocol, image)
+        panels = _panels(path, kept, image)
     except UserError as error:
         return [Figure(f"{title}: merging", f"Not drawn: {error}.", [])]
     name = detection_figures.image_name(split, index)
@@ -43,11 +43,15 @@ def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
     return [Figure(f"{title}: merging", text, panels)]
 
 
-def _panels(path: pathlib.Path, protocol: str, image: np.ndarray) -> list[Photo]:
+def _panels(path: pathlib.Path, kept: Kept, image: np.ndarray) -> list[Photo]:
     """Returns the boxes on an image before merging and up to several match scores."""
     network = trained.from_run(path)
+    if network.step != kept.step:
+        raise UserError(
+            f"the final test was of step {kept.step}, and the network is of step {network.step}"
+        )
     task = task_module(network.config.task)
-    (op,) = parse(protocol, overfeat_protocols, leading=0, key="eval.protocol")
+    (op,) = parse(kept.protocol, overfeat_protocols, leading=0, key="eval.protocol")
     maps = task.detector(op(), network, None).maps(image)
     last = _arguments(op)["match"]
     panels = []
@@ -72,8 +76,10 @@ def _drawn(image: np.ndarray, found: Detections, network: trained.Trained) -> np
     """Returns the image with boxes in the colours of their classes."""
     image, factor = detection_figures.at_page_size(image)
     labels = [
-        f"{network.output_names[label]} {score:.2f}" if i < NAMED else ""
-        for i, (label, score) in enumerate(zip(found.classes, found.scores, strict=True))
+        f"{network.output_names[label]} {score:.2f}"
+        for label, score in zip(found.classes, found.scores, strict=True)
     ]
+    if len(labels) > NAMED:
+        labels = [""] * len(labels)
     colours = [drawing.colour_of(int(label)) for label in found.classes]
     return drawing.draw_boxes(image, found.boxes * factor, labels, colours)

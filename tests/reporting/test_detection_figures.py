@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import types
 from typing import Any
 
 import cv2
@@ -12,14 +13,27 @@ from support.commands import exit_code
 
 from cnn_papers import report, tasks
 from cnn_papers.claims import plan
+from cnn_papers.data import drawing
 from cnn_papers.data.split import Objects, Split
 from cnn_papers.detection import detections
 from cnn_papers.detection.detections import Detections, Kept
+from cnn_papers.detection.overfeat import Maps
+from cnn_papers.errors import UserError
 from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.average_precision import HIT, MISS
-from cnn_papers.reporting import detection_figures, gather, page, results_file, svg, wording
+from cnn_papers.reporting import (
+    detection_figures,
+    gather,
+    network_figures,
+    page,
+    results_file,
+    svg,
+    wording,
+)
 from cnn_papers.reporting.results import AveragePrecisions, Line, Lines, Photo
 from cnn_papers.runs import inputs, workdir
+from cnn_papers.tasks import detect_dense
+from cnn_papers.weights import trained
 
 FOLDER = pathlib.Path(__file__).parents[1] / "support" / "box_tasks"
 NAMES = ("cat", "dog", "owl")
@@ -284,3 +298,67 @@ def test_damaged_detections_are_told_and_the_report_goes_on(run):
     assert found.singles[0].precisions is None
     (text,) = [figure.text for figure in found.figures if "boxes" in figure.title]
     assert text.startswith(f"Not drawn: the detections in {run / detections.FILE} cannot be read")
+
+
+# --- merging --------------------------------------------------------------------------------------
+
+MERGING = "merge(scales=(64,), match=0.8, least=0.5)"
+
+
+@pytest.fixture
+def merged(run, monkeypatch) -> pathlib.Path:
+    """The run with OverFeat's task, whose network finds three boxes of a class near each other."""
+    saved = json.loads((run / "run.json").read_text())
+    saved["config"]["task"] = "detect_dense"
+    (run / "run.json").write_text(json.dumps(saved))
+    kept = detections.load(run / detections.FILE)[0]
+    detections.save(run / detections.FILE, kept._replace(protocol=MERGING))
+    boxes = [[50, 50, 150, 150], [52, 50, 152, 150], [50, 80, 150, 180]]
+    maps = Maps(np.full((3, 3), [0.9, 0.0, 0.0], np.float32), np.array(boxes, np.float32))
+    network = types.SimpleNamespace(
+        config=types.SimpleNamespace(task="detect_dense"), output_names=NAMES, step=1
+    )
+    monkeypatch.setattr(trained, "from_run", lambda folder: network)
+    monkeypatch.setattr(network_figures, "filters", lambda *arguments: [])
+    found = types.SimpleNamespace(maps=lambda image: [maps])
+    monkeypatch.setattr(detect_dense, "detector", lambda *arguments: found)
+    return run
+
+
+def merging_of(run: pathlib.Path) -> list[Any]:
+    return [figure for figure in gather.gather(run, run).figures if "merging" in figure.title]
+
+
+def test_boxes_are_merged_step_by_step(merged):
+    (figure,) = merging_of(merged)
+    assert [panel.title for panel in figure.panels] == [
+        "before merging: 3 boxes",
+        "merged to a match score of 0.2: 2 boxes",
+        "merged to a match score of 0.4: 2 boxes",
+        "merged to a match score of 0.8: 1 box",
+    ]
+    assert figure.text.startswith(f"By {MERGING} on image image0 of scenes[test], which has the")
+    before, *_, after = [pixels(panel).astype(int) for panel in figure.panels]
+    colour = drawing.colour_of(0)
+    right_edge = [np.abs(drawn[120, 176:184] - colour).sum(-1).min() for drawn in (before, after)]
+    assert right_edge[0] < 60 < right_edge[1]
+
+
+def test_a_network_that_has_changed_since_is_not_drawn(merged):
+    trained.from_run(merged).step = 2
+    (figure,) = merging_of(merged)
+    message = "Not drawn: the final test was of step 1, and the network is of step 2."
+    assert (figure.text, figure.panels) == (message, [])
+
+
+def test_a_network_that_is_gone_leaves_the_merging_out(merged, monkeypatch):
+    def gone(folder: pathlib.Path) -> None:
+        raise UserError("there is no checkpoint in best")
+
+    monkeypatch.setattr(trained, "from_run", gone)
+    (figure,) = merging_of(merged)
+    assert (figure.text, figure.panels) == ("Not drawn: there is no checkpoint in best.", [])
+
+
+def test_only_merging_has_a_figure_of_it(run):
+    assert merging_of(run) == []
