@@ -40,7 +40,6 @@ def for_test(protocol: Any, tested: Any) -> Fitted:
         return {}
     network, look = tested.network, protocol.look
     alike = [other for other in tested.protocols.values() if other.look.text == look.text]
-    wanted = dict.fromkeys(each for other in alike for each in other.wanted)
     split = tested.open_train()
     if split.proposals is None:
         raise UserError(
@@ -54,7 +53,8 @@ def for_test(protocol: Any, tested: Any) -> Fitted:
         return fitting.fit(missing, training, features, split.class_names)
 
     digests = digest_of_network(network, look.text), digest_of_training(split)
-    return load_or_fit(tested.folder, list(wanted), *digests, fit)
+    others = [each for other in alike for each in other.wanted]
+    return load_or_fit(tested.folder, protocol.wanted, others, *digests, fit)
 
 
 def of_run(protocol: Any, network: Any, folder: pathlib.Path | None) -> Fitted:
@@ -106,6 +106,7 @@ def digest_of_training(split: Split) -> str:
 def load_or_fit(
     folder: pathlib.Path | None,
     wanted: Sequence[Wanted],
+    others: Sequence[Wanted],
     of_network: str,
     of_training: str,
     fit: Callable[[Sequence[Wanted]], Fitted],
@@ -114,28 +115,29 @@ def load_or_fit(
 
     Args:
       folder: of the run; None keeps nothing.
+      others: fitted and kept too where they are not there and something wanted is not.
       of_network, of_training: digests, from the functions above.
       fit: returns what it is given, fitted.
 
     Raises:
       UserError: a file is damaged, or cannot be written.
     """
+    if folder is None:
+        return fit(list(dict.fromkeys(wanted)))
     paths = {}
-    for each in wanted:
+    for each in (*wanted, *others):
         digest = hashlib.sha256(repr((each, of_network, of_training)).encode()).hexdigest()[:16]
-        paths[each] = folder and folder / f"fitted-{digest}.npz"
-    kept = {each: path for each, path in paths.items() if path and path.is_file()}
-    fitted: Fitted = {each: _result(_load(path), each) for each, path in kept.items()}
-    for each, path in kept.items():
-        logging.getLogger(__name__).info("%s: read from %s", _words(each), path)
-    if missing := [each for each in paths if each not in fitted]:
+        paths[each] = folder / f"fitted-{digest}.npz"
+    missing = [each for each, path in paths.items() if not path.is_file()]
+    fitted: Fitted = {}
+    for each in wanted:
+        if each not in missing:
+            fitted[each] = _result(_load(paths[each]), each)
+            logging.getLogger(__name__).info("%s: read from %s", _words(each), paths[each])
+    if not set(missing).isdisjoint(wanted):
         for each, result in fit(missing).items():
+            _save(paths[each], each, of_network, result)
             fitted[each] = result
-            if path := paths[each]:
-                with files.atomic_write(path) as part, part.open("wb") as file:
-                    np.savez(
-                        file, **result._asdict(), wanted=np.array(repr(each)), network=of_network
-                    )
     return fitted
 
 
@@ -158,6 +160,12 @@ def find(folder: pathlib.Path, wanted: Sequence[Wanted], of_network: str) -> Fit
             )
         fitted[each] = _result(matching[0], each)
     return fitted
+
+
+def _save(path: pathlib.Path, wanted: Wanted, of_network: str, result: Linear | Regressor) -> None:
+    identity = {"wanted": np.array(repr(wanted)), "network": np.array(of_network)}
+    with files.atomic_write(path) as part, part.open("wb") as file:
+        np.savez(file, **result._asdict(), **identity)
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:

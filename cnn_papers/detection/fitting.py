@@ -19,6 +19,7 @@ from cnn_papers.detection.svm import Linear
 from cnn_papers.errors import UserError
 
 FIRST_NEGATIVES = 10_000  # ours: drawn over all images for the first fit
+TOLERANCE = 0.1  # liblinear's for this loss, which the released code leaves as it is
 MEAN_NORM = 20.0  # that features are scaled to: SPP_net's spp_scale_features.m
 
 # (uint8 image [h, w, c], windows float32 [n, 4]) -> outputs of layers by name, float32 [n, …]
@@ -262,6 +263,7 @@ def _fit_svm(settings: Svm, examples: Arrays, class_names: Sequence[str]) -> Lin
         C=settings.C,
         positive_weight=settings.positive_weight,
         intercept_scaling=settings.intercept_scaling,
+        tolerance=TOLERANCE,
         what=f"windows ({settings.layer})",
     )
 

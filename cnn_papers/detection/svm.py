@@ -40,6 +40,7 @@ def fit_one_vs_rest(
     loss: str = "hinge",
     positive_weight: float = 1.0,
     intercept_scaling: float = 1.0,
+    tolerance: float = 1e-4,
     what: str = "examples",
 ) -> Linear:
     """Returns one linear SVM for each class, which minimises ½‖w‖² + C · Σ loss.
@@ -56,6 +57,7 @@ def fit_one_vs_rest(
       positive_weight: factor of C for the positives of a class.
       intercept_scaling: the constant beside the features whose weight is the bias; the larger it
         is, the less the bias is regularised.
+      tolerance: of the violation at which liblinear stops; LinearSVC's is 1e-4.
       what: the examples are called so in messages.
     """
     _say_memory(features, labels, what)
@@ -71,7 +73,7 @@ def fit_one_vs_rest(
             continue
         rows = slice(None) if label.all() else np.flatnonzero(label)
         weights[:, i], bias[i], finished = _fit(
-            features[rows], label[rows], C, loss, positive_weight, intercept_scaling
+            features[rows], label[rows], C, loss, positive_weight, intercept_scaling, tolerance
         )
         if not finished:
             unfinished.append(class_names[i])
@@ -92,6 +94,7 @@ def _fit(
     loss: str,
     positive_weight: float,
     intercept_scaling: float,
+    tolerance: float,
 ) -> tuple[np.ndarray, float, bool]:
     """Returns weights [d], the bias, and whether the fit converged, of labels 1 and -1 [n]."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import
@@ -103,6 +106,7 @@ def _fit(
         dual=loss == "hinge" or len(features) < features.shape[1],
         intercept_scaling=intercept_scaling,
         class_weight={1: positive_weight, -1: 1.0},
+        tol=tolerance,
         max_iter=MOST_ITERATIONS,
         random_state=0,
     )

@@ -160,7 +160,7 @@ def test_a_damaged_file_is_refused(damage, tmp_path, fits):
         ones = np.ones((50, 3), np.float32)
         return {each: Linear(ones, ones[0]) for each in wanted}
 
-    fitted.load_or_fit(tmp_path, [Svm("fc7")], "network", "training", fit)
+    fitted.load_or_fit(tmp_path, [Svm("fc7")], [], "network", "training", fit)
     (path,) = tmp_path.glob("fitted-*.npz")
     content = bytearray(path.read_bytes())
     if damage == "flipped":
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_refused(damage, tmp_path, fits):
     else:
         path.write_bytes(content[: len(content) // 2 if damage == "cut off" else 0])
     for action in (
-        lambda: fitted.load_or_fit(tmp_path, [Svm("fc7")], "network", "training", fit),
+        lambda: fitted.load_or_fit(tmp_path, [Svm("fc7")], [], "network", "training", fit),
         lambda: fitted.find(tmp_path, [Svm("fc7")], "network"),
     ):
         with pytest.raises(UserError) as error:
@@ -179,7 +179,7 @@ def test_a_damaged_file_is_refused(damage, tmp_path, fits):
         assert str(error.value).startswith(f"{path} cannot be read (")
         assert str(error.value).endswith("delete the file, and the next test fits it again")
     path.unlink()
-    fitted.load_or_fit(tmp_path, [Svm("fc7")], "network", "training", fit)
+    fitted.load_or_fit(tmp_path, [Svm("fc7")], [], "network", "training", fit)
     assert path.is_file()
 
 

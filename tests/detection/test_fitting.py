@@ -61,7 +61,7 @@ def test_svms_are_fitted_again_with_the_hard_negatives_of_the_first_fit(monkeypa
     first = [(x[used], labels[used]) for x, _, _, labels in rows for used in [labels.any(1)]]
     features, labels = map(np.concatenate, zip(*first, strict=True))
     scale = 20 / np.linalg.norm(features, axis=1).mean()
-    arguments = {"C": 0.1, "positive_weight": 3.0, "intercept_scaling": 2.0}
+    arguments = {"C": 0.1, "positive_weight": 3.0, "intercept_scaling": 2.0, "tolerance": 0.1}
     linear = svm.fit_one_vs_rest(features * scale, labels, COLOURS, **arguments)
     hard = [
         (x * scale, training_windows.hard(labels, windows, linear.scores(x * scale), had))
