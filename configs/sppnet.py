@@ -23,7 +23,9 @@ def desk() -> Any:
     config.data.proposals = "selective_search(size=128)"
     config.data.train_host = config.data.eval_host = "decode|fit(128, 128)"
     config.optim.frozen = "conv.*"
-    config.boxes = ConfigDict({"windows": 512, "positive_share": 0.25, "background_iou": (0.0, 0.5)})
+    config.boxes = ConfigDict(
+        {"windows": 512, "positive_share": 0.25, "background_iou": (0.0, 0.5)}
+    )
     config.batch_size = 32
     config.eval.batch_size = 50
     config.total_epochs = 8.0
@@ -62,7 +64,9 @@ def _on_scenes(outputs: int) -> Any:
 
 
 def get_config(recipe: str = "") -> Any:
-    return common.choose({"desk": desk, "scenes_classify": scenes_classify}, recipe, name="sppnet", paper="desk")
+    return common.choose(
+        {"desk": desk, "scenes_classify": scenes_classify}, recipe, name="sppnet", paper="desk"
+    )
 
 
 REPORTED = ()

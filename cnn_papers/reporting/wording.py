@@ -26,7 +26,12 @@ VALUES = ("at_most", "at_least")  # expected of one arm, or of the difference of
 UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of single runs
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
-DATA = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "mnist": "MNIST"}  # as papers say
+DATA = {  # as papers say
+    "cifar10": "CIFAR-10",
+    "imagenet2012": "ImageNet",
+    "mnist": "MNIST",
+    "voc/2007": "VOC 2007",
+}
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
 AGAINST_PAPER = (
     "metric",
