@@ -140,7 +140,7 @@ def _draw_lines(panel: Lines, axes: Any, *, legend: bool) -> None:
     axes.xaxis.set_major_formatter(_number)
     axes.grid(alpha=0.25, linewidth=0.6)
     if legend and len(panel.series) > 1:
-        axes.legend()
+        axes.legend(loc="best")
 
 
 def _number(value: float, position: int | None = None) -> str:

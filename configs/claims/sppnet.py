@@ -35,8 +35,8 @@ CLAIMS = {
         expect="at_least",
         bound=-2.0,
         paper=(
-            "VOC 2007, by SVMs on fc7: 54.5 % mAP at one scale, 55.2 % at five, 54.2 % of crops; the "
-            "bound is ours, and the claim spp_windows_share_features counts the work that is saved"
+            "VOC 2007, by SVMs on fc7: 54.5 % mAP at one scale, 55.2 % at five, 54.2 % of crops; "
+            "the bound is ours, and spp_windows_share_features counts the work that is saved"
         ),
         paper_delta=0.3,
         paper_data="voc/2007",
