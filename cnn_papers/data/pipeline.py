@@ -92,7 +92,9 @@ class Pipeline:
         the number of objects that are not difficult.
         """
         if self.counts_objects:
-            labels = np.concatenate([image.classes[image.easy()] for image in self.split.objects])
+            labels = np.concatenate(
+                [image.classes[image.easy()] for image in self.split.objects or ()]
+            )
         elif self.resident is not None:
             labels = self.resident.get("label")
         else:
