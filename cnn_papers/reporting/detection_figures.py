@@ -51,7 +51,7 @@ def precisions(path: pathlib.Path, config: Any) -> AveragePrecisions | None:
         return None
     curves = _curves(kept)
     objects = [curve.positives if curve else 0 for curve in next(iter(curves.values()))]
-    values = {
+    values: dict[str, Sequence[float | None]] = {
         protocol: [100 * curve.by_11_points if curve else None for curve in of_classes]
         for protocol, of_classes in curves.items()
     }

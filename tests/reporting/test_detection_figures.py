@@ -292,6 +292,7 @@ def test_images_that_are_not_those_of_the_test_are_not_drawn_on(run, monkeypatch
     assert any("precision" in title for title in figures)
 
 
+@pytest.mark.fault("damage: `detections.npz` of a run", "told in the report, which goes on")
 def test_damaged_detections_are_told_and_the_report_goes_on(run):
     (run / detections.FILE).write_bytes(b"damaged")
     found = gather.gather(run, run)
