@@ -133,8 +133,9 @@ def load_or_fit(
     missing = [each for each in paths if each not in kept]
     # A damaged file of a later protocol is found now, not after hours.
     fitted: Fitted = {each: _result(_load(path), each) for each, path in kept.items()}
-    for each in kept.keys() & set(wanted):
-        logging.getLogger(__name__).info("%s: read from %s", _words(each), kept[each])
+    for each in wanted:
+        if each in kept:
+            logging.getLogger(__name__).info("%s: read from %s", _words(each), kept[each])
     if not set(missing).isdisjoint(wanted):
         for each, result in fit(missing).items():
             _save(paths[each], each, of_network, result)
