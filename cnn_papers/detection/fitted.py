@@ -138,7 +138,7 @@ def load_or_fit(
         for each, result in fit(missing).items():
             _save(paths[each], each, of_network, result)
             fitted[each] = result
-    return fitted
+    return {each: fitted[each] for each in wanted}
 
 
 def find(folder: pathlib.Path, wanted: Sequence[Wanted], of_network: str) -> Fitted:
@@ -163,7 +163,7 @@ def find(folder: pathlib.Path, wanted: Sequence[Wanted], of_network: str) -> Fit
 
 
 def _save(path: pathlib.Path, wanted: Wanted, of_network: str, result: Linear | Regressor) -> None:
-    identity = {"wanted": np.array(repr(wanted)), "network": np.array(of_network)}
+    identity: Any = {"wanted": np.array(repr(wanted)), "network": np.array(of_network)}
     with files.atomic_write(path) as part, part.open("wb") as file:
         np.savez(file, **result._asdict(), **identity)
 

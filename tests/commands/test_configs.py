@@ -17,7 +17,7 @@ import pytest
 from support.config_values import flat
 from support.recipes import FOLDER, NAMES, RECIPES, config_file, recipes
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, tasks, zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.statistics import Statistics
@@ -156,7 +156,8 @@ def test_reported_results_name_recipes_and_where_they_are_printed(name):
     paper = config_file(name).get_config().paper_recipe
     assert any(result.recipe == paper for result in reported)
     for result in reported:
-        assert result.metric in ("top1_error", "top5_error")
+        task = config_file(name).get_config(result.recipe).task
+        assert result.metric in tasks.measures(task)
         assert result.protocol and result.source and 0 < result.value < 100
 
 
@@ -235,9 +236,14 @@ def test_a_recipe_says_what_it_is(name, recipe):
 def test_a_recipe_has_every_key_and_no_others(name, recipe):
     config = config_file(name).get_config(recipe)
     expected = common.choose({"desk": lambda: common.base("", "", 1, {})}, "", name="", paper="")
-    assert {key for key in flat(config) if not key.startswith("model.")} == {
-        key for key in flat(expected) if not key.startswith("model.")
+    own = ("model.", "boxes.")  # of the network, and of a task that finds boxes
+    assert {key for key in flat(config) if not key.startswith(own)} == {
+        key for key in flat(expected) if not key.startswith(own)
     }
+    finds_boxes = hasattr(tasks.task_module(config.task), "Settings")
+    assert ("boxes" in config) == finds_boxes
+    if finds_boxes:  # all of them, so that each can be overridden
+        assert set(config.boxes) == {*tasks.task_module(config.task).Settings._fields}
 
 
 @each_recipe
