@@ -6,9 +6,10 @@ python -m cnn_papers.main --config=configs/sppnet.py
     desk: windows of the scenes, from runs/sppnet-scenes_classify; minutes on two cores
 python -m cnn_papers.main --config=configs/sppnet.py:voc2007
     §4.1, ZF-5 on VOC 2007, from runs/spp-imagenet2012
-python -m cnn_papers.main --config=configs/sppnet.py:own --config.data.name=voc_folder:PATH \
-    --config.model.num_classes=1_MORE_THAN_THE_CLASSES
-    ours: all layers from scratch on a small folder of VOC's layout; minutes on two cores
+python -m cnn_papers.main --config=configs/sppnet.py:own
+    ours: all layers from scratch on some hundred photographs, minutes on two cores; give
+    --config.data.name=voc_folder:PATH, and the number of classes and one as
+    --config.model.num_classes
 """
 
 from typing import Any
