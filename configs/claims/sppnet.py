@@ -19,7 +19,7 @@ _DESK: dict[str, Any] = {
     "optim.lr_batch": 16,
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
-    "eval.protocol": "softmax(scales=(128,))|rcnn('softmax', side=56, context=4)",
+    "eval.protocol": "softmax(scales=(96,))|rcnn('softmax', side=56, context=4)",
     "checkpoint.every_steps": 1000,
 }
 
