@@ -16,8 +16,8 @@ from typing import Any
 
 from cnn_papers.facts import Reported
 from configs import common
-from configs.spp import FIELDS
 
+FIELDS = common.SPP
 _SCALED = "subtract_own_mean|scale(0.015625)"
 
 
