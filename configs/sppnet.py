@@ -6,18 +6,20 @@ python -m cnn_papers.main --config=configs/sppnet.py
     desk: windows of the scenes, from runs/sppnet-scenes_classify; minutes on two cores
 python -m cnn_papers.main --config=configs/sppnet.py:voc2007
     §4.1, ZF-5 on VOC 2007, from runs/spp-imagenet2012
-python -m cnn_papers.main --config=configs/sppnet.py:own --config.data.name=voc_folder:PATH \
-    --config.model.num_classes=1_MORE_THAN_THE_CLASSES
-    ours: all layers from scratch on a small folder of VOC's layout; minutes on two cores
+python -m cnn_papers.main --config=configs/sppnet.py:own
+    ours: all layers from scratch on some hundred photographs, minutes on two cores; give
+    --config.data.name=voc_folder:PATH, and the number of classes and one as
+    --config.model.num_classes
 """
 
 from typing import Any
 
 from cnn_papers.facts import Reported
 from configs import common
-from configs.spp import FIELDS
 
+FIELDS = common.SPP
 _SCALED = "subtract_own_mean|scale(0.015625)"
+_COLOURS = f"permute_channels|invert|{_SCALED}"
 
 
 def desk() -> Any:
@@ -57,7 +59,7 @@ def scenes_classify() -> Any:
     # ours: as large as the windows of desk are on average, with some surroundings
     config.data.train_host = "decode|random_object(0.2, square=True)|fit(48, 48)"
     config.data.eval_host = "decode|largest_object(0.2, square=True)|fit(48, 48)"  # ours: same
-    config.data.train_device = f"pad_crop(4)|{config.data.train_device}"  # ours: small shifts
+    config.data.train_device = f"pad_crop(4)|{_COLOURS}"  # ours: small shifts
     config.batch_size = 64  # ours: for small data
     config.total_epochs = 6.0  # ours: minutes
     config.optim.lr, config.optim.lr_batch = 0.02, 64  # ours: tried on these scenes
@@ -77,8 +79,9 @@ def voc2007() -> Any:
     # ours: the scale 480 of images of 4:3, of which all are padded to squares for batches
     config.data.train_host = config.data.eval_host = "decode|fit(640, 640, method='bilinear')"
     # Appendix A: 128 is the mean on VOC 2007
-    config.data.train_device = "normalize((128.0, 128.0, 128.0), (1.0, 1.0, 1.0))"
-    config.data.eval_device = config.data.train_device  # Appendix A
+    config.data.train_device = config.data.eval_device = (
+        "normalize((128.0, 128.0, 128.0), (1.0, 1.0, 1.0))"
+    )
     config.boxes = common.ConfigDict(
         {
             "windows": 128,  # §4.1
@@ -142,7 +145,7 @@ def _on_scenes(config: Any) -> None:
     _narrow(config)
     config.data.name = "digits/scenes"  # embedded in the package
     # ours: colours and their signs tell nothing here, and a scene's own colour hides the digits
-    config.data.train_device = f"permute_channels|invert|{_SCALED}"
+    config.data.train_device = _COLOURS
     config.data.eval_device = _SCALED  # ours: the same without chance
     config.eval.mirror = False  # ours: a mirrored digit is another sign
 
