@@ -141,6 +141,16 @@ def test_the_classifier_is_the_same_with_a_regressor():
     assert [*ends][-1] == "fc8"  # `evaluation.scores` takes the last endpoint for the map of scores
 
 
+@pytest.mark.parametrize("boxes", overfeat.BOXES)
+def test_the_regressor_starts_from_the_window_itself(boxes):
+    fields = {"width": 0.05, "num_classes": 3, "conv1_stride": 1, "window": 36}
+    model = overfeat.Model("fast", boxes=boxes, weight_init="he", **fields)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 44, 44, 3)), jnp.float32)
+    edges = model.apply(model.init(jax.random.key(0), image), image)[1]["box3"]
+    expected = np.broadcast_to(np.array([0, 0, 1, 1], np.float32), edges.shape)
+    np.testing.assert_allclose(edges, expected, atol=0.2)
+
+
 def test_an_unknown_regressor_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.boxes 'both'; there are: None, shared"):
         overfeat.Model("fast", boxes="both")
