@@ -20,7 +20,7 @@ from cnn_papers.data.split import Objects
 from cnn_papers.detection import detections
 from cnn_papers.detection.detections import Detections, Outcome
 from cnn_papers.detection.suppression import best_by_class
-from cnn_papers.errors import UserError, did_you_mean
+from cnn_papers.errors import UserError
 from cnn_papers.training.step import Batch, StepSettings
 
 BACKGROUND = 1  # outputs of the network beside those of the classes; it is the last one
@@ -47,21 +47,6 @@ class Settings(NamedTuple):
     positive_iou: float = 0.5
     background_iou: tuple[float, float] = (0.1, 0.5)
     other_sizes: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, settings: StepSettings) -> "Settings":
-        """Reads `settings.boxes`.
-
-        Raises:
-          UserError: an unknown key.
-        """
-        values = dict(settings.boxes)
-        if unknown := sorted(set(values) - set(cls._fields)):
-            raise UserError(
-                f"config.boxes.{unknown[0]} is not a setting of detect_windows; "
-                f"{did_you_mean(unknown[0], cls._fields)} there are: {', '.join(cls._fields)}"
-            )
-        return cls(**values)
 
 
 class Totals(NamedTuple):
@@ -106,7 +91,7 @@ def prepare(
     model: Any, batch: Batch, settings: StepSettings, key: jax.Array
 ) -> tuple[dict[str, Any], Targets]:
     """Returns the drawn windows as arguments of the network, and their targets."""
-    own = Settings.of(settings)
+    own = settings.boxes_as(Settings)
     if settings.class_weights:
         raise UserError("config.loss.class_weights weighs images; detect_windows has only windows")
     draw_key, size_key = jax.random.split(key)
@@ -233,7 +218,7 @@ def make_eval_step(
     [n, p, outputs] of proposals, and the sums over images of the `loss` of drawn windows and of
     their number `windows`.
     """
-    own = Settings.of(settings)
+    own = settings.boxes_as(Settings)
 
     def step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
         batch = augment_batch(normalise, batch, jax.random.key(0))
@@ -333,6 +318,13 @@ def protocols(
     return parse_protocols(text)
 
 
+def fitted_of_run(protocol: Any, network: Any, folder: Any) -> Any:
+    """Returns what `detector` needs of a run that has been tested; see `fitted.of_run`."""
+    from cnn_papers.detection import fitted
+
+    return fitted.of_run(protocol, network, folder)
+
+
 def detector(protocol: Any, network: Any, fitted: Any) -> Any:
     """Returns the detector of a network: (image, proposals) -> Detections."""
     return protocol.detector(network, fitted)
@@ -340,7 +332,7 @@ def detector(protocol: Any, network: Any, fitted: Any) -> Any:
 
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
     """Returns what is found in the images of `tested`, an `evaluate.Member`."""
-    from cnn_papers.detection import passes
+    from cnn_papers.detection import fitted, passes
 
-    detect = detector(protocol, tested.network, None)
+    detect = detector(protocol, tested.network, fitted.for_test(protocol, tested))
     return passes.run(detect, detect.stages, tested.source, name=name)
