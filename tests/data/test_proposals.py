@@ -458,6 +458,11 @@ def test_a_run_tells_other_proposals_by_a_digest(config, tmp_path, monkeypatch):
             run.assemble(config, tmp_path / "run")
     without, nine, again, eight = digests
     assert nine == again and len({without, nine, eight}) == 3
+    monkeypatch.setattr(workdir, "check_same_data", lambda *arguments: None)
+    with config.unlocked():
+        config.data.train_device = config.data.eval_device = "scale(0.01)"
+        config.batch_size, config.mesh.data = 2, 1
+    assert run._facts(run.assemble(config, tmp_path / "run"))["digests"] == eight
     splits = [open_split(config.data.name, name) for name in ("train", "val")]
     assert without == tuple(statistics.fingerprint(split, "") for split in splits)
 
