@@ -114,7 +114,7 @@ def own() -> Any:
     _narrow(config)
     config.task = "detect_windows"  # §4.1
     config.data.name = "voc_folder:VOC2007"  # ours: give your own
-    config.data.train_split = "trainval"  # VOC's name
+    config.data.train_split = "trainval"  # ours: VOC's name
     config.data.proposals = "selective_search(size=320, max_proposals=480)"  # ours: for two cores
     config.data.train_host = config.data.eval_host = "decode|fit(320, 320)"  # ours: for two cores
     config.data.train_device = (
@@ -143,7 +143,7 @@ def own() -> Any:
 def _on_scenes(config: Any) -> None:
     """Sets what the recipes on the embedded scenes share; none of it is in the paper."""
     _narrow(config)
-    config.data.name = "digits/scenes"  # embedded in the package
+    config.data.name = "digits/scenes"  # ours: embedded in the package
     # ours: colours and their signs tell nothing here, and a scene's own colour hides the digits
     config.data.train_device = _COLOURS
     config.data.eval_device = _SCALED  # ours: the same without chance
