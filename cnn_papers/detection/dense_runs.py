@@ -94,7 +94,8 @@ def evaluate(
     for batch in batches:
         if give_up():
             return None
-        size = batch["image"].shape[1:3]
+        _, height, width, _ = batch["image"].shape
+        size = (height, width)
         outputs = jax.tree.map(np.asarray, step(variables, batch))
         sums = outputs["sums"] if sums is None else jax.tree.map(np.add, sums, outputs["sums"])
         classes = outputs["maps"][0].scores.shape[-1]

@@ -261,7 +261,8 @@ def evaluate(
     for batch in batches:
         if give_up():
             return None
-        size = batch["image"].shape[1:3]
+        _, height, width, _ = batch["image"].shape
+        size = (height, width)
         outputs = {name: np.asarray(value) for name, value in step(variables, batch).items()}
         loss, windows = loss + float(outputs["loss"]), windows + int(outputs["windows"])
         classes = outputs["scores"].shape[-1] - BACKGROUND
