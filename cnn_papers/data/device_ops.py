@@ -18,6 +18,7 @@ from cnn_papers.data.statistics import Statistics, Whitening
 
 Image = TypeVar("Image", jax.Array, Boxed)  # the same goes in and comes out
 MOVES = ("flip", "pad_crop")
+DESCRIPTORS = ("flip_descriptors",)  # those that take descriptors in place of an image
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 
@@ -26,6 +27,19 @@ def flip(image: Image, *, key: jax.Array) -> Image:
     """Mirrors left to right with probability one half (AlexNet §4.1)."""
     is_mirrored = jax.random.bernoulli(key)
     return jax.tree.map(lambda a, b: jnp.where(is_mirrored, a, b), _mirrored(image), image)
+
+
+def flip_descriptors(image: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Turns descriptors [k, 130, 1] into those of the mirror image with probability one half.
+
+    They are of `host_ops.dense_sift`. Mirrored, the 4×4 bins change places from left to right,
+    orientation i of eight becomes 4 - i, and x becomes 255 - x. Rows of zeros stay zeros.
+    """
+    values = image[:, :128].reshape(-1, 4, 4, 8)[:, :, ::-1, (4 - np.arange(8)) % 8]
+    y, x = image[:, 128:129], image[:, 129:]
+    is_present = (values > 0).any((1, 2, 3))[:, None, None]
+    mirrored = [values.reshape(-1, 128, 1), y, jnp.where(is_present, 255 - x, x)]
+    return jnp.where(jax.random.bernoulli(key), jnp.concatenate(mirrored, 1), image)
 
 
 def pad_crop(image: Image, pixels: int, *, key: jax.Array) -> Image:

@@ -164,6 +164,18 @@ class Pipeline:
         """Yields every image once, in order, as uint8 [n, h, w, c] on the host, for statistics."""
         return (part["image"] for part in self._parts())
 
+    def shuffled_images(self, seed: int) -> Iterator[np.ndarray]:
+        """Yields every image once, uint8 [h, w, c] on the host, in an order drawn by `seed`."""
+        order = _permutation(len(self), seed, 0).tolist()
+        if self.resident is not None:
+            images = self.resident["image"].addressable_data(0)
+            return (np.asarray(images[i]) for i in order)
+
+        def read(k: int) -> np.ndarray:
+            return self.reader.example(order[k], seed=(seed, order[k]))["image"]
+
+        return prefetch.read(len(order), read)
+
     def _is_resident(self, wanted: str) -> bool:
         if wanted not in ("auto", "always", "never"):
             raise UserError(f"config.data.resident is 'auto', 'always' or 'never', not '{wanted}'")

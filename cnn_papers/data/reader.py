@@ -87,6 +87,9 @@ class Reader:
                 f"config.{self.key}: an object is cut out of the whole image: write "
                 f"'{cut_out.name}' once, right after 'decode'"
             )
+        if any(op.name in host_ops.DESCRIPTORS for op in self.ops[:-1]):
+            names = " or ".join(host_ops.DESCRIPTORS)
+            raise UserError(f"config.{self.key}: nothing can follow {names}: write it last")
         self.split = split = with_object_to_cut_out(split, host)
         self.has_boxes = boxes and split.objects is not None
         if self.has_boxes or cut_out is not None:
@@ -199,6 +202,11 @@ class Reader:
             if op.name in host_ops.WINDOWS and min(before.shape[:2]) < min(image.shape[:2]):
                 self._warn_once(
                     f"config.{self.key}: '{op.name}' scales up images smaller than its window",
+                    name,
+                )
+            if op.name in host_ops.DESCRIPTORS and not image.any():
+                self._warn_once(
+                    f"config.{self.key}: '{op.name}' finds only zeros in images of one colour",
                     name,
                 )
         labels = {} if label is None else {"label": np.int32(label)}

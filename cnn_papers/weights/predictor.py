@@ -98,6 +98,11 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
         image: Any = encoded
         for op in parsed:
             image = op(image, rng=np.random.default_rng(0), epoch=0)
+        if image.shape != shape and parsed[-1].name in host_ops.DESCRIPTORS:
+            raise ValueError(
+                f"has {image.shape[0]:,} descriptors, not {shape[0]:,}: bring images to one size "
+                f"before {parsed[-1].name}, or give it longest=…"
+            )
         if image.shape != shape and shape[0] == shape[1]:
             image = host_ops.center_crop(host_ops.resize_short(image, shape[0]), shape[0])
         return host_ops.resize(image, shape[0], shape[1])
