@@ -1,5 +1,6 @@
 """Checks by tracing which test protocols a network can serve; nothing is compiled or read."""
 
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,17 +21,19 @@ NEEDS = {  # `Part.needs` in words
 }
 
 
-def parse(text: str) -> dict[str, Protocol]:
+def parse(text: str, module: ModuleType = protocols) -> dict[str, Any]:
     """Returns the protocols of `config.eval.protocol`, each by its own text.
+
+    `module` has the functions that return them.
 
     Raises:
       UserError: text that does not parse, an unknown protocol, arguments that make no sense, no
         protocol, or one that is named twice.
     """
     parts = opstrings.split(text)
-    ops = opstrings.parse(text, protocols, leading=0, key=KEY)
+    ops = opstrings.parse(text, module, leading=0, key=KEY)
     if not parts or len(set(parts)) < len(parts):
-        names = ", ".join(opstrings.functions(protocols))
+        names = ", ".join(opstrings.functions(module))
         raise UserError(
             f"config.{KEY}='{text}' must name one or more different protocols, "
             f"joined by '|', of: {names}"
@@ -68,11 +71,22 @@ def supported(
         }
     for name, protocol in protocols.items():
         check(name, protocol, model, variables, normalise, shape)
-    if precise_bn and not variables.get("batch_stats"):
+    check_precise_bn(precise_bn, variables)
+    return protocols
+
+
+def check_precise_bn(batches: int, variables: Any) -> None:
+    """Raises UserError if `config.eval.precise_bn` asks for batch statistics that are not there."""
+    if batches and not variables.get("batch_stats"):
         raise UserError(
             "config.eval.precise_bn: this network has no batch normalisation; set it to 0"
         )
-    return protocols
+
+
+def check_windows(model: Any) -> None:
+    """Raises UserError unless the network can pool the windows of a feature map."""
+    if not _has_windows(model):
+        raise UserError(f"windows of a feature map need {NEEDS['windows']}")
 
 
 def check(
@@ -136,8 +150,12 @@ def _can(needs: str, model: Any, variables: Any, normalise: Any, shape: tuple[in
         except (TypeError, ValueError, FlaxError):
             return False
     return (needs != "offsets" or hasattr(model, "fine")) and (
-        needs != "windows" or bool(getattr(model, "levels", ()))
+        needs != "windows" or _has_windows(model)
     )
+
+
+def _has_windows(model: Any) -> bool:
+    return bool(getattr(model, "levels", ()))
 
 
 def _viewed(normalise: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

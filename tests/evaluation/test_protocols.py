@@ -294,7 +294,7 @@ def test_spp_views_are_windows_of_one_map_one_after_the_other():
         h, w = whole.shape[:2]
         rows = [0] if scale == 64 and h <= w else [0, (h - 64) // 2, h - 64]
         columns = [0] if scale == 64 and h > w else [0, (w - 64) // 2, w - 64]
-        boxes = [(x, y, x + 64, y + 64) for y in rows for x in columns]
+        boxes = [(y, x, y + 64, x + 64) for y in rows for x in columns]
         assert 2 * len(boxes) == count
         for view in (whole, whole[:, ::-1]):
             for box in boxes:
