@@ -1,7 +1,8 @@
 """Opens a folder of VOC's layout: JPEGImages, Annotations and ImageSets/Main.
 
 An image set is a text file with the name of an image a line, without its suffix; it is one split,
-in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages.
+in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages. A file CLASS_SET
+beside a set, which says of each image whether it shows the class, must agree with the annotations.
 
 The classes are the names in the annotations of the training images, sorted: of the set `train` for
 `train` and `val`, of `trainval` for all other sets. VOC's own order of its 20 classes is the same.
@@ -97,6 +98,8 @@ def read_split(path: str, split: str) -> tuple[Split, list[str]]:
     training = _training_images(sets, {part.name for part in parts})
     images = _images_by_name(folder)
     annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images)
+    for part in parts:
+        _check_sets_of_classes(root / _SETS_FOLDER, part.name, annotations)
     class_names = _class_names(annotations[name] for name in training)
     files = [_file_of(name, images, root) for name in names]
     full_name = f"voc_folder:{path}[{'+'.join(part.name + part.suffix for part in parts)}]"
@@ -168,6 +171,37 @@ def _is_of_one_class(name: str, lines: Sequence[str]) -> bool:
     """Tells whether a set CLASS_SPLIT has a label of that class, -1, 0 or 1, beside each image."""
     is_named_so = name.endswith(tuple(f"_{split}" for split in _SETS))
     return is_named_so and all(line.split()[-1] in ("-1", "0", "1") for line in lines[:100])
+
+
+def _check_sets_of_classes(
+    folder: pathlib.Path, name: str, annotations: dict[str, Annotation]
+) -> None:
+    """Raises UserError if a file CLASS_`name` contradicts the annotation of an image.
+
+    Its label is 1 for an image with an object of the class, 0 where all of them are difficult, -1
+    where there are none.
+    """
+    for path in sorted(folder.glob(f"*_{name}.txt")):
+        lines = _read_lines(path)
+        if not _is_of_one_class(path.stem, lines):
+            continue
+        of_class = path.stem.removesuffix(f"_{name}")
+        for line in lines:
+            image, _, label = line.rpartition(" ")
+            image = image.strip()
+            if image not in annotations:
+                continue
+            found = [each for each in annotations[image].objects if each.name == of_class]
+            expected, words = "-1", f"has no {of_class}"
+            if found:
+                expected, words = "0", f"has only difficult objects of the class {of_class}"
+            if not all(each.is_difficult for each in found):
+                expected, words = "1", f"has an object of the class {of_class} not difficult"
+            if label != expected:
+                raise UserError(
+                    f"{path} has the label {label!r} for image {image}, whose annotation {words}: "
+                    f"write {expected} there, correct the annotation, or remove the file"
+                )
 
 
 def _training_images(sets: dict[str, list[str]], asked: set[str]) -> list[str]:
