@@ -116,6 +116,11 @@ class Pipeline:
         """Tells whether it is objects that are learnt, not images: boxes, or what is cut out."""
         return self.reader.has_boxes or any(op.needs("objects") for op in self.reader.ops)
 
+    @property
+    def counts_labels(self) -> bool:
+        """Tells whether `class_counts` are those of the one label of each image."""
+        return self.reader.labels is None and not self.counts_objects
+
     def batch_shapes(
         self, batch_size: int, *, mask: bool = False
     ) -> list[dict[str, jax.ShapeDtypeStruct]]:

@@ -187,8 +187,7 @@ def _check_sets_of_classes(
             continue
         of_class = path.stem.removesuffix(f"_{name}")
         for line in lines:
-            image, _, label = line.rpartition(" ")
-            image = image.strip()
+            image, label, *_ = [*line.rsplit(maxsplit=1), ""]
             if image not in annotations:
                 continue
             found = [each for each in annotations[image].objects if each.name == of_class]

@@ -19,7 +19,7 @@ from cnn_papers.training import losses
 from cnn_papers.training.step import Batch, StepSettings, make_predict_step
 
 BACKGROUND = 0  # outputs of the network beside those of the classes
-NEEDS = "label"  # what an example must have: one label, or the boxes of its objects
+NEEDS = "label"
 HEADLINE = Measure("top1_error", "top-1 error", "%")
 MEASURES = (HEADLINE, Measure("top5_error", "top-5 error", "%"))
 BY_CLASS = HEADLINE._replace(name="mean_class_error")  # the balanced error
@@ -119,8 +119,8 @@ def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
 def reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
     """Returns the outcome with its classes in another order, an array of their numbers."""
     return outcome._replace(
-        probabilities=outcome.probabilities[:, order],
-        label=np.argsort(order).astype(np.int32)[outcome.label],
+        scores=outcome.scores[:, order],
+        labels=np.argsort(order).astype(np.int32)[outcome.labels],
     )
 
 
@@ -137,13 +137,13 @@ def result_of(
     Raises:
       UserError: the outcomes are of different images.
     """
-    label = outcomes[0].label
-    if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
+    label = outcomes[0].labels
+    if any(not np.array_equal(outcome.labels, label) for outcome in outcomes):
         raise UserError(
             "these runs are evaluated on different data: "
             "set --config.data.name and --config.data.eval_split"
         )
-    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
+    probabilities = jnp.asarray(np.mean([outcome.scores for outcome in outcomes], 0))
 
     def wrong(k: int) -> jax.Array:
         return losses.errors(probabilities, jnp.asarray(label), k)
