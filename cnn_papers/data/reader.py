@@ -12,8 +12,8 @@ import numpy as np
 
 from cnn_papers.boxes import NONE, Boxed, area, without_empty
 from cnn_papers.data import host_ops
-from cnn_papers.data.objects import labels_of_images
 from cnn_papers.data.image_files import TooManyPixels
+from cnn_papers.data.objects import labels_of_images
 from cnn_papers.data.split import DamagedExample, Split, only
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, OpString

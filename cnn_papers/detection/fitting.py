@@ -13,10 +13,11 @@ import numpy as np
 from cnn_papers.data import host_ops, prefetch
 from cnn_papers.data.progress import reported
 from cnn_papers.data.split import DamagedExample, Objects, Split
-from cnn_papers.detection import box_regression, svm, training_windows
+from cnn_papers.detection import box_regression, training_windows
 from cnn_papers.detection.box_regression import Regressor
-from cnn_papers.detection.svm import Linear
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import svm
+from cnn_papers.evaluation.svm import Linear
 
 FIRST_NEGATIVES = 10_000  # ours: drawn over all images for the first fit
 TOLERANCE = 0.1  # liblinear's for this loss, which the released code leaves as it is
@@ -42,6 +43,15 @@ class Svm(NamedTuple):
     positive_weight: float = 2.0
     intercept_scaling: float = 10.0
 
+    @property
+    def words(self) -> str:
+        """The SVMs in words."""
+        return f"SVMs on {self.layer}"
+
+    def result(self, weights: np.ndarray, bias: np.ndarray) -> Linear:
+        """Returns the SVMs as fitted."""
+        return Linear(weights, bias)
+
 
 class Regression(NamedTuple):
     """Box regression to fit; the penalty is that of SPP_net's spp_train_bbox_regressor.m.
@@ -53,6 +63,15 @@ class Regression(NamedTuple):
 
     layer: str
     penalty: float = 4000.0
+
+    @property
+    def words(self) -> str:
+        """The regression in words."""
+        return f"box regression on {self.layer}"
+
+    def result(self, weights: np.ndarray, bias: np.ndarray) -> Regressor:
+        """Returns the regression as fitted."""
+        return Regressor(weights, bias)
 
 
 Wanted = Svm | Regression

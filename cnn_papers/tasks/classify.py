@@ -110,9 +110,14 @@ def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
 
 
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
-    """Computes class probabilities of the images of `tested`, an `evaluate.Member`."""
-    from cnn_papers.evaluation import passes
+    """Computes class probabilities of the images of `tested`, an `evaluate.Member`, or scores."""
+    from cnn_papers.evaluation import layer_svms, passes
+    from cnn_papers.evaluation.protocols import Svm
 
+    if isinstance(protocol, Svm):
+        outcome = layer_svms.test(protocol, tested, name=name)
+        # A class that could not be fitted is the last one; a score that is not finite is an error.
+        return outcome._replace(scores=np.maximum(outcome.scores, np.finfo(np.float32).min))
     return passes.run(protocol, tested.programs, tested.network.variables, tested.source, name=name)
 
 
@@ -127,7 +132,7 @@ def reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
 def result_of(
     who: str, protocol: str, outcomes: Sequence[Outcome], class_names: Sequence[str]
 ) -> Result:
-    """Counts the errors of the mean of the outcomes' class probabilities.
+    """Counts the errors of the mean of the outcomes' class probabilities or scores.
 
     Args:
       who, protocol: as in Result.

@@ -165,14 +165,20 @@ def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
 
 def _linear(protocol: Any) -> Any:
     from cnn_papers.evaluation import scores
+    from cnn_papers.evaluation.protocols import Svm
 
+    if isinstance(protocol, Svm):
+        return protocol
     return tuple(part._replace(score=scores.without_softmax(part.score)) for part in protocol)
 
 
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
     """Computes the scores of the images of `tested`, an `evaluate.Member`."""
-    from cnn_papers.evaluation import passes
+    from cnn_papers.evaluation import layer_svms, passes
+    from cnn_papers.evaluation.protocols import Svm
 
+    if isinstance(protocol, Svm):
+        return layer_svms.test(protocol, tested, name=name)
     variables = tested.network.variables
     return passes.run(
         protocol, tested.programs, variables, tested.source, name=name, sum_to_one=False

@@ -26,7 +26,7 @@ def classification(
     *,
     aux_weight: float,
 ) -> jax.Array:
-    """Returns the cross-entropy of the logits and of auxiliary heads, see `with_auxiliary_heads`."""
+    """Returns the cross-entropy of logits and auxiliary heads, as `with_auxiliary_heads` does."""
     return with_auxiliary_heads(
         lambda scores: cross_entropy(scores, label, image_weights), logits, endpoints, aux_weight
     )

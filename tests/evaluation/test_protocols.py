@@ -146,9 +146,7 @@ def test_a_protocol_is_a_plain_loop_over_its_views(text, devices):
     outcome = run(protocol_of(text), devices=devices)
     expected = [CASES[text](IMAGES[i]) for i in (0, 7, 18)]
     np.testing.assert_allclose(outcome.scores[[0, 7, 18]], expected, rtol=2e-5)
-    assert (
-        outcome.scores.shape == (19, CLASSES) and outcome.scores.dtype == np.float32
-    )
+    assert outcome.scores.shape == (19, CLASSES) and outcome.scores.dtype == np.float32
     np.testing.assert_array_equal(outcome.labels, np.arange(19) % CLASSES)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from cnn_papers.detection import svm
+from cnn_papers.evaluation import svm
 
 NAMES = ("cat", "dog")
 
