@@ -12,6 +12,7 @@ that left in it. (A run opens its data before its first step, too.)
   --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
   --input_batches=10000         watches memory over that many batches of input
   --measure=saving              measures what checkpoints cost
+  --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
 
 With --model, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
 
@@ -49,7 +50,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import compile_cache
 
-MEASURES = ("start", "step", "input", "saving")
+MEASURES = ("start", "step", "input", "saving", "windows")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
 
 
@@ -95,6 +96,8 @@ def _measure() -> dict[str, Any]:
         _say("measuring what saving costs")
         every_steps = config.checkpoint.every_steps if config else EVERY_STEPS
         results["saving"] = saving.measure(work, pathlib.Path(values.workdir), every_steps)
+    if "windows" in values.measure:
+        results["windows"] = _measure_windows(work)
     if "input" in values.measure:
         results["input_pipeline"] = _measure_input(config)
     return results
@@ -117,6 +120,16 @@ def _measure_input(config: Any) -> dict[str, Any]:
         if values.input_versus:
             raise
         return {"not_measured": str(error)}
+
+
+def _measure_windows(work: Workload) -> dict[str, Any]:
+    """Returns the seconds for features of windows, of SPP-net and of R-CNN."""
+    try:
+        from cnn_papers.benchmarks import windows
+    except ImportError as error:
+        raise UserError(f"--measure=windows needs {error.name}, which is not installed") from error
+    _say("measuring features of windows, for minutes where R-CNN's network is large")
+    return windows.measure(work)
 
 
 def _measure_meshes() -> dict[str, Any]:
@@ -221,8 +234,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "measure",
         list(MEASURES[:3]),
-        "what to measure: any of start (fresh processes), step, input (the pipeline) "
-        "and saving (checkpoints)",
+        "what to measure: any of start (fresh processes), step, input (the pipeline), "
+        "saving (checkpoints) and windows (features of windows, SPP-net against R-CNN)",
     )
     doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")

@@ -17,7 +17,6 @@ import concurrent.futures
 import importlib.util
 import os
 import pathlib
-import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -59,8 +58,10 @@ def main(argv: list[str]) -> int:
     if values.short_side < 0:
         raise UserError(f"--short_side={values.short_side} must be positive")
     name, code = config_files.expanded("data.name", argv[1]), 0
-    if values.short_side:
-        _check_copies_small(name)
+    if values.short_side and name.startswith(sources.VOC):
+        raise UserError(
+            "--short_side copies data sets of TFDS and folder:PATH, not voc_folder:PATH"
+        )
     if name.startswith("folder:"):
         code = check_folder(name.removeprefix("folder:"))
     elif name.startswith(sources.VOC):
@@ -70,14 +71,6 @@ def main(argv: list[str]) -> int:
     if values.short_side:
         copy_small(name, values.data_dir, values.short_side, values.out)
     return code
-
-
-def _check_copies_small(name: str) -> None:
-    """Raises UserError for data whose boxes count pixels, which a smaller copy has not."""
-    if name.startswith(sources.VOC) or re.split("[/:]", name)[0] == "voc":
-        raise UserError(
-            f"--short_side cannot copy {name}: VOC's boxes count the pixels of its own images"
-        )
 
 
 def copy_small(name: str, data_dir: str, side: int, out: str = "") -> None:

@@ -27,6 +27,8 @@ def as_text(results: dict[str, Any]) -> str:
         lines["ratio"] = f"{theirs['ratio']:.2f} (ours / torchvision)"
     if saving := results.get("saving"):
         lines |= _saving(saving)
+    if windows := results.get("windows"):
+        lines |= _windows(windows)
     if pipeline := results.get("input_pipeline"):
         lines |= _input(pipeline)
     return "\n".join(f"{name:>14}  {text}" for name, text in lines.items())
@@ -70,6 +72,21 @@ def _saving(saving: dict[str, Any]) -> dict[str, str]:
         "digests": f"{milliseconds['digests']} a save; the lock {milliseconds['lock']} a run",
         "added": f"{added}, by digests and lock",
     }
+
+
+def _windows(windows: dict[str, Any]) -> dict[str, str]:
+    height, width = windows["image"]
+    lines = {"windows": f"of a {height}×{width} image; seconds of R-CNN / SPP-net = ratio"}
+    for row in windows["rows"]:
+        count, scales = row["windows"], len(row["scales"])
+        name = f"{count:,}, {scales} scale{'s' if scales > 1 else ''}"
+        parts = [
+            f"{part} {row['rcnn'][part]:.3g} / {row['spp'][part]:.3g} = {ratio:,.1f}"
+            for part, ratio in row["ratios"].items()
+        ]
+        paper = ", ".join(f"{part} {ratio}" for part, ratio in row["paper"].items())
+        lines[name] = f"{'; '.join(parts)} (paper: {paper})"
+    return {**lines, "paper": windows["measured_on"]}
 
 
 def _input(pipeline: dict[str, Any]) -> dict[str, str]:

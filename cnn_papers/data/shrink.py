@@ -24,6 +24,7 @@ from cnn_papers.data import host_ops, image_files
 from cnn_papers.data.convert import check_space, shard_files, write_shard
 from cnn_papers.data.folders import folder_splits, is_image, split_images
 from cnn_papers.data.progress import reported
+from cnn_papers.data.tfds_objects import first_pixel
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 
@@ -42,7 +43,8 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
     """Copies a prepared data set to `data_dir`, and returns the folder of the copy.
 
     TFDS reads it from there by the same name. Only the feature `image` changes; boxes are relative
-    to the image and stay true. A copy that is there already is left as it is.
+    to the image and stay true, except that those of `voc` count from 1, which is a larger part of
+    a smaller image. A copy that is there already is left as it is.
 
     Raises:
       UserError: the folder exists and is no copy of the data set at this size.
@@ -64,7 +66,7 @@ def shrink_tfds(builder: Any, data_dir: pathlib.Path, side: int) -> pathlib.Path
         title = f"shrinking {builder.name}"
         for path, _ in reported(missing, total, title, size=lambda shard: shard[1]):
             with atomic_write(part / path.name) as file:
-                write_shard(file, _shrunk_records(path, side, pool))
+                write_shard(file, _shrunk_records(path, side, pool, first_pixel(builder)))
     for path in source.iterdir():
         if path.is_file() and ".array_record" not in path.name and ".tfrecord" not in path.name:
             shutil.copy(path, part / path.name)
@@ -209,8 +211,9 @@ def shrunk(image: bytes, side: int) -> bytes:
 
 
 def _shrunk_records(
-    path: pathlib.Path, side: int, pool: concurrent.futures.Executor
+    path: pathlib.Path, side: int, pool: concurrent.futures.Executor, first: int
 ) -> Iterator[bytes]:
+    """Yields the records of a shard; `first` is the number of the first row and column in boxes."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -219,7 +222,19 @@ def _shrunk_records(
     def convert(record: bytes) -> bytes:
         example = messages.Example.FromString(record)
         (image,) = example.features.feature["image"].bytes_list.value
-        example.features.feature["image"].bytes_list.value[0] = shrunk(image, side)
+        small = shrunk(image, side)
+        example.features.feature["image"].bytes_list.value[0] = small
+        if first and (before := image_files.declared_size(image)) and small is not image:
+            after = image_files.declared_size(small)
+            assert after is not None, "an image that was written declares its size"
+            height, width = (
+                first / new - first / old
+                for old, new in zip(before.upright, after.upright, strict=True)
+            )
+            boxes = example.features.feature["objects/bbox"].float_list.value
+            for i in range(0, len(boxes), 4):
+                boxes[i] += height
+                boxes[i + 1] += width
         return example.SerializeToString(deterministic=True)
 
     with ArrayRecordDataSource([os.fspath(path)]) as source:

@@ -12,12 +12,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
-from cnn_papers.data import image_files
-from cnn_papers.data.objects import check_bad_boxes, to_objects
-from cnn_papers.data.progress import reported
-from cnn_papers.data.split import DamagedExample, Objects, Split
+from cnn_papers.data.split import DamagedExample, Split
+from cnn_papers.data.tfds_objects import by_name, first_pixel, has_boxes, read_objects
 from cnn_papers.errors import UserError
 
 T = TypeVar("T")
@@ -25,7 +21,6 @@ T = TypeVar("T")
 _ID_FEATURES = ("id", "file_name", "image/filename", "filename")
 # Those that array_record and TFDS raise on damaged files.
 _READ_ERRORS = (RuntimeError, ValueError, LookupError, OSError)
-_PART = 256  # records that are read at once
 
 
 def open_tfds(name: str, split: str, data_dir: str, max_bad_boxes: int = 0) -> Split:
@@ -65,9 +60,7 @@ def open_tfds(name: str, split: str, data_dir: str, max_bad_boxes: int = 0) -> S
     examples = _TfdsExamples(source, full_name, id_feature, shards)
     objects = None
     if has_boxes(builder.info.features):
-        # TFDS divides VOC's own numbers, which count from 1, by the size.
-        first = 1 if builder.name == "voc" else 0
-        objects = _read_objects(examples, class_names, first, max_bad_boxes)
+        objects = read_objects(examples, class_names, first_pixel(builder), max_bad_boxes)
     return Split(full_name, examples, class_names, str(builder.data_path), objects=objects)
 
 
@@ -133,46 +126,6 @@ class _TfdsExamples(Sequence):
         if "label" in features:
             example["label"] = features["label"].int64_list.value[0]
         return example
-
-
-def _read_objects(
-    examples: _TfdsExamples, class_names: Sequence[str], first: int, max_bad_boxes: int
-) -> list[Objects]:
-    """Returns the objects of all examples; of an image only the header is read."""
-
-    def convert(index: int, features: Any) -> tuple[Objects, list[str]]:
-        declared = image_files.declared_size(features["image"].bytes_list.value[0])
-        if declared is None:
-            raise ValueError("its image declares no size")
-        size = declared.upright
-        labels = list(features["objects/label"].int64_list.value)
-        shares = np.array(features["objects/bbox"].float_list.value, np.float64).reshape(-1, 4)
-        # The shares are float32: they are within a thousandth of a pixel of what was divided.
-        edges = np.round(shares * (*size, *size), 3)
-        difficult = [False] * len(labels)
-        if "objects/is_difficult" in features:
-            difficult = [bool(value) for value in features["objects/is_difficult"].int64_list.value]
-
-        def describe(i: int) -> str:
-            image = examples.identifier(index, features)
-            return f"object {i + 1} ({class_names[labels[i]]}) of {image}"
-
-        return to_objects(edges, labels, difficult, size, first=first, describe=describe)
-
-    starts = range(0, len(examples), _PART)
-    parts = (
-        examples.read(range(start, min(start + _PART, len(examples))), convert) for start in starts
-    )
-    read = list(
-        itertools.chain.from_iterable(
-            reported(parts, len(examples), f"reading the boxes of {examples.name}", size=len)
-        )
-    )
-    check_bad_boxes([what for _, bad in read for what in bad], examples.name, max_bad_boxes)
-    objects = [of_image for of_image, _ in read]
-    if not any(len(of_image.classes) for of_image in objects):
-        raise UserError(f"no image of {examples.name} has a box: its annotations are not public")
-    return objects
 
 
 def find_builder(name: str, data_dir: str = "") -> Any:
@@ -259,9 +212,9 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 def _check_features(name: str, features: Any) -> None:
     import tensorflow_datasets as tfds
 
-    by_name = _by_name(features)
-    names = ", ".join(by_name)
-    if not isinstance(by_name.get("image"), tfds.features.Image):
+    of_image = by_name(features)
+    names = ", ".join(of_image)
+    if not isinstance(of_image.get("image"), tfds.features.Image):
         raise UserError(
             f"{name} has no `image` (it has {names or 'no named features'}): choose another"
         )
@@ -279,32 +232,10 @@ def class_names_of(features: Any) -> tuple[str, ...]:
     """
     import tensorflow_datasets as tfds
 
-    label = _by_name(features).get("label")
+    label = by_name(features).get("label")
     if not isinstance(label, tfds.features.ClassLabel) and has_boxes(features):
         label = features["objects"]["label"]
     return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-
-
-def has_boxes(features: Any) -> bool:
-    """Tells whether a data set has `objects` with a box and a class, one of the images' own."""
-    import tensorflow_datasets as tfds
-
-    by_name = _by_name(features)
-    of_object = _by_name(getattr(by_name.get("objects"), "feature", None))  # of a Sequence
-    label = of_object.get("label")
-    if not isinstance(label, tfds.features.ClassLabel):
-        return False
-    of_image = by_name.get("label", label)
-    has_same_classes = getattr(of_image, "names", None) == label.names
-    return has_same_classes and isinstance(of_object.get("bbox"), tfds.features.BBoxFeature)
-
-
-def _by_name(features: Any) -> dict[str, Any]:
-    """Returns the features of a FeaturesDict by name; none of features of another kind."""
-    import tensorflow_datasets as tfds
-
-    is_dict = isinstance(features, tfds.features.FeaturesDict)
-    return {name: features[name] for name in features} if is_dict else {}
 
 
 def _parse_example(record: bytes) -> Any:

@@ -1,7 +1,8 @@
 """Opens a folder of VOC's layout: JPEGImages, Annotations and ImageSets/Main.
 
 An image set is a text file with the name of an image a line, without its suffix; it is one split,
-in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages.
+in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages. A file CLASS_SET
+beside a set, which says of each image whether it shows the class, must agree with the annotations.
 
 The classes are the names in the annotations of the training images, sorted: of the set `train` for
 `train` and `val`, of `trainval` for all other sets. VOC's own order of its 20 classes is the same.
@@ -24,7 +25,7 @@ from cnn_papers.errors import UserError, did_you_mean, listed
 
 _SETS_FOLDER = "ImageSets/Main"
 _PARTS = ("JPEGImages", "Annotations", _SETS_FOLDER)
-_SETS = ("train", "val", "trainval", "test")  # a set CLASS_train has labels of one class
+_SETS = ("train", "val", "trainval", "test")
 _SYNONYMS = {"validation": "val"}  # TFDS's name
 _FIRST_PIXEL = 1  # VOC counts rows and columns from 1, and includes the last
 
@@ -55,15 +56,19 @@ def image_sets(path: str) -> dict[str, list[str]]:
       UserError: the folder has another layout; a set that is empty or names an image twice.
     """
     root = _check_layout(path)
-    files = sorted((root / _SETS_FOLDER).glob("*.txt"))
-    names = [file.stem for file in files if not file.stem.endswith(tuple(f"_{s}" for s in _SETS))]
+    sets = {file.stem: _read_lines(file) for file in (root / _SETS_FOLDER).glob("*.txt")}
+    names = [name for name, lines in sets.items() if not _is_of_one_class(name, lines)]
     if not names:
         raise UserError(
             f"{root / _SETS_FOLDER} has no image sets: write the names of the training images to "
             "train.txt, without their suffix, one a line"
         )
     names.sort(key=lambda name: (_SETS.index(name) if name in _SETS else len(_SETS), name))
-    return {name: _read_set(root / _SETS_FOLDER / f"{name}.txt") for name in names}
+    for name in names:
+        twice = [image for image, count in collections.Counter(sets[name]).items() if count > 1]
+        if twice:
+            raise UserError(f"{root / _SETS_FOLDER}/{name}.txt names {listed(twice)} twice")
+    return {name: sets[name] for name in names}
 
 
 def open_voc_folder(path: str, split: str, max_bad_boxes: int = 0) -> Split:
@@ -93,6 +98,8 @@ def read_split(path: str, split: str) -> tuple[Split, list[str]]:
     training = _training_images(sets, {part.name for part in parts})
     images = _images_by_name(folder)
     annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images)
+    for part in parts:
+        _check_sets_of_classes(root / _SETS_FOLDER, part.name, annotations)
     class_names = _class_names(annotations[name] for name in training)
     files = [_file_of(name, images, root) for name in names]
     full_name = f"voc_folder:{path}[{'+'.join(part.name + part.suffix for part in parts)}]"
@@ -151,17 +158,49 @@ def _check_layout(path: str) -> pathlib.Path:
     raise UserError(f"{path} has no {missing[0]}: VOC's layout is {', '.join(_PARTS)}")
 
 
-def _read_set(path: pathlib.Path) -> list[str]:
-    """Returns the names of images in an image set; UserError for a name that is there twice."""
+def _read_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of an image set that are not empty."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the image set {path}: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"the image set {path} names {listed(twice)} more than once")
-    return names
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _is_of_one_class(name: str, lines: Sequence[str]) -> bool:
+    """Tells whether a set CLASS_SPLIT has a label of that class, -1, 0 or 1, beside each image."""
+    is_named_so = name.endswith(tuple(f"_{split}" for split in _SETS))
+    return is_named_so and all(line.split()[-1] in ("-1", "0", "1") for line in lines[:100])
+
+
+def _check_sets_of_classes(
+    folder: pathlib.Path, name: str, annotations: dict[str, Annotation]
+) -> None:
+    """Raises UserError if a file CLASS_`name` contradicts the annotation of an image.
+
+    Its label is 1 for an image with an object of the class, 0 where all of them are difficult, -1
+    where there are none.
+    """
+    for path in sorted(folder.glob(f"*_{name}.txt")):
+        lines = _read_lines(path)
+        if not _is_of_one_class(path.stem, lines):
+            continue
+        of_class = path.stem.removesuffix(f"_{name}")
+        for line in lines:
+            image, label, *_ = [*line.rsplit(maxsplit=1), ""]
+            if image not in annotations:
+                continue
+            found = [each for each in annotations[image].objects if each.name == of_class]
+            expected, words = "-1", f"has no {of_class}"
+            if found:
+                expected, words = "0", f"has only difficult objects of the class {of_class}"
+            if not all(each.is_difficult for each in found):
+                expected, words = "1", f"has an object of the class {of_class} not difficult"
+            if label != expected:
+                raise UserError(
+                    f"{path} has the label {label!r} for image {image}, whose annotation {words}: "
+                    f"write {expected} there, correct the annotation, or remove the file"
+                )
 
 
 def _training_images(sets: dict[str, list[str]], asked: set[str]) -> list[str]:
@@ -195,9 +234,11 @@ def _read_annotations(
                     f"{root / 'JPEGImages' / images[name][0]} has no annotation: write {path}, "
                     "without objects if the image shows none"
                 ) from None
+            suffixed = pathlib.PurePath(name).stem in images
+            hint = ": names have no suffix there" if suffixed else ""
             raise UserError(
                 f"an image set of {root} names {name!r}, "
-                "which has neither an image nor an annotation"
+                f"which has neither an image nor an annotation{hint}"
             ) from None
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -234,7 +275,10 @@ def _objects(
         for what, name in zip(described, names, strict=True):
             if name not in label_of:
                 hint = did_you_mean(name, class_names) or f"they have {listed(class_names)}"
-                raise UserError(f"{root}: the training images have no class like {what}: {hint}")
+                raise UserError(
+                    f"{root}/Annotations: {what} is of a class that the training images lack; "
+                    f"{hint}"
+                )
         of_image, bad_of_image = to_objects(
             np.array([found.edges for found in annotation.objects]).reshape(-1, 4),
             [label_of[name] for name in names],

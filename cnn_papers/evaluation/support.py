@@ -1,5 +1,6 @@
 """Checks by tracing which test protocols a network can serve; nothing is compiled or read."""
 
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from flax.errors import FlaxError
 from cnn_papers import opstrings
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import protocols
-from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.evaluation.protocols import Part, Protocol, Svm
 
 KEY = "eval.protocol"
 NEEDS = {  # `Part.needs` in words
@@ -20,17 +21,19 @@ NEEDS = {  # `Part.needs` in words
 }
 
 
-def parse(text: str) -> dict[str, Protocol]:
+def parse(text: str, module: ModuleType = protocols) -> dict[str, Any]:
     """Returns the protocols of `config.eval.protocol`, each by its own text.
+
+    `module` has the functions that return them.
 
     Raises:
       UserError: text that does not parse, an unknown protocol, arguments that make no sense, no
         protocol, or one that is named twice.
     """
     parts = opstrings.split(text)
-    ops = opstrings.parse(text, protocols, leading=0, key=KEY)
+    ops = opstrings.parse(text, module, leading=0, key=KEY)
     if not parts or len(set(parts)) < len(parts):
-        names = ", ".join(opstrings.functions(protocols))
+        names = ", ".join(opstrings.functions(module))
         raise UserError(
             f"config.{KEY}='{text}' must name one or more different protocols, "
             f"joined by '|', of: {names}"
@@ -62,17 +65,25 @@ def supported(
     """
     protocols = parse(text)
     if not mirror:
-        protocols = {
-            name: tuple(part._replace(mirrored=False) for part in protocol)
-            for name, protocol in protocols.items()
-        }
+        protocols = {name: _without_mirrors(protocol) for name, protocol in protocols.items()}
     for name, protocol in protocols.items():
         check(name, protocol, model, variables, normalise, shape)
-    if precise_bn and not variables.get("batch_stats"):
+    check_precise_bn(precise_bn, variables)
+    return protocols
+
+
+def check_precise_bn(batches: int, variables: Any) -> None:
+    """Raises UserError if `config.eval.precise_bn` asks for batch statistics that are not there."""
+    if batches and not variables.get("batch_stats"):
         raise UserError(
             "config.eval.precise_bn: this network has no batch normalisation; set it to 0"
         )
-    return protocols
+
+
+def check_windows(model: Any) -> None:
+    """Raises UserError unless the network can pool the windows of a feature map."""
+    if not _has_windows(model):
+        raise UserError(f"windows of a feature map need {NEEDS['windows']}")
 
 
 def check(
@@ -87,13 +98,14 @@ def check(
 
     The arguments are those of `supported`.
     """
-    for part in protocol:
+    for part in _parts(protocol):
         if not _can(part.needs, model, variables, normalise, shape):
             served = ", ".join(_served(model, variables, normalise, shape))
             raise UserError(
                 f"config.{KEY}: {name} needs {NEEDS[part.needs]}; this one can serve: {served}"
             )
-        for height, width in part.sizes:
+        own_size = (shape[:2],) if isinstance(protocol, Svm) else ()  # to find the layer
+        for height, width in part.sizes or own_size:
             size = f"{height}×{width}"
             try:
                 image = _viewed(normalise, (height, width, shape[-1]))
@@ -114,13 +126,24 @@ def check(
                 ) from error
 
 
+def _parts(protocol: Protocol) -> tuple[Part, ...]:
+    return (protocol.part,) if isinstance(protocol, Svm) else protocol
+
+
+def _without_mirrors(protocol: Protocol) -> Protocol:
+    if isinstance(protocol, Svm):
+        features = f"{protocol.features} without mirror images"
+        return protocol._replace(features=features, part=protocol.part._replace(mirrored=False))
+    return tuple(part._replace(mirrored=False) for part in protocol)
+
+
 def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:
     """Returns the names of the protocols that the network can serve, at some sizes at least."""
     defaults = {name: make() for name, make in opstrings.functions(protocols).items()}
     return [
         name
         for name, protocol in defaults.items()
-        if all(_can(part.needs, model, variables, normalise, shape) for part in protocol)
+        if all(_can(part.needs, model, variables, normalise, shape) for part in _parts(protocol))
     ]
 
 
@@ -136,8 +159,12 @@ def _can(needs: str, model: Any, variables: Any, normalise: Any, shape: tuple[in
         except (TypeError, ValueError, FlaxError):
             return False
     return (needs != "offsets" or hasattr(model, "fine")) and (
-        needs != "windows" or bool(getattr(model, "levels", ()))
+        needs != "windows" or _has_windows(model)
     )
+
+
+def _has_windows(model: Any) -> bool:
+    return bool(getattr(model, "levels", ()))
 
 
 def _viewed(normalise: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

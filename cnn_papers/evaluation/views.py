@@ -124,7 +124,7 @@ def covers(image: np.ndarray, method: str, *, sizes: Sequence[tuple[int, int]]) 
 
 
 def nine_windows(height: int, width: int, size: int) -> np.ndarray:
-    """Returns the windows of SPP-net (§3.1.5) as int [k, 4]: left, top, right, bottom in pixels.
+    """Returns the windows of SPP-net (§3.1.5), int [k, 4]: boxes `[y1, x1, y2, x2]` in pixels.
 
     They are the centre, the four corners and the middles of the four sides. If the shorter side is
     `size` itself, the three windows along it are one, so that k is 3 in place of 9.
@@ -134,4 +134,4 @@ def nine_windows(height: int, width: int, size: int) -> np.ndarray:
         tops = [0]
     elif width == size and width < height:
         lefts = [0]
-    return np.array([(left, top, left + size, top + size) for top in tops for left in lefts])
+    return np.array([(top, left, top + size, left + size) for top in tops for left in lefts])

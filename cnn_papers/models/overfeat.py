@@ -12,7 +12,7 @@ Deviations:
     offsets are kept, so that every position of the classifier is scored exactly once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -55,6 +55,32 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 VARIANTS: dict[str, dict[str, Any]] = {"fast": {"net": "fast"}, "accurate": {"net": "accurate"}}
 
 
+BOXES = ("shared", "per_class")
+_REGRESSOR = (("box1", 4096), ("box2", 1024), ("box3", 4))  # §4.1, Figure 8
+
+
+class Geometry(NamedTuple):
+    """The places of an image that the map of scores looks at.
+
+    Position (y, x) sees the square of `side` pixels whose top left corner is at
+    (y · stride, x · stride). Padding inside the network lets it see a little more.
+    """
+
+    side: int
+    stride: int
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the rows and columns of the map over an image of height×width pixels."""
+        rows, columns = ((length - self.side) // self.stride + 1 for length in (height, width))
+        return rows, columns
+
+    def windows(self, rows: int, columns: int) -> jax.Array:
+        """Returns the squares of a map, float32 [rows, columns, 4], as `boxes` has them."""
+        y, x = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
+        corners = self.stride * jnp.stack([y, x], -1).astype(jnp.float32)
+        return jnp.concatenate([corners, corners + self.side], -1)
+
+
 class OverFeat(nn.Module):
     """A classifier that slides over images larger than the one it was initialised with (§3.5).
 
@@ -66,11 +92,20 @@ class OverFeat(nn.Module):
     each result, and interleaves the outputs (§3.3): positions are 12 image pixels apart instead of
     36 (accurate), or 16 instead of 32 (fast). The last pooling's endpoint is then
     [n, Δy, Δx, h, w, c], filled with zeros where offsets see fewer positions.
+
+    With `boxes` a regressor slides over the same pooled map (§4.1): its layers are `box1` to
+    `box3`, and its map is [n, a, b, 4] if all classes share it, or [n, a, b, num_classes, 4]. The
+    four numbers are the edges of a box within the window that a position sees, as
+    `boxes.relative` has them.
     """
 
     net: str
     num_classes: int = 1000
     fine: bool = False
+    fine_in_training: bool = False  # training too applies the last pooling at every offset (§4.2)
+    window: int | None = None  # the side that it is initialised with; None is the image's
+    boxes: str | None = None  # "shared" or "per_class": the regressor of boxes
+    box_dropout: float = 0.0  # of the regressor's hidden units; the paper mentions none
     conv1_stride: int | None = None  # None is the paper's; smaller ones let small images through
     dropout: float = 0.5  # §3.2
     weight_init: str = "paper"  # or "he"
@@ -84,43 +119,73 @@ class OverFeat(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         ends: dict[str, jax.Array] = {}
         convolutions, classifier = TABLE[self.net]
+        if self.window and self.is_initializing():
+            image = image[:, : self.window, : self.window]
         x = image
         for name, row in convolutions.items():
+            size, stride, padding = self._row(name, row)
             if "conv" in name:
-                x = nn.relu(self._conv(name, *row)(x))
+                kernels = self._scaled(row[0])
+                convolution = layers.Conv(
+                    kernels, size, stride, padding, name=name, **self._initialisers()
+                )
+                x = nn.relu(convolution(x))
             else:
-                x = pooling.max_pool(x, row, row)
+                x = pooling.max_pool(x, size, stride)
             ends[name] = x
 
         (last_pool, pool), *fully_connected = classifier.items()
-        fine = self.fine and not train
         missing = [-(side + 1) % pool for side in x.shape[1:3]]  # pixels that the last offset lacks
-        if fine:
+        if fine := self._is_fine(train):
             maps = ends[last_pool] = _pool_at_offsets(x, pool, missing)
             x = maps.reshape(x.shape[0] * pool**2, *maps.shape[-3:])
         else:
             x = ends[last_pool] = pooling.max_pool(x, pool, pool)
-        for name, units in fully_connected:
-            hidden = units is not None
-            features = self._scaled(units) if hidden else self.num_classes
-            x = layers.FullyConnected(features, name=name, **self._initialisers())(x)
-            x = nn.relu(x) if hidden else x
-            ends[name] = _interleave(x, pool, missing) if fine else x
-            if hidden:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return ends[name].mean((1, 2), dtype=jnp.float32), ends
 
-    def _conv(self, name: str, kernels: int, size: int, stride: int, padding: int) -> layers.Conv:
-        if name == "conv1":
-            stride = self.conv1_stride or stride
-        return layers.Conv(
-            self._scaled(kernels),
-            size,
-            stride,
-            padding,
-            name=name,
-            **self._initialisers(),
-        )
+        def slide(x: jax.Array, rows: Any, outputs: int, dropout: float) -> None:
+            for name, units in rows:
+                hidden = (name, units) != rows[-1]
+                features = self._scaled(units) if hidden else outputs
+                x = layers.FullyConnected(features, name=name, **self._initialisers())(x)
+                x = nn.relu(x) if hidden else x
+                ends[name] = _interleave(x, pool, missing) if fine else x
+                if hidden:
+                    x = nn.Dropout(dropout, deterministic=not train)(x)
+
+        if self.boxes:
+            per_class = self.boxes == "per_class"
+            slide(x, _REGRESSOR, 4 * (self.num_classes if per_class else 1), self.box_dropout)
+            if per_class:
+                edges = ends["box3"]
+                ends["box3"] = edges.reshape(*edges.shape[:3], self.num_classes, 4)
+        slide(x, fully_connected, self.num_classes, self.dropout)
+        scores = ends[fully_connected[-1][0]]
+        return scores.mean((1, 2), dtype=jnp.float32), ends
+
+    def geometry(self, *, train: bool = False) -> Geometry:
+        """Returns the places that the map of scores looks at; the field `window` must be given."""
+        convolutions, classifier = TABLE[self.net]
+        pool, *_ = classifier.values()
+        rows = [self._row(name, row) for name, row in convolutions.items()]
+        side = self.window or 0
+        for size, stride, padding in [*rows, (pool, pool, 0)]:
+            side = (side + 2 * padding - size) // stride + 1
+        stride = 1 if self._is_fine(train) else pool
+        side = pool * side  # of the window on the map before the last pooling
+        for size, step, padding in reversed(rows):
+            side = (side - 1) * step + size - 2 * padding
+            stride *= step
+        return Geometry(side, stride)
+
+    def _is_fine(self, train: bool) -> bool:
+        return self.fine and (self.fine_in_training or not train)
+
+    def _row(self, name: str, row: Any) -> tuple[int, int, int]:
+        """Returns the size, the stride and the padding of a row of `TABLE`."""
+        if "pool" in name:
+            return row, row, 0
+        _, size, stride, padding = row
+        return size, self.conv1_stride or stride if name == "conv1" else stride, padding
 
     def _initialisers(self) -> dict[str, Any]:
         return layers.initialisers(self.weight_init) | {"dtype": self.dtype}
@@ -161,7 +226,8 @@ def Model(variant: str = "accurate", **fields: Any) -> OverFeat:
       ValueError: an unknown variant or field, or a value that a field does not take.
     """
     model = variants.build(OverFeat, VARIANTS, variant, fields)
-    variants.check_choices(model, {"net": tuple(TABLE), "weight_init": ("paper", "he")})
+    choices = {"net": tuple(TABLE), "weight_init": ("paper", "he"), "boxes": (None, *BOXES)}
+    variants.check_choices(model, choices)
     return model
 
 

@@ -76,9 +76,15 @@ class SPPNet(nn.Module):
     """Convolutions, spatial pyramid pooling and three fully connected layers (Table 1).
 
     Called with `image` float [n, h, w, 3]; returns logits float32 [n, num_classes] and a dict of
-    the paper's layers. The pyramid takes images of any size. With `windows` [n, k, 4] (left, top,
-    right, bottom in image pixels) each window of the one feature map is pooled and classified
-    (§4.1): logits are [n, k, num_classes], and endpoints from `spp` on are [n·k, 1, 1, …].
+    the paper's layers. The pyramid takes images of any size.
+
+    With `windows` [n, k, 4], boxes `[y1, x1, y2, x2]` in image pixels, each window of the one
+    feature map is pooled and classified (§4.1): logits are [n, k, num_classes], and endpoints from
+    `spp` on are [n·k, 1, 1, …]. A window may also be one of the image at another size:
+    `other_sizes` are the images so resized, each [n, h', w', 3], and `size_of` int [n, k] is 0 for
+    a window of `image`, i for one of the i-th of these, in whose pixels the window then is.
+
+    The three stages `convolve`, `pool` and `classify` are methods of their own.
     """
 
     net: str
@@ -91,57 +97,82 @@ class SPPNet(nn.Module):
     width: float = 1.0  # multiplies every channel count; 1 is the paper's network
     dtype: Any = None
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the layers as the paper does."""
+        for name, (kernels, size, stride, padding, *_) in self._rows():
+            channels = self._scaled(kernels)
+            conv = layers.Conv(channels, size, stride, padding, **self._initialisers(name))
+            setattr(self, name, conv)
+        units_by_name = {
+            "fc6": self._scaled(4096),
+            "fc7": self._scaled(4096),
+            "fc8": self.num_classes,
+        }
+        for name, units in units_by_name.items():
+            setattr(self, name, layers.FullyConnected(units, **self._initialisers(name)))
+        # Flax's own names, from which it draws the masks
+        self.Dropout_0, self.Dropout_1 = nn.Dropout(self.dropout), nn.Dropout(self.dropout)
+
     @variants.refuse_small_images
     def __call__(
-        self, image: jax.Array, *, train: bool = False, windows: jax.Array | None = None
+        self,
+        image: jax.Array,
+        *,
+        train: bool = False,
+        windows: jax.Array | None = None,
+        other_sizes: tuple[jax.Array, ...] = (),
+        size_of: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        ends: dict[str, jax.Array] = {}
-        x = self._features(image, ends)
+        x, ends = self.convolve(image)
         if windows is not None:
-            self._check_windows(image, x)
-            stride, offset = self.geometry()
-            pool = partial(
-                pooling.window_features, levels=self.levels, stride=stride, offset=offset
-            )
-            features = jax.vmap(pool)(x, windows)
-            x = ends["spp"] = features.reshape(windows.shape[0] * windows.shape[1], 1, 1, -1)
+            x = self._windows(image, x, windows)
+            for i, resized in enumerate(other_sizes, 1):
+                pooled = self._windows(resized, self.convolve(resized)[0], windows)
+                x = jnp.where((size_of == i)[..., None], pooled, x)
+            x = ends["spp"] = x.reshape(-1, 1, 1, x.shape[-1])
         elif self.levels:
             x = ends["spp"] = pooling.pyramid_pool(x, self.levels)
         else:
             x = ends["pool"] = pooling.max_pool(x, *LAST_POOL[self.net])
-
-        for name in ("fc6", "fc7"):
-            x = self._fully_connected(x, name, self._scaled(4096))
-            x = ends[name] = nn.relu(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = ends["fc8"] = self._fully_connected(x, "fc8", self.num_classes)
+        x, ends_of_classifier = self.classify(x, train=train)
         logits = x.mean((1, 2), dtype=jnp.float32)
-        return logits if windows is None else logits.reshape(*windows.shape[:2], -1), ends
+        if windows is not None:
+            logits = logits.reshape(*windows.shape[:2], -1)
+        return logits, ends | ends_of_classifier
 
-    def _features(self, image: jax.Array, ends: dict[str, jax.Array]) -> jax.Array:
-        x = image
-        for i, (name, (kernels, size, stride, padding, *after)) in enumerate(self._rows(), 1):
-            x = layers.Conv(
-                self._scaled(kernels),
-                size,
-                stride,
-                padding,
-                name=name,
-                **self._initialisers(name),
-            )(x)
-            x = ends[name] = nn.relu(x)
+    def convolve(self, image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the last feature map of images [n, h, w, 3], [n, a, b, c], and the layers."""
+        x, ends = image, {}
+        for i, (name, (_, _, _, _, *after)) in enumerate(self._rows(), 1):
+            x = ends[name] = nn.relu(getattr(self, name)(x))
             for step in after:
                 if step != "norm":
                     x = ends[f"pool{i}"] = pooling.max_pool(x, *step)
                 elif self.lrn:
                     x = ends[f"norm{i}"] = layers.local_response_norm(x)
-        return x
+        return x, ends
 
-    def _fully_connected(self, x: jax.Array, name: str, units: int) -> jax.Array:
-        return layers.FullyConnected(units, name=name, **self._initialisers(name))(x)
+    def pool(self, feature_map: jax.Array, windows: jax.Array) -> jax.Array:
+        """Returns the pyramid over windows [n, k, 4] of maps [n, a, b, c], [n, k, bins·c]."""
+        stride, offset = self.geometry()
+        pool = partial(pooling.window_features, levels=self.levels, stride=stride, offset=offset)
+        return jax.vmap(pool)(feature_map, windows)
 
-    def _check_windows(self, image: jax.Array, feature_map: jax.Array) -> None:
+    def classify(
+        self, pooled: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns scores [n, a, b, num_classes] of pooled maps, [n, 1, 1, bins·c], and the layers.
+
+        Without a pyramid the pooled maps are [n, h, w, c].
+        """
+        x, ends = pooled, {}
+        for name, dropout in (("fc6", self.Dropout_0), ("fc7", self.Dropout_1)):
+            x = ends[name] = nn.relu(getattr(self, name)(x))
+            x = dropout(x, deterministic=not train)
+        x = ends["fc8"] = self.fc8(x)
+        return x, ends
+
+    def _windows(self, image: jax.Array, feature_map: jax.Array, windows: jax.Array) -> jax.Array:
         if not self.levels:
             raise ValueError("features of windows need a pyramid: this variant has no model.levels")
         if 0 in feature_map.shape:
@@ -149,6 +180,7 @@ class SPPNet(nn.Module):
                 f"an image of {image.shape[1]}×{image.shape[2]} is too small: "
                 "its feature map has no pixels left"
             )
+        return self.pool(feature_map, windows)
 
     def geometry(self) -> tuple[int, float]:
         """Returns the stride of the last map's cells and the centre of the first, in image pixels.

@@ -230,6 +230,7 @@ def open_pipeline(
         resident=resident or config.data.resident,
         max_skips=max_skips,
         boxes=task.NEEDS == "boxes",
+        many_labels=task.NEEDS == "labels",
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
@@ -237,7 +238,14 @@ def open_pipeline(
 
 def _check_needs(split: Split, task: str, host: OpString) -> None:
     """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
-    if tasks.task_module(task).NEEDS == "boxes":
+    needs = tasks.task_module(task).NEEDS
+    if needs == "labels":
+        if (cut_out := cutting_out(host)) is not None:
+            raise UserError(
+                f"config.task={task} learns all classes of an image, and '{cut_out.name}' in "
+                f"config.{host.key} cuts out one object: take config.task=classify, or whole images"
+            )
+    elif needs == "boxes":
         if split.objects is None:
             raise UserError(
                 f"config.task={task} learns from boxes, and {split.name} has none: name other data "

@@ -1,7 +1,8 @@
 """The train step and the predict step, as pure functions of arrays."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from cnn_papers.data.augment import DeviceTransform, augment_batch
+from cnn_papers.errors import UserError, did_you_mean
 from cnn_papers.training import freezing
 from cnn_papers.training.optim import Optimizer
 
 Batch = dict[str, jax.Array]
+Settings = TypeVar("Settings")
 # float32 images, the network's other arguments by name, and what the task's loss compares with
 Examples = tuple[jax.Array, dict[str, jax.Array], Any]
 
@@ -24,6 +27,7 @@ class StepSettings(NamedTuple):
       aux_weight: weight of the losses of auxiliary heads (GoogLeNet §5).
       class_weights: a number for each output of the head, which weighs the losses of its images;
         () weighs all alike.
+      ranking: where an image has several labels, the loss is of pairs of images, not of images.
       ema_decay: decay of the running average of the parameters (GoogLeNet §6); 0 keeps no average.
       accumulate: number of parts that a batch is split into. They are worked through one after the
         other, each with its own batch statistics.
@@ -38,6 +42,7 @@ class StepSettings(NamedTuple):
 
     aux_weight: float = 0.0
     class_weights: tuple[float, ...] = ()
+    ranking: bool = False
     ema_decay: float = 0.0
     accumulate: int = 1
     bn_group: int = 0
@@ -55,6 +60,21 @@ class StepSettings(NamedTuple):
         boxes = tuple(sorted(config.get("boxes", {}).items()))
         values = {**config.loss, **config.optim, "class_weights": class_weights, "boxes": boxes}
         return cls(**{name: values[name] for name in cls._fields})
+
+    def boxes_as(self, kind: type[Settings]) -> Settings:
+        """Returns `boxes` as a NamedTuple of a task, whose fields are the keys that it knows.
+
+        Raises:
+          UserError: an unknown key.
+        """
+        values, known = dict(self.boxes), inspect.signature(kind).parameters
+        if unknown := sorted(set(values) - set(known)):
+            hint = did_you_mean(unknown[0], known)
+            raise UserError(
+                f"config.boxes.{unknown[0]} is no setting of this task; "
+                f"{f'{hint} ' if hint else ''}there are: {', '.join(known)}"
+            )
+        return kind(**values)
 
 
 class State(NamedTuple):

@@ -283,7 +283,7 @@ def test_a_config_without_its_data_says_why(tmp_path, command):
         ),
         (
             ["--model=resnet", "--measure=speed"],
-            "--measure=speed: there are start, step, input, saving",
+            "--measure=speed: there are start, step, input, saving, windows",
         ),
         (
             ["--model=resnet", "--versus=torchvision"],

@@ -87,6 +87,7 @@ def test_flags_that_name_a_file_or_folder_take_a_tilde(door, capsys):
         (predict, ["--workdir=r", "~no-such-user/a"], NOBODY),
         (report, ["~no-such-user/a"], NOBODY),
         (prepare, ["folder:~no-such-user/a"], f"config.data.name=folder:{NOBODY}"),
+        (prepare, ["voc_folder:~no-such-user/a"], f"config.data.name=voc_folder:{NOBODY}"),
         (describe, ["--config=~no-such-user/a"], f"--config={NOBODY}"),
         (
             describe,

@@ -193,6 +193,7 @@ PIECES = [
     ),
     ("--config.data.eval_split=test[:0]", "split 'test[:0]' of digits is empty"),
     ("--config.data.name=folder:nowhere", "no folder 'nowhere'"),
+    ("--config.data.name=voc_folder:nowhere", "no folder 'nowhere': write voc_folder:PATH with"),
     (
         "--config.data.resident=maybe",
         "config.data.resident is 'auto', 'always' or 'never', not 'maybe'",

@@ -247,7 +247,7 @@ def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
             "celeb_a",
             "train",
             r"celeb_a has no single label per image, and no `objects` with `bbox` and `label` "
-            r"\(it has attributes, image, landmarks\): choose another$",
+            r"\(it has image, landmarks, attributes, identity\): choose another$",
         ),
         ("lm1b", "train", r"lm1b has no `image` \(it has text\)"),
         ("folder:", "train", r"no folder '': write folder:PATH"),

@@ -6,13 +6,19 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from support.commands import exit_code
 from support.voc_folders import annotation, write_voc
 
+from cnn_papers import prepare
 from cnn_papers.data import image_files
 from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import fingerprint
+from cnn_papers.data.voc_folders import image_sets
 from cnn_papers.errors import UserError
+from cnn_papers.runs import inputs
+from cnn_papers.weights import trained
 
 CAT, DOG = ("cat", (2, 3, 20, 30)), ("dog", (1, 1, 40, 60))
 IMAGES = {"a": [CAT, DOG], "b": [DOG], "c": [], "d": [CAT]}
@@ -116,11 +122,14 @@ def test_pixels_counted_from_one_and_included_become_exclusive_edges(pets):
         ("train[:50%]", "a"),
         ("trainval[-1:]+test", "cd"),
         ("test", "d"),
+        ("mini_train", "b"),
     ],
 )
 def test_splits_are_image_sets_in_their_order_and_slices_of_them(pets, split, ids):
-    for text in ("a", "b"):  # sets with labels of one class are no splits
-        (pets / f"ImageSets/Main/{text}_train.txt").write_text("a  1\nb -1\n")
+    sets = pets / "ImageSets/Main"
+    (sets / "cat_train.txt").write_text("a  1\nb -1\n")  # labels of one class: no split
+    (sets / "mini_train.txt").write_text("\ufeffb\r\n\r\n")
+    assert [*image_sets(str(pets))] == ["train", "val", "trainval", "test", "mini_train"]
     assert _ids(_open(pets, split)) == [f"{name}.jpg" for name in ids]
 
 
@@ -162,6 +171,61 @@ def test_another_annotation_is_other_data(pets):
     assert fingerprint(_open(pets), "") != before
     (pets / "Annotations/a.xml").write_text(annotation([CAT, DOG]))
     assert fingerprint(_open(pets), "") == before
+
+
+def test_the_classes_of_a_split_are_known_without_its_images(pets):
+    for image in (pets / "JPEGImages").iterdir():
+        image.unlink()
+    data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": "", "train_split": "train[:1]"})
+    assert trained.class_names_of(data) == ("cat", "dog")
+
+
+def test_a_run_that_is_older_than_bad_boxes_leaves_out_none(pets):
+    data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": ""})
+    assert len(inputs.open_one(data, "train").examples) == 2
+    (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
+    with pytest.raises(UserError, match="has 1 bad box"):
+        inputs.open_one(data, "train")
+    data.max_bad_boxes = 1
+    objects = inputs.open_one(data, "train").objects
+    assert objects is not None and [len(image.classes) for image in objects] == [1, 1]
+    assert len(inputs.open_one_to_test(data, "train").examples) == 2
+
+
+# --- prepare --------------------------------------------------------------------------------------
+
+
+def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
+    before = {path: path.read_bytes() for path in pets.rglob("*") if path.is_file()}
+    for name in ("trainval", "test"):
+        (pets / f"ImageSets/Main/{name}.txt").unlink()
+    (pets / "ImageSets/Main/val.txt").write_text("c\nd\n")
+    assert exit_code(prepare.cli, f"voc_folder:{pets}") == 0
+    name = f"voc_folder:{pets}"
+    assert capsys.readouterr().out == (
+        f"{name}[train]: 2 images, 3 objects (0 difficult) of 2 classes; 0 images without objects\n"
+        "         1  cat\n         2  dog\n"
+        f"{name}[val]: 2 images, 1 objects (0 difficult) of 2 classes; 1 images without objects\n"
+        "         1  cat\n         0  dog\n"
+        "0 images cannot be decoded\n"
+    )
+    assert {*before} >= {path for path in pets.rglob("*") if path.is_file()}
+    (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
+    (pets / "JPEGImages/d.jpg").write_bytes(b"damaged")
+    assert exit_code(prepare.cli, name) == 1
+    out = capsys.readouterr().out
+    assert (
+        "bad box: object 2 (dog) of a.xml has no area (ymin, xmin, ymax, xmax = 5, 6, 5, 9)\n"
+        "1 bad boxes: correct them, or leave them out with --config.data.max_bad_boxes=1\n"
+    ) in out
+    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 images cannot be decoded\n")
+
+
+def test_a_voc_folder_has_no_smaller_copy(pets, capsys):
+    assert exit_code(prepare.cli, f"voc_folder:{pets}", "--short_side=20") == 2
+    assert capsys.readouterr().err == (
+        "error: --short_side copies data sets of TFDS and folder:PATH, not voc_folder:PATH\n"
+    )
 
 
 # --- sizes of images ------------------------------------------------------------------------------
@@ -219,8 +283,14 @@ def test_an_image_that_cannot_be_read_is_left_to_the_reader(pets):
             "a.xml begins before the image, whose first row and column are 1",
         ),
         (annotation([("cat", (1, 1, 41, 60))]), "a.xml ends beyond the image of 60×40 pixels"),
-        (annotation([("cat", ("x", 1, 4, 6))]), "a.xml (cat): <ymin> is 'x', not a number"),
-        (annotation([("cat", ("nan", 1, 4, 6))]), "a.xml (cat): <ymin> is 'nan', not a number"),
+        (
+            annotation([CAT]).replace("<ymin>2", "<ymin>x"),
+            "a.xml (cat): <ymin> is 'x', not a number",
+        ),
+        (
+            annotation([CAT]).replace("<ymin>2", "<ymin>nan"),
+            "a.xml (cat): <ymin> is 'nan', not a number",
+        ),
         (
             annotation([DOG, CAT], difficult="2"),
             "object 1 of {}/Annotations/a.xml (dog): <difficult> is '2', neither 0 nor 1",
@@ -280,13 +350,19 @@ def test_an_image_without_its_annotation_and_the_reverse_are_named(pets, removed
         _open(pets)
 
 
+def test_names_with_a_suffix_are_told_so(pets):
+    (pets / "ImageSets/Main/train.txt").write_text("a.jpg\n")
+    with pytest.raises(UserError, match=r"names 'a.jpg', which .*: names have no suffix there$"):
+        _open(pets)
+
+
 def test_a_class_that_training_lacks_is_refused_with_the_nearest_name(pets):
     (pets / "Annotations/d.xml").write_text(annotation([DOG, ("catt", (1, 1, 4, 6))]))
     with pytest.raises(UserError) as error:
         _open(pets, "test")
     assert str(error.value) == (
-        f"{pets}: the training images have no class like object 2 (catt) of d.xml: "
-        "did you mean 'cat'?"
+        f"{pets}/Annotations: object 2 (catt) of d.xml is of a class that the training images "
+        "lack; did you mean 'cat'?"
     )
 
 
@@ -319,7 +395,7 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     with pytest.raises(UserError, match=r"^no folder '/no/such': write voc_folder:PATH with JPEG"):
         open_split("voc_folder:/no/such", "train")
     (pets / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
-    with pytest.raises(UserError, match=r"train.txt names a more than once$"):
+    with pytest.raises(UserError, match=r"train.txt names a twice$"):
         _open(pets)
     for file in (pets / "ImageSets/Main").iterdir():
         file.unlink()

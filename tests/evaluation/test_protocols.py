@@ -145,11 +145,9 @@ def protocol_of(text):
 def test_a_protocol_is_a_plain_loop_over_its_views(text, devices):
     outcome = run(protocol_of(text), devices=devices)
     expected = [CASES[text](IMAGES[i]) for i in (0, 7, 18)]
-    np.testing.assert_allclose(outcome.probabilities[[0, 7, 18]], expected, rtol=2e-5)
-    assert (
-        outcome.probabilities.shape == (19, CLASSES) and outcome.probabilities.dtype == np.float32
-    )
-    np.testing.assert_array_equal(outcome.label, np.arange(19) % CLASSES)
+    np.testing.assert_allclose(outcome.scores[[0, 7, 18]], expected, rtol=2e-5)
+    assert outcome.scores.shape == (19, CLASSES) and outcome.scores.dtype == np.float32
+    np.testing.assert_array_equal(outcome.labels, np.arange(19) % CLASSES)
 
 
 def test_mirror_images_matter_to_the_network_of_these_tests():
@@ -169,7 +167,7 @@ def test_batches_change_nothing_and_every_image_counts_once(pixels, devices):
         mean_over(views.whole(IMAGES[i], "bilinear", scales=(9,), step=9, longest=2.0))
         for i in range(19)
     ]
-    np.testing.assert_allclose(outcome.probabilities, expected, rtol=2e-5)
+    np.testing.assert_allclose(outcome.scores, expected, rtol=2e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -272,9 +270,9 @@ def test_overfeat_takes_the_maximum_over_positions_then_the_mean():
             expected.append(softmax(np.asarray(ends["fc8"], np.float64)).max((1, 2))[0])
     expected = np.mean(expected, 0)
     assert expected.sum() > 1.001  # maxima of different positions
-    np.testing.assert_allclose(outcome.probabilities[4], expected / expected.sum(), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[4], expected / expected.sum(), rtol=1e-4)
     coarse = run(protocols.overfeat_dense(sizes, fine=False), model, variables, pixels=10**5)
-    assert np.abs(coarse.probabilities - outcome.probabilities).max() > 1e-4
+    assert np.abs(coarse.scores - outcome.scores).max() > 1e-4
 
 
 @pytest.mark.process
@@ -294,7 +292,7 @@ def test_spp_views_are_windows_of_one_map_one_after_the_other():
         h, w = whole.shape[:2]
         rows = [0] if scale == 64 and h <= w else [0, (h - 64) // 2, h - 64]
         columns = [0] if scale == 64 and h > w else [0, (w - 64) // 2, w - 64]
-        boxes = [(x, y, x + 64, y + 64) for y in rows for x in columns]
+        boxes = [(y, x, y + 64, x + 64) for y in rows for x in columns]
         assert 2 * len(boxes) == count
         for view in (whole, whole[:, ::-1]):
             for box in boxes:
@@ -304,7 +302,7 @@ def test_spp_views_are_windows_of_one_map_one_after_the_other():
     for view in (whole, whole[:, ::-1]):
         looks.append(softmax(np.asarray(logits_of(view[None]), np.float64))[0])
     assert len(looks) == 6 + 18 + 2
-    np.testing.assert_allclose(outcome.probabilities[2], np.mean(looks, 0), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], np.mean(looks, 0), rtol=1e-4)
 
 
 def test_the_full_image_view_is_the_pyramid_over_everything():
@@ -314,7 +312,7 @@ def test_the_full_image_view_is_the_pyramid_over_everything():
     outcome = run(protocols.spp_full(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=16, longest=1.0)
     (look,) = model.apply(variables, view_of(whole[None], None))[0]
-    np.testing.assert_allclose(outcome.probabilities[2], softmax(np.array(look)), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], softmax(np.array(look)), rtol=1e-4)
 
 
 def test_a_dense_network_averages_its_map_before_the_softmax():
@@ -328,7 +326,7 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
     ]
     assert maps[0].shape == (2, 2, CLASSES)
     expected = softmax(np.array(maps, np.float64).mean((1, 2))).mean(0)
-    np.testing.assert_allclose(outcome.probabilities[2], expected, rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], expected, rtol=1e-4)
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -238,11 +238,11 @@ def test_nine_windows_or_three(size):
     windows = views.nine_windows(height, width, 224)
     assert len(windows) == (3 if min(size) == 224 else 9)
     assert (windows[:, 2:] - windows[:, :2] == 224).all() and (windows >= 0).all()
-    assert windows[:, 2].max() == width and windows[:, 3].max() == height
-    assert ((width - 224) // 2, (height - 224) // 2) in [
-        (left, top) for left, top, *_ in windows.tolist()
+    assert windows[:, 2].max() == height and windows[:, 3].max() == width
+    assert ((height - 224) // 2, (width - 224) // 2) in [
+        (top, left) for top, left, *_ in windows.tolist()
     ]
-    assert_mirrored_pairs(windows[:, 0].tolist(), width, 224)
+    assert_mirrored_pairs(windows[:, 1].tolist(), width, 224)
     assert len(set(map(tuple, windows.tolist()))) == len(windows) or height == width == 224
 
 

@@ -36,8 +36,8 @@ def loop(feature_map, window, levels, stride, offset):
     """Returns one window's features, cell by cell from Appendix A."""
     spans = []
     for low, high, size in (
-        (window[1], window[3], feature_map.shape[0]),
-        (window[0], window[2], feature_map.shape[1]),
+        (window[0], window[2], feature_map.shape[0]),
+        (window[1], window[3], feature_map.shape[1]),
     ):
         low, high = (
             Fraction(float(low)) - Fraction(offset),
@@ -129,7 +129,7 @@ def test_sliding_windows_do_not_fit_the_map_of_180_pixels():
 def test_window_features_equal_a_loop(levels, size, stride, offset):
     rng = np.random.default_rng(0)
     feature_map = rng.normal(size=(*size, 2)).astype(np.float32)
-    limits = np.array([size[1], size[0]]) * stride
+    limits = np.array(size) * stride
     # some windows extend beyond the map, some hold no cell, half lie exactly on centres of cells
     corners = rng.uniform(-40, 40 + limits, (200, 2, 2))
     corners[::2] = np.round(corners[::2] / stride) * stride + offset
@@ -154,7 +154,7 @@ def test_window_projection_in_numbers():
         (400, 500): 9,
         (-9, -1): 0,
     }
-    windows = jnp.array([[left, -1, right, 17] for left, right in spans])
+    windows = jnp.array([[-1, left, 17, right] for left, right in spans])
     features = window_features(feature_map, windows, levels=(1,), stride=16)
     np.testing.assert_array_equal(features[:, 0], list(spans.values()))
 
@@ -163,7 +163,7 @@ def test_the_whole_map_as_a_window_is_the_pyramid():
     """In value and in gradient."""
     levels = (4, 3, 1)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(11, 19, 4)), jnp.float32)
-    whole = jnp.array([[-1, -1, 12 * 18 + 1, 12 * 10 + 1]])
+    whole = jnp.array([[-1, -1, 12 * 10 + 1, 12 * 18 + 1]])
     weights = jnp.arange(1.0, 1 + sum(m * m for m in levels) * 4)
 
     @jax.jit
@@ -219,7 +219,7 @@ def test_the_whole_image_as_a_window_is_the_classifier(net):
     rng = np.random.default_rng(0)
     variables = random_parameters(model, 96, rng)
     image = jnp.asarray(rng.normal(size=(2, 96, 128, 3)), jnp.float32)
-    windows = jnp.array([[[0, 0, 128, 96], [10, 20, 90, 90], [40, 0, 50, 7]]] * 2)
+    windows = jnp.array([[[0, 0, 96, 128], [20, 10, 90, 90], [0, 40, 7, 50]]] * 2)
     whole, _ = jax.jit(model.apply)(variables, image)
     logits, ends = jax.jit(lambda v, x, w: model.apply(v, x, windows=w))(variables, image, windows)
     assert logits.shape == (2, 3, 4) and ends["spp"].shape[:3] == (6, 1, 1)

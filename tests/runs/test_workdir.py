@@ -275,11 +275,12 @@ def test_other_numbers_of_images_are_said(tmp_path, capsys, images, ending):
 
 @pytest.mark.fault("config: the same images in another folder", "said; goes on")
 @pytest.mark.parametrize("then, now", [("/a/x", "/b/x"), ("/a/x", "/a/x/"), ("x", "{cwd}/x")])
-def test_images_may_move(tmp_path, capsys, then, now):
+@pytest.mark.parametrize("form", ["folder", "voc_folder"])
+def test_images_may_move(tmp_path, capsys, form, then, now):
     now = now.format(cwd=os.getcwd())
-    on_data(tmp_path, f"folder:{then}", f"folder:{now}")
+    on_data(tmp_path, f"{form}:{then}", f"{form}:{now}")
     assert (
-        capsys.readouterr().out == f"the data has moved: folder:{then} before, folder:{now} now\n"
+        capsys.readouterr().out == f"the data has moved: {form}:{then} before, {form}:{now} now\n"
     )
 
 
@@ -315,6 +316,11 @@ def test_other_images_in_the_same_folder_are_said(tmp_path, capsys):
     assert capsys.readouterr().out == (
         "the data has changed: as many images of the same classes, but others\n"
     )
+
+
+def test_one_folder_in_two_forms_is_not_the_same_data(tmp_path):
+    with pytest.raises(UserError, match=r"data\.name: folder:/a there, voc_folder:/a now; as many"):
+        on_data(tmp_path, "folder:/a", "voc_folder:/a", digests=("3d", "2e"))
 
 
 def test_one_folder_under_another_name_may_have_other_images(tmp_path, capsys):

@@ -140,7 +140,7 @@ def window_features(
 
     Args:
       feature_map: [h, w, c].
-      windows: [k, 4], left, top, right, bottom in image pixels. A window covers the cells whose
+      windows: [k, 4], boxes `[y1, x1, y2, x2]` in image pixels. A window covers the cells whose
         centres lie inside it: from ⌊x/S⌋ + 1 (left, top) to ⌈x/S⌉ - 1 (right, bottom), cut off at
         the map's edges. One that holds no centre takes the cell at its middle, as in the released
         code.
@@ -158,7 +158,7 @@ def window_features(
     m, row, column = np.array(
         [(m, row, column) for m in levels for row in range(m) for column in range(m)]
     ).T
-    left, top, right, bottom = (windows - offset).T
+    top, left, bottom, right = (windows - offset).T
     high, *ys = _blocks(*_bins(*_cells(top, bottom, stride, h), row, m))
     wide, *xs = _blocks(*_bins(*_cells(left, right, stride, w), column, m))
     features = jnp.stack([maxima[high, wide, y, x] for y in ys for x in xs]).max(0)
