@@ -18,8 +18,8 @@ Deviations:
   - The sample is 100,000 descriptors, not the authors' millions; `sample` changes it.
   - The paper's encoder drops descriptors of little contrast (VLFeat); here only those without any
     gradient are dropped.
-  - With `spm`, the vector of each region has unit length, as in the authors' code (enceval, FKdemo),
-    and so has the whole, which theirs leaves at √8.
+  - With `spm`, the vector of each region has unit length, as in the authors' code (enceval,
+    FKdemo), and so has the whole, which theirs leaves at √8.
   - `norm` "intra" normalises the means and variances of a word together. The paper does not say
     whether they are normalised apart.
   - `width` multiplies the number of words.
@@ -287,4 +287,19 @@ def Model(variant: str = "256", **fields: Any) -> FisherVector:
     return model
 
 
-FACTS = {}
+_SOURCE = "2·K·D of K words and D dimensions, §2.1; counted"
+
+
+def _sizes(fisher: int) -> dict[str, tuple[int, ...]]:
+    return {"fisher": (1, 1, fisher), "classifier": (1, 1, 20)}
+
+
+# Of the 45,067 descriptors of the recipe `voc2007`, and 20 classes.
+_INPUT = (45_067, COLUMNS, 1)
+FACTS = {
+    "256": Facts(_INPUT, 870_804, 4_154_654_720, _sizes(40_960), _SOURCE),
+    "512": Facts(_INPUT, 1_731_220, 7_847_772_160, _sizes(81_920), _SOURCE),
+    "256-xy": Facts(_INPUT, 892_308, 4_246_982_656, _sizes(41_984), _SOURCE),
+    "512-xy": Facts(_INPUT, 1_774_228, 8_032_428_032, _sizes(83_968), _SOURCE),
+    "256-spm": Facts(_INPUT, 6_605_204, 17_102_755_840, _sizes(327_680), _SOURCE, "327K"),
+}
