@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_papers import boxes
 from cnn_papers.boxes import Boxed
+from cnn_papers.data import mirror
 from cnn_papers.data.statistics import Statistics, Whitening
 
 Image = TypeVar("Image", jax.Array, Boxed)  # the same goes in and comes out
@@ -30,16 +31,11 @@ def flip(image: Image, *, key: jax.Array) -> Image:
 
 
 def flip_descriptors(image: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Turns descriptors [k, 130, 1] into those of the mirror image with probability one half.
+    """Turns descriptors into those of the mirror image with probability one half.
 
-    They are of `host_ops.dense_sift`. Mirrored, the 4×4 bins change places from left to right,
-    orientation i of eight becomes 4 - i, and x becomes 255 - x. Rows of zeros stay zeros.
+    They are of `host_ops.dense_sift`, [k, 130, 1].
     """
-    values = image[:, :128].reshape(-1, 4, 4, 8)[:, :, ::-1, (4 - np.arange(8)) % 8]
-    y, x = image[:, 128:129], image[:, 129:]
-    is_present = (values > 0).any((1, 2, 3))[:, None, None]
-    mirrored = [values.reshape(-1, 128, 1), y, jnp.where(is_present, 255 - x, x)]
-    return jnp.where(jax.random.bernoulli(key), jnp.concatenate(mirrored, 1), image)
+    return jnp.where(jax.random.bernoulli(key), mirror.descriptors(image), image)
 
 
 def pad_crop(image: Image, pixels: int, *, key: jax.Array) -> Image:
@@ -209,7 +205,7 @@ def _mirrored(image: Image) -> Image:
     if isinstance(image, Boxed):
         width = image.shape[1]
         return Boxed(_mirrored(image.pixels), boxes.mirror(image.boxes, width))
-    return image[:, ::-1]
+    return mirror.images(image)
 
 
 def _padded_window(image: Image, pixels: int, top: jax.Array, left: jax.Array) -> Image:

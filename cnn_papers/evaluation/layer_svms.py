@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cnn_papers.data import mirror
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import kept_fits, passes
 from cnn_papers.evaluation.protocols import Part, Svm
@@ -126,7 +127,7 @@ def _features(
     pipeline = source.prepared if part.prepared else source.raw
     kept_apart = 1
     if views != "mean":
-        part = _with_mirror_images(part)
+        part = _with_mirror_images(part, network.model)
         kept_apart = len(part.views(pipeline.reader.arrays[0]["image"], source.method))
     means = passes.mean_of_views(
         part,
@@ -147,13 +148,14 @@ def _features(
     return means._replace(values=values)
 
 
-def _with_mirror_images(part: Part) -> Part:
-    """Returns `part` with mirror images among its views, each beside its image."""
+def _with_mirror_images(part: Part, model: Any) -> Part:
+    """Returns `part` with mirror images among its views for `model`, each beside its image."""
     if not part.mirrored:
         return part
+    mirrored_of = mirror.for_input_of(model)
 
     def views(image: np.ndarray, method: str) -> list[np.ndarray]:
-        return [both for view in part.views(image, method) for both in (view, view[:, ::-1])]
+        return [both for view in part.views(image, method) for both in (view, mirrored_of(view))]
 
     return part._replace(views=views, mirrored=False)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers.data import prefetch
+from cnn_papers.data import mirror, prefetch
 from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
@@ -66,12 +66,13 @@ def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding
     the number of terms. Programs are cached.
     """
     replicated, data_sharding = meshes.replicated(mesh), meshes.data_sharding(mesh)
+    mirrored_of = mirror.for_input_of(model)
 
     def apply(
         score: Any, mirrored: bool, variables: Any, image: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         # An image and its mirror image are neighbours, so that they are on one device.
-        pairs = jnp.stack([image, image[:, :, ::-1]] if mirrored else [image], 1)
+        pairs = jnp.stack([image, mirrored_of(image)] if mirrored else [image], 1)
         views = normalise(pairs.reshape(-1, *image.shape[1:]), jax.random.key(0))
         total, count = score(model, variables, views)
         return total.reshape(*pairs.shape[:2], -1).sum(1), jnp.float32(count * pairs.shape[1])

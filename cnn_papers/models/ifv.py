@@ -26,7 +26,7 @@ Deviations:
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -122,6 +122,8 @@ class FisherVector(nn.Module):
     sample: int = 100_000  # descriptors that `pca` and `gmm` are fitted to
     width: float = 1.0  # multiplies the number of words; 1 is the paper's
     dtype: Any = None  # of the classifier; the encoder is in float32
+
+    takes_descriptors: ClassVar[bool] = True  # in place of images: see data/mirror.py
 
     @nn.compact
     def __call__(
