@@ -50,7 +50,7 @@ def folder() -> Any:
     )
     config.data.train_device = "flip_descriptors"  # §2.3: mirrored training images too
     config.batch_size = 32  # ours: for small data
-    config.total_epochs = 30.0  # ours: it trains in minutes
+    config.total_epochs = 10.0  # ours: it trains in minutes
     config.log_every_steps = 25  # ours: runs are short
     # ours: tried on Imagenette; a vector has unit length, so that its gradient is small
     config.optim.lr, config.optim.lr_batch = 10.0, 32

@@ -66,6 +66,9 @@ def draw(size: int, images: Iterator[np.ndarray], count: int, seed: int) -> np.n
       images: descriptors uint8 [k, 130, 1] of training images, in random order.
       count: number of the images.
       seed: of the draw.
+
+    Raises:
+      UserError: no image has any descriptor.
     """
     random = np.random.default_rng(seed)
     of_each = math.ceil(size / min(count, IMAGES))
@@ -79,6 +82,10 @@ def draw(size: int, images: Iterator[np.ndarray], count: int, seed: int) -> np.n
         if not missing:
             break
     sample = np.concatenate(parts)
+    if not len(sample):
+        raise UserError(
+            f"there is no descriptor in {len(parts):,} training images: all are of one colour"
+        )
     print(f"fits layers pca and gmm to {len(sample):,} descriptors of {len(parts):,} images")
     return sample
 
@@ -121,7 +128,7 @@ def fit_to(model: ifv.FisherVector, sample: np.ndarray, seed: int) -> list[np.nd
     with warnings.catch_warnings():  # that it has not converged is printed
         warnings.simplefilter("ignore")
         mixture.fit(np.asarray(x, np.float32))
-    _check_alive(mixture.weights_, len(sample))
+    check_alive(mixture.weights_, len(sample))
     end = "" if mixture.converged_ else ", where it was stopped"
     print(
         f"fitted {model.total_words:,} words of {model.total_dims} dimensions in "
@@ -132,7 +139,7 @@ def fit_to(model: ifv.FisherVector, sample: np.ndarray, seed: int) -> list[np.nd
     return [np.asarray(array, np.float32) for array in arrays]
 
 
-def _check_alive(weights: np.ndarray, size: int) -> None:
+def check_alive(weights: np.ndarray, size: int) -> None:
     """Raises UserError if a word has less than one descriptor of the sample."""
     dead = np.flatnonzero(~(weights * size >= 1))
     if len(dead):
