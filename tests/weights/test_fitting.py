@@ -75,43 +75,47 @@ def test_a_sample_has_as_many_descriptors_of_each_image():
     assert len(fitting.draw(9, iter(images), len(images), seed=0)) == 9
 
 
-def test_a_run_fits_before_its_first_step_and_only_the_classifier_moves(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run of the recipe `tiny`, beside its images."""
+    folder = tmp_path_factory.mktemp("fitted")
+    with hasty_compiler():
+        assert train.train_and_evaluate(tiny(folder), folder / "run").code == 0
+    return folder / "run"
+
+
+def test_a_run_fits_before_its_first_step_and_only_the_classifier_moves(finished, tmp_path, capsys):
     config = tiny(tmp_path)
     run = assemble(config, tmp_path / "run")
     arrays = initial.read_or_fit(config, run.model, run.data.train)
-    assert "fits layers pca and gmm to 200 descriptors of 12 images" in capsys.readouterr().out
-    again = initial.read_or_fit(config, run.model, run.data.train)
-    assert arrays.keys() == again.keys() and len(arrays) == 5
+    said = capsys.readouterr()
+    assert "fits layers pca and gmm to 200 descriptors of 12 images" in said.out
+    assert "at random" not in said.err
+    network = trained.from_run(finished)
+    params = convert.flatten({"params": network.variables["params"]}, network.model)
+    assert len(arrays) == 5
     for path, array in arrays.items():
-        np.testing.assert_array_equal(array, again[path])  # bit for bit
+        np.testing.assert_array_equal(params[path], array)  # bit for bit, and never moved
+    assert np.abs(params["params/classifier/kernel"]).max() > 0
     other = fitting.fit(run.model, run.data.train, seed=1)
     assert not np.array_equal(other["params/gmm/mean"], arrays["params/gmm/mean"])
 
-    assert train.train_and_evaluate(config, tmp_path / "run").code == 0
-    assert "at random" not in capsys.readouterr().err
-    network = trained.from_run(tmp_path / "run")
-    params = convert.flatten({"params": network.variables["params"]}, network.model)
-    for path, array in arrays.items():
-        np.testing.assert_array_equal(params[path], array)
-    assert np.abs(params["params/classifier/kernel"]).max() > 0
 
-    # what predict does with an image
-    predictor = make_predictor(network, "fisher")
-    image = predictor.prepare(next((tmp_path / "images/val/a").iterdir()).read_bytes())
+def test_a_prediction_takes_the_vector_of_an_image(finished):
+    predictor = make_predictor(trained.from_run(finished), "fisher")
+    (path, *_) = sorted((finished.parent / "images/val/a").iterdir())
+    image = predictor.prepare(path.read_bytes())
     vectors = predictor.outputs(np.stack([image] * jax.device_count()))
     assert vectors.shape[1:] == (1, 1, 2 * 4 * 8)
     np.testing.assert_allclose(np.linalg.norm(vectors[0]), 1, rtol=1e-5)
 
 
-def test_a_run_that_starts_from_another_keeps_its_fit(tmp_path, capsys):
-    config = tiny(tmp_path)
-    train.train_and_evaluate(config, tmp_path / "first")
-    second = tiny(tmp_path, init_from=str(tmp_path / "first"), seed=1)
-    run = assemble(second, tmp_path / "second")
-    capsys.readouterr()
-    arrays = initial.read_or_fit(second, run.model, run.data.train)
+def test_a_run_that_starts_from_another_keeps_its_fit(finished, tmp_path, capsys):
+    config = tiny(tmp_path, init_from=str(finished), seed=1)
+    run = assemble(config, tmp_path / "second")
+    arrays = initial.read_or_fit(config, run.model, run.data.train)
     assert "fits layers" not in capsys.readouterr().out
-    network = trained.from_run(tmp_path / "first")
+    network = trained.from_run(finished)
     np.testing.assert_array_equal(
         arrays["params/gmm/mean"], network.variables["params"]["gmm"]["mean"]
     )
@@ -203,11 +207,9 @@ def test_images_and_descriptors_are_not_mixed_up(tmp_path, key, value, message):
         assemble(tiny(tmp_path, **{key: value}), tmp_path / "run")
 
 
-def test_images_of_other_sizes_are_refused_in_a_prediction(tmp_path):
-    config = tiny(tmp_path)
-    train.train_and_evaluate(config, tmp_path / "run")
-    predictor = make_predictor(trained.from_run(tmp_path / "run"))
-    write_images(tmp_path / "one", {"a": 1})
-    encoded = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (48, 32, 3), np.uint8))
+def test_images_of_other_sizes_are_refused_in_a_prediction(finished):
+    predictor = make_predictor(trained.from_run(finished))
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 32, 3), np.uint8)
+    encoded = cv2.imencode(".png", pixels)[1].tobytes()
     with pytest.raises(ValueError, match="has 198 descriptors, not 98: bring images to one size"):
-        predictor.prepare(encoded[1].tobytes())
+        predictor.prepare(encoded)
