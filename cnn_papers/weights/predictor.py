@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import host_ops
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import scores
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 from cnn_papers.weights.trained import Trained
@@ -31,12 +31,8 @@ def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
     replicated, by_image = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
 
     def apply(variables: Any, image: jax.Array) -> jax.Array:
-        logits, ends = model.apply(variables, normalise(image, jax.random.key(0)))
-        if not layer:
-            return jax.nn.softmax(logits)
-        if layer not in ends:
-            raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(ends)}")
-        return ends[layer].astype(jnp.float32)
+        logits, endpoints = model.apply(variables, normalise(image, jax.random.key(0)))
+        return scores.of_layer(endpoints, layer) if layer else jax.nn.softmax(logits)
 
     image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
     jax.eval_shape(apply, network.variables, image)  # raises for a missing layer
