@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,7 +100,8 @@ def _fit(
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.svm import LinearSVC
 
-    svm = LinearSVC(
+    classifier: Any = LinearSVC  # its inferred types are those of its defaults
+    svm: Any = classifier(
         C=C,
         loss=loss,
         dual=loss == "hinge" or len(features) < features.shape[1],

@@ -4,7 +4,7 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from cnn_papers.evaluation import scores
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 from cnn_papers.weights.trained import Trained
+
+Prepared = TypeVar("Prepared")
 
 
 def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
@@ -111,7 +113,7 @@ def predict_images(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
-            loaded = list(pool.map(functools.partial(_read, predictor.prepare), chunk))
+            loaded = list(pool.map(functools.partial(read_file, predictor.prepare), chunk))
             images = [image for image in loaded if isinstance(image, np.ndarray)]
             padded = images + images[-1:] * (batch_size - len(images))
             rows = iter(predictor.outputs(np.stack(padded)) if images else ())
@@ -119,8 +121,8 @@ def predict_images(
                 yield path, image if isinstance(image, str) else next(rows)
 
 
-def _read(prepare: Callable[[bytes], np.ndarray], path: pathlib.Path) -> np.ndarray | str:
-    """Returns the prepared image, or a description of the error."""
+def read_file(prepare: Callable[[bytes], Prepared], path: pathlib.Path) -> Prepared | str:
+    """Returns the prepared image of a file, or a description of the error."""
     try:
         return prepare(path.read_bytes())
     except OSError as error:

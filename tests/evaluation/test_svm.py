@@ -37,7 +37,7 @@ def test_each_class_is_a_linear_svc_against_the_rest(n, d, loss, dual):
             C=0.01,
             loss=loss,
             dual=dual,
-            intercept_scaling=10.0,
+            intercept_scaling=10,
             class_weight={1: 2.0, -1: 1.0},
             random_state=0,
         ).fit(features.astype(np.float64), labels[:, i])
