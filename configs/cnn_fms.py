@@ -84,17 +84,17 @@ def voc2007() -> Any:
     Rates, length and schedule could not be verified, and are ours.
     """
     config = _fine_tuned(20)
-    config.task = "multilabel"  # §3.4: images of several classes
-    config.data.name = "voc/2007"  # §4
-    config.data.train_split = "train+validation"  # §4: VOC 2007's trainval
-    config.data.eval_split = "test"  # §4
+    config.task = "multilabel"  # from memory of the paper: a hinge loss of each class
+    config.data.name = "voc/2007"  # Table 2
+    config.data.train_split = "train+validation"  # Table 2: VOC 2007's trainval
+    config.data.eval_split = "test"  # Table 2
     return config
 
 
 def voc2007_rnk() -> Any:
     """As `voc2007`, by the ranking of positive before negative images (TUNE-RNK)."""
     config = voc2007()
-    config.loss.ranking = True  # §3.4: pairs of images
+    config.loss.ranking = True  # from memory of the paper: a hinge loss of pairs of images
     return config
 
 
@@ -104,7 +104,7 @@ def caltech101() -> Any:
     The paper's accuracy is a mean over classes: 100 % less the mean in the table by class.
     """
     config = _fine_tuned(102)  # the 101 and TFDS's class of the background
-    config.data.name = "caltech101"  # §4
+    config.data.name = "caltech101"  # Table 2
     config.data.eval_split = "test"  # ours: TFDS's, all other images
     return config
 
@@ -112,10 +112,10 @@ def caltech101() -> Any:
 def _fine_tuned(num_classes: int) -> Any:
     """CNN-S of `imagenet2012` with a fresh fc8, which learns ten times as fast as all below."""
     config = imagenet2012()
-    config.model.variant = "S"  # §3.4: CNN-S is fine-tuned
+    config.model.variant = "S"  # Table 2: CNN-S is fine-tuned
     config.model.num_classes = num_classes
-    config.init_from = "runs/cnn_fms-imagenet2012"  # §3.4: pre-trained on ILSVRC-2012
-    # §3.3: SVMs on ℓ2-normalised fc7; ten crops, of training images each an example (C, f, s)
+    config.init_from = "runs/cnn_fms-imagenet2012"  # Table 2: pre-trained on ILSVRC-2012
+    # Table 2: SVMs on ℓ2-normalised fc7; ten crops, of training images each an example (C, f, s)
     config.eval.protocol = (
         "single_view|svm('fc7')|svm('fc7', views='ten_crop(whole=True)', train='separate')"
     )
