@@ -105,7 +105,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
 
 
 @contextlib.contextmanager

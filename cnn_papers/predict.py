@@ -1,9 +1,14 @@
-"""Predicts the classes of images: python -m cnn_papers.predict --workdir=RUN IMAGE…
+"""Predicts classes, or finds objects: python -m cnn_papers.predict --workdir=RUN IMAGE…
 
 - `--workdir=RUN`: the network of a run, which needs neither its config file nor its data set.
 - `--config=configs/vgg.py:torchvision --weights=vgg16.safetensors`: published weights.
 - `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
   with `--split=test`, for a split of the config's data set.
+
+A network of a task that finds objects does so by the first protocol of `eval.protocol`. Boxes are
+printed as `[y1, x1, y2, x2]` in pixels, far edges exclusive, and drawn on copies of the images:
+`photo.boxes.jpg` of `photo.jpg` in the folder `--out`, which is `predicted` unless given. The best
+`--top` of a score of at least `--min_score` are shown.
 
 An IMAGE is a JPEG, PNG, BMP or WebP file, or a folder: its images in the order of their names,
 without sub-folders; a line says which files are left out. If the config's host operations leave an
@@ -14,10 +19,11 @@ it, and the exit code is 2; the other images are predicted.
 """
 
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
@@ -26,8 +32,14 @@ from cnn_papers import doors, files
 from cnn_papers.data import folders
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
-from cnn_papers.weights import features, trained
+from cnn_papers.weights import detector, features, trained
+from cnn_papers.weights.detector import Found
 from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
+from cnn_papers.weights.trained import Trained
+
+LAYER_ALONE = "--layer=NAME and --out=FILE.npz go together, and --split=NAME with them"
+PICTURES = "predicted"  # the folder of pictures
+Outcome = TypeVar("Outcome")
 
 
 def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
@@ -76,9 +88,9 @@ def main(argv: list[str]) -> int:
             "--config=CONFIG --weights=FILE IMAGE…; with --layer=NAME --out=FILE, "
             "--split=NAME may replace the images"
         )
-    if bool(values.layer) != bool(values.out) or (values.split and not values.layer):
-        raise UserError("--layer=NAME and --out=FILE.npz go together, and --split=NAME with them")
-    if values.out and not values.out.endswith(".npz"):
+    if (values.layer and not values.out) or (values.split and not values.layer):
+        raise UserError(LAYER_ALONE)
+    if values.layer and not values.out.endswith(".npz"):
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
     paths = find_images([files.expand(argument) for argument in argv[1:]])
     compile_cache.enable()
@@ -86,6 +98,12 @@ def main(argv: list[str]) -> int:
         network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
         network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
+    if detector.finds_objects(network) and not values.layer:
+        return _find(network, paths)
+    if values.out and not values.layer:
+        raise UserError(LAYER_ALONE)
+    if values.min_score > -math.inf:
+        raise UserError(f"--min_score leaves out boxes, and {network.description} finds none")
     print(network.description, file=sys.stderr)
     if values.split:
         features.of_split(network, values.layer, values.split, pathlib.Path(values.out))
@@ -100,8 +118,8 @@ def main(argv: list[str]) -> int:
 
 
 def _readable(
-    results: Iterator[tuple[pathlib.Path, np.ndarray | str]],
-) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+    results: Iterator[tuple[pathlib.Path, Outcome | str]],
+) -> Iterator[tuple[pathlib.Path, Outcome]]:
     """Yields the images that could be read; prints the errors of the others."""
     for path, result in results:
         if isinstance(result, str):
@@ -129,15 +147,62 @@ def _show(
     return count
 
 
+def _find(network: Trained, paths: Sequence[pathlib.Path]) -> int:
+    """Prints and draws the objects on every image; returns the exit code."""
+    values = flags.FLAGS
+    folder = values.workdir and pathlib.Path(values.workdir)
+    finder = detector.make_detector(network, folder or None)
+    pictures = detector.picture_paths(paths, pathlib.Path(values.out or PICTURES))
+    print(f"{network.description}, by {finder.protocol}", file=sys.stderr)
+    print("boxes are [y1, x1, y2, x2] in pixels, the far edges exclusive", file=sys.stderr)
+    count = 0
+    for path, found in _readable(detector.find_objects(finder, paths)):
+        count += 1
+        found = found._replace(
+            detections=detector.best_of(found.detections, values.top, values.min_score)
+        )
+        detector.write_picture(pictures[path], found, finder.class_names)
+        print(_boxes_text(path, found, pictures[path], finder.class_names), flush=True)
+    return 0 if count == len(paths) else 2
+
+
+def _boxes_text(
+    path: pathlib.Path, found: Found, picture: pathlib.Path, names: Sequence[str]
+) -> str:
+    """Returns the objects on an image: a line of JSON with `--json`, else a table."""
+    rows = [
+        {
+            "class": names[label],
+            "label": int(label),
+            "score": float(score),
+            "box": [round(float(edge), 1) for edge in box],
+        }
+        for box, label, score in zip(*found.detections, strict=True)
+    ]
+    if flags.FLAGS.json:
+        height, width = found.image.shape[:2]
+        size = {"height": height, "width": width}
+        return json.dumps({"image": str(path), **size, "boxes": rows, "picture": str(picture)})
+    count = f"{len(rows)} box" + ("" if len(rows) == 1 else "es")
+    widest = max((len(row["class"]) for row in rows), default=0)
+    lines = [f"{row['score']:8.3f}  {row['class']:<{widest}}  {row['box']}" for row in rows]
+    return "\n".join([f"{path}: {count}, drawn in {picture}", *lines])
+
+
 def define_flags() -> None:
     """Defines the flags of this command."""
     doors.config_flag()
     doors.path_flag("workdir", "folder of the run to predict with")
     doors.path_flag("weights", "instead: a file of published weights, for the network of --config")
-    flags.DEFINE_integer("top", 5, "number of classes to print for each image", lower_bound=1)
+    flags.DEFINE_integer(
+        "top", 5, "number of classes, or of boxes, to print for each image", lower_bound=1
+    )
+    flags.DEFINE_float("min_score", -math.inf, "leave out boxes of a lower score")
     flags.DEFINE_bool("json", False, "print one line of JSON for each image")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
-    doors.path_flag("out", "the .npz file to write features to")
+    doors.path_flag(
+        "out", f"the .npz file to write features to; or the folder of pictures, else {PICTURES}"
+    )
     flags.DEFINE_string(
         "split", "", "take features of this split of the config's data set instead of images"
     )

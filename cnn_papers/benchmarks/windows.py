@@ -70,7 +70,7 @@ def measure(work: Workload) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     height, width = (round(length * side / windows.SIDE) for length in IMAGE)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
-    context = round(crops.CONTEXT * side / crops.SIDE)
+    context = crops.usual_context(side)
 
     def rcnn(stages: Stages, boxes: np.ndarray) -> Any:
         return crops.features(stages, image, boxes, side=side, context=context)
@@ -125,7 +125,9 @@ def _seconds(
     """Returns the seconds of each stage and of all, medians of `repeats` calls."""
     times: dict[str, list[float]] = {"conv": [], "pooling": [], "fc": [], "total": []}
     for _ in range(repeats):
-        timed = [_Timed(stage) for stage in (stages.convolve, stages.pool, stages.classify)]
+        timed: list[Any] = [
+            _Timed(stage) for stage in (stages.convolve, stages.pool, stages.classify)
+        ]
         began = time.perf_counter()
         features(Stages(stages.variables, *timed), boxes)
         times["total"].append(time.perf_counter() - began)

@@ -1,8 +1,9 @@
 """Reads a file of boxes that may hold an object, made elsewhere, such as edge boxes.
 
-It is a `.npz` with an array [p, 4] for each image under the image's id, see `boxes`, in pixels of
-the upright original: `numpy.savez("boxes.npz", **{id: boxes, ...})`. It may hold the images of
-several splits, and more. The order of an image's boxes stays as it is.
+It is a `.npz` with an array [p, 4] for each image, see `boxes`, in pixels of the upright original,
+under the image's id, which for a VOC folder and for VOC in TFDS is the name of its file:
+`numpy.savez("boxes.npz", **{"000001.jpg": boxes, ...})`. It may hold the images of several splits,
+and more. The order of an image's boxes stays as it is.
 """
 
 import concurrent.futures
@@ -27,6 +28,8 @@ def read(path: pathlib.Path, split: Split) -> list[np.ndarray]:
     Raises:
       UserError: the file cannot be read, lacks an image, or has boxes that are not inside theirs.
     """
+    if not path.exists():
+        raise UserError(f"config.data.proposals={path}: there is no such file")
     try:
         boxes_by_id = files.read_npz(path)
     except ValueError as error:

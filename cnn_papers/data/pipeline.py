@@ -104,7 +104,9 @@ class Pipeline:
         if self.reader.labels is not None:
             return (self.reader.labels > 0).sum(0)
         if self.counts_objects:
-            labels = np.concatenate([image.classes[image.easy()] for image in self.split.objects])
+            labels = np.concatenate(
+                [image.classes[image.easy()] for image in self.split.objects or ()]
+            )
         elif self.resident is not None:
             labels = self.resident.get("label")
         else:

@@ -181,13 +181,13 @@ def _make(
         if time.monotonic() - saved >= SAVE_EVERY:
             _keep(proposals, split, name)
             saved = time.monotonic()
-    _keep(proposals, split, name)
-    mean = sum(map(len, proposals)) / count
+    place = _keep(proposals, split, name)
     _log().info(
-        "proposals of %s: %s an image, in %s",
+        "proposals of %s: %s an image, in %s, %s",
         split.name,
-        f"{mean:,.0f}",
+        f"{sum(map(len, proposals)) / count:,.0f}",
         duration(time.monotonic() - began),
+        f"kept in {place}" if place else "kept nowhere",
     )
     if undecodable:
         _log().warning(
@@ -208,16 +208,17 @@ def _propose(split: Split, index: int, proposer: Proposer, undecodable: list[str
     return proposer(image)
 
 
-def _keep(proposals: Sequence[np.ndarray], split: Split, name: str) -> None:
-    """Writes proposals beside the data, or to the user's cache folder."""
+def _keep(proposals: Sequence[np.ndarray], split: Split, name: str) -> pathlib.Path | None:
+    """Writes proposals beside the data or to the user's cache folder; returns the file, if any."""
     boxes, counts = packed(proposals)
     for folder in statistics.places(split):
         try:
             with files.replacing(folder / name) as part, part.open("wb") as file:
                 np.savez(file, boxes=boxes, counts=counts)
-            return
+            return folder / name
         except OSError as error:
             _log().info("proposals not kept in %s: %s", folder, error)
+    return None
 
 
 def _log() -> logging.Logger:

@@ -35,6 +35,8 @@ def selective_search(
     Args:
       image: uint8 [h, w, 1 or 3].
       size: the image is scaled, also up, so that its longer side has so many pixels; 0: as it is.
+        500×375 pixels take about a second on one core and have 1,500 boxes, 2,000×1,500 take more
+        than a minute.
       max_proposals: as many boxes are drawn of an image that has more; 0: all.
       seed: of that draw.
 

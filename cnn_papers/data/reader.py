@@ -201,6 +201,7 @@ class Reader:
             try:
                 image = op(before, rng=rng, epoch=epoch, objects=objects)
                 if op.needs("objects"):
+                    assert objects is not None
                     image, row = image
                     label = objects.classes[row]
                 if 0 in image.shape:

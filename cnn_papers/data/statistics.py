@@ -210,7 +210,7 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
 
 
 def places(split: Split) -> list[pathlib.Path]:
-    """Returns the folders for statistics of `split`: beside the data, and in the user's cache."""
+    """Returns the folders for statistics and proposals: beside the data, in the user's cache."""
     location = pathlib.Path(split.location)
     user_cache = cache_folder()
     cache = [user_cache / "statistics"] if user_cache else []

@@ -195,7 +195,8 @@ def _check_sets_of_classes(
             if found:
                 expected, words = "0", f"has only difficult objects of the class {of_class}"
             if not all(each.is_difficult for each in found):
-                expected, words = "1", f"has an object of the class {of_class} not difficult"
+                words = f"has an object of the class {of_class} that is not difficult"
+                expected = "1"
             if label != expected:
                 raise UserError(
                     f"{path} has the label {label!r} for image {image}, whose annotation {words}: "

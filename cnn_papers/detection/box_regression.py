@@ -12,6 +12,7 @@ import numpy as np
 
 from cnn_papers import boxes
 from cnn_papers.data.progress import reported
+from cnn_papers.detection.training_windows import Matched
 
 ROWS = 4096  # that are float64 at once
 
@@ -42,15 +43,9 @@ class Regressor(NamedTuple):
 
 
 def fit(
-    features: np.ndarray,
-    windows: np.ndarray,
-    objects: np.ndarray,
-    classes: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    penalty: float,
+    features: np.ndarray, matched: Matched, class_names: Sequence[str], *, penalty: float
 ) -> Regressor:
-    """Returns the ridge regression, for each class, of R-CNN's code of `objects` from `windows`.
+    """Returns the ridge regression, for each class, of R-CNN's code of objects from windows.
 
     The features have a constant 1 beside them, whose weight is penalised as the others are, and
     the codes are taken from their mean, as in the released code. A class without windows is named
@@ -58,16 +53,15 @@ def fit(
 
     Args:
       features: float32 [n, d], of the windows.
-      windows, objects: float32 [n, 4]; a window and the box of the object that it overlaps most.
-      classes: int [n], of the objects.
+      matched: the windows and their objects.
       class_names: one a class.
       penalty: λ, the weight of ‖w‖² beside the sum of squared differences.
     """
-    codes = boxes.encode(objects, windows)
+    codes = boxes.encode(matched.objects, matched.windows)
     weights = np.zeros((len(class_names), features.shape[1], 4), np.float32)
     bias = np.zeros((len(class_names), 4), np.float32)
     for i in reported(range(len(class_names)), len(class_names), "box regression"):
-        rows = np.flatnonzero(classes == i)
+        rows = np.flatnonzero(matched.classes == i)
         if not len(rows):
             logging.getLogger(__name__).warning(
                 "no window overlaps a %s enough: its boxes are not regressed", class_names[i]

@@ -17,8 +17,12 @@ from cnn_papers.detection.windows import Stages
 from cnn_papers.models.shared import pooling
 
 SIDE = 224  # R-CNN has 227, the input of its network; SPP-net's is 224
-CONTEXT = 16  # R-CNN, Appendix A
 CROPS = 32  # ours: that one call of the network takes; one program serves any number of windows
+
+
+def usual_context(side: int) -> int:
+    """Returns R-CNN's context in crops of `side` pixels: 16 of its 227 (Appendix A)."""
+    return round(16 * side / 227)
 
 
 class Crop(NamedTuple):
@@ -68,7 +72,7 @@ def features(
     boxes: np.ndarray,
     *,
     side: int = SIDE,
-    context: int = CONTEXT,
+    context: int = usual_context(SIDE),
     method: str = "area",
 ) -> dict[str, np.ndarray]:
     """Returns what the network computes of each window of an image, as `windows.features` does.

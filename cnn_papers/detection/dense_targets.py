@@ -20,7 +20,7 @@ class Nearest(NamedTuple):
     """The object of each window of n images: the one that it fits best of those it sees enough of.
 
     Attributes:
-      window: float32 [p, 4].
+      window: float32 [1, p, 4].
       box: float32 [n, p, 4].
       label: int32 [n, p]; `boxes.NONE` where there is no such object.
       difficult: bool [n, p].
@@ -39,7 +39,7 @@ class Nearest(NamedTuple):
 class Regression(NamedTuple):
     """What the regressor should give: `box` [n, p, 4] where `learns` [n, p].
 
-    `window` [p, 4] and `label` [n, p] are as in Nearest.
+    `window` [1, p, 4] and `label` [n, p] are as in Nearest.
     """
 
     window: jax.Array
@@ -62,15 +62,16 @@ def nearest(model: Any, batch: Batch, *, train: bool, share: float = 0.0) -> Nea
 
     def of_image(boxes: jax.Array, classes: jax.Array, difficult: jax.Array) -> Nearest:
         # [p, m]: of every window and object
-        shares = intersection(windows[:, None], boxes[None]) / jnp.maximum(area(boxes), 1e-6)
+        areas = jnp.maximum(area(boxes), 1e-6)[None]
+        shares = intersection(windows[:, None], boxes[None]) / areas
         fits = iou(windows[:, None], squares(boxes)[None])
-        fits = jnp.where((classes != NONE) & (shares >= share), fits, 0)
+        fits = jnp.where((classes != NONE)[None] & (shares >= share), fits, 0)
         row = fits.argmax(1)
         fit, seen = (
             jnp.take_along_axis(values, row[:, None], 1)[:, 0] for values in (fits, shares)
         )
         label = jnp.where(fit > 0, classes[row], NONE)
-        return Nearest(windows, boxes[row], label, difficult[row] & (fit > 0), fit, seen)
+        return Nearest(windows[None], boxes[row], label, difficult[row] & (fit > 0), fit, seen)
 
     objects = batch["boxes"], batch["classes"], batch["difficult"]
     return jax.vmap(of_image, out_axes=Nearest(None, 0, 0, 0, 0, 0))(*objects)

@@ -15,12 +15,12 @@ from cnn_papers.data.progress import reported
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.detection import box_regression, training_windows
 from cnn_papers.detection.box_regression import Regressor
+from cnn_papers.detection.training_windows import Matched
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import svm
 from cnn_papers.evaluation.svm import Linear
 
 FIRST_NEGATIVES = 10_000  # ours: drawn over all images for the first fit
-TOLERANCE = 0.1  # liblinear's for this loss, which the released code leaves as it is
 MEAN_NORM = 20.0  # that features are scaled to: SPP_net's spp_scale_features.m
 
 # (uint8 image [h, w, c], windows float32 [n, 4]) -> outputs of layers by name, float32 [n, …]
@@ -36,12 +36,14 @@ class Svm(NamedTuple):
       C: the weight of the hinge loss.
       positive_weight: the factor of C for positives.
       intercept_scaling: the constant beside the features, whose weight is the bias.
+      tolerance: at which the fit stops; liblinear's own for this loss, which that code keeps.
     """
 
     layer: str
     C: float = 1e-3
     positive_weight: float = 2.0
     intercept_scaling: float = 10.0
+    tolerance: float = 0.1
 
     @property
     def words(self) -> str:
@@ -147,9 +149,8 @@ def fit(
     first = _first_pass(svms, regressions, training, features, len(class_names))
     fitted: dict[Wanted, Linear | Regressor] = {}
     for each in regressions:
-        regressor = box_regression.fit(
-            *first.matched[each.layer], class_names, penalty=each.penalty
-        )
+        rows, *matched = first.matched[each.layer]
+        regressor = box_regression.fit(rows, Matched(*matched), class_names, penalty=each.penalty)
         fitted[each] = _of_raw_features(regressor, first.scale[each.layer])
     first.matched.clear()
     if not svms:
@@ -276,13 +277,15 @@ def _sample(training: Training, i: int, classes: int) -> tuple[np.ndarray, np.nd
 
 
 def _fit_svm(settings: Svm, examples: Arrays, class_names: Sequence[str]) -> Linear:
+    features, labels = examples
     return svm.fit_one_vs_rest(
-        *examples,
+        features,
+        labels,
         class_names,
         C=settings.C,
         positive_weight=settings.positive_weight,
         intercept_scaling=settings.intercept_scaling,
-        tolerance=TOLERANCE,
+        tolerance=settings.tolerance,
         what=f"windows ({settings.layer})",
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from cnn_papers import boxes as geometry
 from cnn_papers.detection.detections import Detections
 from cnn_papers.errors import UserError
+from cnn_papers.models.overfeat import score_map
 
 # (boxes [k, 4], scores [k]) of one class on one image, the best first -> fewer of both
 Reduce = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -108,14 +109,14 @@ def maps(model: Any, ends: dict[str, jax.Array], background: int) -> Maps:
       ends: its endpoints for images [n, h, w, c].
       background: number of outputs after those of the classes; they share in the softmax.
     """
-    logits, edges = list(ends.values())[-1], ends["box3"]
+    logits, edges = score_map(ends), ends["box3"]
     n, rows, columns, outputs = logits.shape
     classes = outputs - background
-    windows = model.geometry().windows(rows, columns).reshape(-1, 4)
+    windows = model.geometry().windows(rows, columns).reshape(1, -1, 4)
     scores = jax.nn.softmax(logits.astype(jnp.float32))[..., :classes]
     edges = edges.astype(jnp.float32).reshape(n, rows * columns, *edges.shape[3:])
     if model.boxes == "per_class":
-        windows, edges = windows[:, None], edges[:, :, :classes]
+        windows, edges = windows[:, :, None], edges[:, :, :classes]
     return Maps(scores.reshape(n, rows * columns, -1), geometry.absolute(edges, windows))
 
 

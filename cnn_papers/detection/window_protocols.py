@@ -123,7 +123,7 @@ def rcnn(
     C: float = 1e-3,
     penalty: float = 4000.0,
     side: int = crops.SIDE,
-    context: int = crops.CONTEXT,
+    context: int | None = None,
     nms: float = 0.3,
     least: float = -1.5,
     most: int = 100,
@@ -131,10 +131,12 @@ def rcnn(
 ) -> Protocol:
     """R-CNN: the same network runs on each window, cropped and warped to side×side pixels.
 
-    `context` of these are the window's surroundings, along each edge. The other arguments are those
-    of `svm`; the layer "softmax" takes the network's own scores, for which nothing is fitted.
+    `context` of these are the window's surroundings, along each edge; None is R-CNN's share of the
+    side. The other arguments are those of `svm`; the layer "softmax" takes the network's own
+    scores, for which nothing is fitted.
     """
-    _check(side=side, most=most)
+    _check(side=side)
+    context = crops.usual_context(side) if context is None else context
     if not 0 <= 2 * context < side:
         raise UserError(
             f"config.eval.protocol: context={context} must be from 0 to less than half of "

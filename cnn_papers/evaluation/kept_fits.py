@@ -89,7 +89,7 @@ def load_or_fit(
         for each, result in fit(missing).items():
             _save(paths[each], each, of_network, result)
             fitted[each] = result
-    return fitted
+    return {each: fitted[each] for each in wanted}
 
 
 def find(folder: pathlib.Path, wanted: Sequence[Any], of_network: str) -> Fitted:
@@ -114,7 +114,7 @@ def find(folder: pathlib.Path, wanted: Sequence[Any], of_network: str) -> Fitted
 
 
 def _save(path: pathlib.Path, wanted: Any, of_network: str, result: Any) -> None:
-    identity = {"wanted": np.array(repr(wanted)), "network": np.array(of_network)}
+    identity: Any = {"wanted": np.array(repr(wanted)), "network": np.array(of_network)}
     with files.atomic_write(path) as part, part.open("wb") as file:
         np.savez(file, **result._asdict(), **identity)
 

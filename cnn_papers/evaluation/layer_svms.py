@@ -1,7 +1,7 @@
 """Tests a network by linear SVMs on the outputs of a layer, fitted to the training images.
 
 Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details: Delving Deep into
-Convolutional Nets. BMVC 2014. arXiv:1405.3531, §3.1. `protocols.svm` makes the protocol.
+Convolutional Nets. BMVC 2014. arXiv:1405.3531. `protocols.svm` makes the protocol.
 
 Deviations:
   - The features of an image are normalised last, after those of its views are averaged or stacked.

@@ -167,18 +167,8 @@ def mean_of_views(
     sums = np.zeros((images * kept_apart, width), np.float32)
     counts = np.zeros(images * kept_apart, np.float32)  # terms of each sum
 
-    def read(i: int) -> tuple[np.ndarray, list[np.ndarray], bool]:
-        example = pipeline.reader.example(i, seed=(0, 0))
-        image = example["image"]
-        try:
-            views = list(part.views(image, source.method))
-        except TooManyPixels as error:
-            identifier = pipeline.split.examples[i]["id"]
-            raise UserError(f"image {identifier} of {pipeline.split.name} {error}") from error
-        label = example["labels" if pipeline.reader.many_labels else "label"]
-        return label, views, min(image.shape[:2]) < part.short
-
     def numbered_views() -> Iterator[tuple[int, np.ndarray]]:
+        read = functools.partial(_read_views, part, pipeline, source.method)
         for i, example in enumerate(reported(prefetch.read(images, read), images, title)):
             label, views, enlarged[i] = example
             labels.append(label)
@@ -207,6 +197,21 @@ def mean_of_views(
         f"{title} scored {np.unique(counts)} views of an image, not as many of each"
     )
     return Means(sums / counts[:, None], np.stack(labels), int(enlarged.sum()))
+
+
+def _read_views(
+    part: Part, pipeline: Pipeline, method: str, i: int
+) -> tuple[np.ndarray, list[np.ndarray], bool]:
+    """Returns label or labels of image `i`, its views, and whether it was scaled up for them."""
+    example = pipeline.reader.example(i, seed=(0, 0))
+    image = example["image"]
+    try:
+        views = list(part.views(image, method))
+    except TooManyPixels as error:
+        identifier = pipeline.split.examples[i]["id"]
+        raise UserError(f"image {identifier} of {pipeline.split.name} {error}") from error
+    label = example["labels" if pipeline.reader.many_labels else "label"]
+    return label, views, min(image.shape[:2]) < part.short
 
 
 def _by_shape(

@@ -65,6 +65,13 @@ def windows(
     return squash(logits).sum(1), boxes.shape[1]
 
 
+def of_layer(endpoints: dict[str, jax.Array], layer: str) -> jax.Array:
+    """Returns the outputs of the layer of that name as float32; UserError if there is none."""
+    if layer not in endpoints:
+        raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(endpoints)}")
+    return endpoints[layer].astype(jnp.float32)
+
+
 def layer_outputs(
     model: Any, variables: Any, image: jax.Array, *, layer: str, pool: str = ""
 ) -> Scored:
@@ -77,10 +84,7 @@ def layer_outputs(
     Raises:
       UserError: the network has no such layer, or it gives no map to pool.
     """
-    layers = model.apply(variables, image)[1]
-    if layer not in layers:
-        raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(layers)}")
-    outputs = layers[layer].astype(jnp.float32)
+    outputs = of_layer(model.apply(variables, image)[1], layer)
     if pool and outputs.ndim != 4:
         raise UserError(f"layer '{layer}' gives no map: pool='{pool}' has no positions")
     if pool:

@@ -103,7 +103,7 @@ class OverFeat(nn.Module):
     num_classes: int = 1000
     fine: bool = False
     fine_in_training: bool = False  # training too applies the last pooling at every offset (§4.2)
-    window: int | None = None  # the side that it is initialised with; None is the image's
+    window: int = 0  # the side that it is initialised with; 0 is the image's
     boxes: str | None = None  # "shared" or "per_class": the regressor of boxes
     box_dropout: float = 0.0  # of the regressor's hidden units; the paper mentions none
     conv1_stride: int | None = None  # None is the paper's; smaller ones let small images through
@@ -120,7 +120,7 @@ class OverFeat(nn.Module):
         ends: dict[str, jax.Array] = {}
         convolutions, classifier = TABLE[self.net]
         if self.window and self.is_initializing():
-            image = image[:, : self.window, : self.window]
+            image = self._window(image)
         x = image
         for name, row in convolutions.items():
             size, stride, padding = self._row(name, row)
@@ -159,15 +159,14 @@ class OverFeat(nn.Module):
                 edges = ends["box3"]
                 ends["box3"] = edges.reshape(*edges.shape[:3], self.num_classes, 4)
         slide(x, fully_connected, self.num_classes, self.dropout)
-        scores = ends[fully_connected[-1][0]]
-        return scores.mean((1, 2), dtype=jnp.float32), ends
+        return score_map(ends).mean((1, 2), dtype=jnp.float32), ends
 
     def geometry(self, *, train: bool = False) -> Geometry:
         """Returns the places that the map of scores looks at; the field `window` must be given."""
         convolutions, classifier = TABLE[self.net]
         pool, *_ = classifier.values()
         rows = [self._row(name, row) for name, row in convolutions.items()]
-        side = self.window or 0
+        side = self.window
         for size, stride, padding in [*rows, (pool, pool, 0)]:
             side = (side + 2 * padding - size) // stride + 1
         stride = 1 if self._is_fine(train) else pool
@@ -176,6 +175,14 @@ class OverFeat(nn.Module):
             side = (side - 1) * step + size - 2 * padding
             stride *= step
         return Geometry(side, stride)
+
+    def _window(self, image: jax.Array) -> jax.Array:
+        height, width = image.shape[1:3]
+        if min(height, width) < self.window:
+            raise ValueError(
+                f"an image of {height}×{width} is smaller than model.window={self.window}"
+            )
+        return image[:, : self.window, : self.window]
 
     def _is_fine(self, train: bool) -> bool:
         return self.fine and (self.fine_in_training or not train)
@@ -192,6 +199,14 @@ class OverFeat(nn.Module):
 
     def _scaled(self, channels: int) -> int:
         return max(1, round(channels * self.width))
+
+
+def score_map(ends: dict[str, jax.Array]) -> jax.Array:
+    """Returns the map of scores among the endpoints: that of the last fully connected layer.
+
+    It is found by its name, since transformations of JAX sort a dict.
+    """
+    return ends[max(name for name in ends if name.startswith("fc"))]
 
 
 def _pool_at_offsets(x: jax.Array, pool: int, missing: list[int]) -> jax.Array:

@@ -19,7 +19,7 @@ from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim
 from cnn_papers.opstrings import Op, parse
-from cnn_papers.reporting import network_figures
+from cnn_papers.reporting import detection_figures, merging_figure, network_figures
 from cnn_papers.reporting.results import Figure, Heat, Line, Lines, Row
 
 POINTS = 80  # of a line, at most
@@ -49,7 +49,7 @@ def of_claims(sweep: Sweep, changed: Collection[str]) -> list[Figure]:
 
 
 def of_run(path: pathlib.Path, config: Any, rows: Sequence[Row]) -> list[Figure]:
-    """Returns the curves of a run, and the filters of its first layer."""
+    """Returns the curves of a run, what it finds if it was tested, its first layer's filters."""
     panels, headline = [], tasks.task_module(config.task).HEADLINE
     for kind in ("loss", headline.name):
         names = {SIDES[side]: f"{side}/{kind}" for side in ("train", "val")}
@@ -58,7 +58,9 @@ def of_run(path: pathlib.Path, config: Any, rows: Sequence[Row]) -> list[Figure]
             panels.append(_lines(_label(config, kind), _label(config, kind), bands))
     title = f"{path.resolve().name}: configs/{config.name}.py:{config.recipe}"
     curves = _figure(title, f"Loss and {headline.words} over the images seen.", panels)
-    return curves + network_figures.filters(f"{title}: filters of the first layer", path)
+    found = detection_figures.of_run(title, path, config)
+    found += merging_figure.of_run(title, path, config)
+    return curves + found + network_figures.filters(f"{title}: filters of the first layer", path)
 
 
 def title_of(file: str) -> str:

@@ -71,6 +71,9 @@ def _of_runs(results: Results, base: str | None) -> str:
         if run.tests:
             header, *rows = wording.tested(run)
             parts.append(_table(header, rows))
+        if run.precisions:
+            header, *rows = wording.precisions(run.precisions)
+            parts += [wording.about_precisions(run.precisions), _table(header, rows)]
         if run.reported:
             rows = [wording.against_paper(result) for result in run.reported]
             parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]

@@ -15,6 +15,7 @@ from cnn_papers.reporting.results import (
     ArmResult,
     ClaimResult,
     Figure,
+    Photo,
     Picture,
     Results,
 )
@@ -240,6 +241,10 @@ def _runs(results: Results, base: str | None) -> list[str]:
             header, *tested = wording.tested(run)
             rows = [_row(*map(_text, cells)) for cells in tested]
             parts.append(_table(header, rows, "The final test."))
+        if run.precisions:
+            header, *classes = wording.precisions(run.precisions)
+            rows = [_row(*map(_text, cells)) for cells in classes]
+            parts.append(_table(header, rows, wording.about_precisions(run.precisions)))
         if run.reported:
             rows = [_row(*map(_text, wording.against_paper(result))) for result in run.reported]
             parts.append(_table(wording.AGAINST_PAPER, rows, wording.comparison(run)))
@@ -252,18 +257,26 @@ def _runs(results: Results, base: str | None) -> list[str]:
 def _figure(figure: Figure) -> str:
     """Returns a figure: its drawn panels as one image, then its pictures."""
     images = []
-    drawn = [panel for panel in figure.panels if not isinstance(panel, Picture)]
+    drawn = [panel for panel in figure.panels if not isinstance(panel, Picture | Photo)]
     if drawn:
         alt = " ".join(map(svg.describe, drawn))
-        images.append(f'<img alt="{_text(alt)}" src="{svg.data_uri(svg.draw(drawn))}">')
-    for panel in figure.panels:
-        if isinstance(panel, Picture):
-            address = svg.data_uri(base64.b64decode(panel.png))
-            size = f'alt="{_text(panel.alt)}" width="{_text(panel.width)}"'
-            image = f'<img class="pixels" {size} src="{address}">'
-            images.append(f'<div class="panel"><p>{_text(panel.title)}</p>{image}</div>')
+        address = svg.data_uri(svg.draw(drawn).encode(), "svg+xml")
+        images.append(f'<img alt="{_text(alt)}" src="{address}">')
+    images += [_image(panel) for panel in figure.panels if isinstance(panel, Picture | Photo)]
     caption = f"<b>{_text(figure.title)}.</b> {_text(figure.text)}"
     return f"<figure>\n{''.join(images)}\n<figcaption>{caption}</figcaption>\n</figure>"
+
+
+def _image(panel: Picture | Photo) -> str:
+    """Returns a panel of pixels below its title; only those of a Picture show as squares."""
+    if isinstance(panel, Picture):
+        kind, shown, file = "png", ' class="pixels"', panel.png
+    else:
+        kind, shown, file = "jpeg", "", panel.jpeg
+    address = svg.data_uri(base64.b64decode(file), kind)
+    size = f'alt="{_text(panel.alt)}" width="{_text(panel.width)}"'
+    title = f"<p>{_text(panel.title)}</p>"
+    return f'<div class="panel">{title}<img{shown} {size} src="{address}"></div>'
 
 
 def _table(header: Sequence[str], rows: Iterable[str], caption: str = "") -> str:

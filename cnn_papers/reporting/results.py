@@ -112,6 +112,22 @@ class ReportedResult(NamedTuple):
     ours: float | None
 
 
+class AveragePrecisions(NamedTuple):
+    """Average precisions of the classes in the final tests of a run, in percent, by 11 points.
+
+    Attributes:
+      split: the split that was tested.
+      classes: their names.
+      objects: the number of objects of each that are to be found.
+      values: by the text of the protocol, one for each class; None of a class without objects.
+    """
+
+    split: str
+    classes: Sequence[str]
+    objects: Sequence[int]
+    values: dict[str, Sequence[float | None]]
+
+
 class SingleRun(NamedTuple):
     """A run that belongs to no sweep.
 
@@ -125,6 +141,7 @@ class SingleRun(NamedTuple):
       changed: keys in which it differs from the recipe.
       reported: the paper's results.
       last, best, tests, task: as in `GridRun`.
+      precisions: of a task that detects objects, once it was tested.
     """
 
     id: str
@@ -140,6 +157,7 @@ class SingleRun(NamedTuple):
     best: Row | None = None
     tests: Sequence[Row] = ()
     task: str = tasks.BEFORE
+    precisions: AveragePrecisions | None = None
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -156,7 +174,13 @@ class Line(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """A panel of lines; `level` is a horizontal line, `log` a logarithmic vertical axis."""
+    """A panel of lines.
+
+    Attributes:
+      level: of a horizontal line.
+      log: a logarithmic vertical axis.
+      limits: of both axes, of lines that are drawn without markers; else they follow from lines.
+    """
 
     title: str
     x: str
@@ -164,6 +188,7 @@ class Lines(NamedTuple):
     series: Sequence[Line]
     level: float | None = None
     log: bool = False
+    limits: tuple[float, float] | None = None
 
 
 class Heat(NamedTuple):
@@ -185,6 +210,18 @@ class Picture(NamedTuple):
     alt: str
 
 
+class Photo(NamedTuple):
+    """A panel of a photograph: a JPEG file in base64, shown `width` pixels wide."""
+
+    title: str
+    jpeg: str
+    width: int
+    alt: str
+
+
+Panel = Lines | Heat | Picture | Photo
+
+
 class Figure(NamedTuple):
     """A figure of a report; it has no panels if it could not be drawn, and `text` says why.
 
@@ -193,7 +230,7 @@ class Figure(NamedTuple):
 
     title: str
     text: str
-    panels: Sequence[Lines | Heat | Picture]
+    panels: Sequence[Panel]
     claims: Sequence[str] = ()
 
 

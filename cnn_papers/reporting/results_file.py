@@ -14,12 +14,15 @@ from cnn_papers.errors import UserError
 from cnn_papers.reporting.results import (
     WORDS,
     ArmResult,
+    AveragePrecisions,
     ClaimResult,
     Figure,
     GridRun,
     Heat,
     Line,
     Lines,
+    Panel,
+    Photo,
     Picture,
     ReportedResult,
     Results,
@@ -28,7 +31,12 @@ from cnn_papers.reporting.results import (
 )
 
 FORMAT = 3  # of the file
-PANELS: dict[str, type[Lines | Heat | Picture]] = {"lines": Lines, "heat": Heat, "picture": Picture}
+PANELS: dict[str, type[Panel]] = {
+    "lines": Lines,
+    "heat": Heat,
+    "picture": Picture,
+    "photo": Photo,
+}
 
 # The fields of the file by kind, in their order.
 FIELDS = {
@@ -46,6 +54,7 @@ FIELDS = {
     "runs": ("machines", "versions", "outcomes", "singles", "figures"),
 }
 OPTIONAL = ("code", "started")
+ADDED = ("limits", "precisions")  # fields that objects lack where they are None
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -130,7 +139,8 @@ def _plain(value: Any) -> Any:
 def _object(value: Any) -> dict[str, Any]:
     """Returns the fields of a NamedTuple that its JSON object has."""
     fields = value._asdict()
-    if isinstance(value, Lines | Heat | Picture):
+    fields = {name: field for name, field in fields.items() if field or name not in ADDED}
+    if isinstance(value, Panel):
         return {"kind": next(name for name in PANELS if isinstance(value, PANELS[name])), **fields}
     if isinstance(value, ClaimResult) and value.word not in WORDS:
         omitted = {*ClaimResult._field_defaults}  # those of the verdict
@@ -174,7 +184,10 @@ def _arm(values: Mapping[str, Any]) -> ArmResult:
 def _single(values: Mapping[str, Any]) -> SingleRun:
     run = _typed(SingleRun, values, "singles")
     reported = [_typed(ReportedResult, result, "singles.reported") for result in values["reported"]]
-    return run._replace(reported=reported)
+    precisions = values.get("precisions")
+    if precisions is not None:
+        precisions = _typed(AveragePrecisions, precisions, "singles.precisions")
+    return run._replace(reported=reported, precisions=precisions)
 
 
 def _figure(values: Mapping[str, Any]) -> Figure:
@@ -182,7 +195,7 @@ def _figure(values: Mapping[str, Any]) -> Figure:
     return figure._replace(panels=[_panel(panel) for panel in values["panels"]])
 
 
-def _panel(values: Mapping[str, Any]) -> Lines | Heat | Picture:
+def _panel(values: Mapping[str, Any]) -> Panel:
     panel = _typed(PANELS[values["kind"]], values, "figures.panels")
     if not isinstance(panel, Lines):
         return panel

@@ -30,6 +30,7 @@ SETTINGS: dict[Any, Any] = {
 }
 DECIMALS = 2  # of a number in an alternative text
 WIDTH, HEIGHT, IN_A_ROW = 3.7, 2.8, 3  # inches of a panel; panels side by side
+LETTERS = 40  # of a legend above a panel, in a line
 
 
 def draw(panels: Sequence[Lines | Heat]) -> str:
@@ -44,13 +45,18 @@ def draw(panels: Sequence[Lines | Heat]) -> str:
         figure = Figure(figsize=(WIDTH * across, HEIGHT * down), layout="constrained")
         FigureCanvasSVG(figure)
         places = figure.subplots(down, across, squeeze=False).ravel()
+        shared = _have_same_lines(panels)
         for panel, axes in itertools.zip_longest(panels, places):
             if panel is None:
                 axes.set_axis_off()
             elif isinstance(panel, Heat):
                 _draw_heat(panel, axes)
             else:
-                _draw_lines(panel, axes)
+                _draw_lines(panel, axes, legend=not shared)
+        if shared:
+            lines, names = places[0].get_legend_handles_labels()
+            columns = max(1, LETTERS * across // (max(map(len, names)) + 8))
+            figure.legend(lines, names, loc="outside upper left", ncols=columns)
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=nothing)
@@ -58,9 +64,8 @@ def draw(panels: Sequence[Lines | Heat]) -> str:
     return text[text.index("<svg") :]
 
 
-def data_uri(image: str | bytes) -> str:
-    """Returns an SVG element, or the bytes of a PNG file, as the address of an image."""
-    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
+def data_uri(content: bytes, kind: str) -> str:
+    """Returns the bytes of a file of the kind "png", "jpeg" or "svg+xml" as an address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -92,13 +97,21 @@ def look(i: int) -> tuple[str, Any]:
     return COLOURS[i % len(COLOURS)], STYLES[(i + i // len(COLOURS)) % len(STYLES)]
 
 
-def _draw_lines(panel: Lines, axes: Any) -> None:
+def _have_same_lines(panels: Sequence[Lines | Heat]) -> bool:
+    """Tells whether several panels have the same lines, so that one legend serves all."""
+    names = [
+        tuple(line.name for line in panel.series) for panel in panels if isinstance(panel, Lines)
+    ]
+    return len(names) == len(panels) > 1 and len(set(names)) == 1 and len(names[0]) > 1
+
+
+def _draw_lines(panel: Lines, axes: Any, *, legend: bool) -> None:
     """Draws lines over their bands from the lowest to the highest seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for i, line in enumerate(panel.series):
         colour, style = look(i)
-        marker = "o" if len(line.x) < 12 else ""
+        marker = "o" if len(line.x) < 12 and panel.limits is None else ""
         axes.plot(
             line.x,
             line.mean,
@@ -121,11 +134,13 @@ def _draw_lines(panel: Lines, axes: Any) -> None:
         axes.set_ylim(bottom=0)
     else:
         axes.margins(y=0.45)  # room for the legend
+    if panel.limits is not None:
+        axes.set(xlim=panel.limits, ylim=panel.limits)
     axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     axes.xaxis.set_major_formatter(_number)
     axes.grid(alpha=0.25, linewidth=0.6)
-    if len(panel.series) > 1:
-        axes.legend()
+    if legend and len(panel.series) > 1:
+        axes.legend(loc="best")
 
 
 def _number(value: float, position: int | None = None) -> str:

@@ -1,5 +1,6 @@
 """Puts the results of a report into words and digits, the same in every form of the report."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
     WORDS,
+    AveragePrecisions,
     ClaimResult,
     GridRun,
     ReportedResult,
@@ -24,7 +26,12 @@ VALUES = ("at_most", "at_least")  # expected of one arm, or of the difference of
 UNFINISHED, UNSAID = "under way, stopped or diverged", "of unknown length"  # of single runs
 MARKS = {"≥": "at least this", "≤": "at most this", "?": "on either side of this"}
 SERIES = ("falling", "rising")
-DATA = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "mnist": "MNIST"}  # as papers say
+DATA = {  # as papers say
+    "cifar10": "CIFAR-10",
+    "imagenet2012": "ImageNet",
+    "mnist": "MNIST",
+    "voc/2007": "VOC 2007",
+}
 CHANGES = ("gap", "tested_change")  # metrics that are differences already
 AGAINST_PAPER = (
     "metric",
@@ -65,7 +72,7 @@ def unit(claim: ClaimResult) -> str:
         name = " images"
     elif claim.metric.startswith(CHANGES):
         name = " points"
-    elif "error" in claim.metric:
+    elif _is_percentage(claim.metric):
         name = " %" if _is_one_arm(claim) else " points"
     else:
         name = ""
@@ -277,6 +284,31 @@ def tested(run: SingleRun) -> list[tuple[str, ...]]:
     return [header, *rows]
 
 
+def precisions(found: AveragePrecisions) -> list[tuple[str, ...]]:
+    """Returns the table of average precisions: the header, a row for each class, their means."""
+    by_class = zip(found.classes, found.objects, *found.values.values(), strict=True)
+    rows = [
+        (name, f"{objects:,}", *("–" if value is None else f"{value:.1f}" for value in values))
+        for name, objects, *values in by_class
+    ]
+    means = [
+        sum(known) / len(known)
+        for values in found.values.values()
+        if (known := [value for value in values if value is not None])
+    ]
+    mean = ("mean", f"{sum(found.objects):,}", *(f"{value:.1f}" for value in means))
+    return [("class", "objects", *found.values), *rows, mean]
+
+
+def about_precisions(found: AveragePrecisions) -> str:
+    """Returns the caption of the table of average precisions."""
+    without = sum(objects == 0 for objects in found.objects)
+    text = f"Average precision by class on {found.split}, in %, by VOC 2007’s 11 points."
+    if not without:
+        return text
+    return f"{text} {_count(without, 'class', 'classes')} without objects: not in the mean."
+
+
 def comparison(run: SingleRun) -> str:
     """Returns what the paper's results are compared with, or why they are not."""
     if run.changed:
@@ -314,10 +346,17 @@ def _value(measure: Measure, side: str, row: Row | None) -> str:
     return f"{row[f'{side}/{measure.name}']:.2f} {measure.unit}".rstrip()
 
 
+def _is_percentage(metric: str) -> bool:
+    """Tells whether a metric of claims reads a measure that a task gives in percent."""
+    names = {*re.findall(r"(\w+)'", metric)}  # with which its quoted texts end
+    measures = [tasks.measures(task) for task in tasks.task_names()]
+    return any(of_task[name].unit == "%" for of_task in measures for name in names & of_task.keys())
+
+
 def _is_one_arm(claim: ClaimResult) -> bool:
     """Returns whether a claim compares its one arm with a bound."""
     return claim.expect in VALUES and len(claim.arms) == 1
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def _count(number: int, what: str, several: str = "") -> str:
+    return f"{number} {what if number == 1 else several or what + 's'}"

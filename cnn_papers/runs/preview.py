@@ -120,7 +120,8 @@ def _sheet_of_boxes(
     for image, boxes, labels, difficult in zip(colours, *arrays, strict=True):
         rows = np.flatnonzero(labels != NONE)
         names = [
-            class_names[labels[row]] + (" (difficult)" if difficult[row] else "") for row in rows
+            class_names[int(labels[row])] + (" (difficult)" if difficult[row] else "")
+            for row in rows
         ]
         tag_colours = [drawing.colour_of(labels[row]) for row in rows]
         tiles.append(drawing.draw_boxes(image, boxes[rows], names, tag_colours, zoom=zoom))

@@ -17,6 +17,7 @@ from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.detection import dense_runs, dense_targets, detections, overfeat
 from cnn_papers.detection.detections import Detections, Outcome
 from cnn_papers.errors import UserError
+from cnn_papers.models.overfeat import score_map
 from cnn_papers.training.step import Batch, StepSettings
 
 BACKGROUND = 1  # outputs of the network beside those of the classes; it is the last one
@@ -136,7 +137,7 @@ def _sums(
 ) -> dict[str, jax.Array]:
     """Returns sums over windows: of losses, of errors, and of how many they are of."""
     label = targets.label
-    scores = list(endpoints.values())[-1].astype(jnp.float32)
+    scores = score_map(endpoints).astype(jnp.float32)
     scores = scores.reshape(*label.shape, scores.shape[-1])
     background = scores.shape[-1] - BACKGROUND
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, label.clip(0))

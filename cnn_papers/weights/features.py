@@ -23,7 +23,8 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     """Writes the features of a split of the network's data set, in its order, batch by batch.
 
     If the network knows all classes of the split, `label` are its numbers for them; otherwise they
-    are those of the split. `class_names` has their names in either case.
+    are those of the split. `class_names` has their names in either case. Images without a label of
+    their own, as of data with boxes, have no `label`.
 
     Raises:
       UserError: no such layer or split, missing data, an image that cannot be decoded.
@@ -44,13 +45,15 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     def chunks() -> Iterator[np.ndarray]:
         for batch in pipeline.eval_batches(inputs.eval_batch_size(config)):
             real = np.asarray(batch["mask"])
-            labels.append(np.asarray(batch["label"])[real])
+            if "label" in batch:
+                labels.append(np.asarray(batch["label"])[real])
             rows = np.asarray(apply(network.variables, batch["image"]))[real]
             check_finite(rows, network)
             yield rows
 
     def others() -> Iterator[tuple[str, np.ndarray]]:
-        yield "label", np.concatenate(labels)
+        if labels:
+            yield "label", np.concatenate(labels)
         yield "class_names", np.array(opened.class_names)
 
     _write(path, shape, chunks(), others())

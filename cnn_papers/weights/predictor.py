@@ -4,18 +4,20 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnn_papers.data import host_ops
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import scores
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 from cnn_papers.weights.trained import Trained
+
+Prepared = TypeVar("Prepared")
 
 
 def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
@@ -31,12 +33,8 @@ def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
     replicated, by_image = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
 
     def apply(variables: Any, image: jax.Array) -> jax.Array:
-        logits, ends = model.apply(variables, normalise(image, jax.random.key(0)))
-        if not layer:
-            return jax.nn.softmax(logits)
-        if layer not in ends:
-            raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(ends)}")
-        return ends[layer].astype(jnp.float32)
+        logits, endpoints = model.apply(variables, normalise(image, jax.random.key(0)))
+        return scores.of_layer(endpoints, layer) if layer else jax.nn.softmax(logits)
 
     image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
     jax.eval_shape(apply, network.variables, image)  # raises for a missing layer
@@ -120,7 +118,7 @@ def predict_images(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
-            loaded = list(pool.map(functools.partial(_read, predictor.prepare), chunk))
+            loaded = list(pool.map(functools.partial(read_file, predictor.prepare), chunk))
             images = [image for image in loaded if isinstance(image, np.ndarray)]
             padded = images + images[-1:] * (batch_size - len(images))
             rows = iter(predictor.outputs(np.stack(padded)) if images else ())
@@ -128,8 +126,8 @@ def predict_images(
                 yield path, image if isinstance(image, str) else next(rows)
 
 
-def _read(prepare: Callable[[bytes], np.ndarray], path: pathlib.Path) -> np.ndarray | str:
-    """Returns the prepared image, or a description of the error."""
+def read_file(prepare: Callable[[bytes], Prepared], path: pathlib.Path) -> Prepared | str:
+    """Returns the prepared image of a file, or a description of the error."""
     try:
         return prepare(path.read_bytes())
     except OSError as error:

@@ -19,14 +19,14 @@ from support.config_values import flat
 from support.example_claims import EXAMPLES
 
 import configs
-from cnn_papers import opstrings, zoo
+from cnn_papers import opstrings, tasks, zoo
 from cnn_papers.claims import catalogue, metrics, plan, verdicts
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.readings import exact_runs, read_claim
 from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import run_analyses, support
+from cnn_papers.evaluation import run_analyses
 from cnn_papers.runs import inputs, ranges
 
 CLAIMS = {**EXAMPLES, **catalogue.all_claims()}
@@ -217,11 +217,13 @@ def check_network(config: Any) -> None:
     """Traces the network of a config on its images, in its final test and in its analyses."""
     fields = tuple(sorted(config.model.items()))
     shapes = [inputs.configured_input(config, key) for key in ("train_host", "eval_host")]
+    of_images = tasks.task_module(config.task).NEEDS == "label"  # else perhaps of many positions
     for shape in shapes:
         _, _, logits = traced(config.model_name, fields, shape)
-        assert logits.shape == (2, config.model.num_classes) and logits.dtype == jnp.float32
+        assert (logits.shape[0], logits.shape[-1]) == (2, config.model.num_classes)
+        assert logits.dtype == jnp.float32 and (logits.ndim == 2 or not of_images)
     network = (config.model_name, fields, shapes[-1])
-    check_tests(network, config.eval.protocol, config.eval.get("analyses", ""))
+    check_tests(network, config.task, config.eval.protocol, config.eval.get("analyses", ""))
 
 
 @functools.cache
@@ -239,7 +241,7 @@ def traced(
 
 
 @functools.cache
-def check_tests(network: tuple[Any, Any, Any], protocol: str, analyses: str) -> None:
+def check_tests(network: tuple[Any, Any, Any], task: str, protocol: str, analyses: str) -> None:
     """Traces the final test and the analyses; UserError if the network cannot take them."""
     model, variables, _ = traced(*network)
     shape = network[2]
@@ -248,7 +250,7 @@ def check_tests(network: tuple[Any, Any, Any], protocol: str, analyses: str) -> 
         return image.astype(jnp.float32)
 
     if protocol != "single_view":
-        support.supported(protocol, model, variables, normalise, shape)
+        tasks.task_module(task).protocols(protocol, model, variables, normalise, shape)
     if analyses:
         run_analyses.check(analyses, model, variables, normalise, shape)
 
@@ -269,12 +271,14 @@ def test_a_metric_finds_what_it_reads_in_every_arm():
 
 
 def made_up_rows(config: Any, metric: opstrings.Op) -> list[dict[str, Any]]:
-    names = ("loss", "top1_error", "top5_error")
+    task = tasks.task_module(config.task)
+    names = ("loss", *(measure.name for measure in task.MEASURES))
     analysed = {op.name for op in run_analyses.parse(config.eval.get("analyses", ""))}
     texts = [text for text in metric.args if isinstance(text, str)]
     row = {f"{split}/{name}": 1.0 for split in ("train", "val") for name in names}
     row |= {f"analysis/{text}": 1.0 for text in texts if text.partition("/")[0] in analysed}
-    tests = support.parse(config.eval.protocol) if config.eval.protocol != "single_view" else {}
+    protocol = config.eval.protocol
+    tests = task.parse_protocols(protocol) if protocol != "single_view" else {}
     tested = [
         {"step": 9, "test/protocol": test} | {f"test/{name}": 1.0 for name in names[1:]}
         for test in tests

@@ -236,9 +236,14 @@ def test_a_recipe_says_what_it_is(name, recipe):
 def test_a_recipe_has_every_key_and_no_others(name, recipe):
     config = config_file(name).get_config(recipe)
     expected = common.choose({"desk": lambda: common.base("", "", 1, {})}, "", name="", paper="")
-    assert {key for key in flat(config) if not key.startswith("model.")} == {
-        key for key in flat(expected) if not key.startswith("model.")
+    own = ("model.", "boxes.")  # of the network, and of a task that finds boxes
+    assert {key for key in flat(config) if not key.startswith(own)} == {
+        key for key in flat(expected) if not key.startswith(own)
     }
+    finds_boxes = hasattr(tasks.task_module(config.task), "Settings")
+    assert ("boxes" in config) == finds_boxes
+    if finds_boxes:  # all of them, so that each can be overridden
+        assert set(config.boxes) == {*tasks.task_module(config.task).Settings._fields}
 
 
 @each_recipe

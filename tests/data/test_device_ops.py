@@ -74,6 +74,30 @@ def test_pad_crop_by_nothing_is_the_image():
     np.testing.assert_array_equal(device_ops.pad_crop(image, 0, key=jax.random.key(0)), image)
 
 
+def test_invert_replaces_half_of_the_images_by_their_negatives():
+    image = random_images()[0].astype(np.float32)
+    inverted = np.asarray(jax.vmap(lambda key: device_ops.invert(image, key=key))(keys(4000)))
+    is_negative = (inverted == 255 - image).all((1, 2, 3))
+    np.testing.assert_array_equal(~is_negative, (inverted == image).all((1, 2, 3)))
+    assert abs(is_negative.mean() - 0.5) < 4 * 0.5 / 4000**0.5  # four standard errors
+
+
+def test_permute_channels_takes_every_order_in_half_of_the_images():
+    image = random_images()[0].astype(np.float32)
+    orders = {image[..., order].tobytes(): order for order in itertools.permutations(range(3))}
+    permute = jax.vmap(lambda key: device_ops.permute_channels(jnp.asarray(image), key=key))
+    counts = collections.Counter(orders[one.tobytes()] for one in np.asarray(permute(keys(6000))))
+    # 3,500 of the order that it has are expected, 500 of each other, with deviations of 38 and 21.
+    assert 3340 < counts.pop((0, 1, 2)) < 3660
+    assert len(counts) == 5 and all(410 < count < 590 for count in counts.values()), counts
+
+
+def test_subtract_own_mean_leaves_no_mean_colour():
+    image = random_images()[0].astype(np.float32)
+    centred = np.asarray(device_ops.subtract_own_mean(jnp.asarray(image)))
+    np.testing.assert_allclose(centred, image - image.mean((0, 1)), atol=1e-4)
+
+
 def test_scale_multiplies():
     image = jnp.asarray(random_images()[0], jnp.float32)
     np.testing.assert_array_equal(device_ops.scale(image, 0.5), image / 2)

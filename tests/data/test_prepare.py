@@ -626,7 +626,7 @@ def test_a_small_image_is_the_same_kind_of_file(form, suffix):
     np.testing.assert_allclose(host_ops.decode(small), pixels[::2, ::2, ::-1], atol=2)
 
 
-@pytest.mark.parametrize("name", ["stats", "show"])
+@pytest.mark.parametrize("name", ["stats", "proposals", "show"])
 def test_what_looks_at_a_recipe_takes_no_name(name, capsys):
     assert exit_code(prepare.cli, "cifar10", f"--{name}") == 2
     assert "unexpected argument 'cifar10'" in capsys.readouterr().err

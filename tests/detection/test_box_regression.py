@@ -5,6 +5,7 @@ import pytest
 
 from cnn_papers import boxes
 from cnn_papers.detection import box_regression
+from cnn_papers.detection.training_windows import Matched
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 7), (7, 60), (8, 7), (7, 7)])
@@ -35,7 +36,9 @@ def test_each_class_moves_its_windows_to_their_objects():
     # The code is a linear function of the features, another one for each class.
     features = np.where(classes[:, None] == 0, codes, codes[:, ::-1] / 2)
     objects = boxes.decode(codes, windows)
-    fitted = box_regression.fit(features, windows, objects, classes, ("a", "b"), penalty=1e-6)
+    fitted = box_regression.fit(
+        features, Matched(windows, objects, classes), ("a", "b"), penalty=1e-6
+    )
     moved = fitted.moved(features, windows, classes)
     assert moved.dtype == np.float32
     np.testing.assert_allclose(moved, objects, atol=1e-2)
@@ -47,7 +50,7 @@ def test_a_strong_penalty_leaves_the_mean_move():
     windows, codes = _windows_and_objects(50, rng)
     features = rng.normal(size=(50, 3)).astype(np.float32)
     objects, classes = boxes.decode(codes, windows), np.zeros(50, int)
-    fitted = box_regression.fit(features, windows, objects, classes, ("a",), penalty=1e12)
+    fitted = box_regression.fit(features, Matched(windows, objects, classes), ("a",), penalty=1e12)
     expected = boxes.decode(np.tile(codes.mean(0), (50, 1)), windows)
     np.testing.assert_allclose(fitted.moved(features, windows, classes), expected, atol=1e-3)
 
@@ -57,7 +60,9 @@ def test_a_class_without_windows_is_named_and_keeps_its_windows(caplog):
     windows, codes = _windows_and_objects(20, rng)
     features, classes = np.ones((20, 3), np.float32), np.zeros(20, int)
     objects = boxes.decode(codes, windows)
-    fitted = box_regression.fit(features, windows, objects, classes, ("a", "b"), penalty=1.0)
+    fitted = box_regression.fit(
+        features, Matched(windows, objects, classes), ("a", "b"), penalty=1.0
+    )
     assert caplog.messages == ["no window overlaps a b enough: its boxes are not regressed"]
     moved = fitted.moved(features, windows, np.ones(20, int))
     np.testing.assert_allclose(moved, windows, rtol=1e-6, atol=1e-5)

@@ -15,7 +15,7 @@ from cnn_papers.detection.window_protocols import rcnn, softmax, svm
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.svm import Linear
 
-TRAIN = split(18)
+TRAIN: Any = split(18)
 ARGUMENTS: Any = {"scales": (48,), "side": 24}
 
 
@@ -71,7 +71,7 @@ def test_all_that_a_test_wants_of_the_same_features_is_fitted_at_once_and_read_a
     assert fits == [[Svm("fc7"), Regression("spp"), Svm("spp")], [Svm("fc6")]]
     assert len(list(tmp_path.glob("fitted-*.npz"))) == 4
     for name, protocol in protocols.items():
-        assert set(protocol.wanted) <= set(first[name])
+        assert tuple(first[name]) == protocol.wanted
         again = fitted.for_test(protocol, member)
         assert _values(again) == _values(first[name])
         assert set(fitted.of_run(protocol, net, tmp_path)) == set(protocol.wanted)
@@ -80,7 +80,7 @@ def test_all_that_a_test_wants_of_the_same_features_is_fitted_at_once_and_read_a
 
 
 def test_a_run_tested_twice_has_the_same_table(net, tmp_path):
-    held_out = split(9, seed=1)
+    held_out: Any = split(9, seed=1)
     protocol = svm("fc7", boxes=True, C=0.01, **ARGUMENTS)
     member = Member(net, tmp_path, {"svm": protocol})
 
@@ -156,7 +156,7 @@ def test_it_is_fitted_anew_where_something_has_changed(change, net, tmp_path, mo
 @pytest.mark.fault("damage: a file of what a test has fitted", "refused by name, nothing fitted")
 @pytest.mark.parametrize("damage", ["flipped", "cut off", "empty", "other arrays"])
 def test_a_damaged_file_is_refused(damage, tmp_path, fits):
-    def fit(wanted):
+    def fit(wanted) -> Any:
         ones = np.ones((50, 3), np.float32)
         return {each: Linear(ones, ones[0]) for each in wanted}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cnn_papers.detection.fitting import Regression, Svm
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import svm
 
-SPLIT = split(12)
+SPLIT: Any = split(12)
 
 
 @dataclasses.dataclass
@@ -55,14 +56,15 @@ def _examples(features, number):
 def test_svms_are_fitted_again_with_the_hard_negatives_of_the_first_fit(monkeypatch, caplog):
     monkeypatch.setattr(fitting, "FIRST_NEGATIVES", 24)  # two an image
     caplog.set_level(logging.INFO)
-    settings = Svm("colour", C=0.1, positive_weight=3.0, intercept_scaling=2.0)
+    settings = Svm("colour", C=0.1, positive_weight=3.0, intercept_scaling=2.0, tolerance=0.01)
     fitted = _fit([settings])[settings]
 
     rows = _examples("colour", 2)
     first = [(x[used], labels[used]) for x, _, _, labels in rows for used in [labels.any(1)]]
     features, labels = map(np.concatenate, zip(*first, strict=True))
     scale = 20 / np.linalg.norm(features, axis=1).mean()
-    arguments = {"C": 0.1, "positive_weight": 3.0, "intercept_scaling": 2.0, "tolerance": 0.1}
+    arguments: Any = settings._asdict()
+    del arguments["layer"]
     linear = svm.fit_one_vs_rest(features * scale, labels, COLOURS, **arguments)
     hard = [
         (x * scale, training_windows.hard(labels, windows, linear.scores(x * scale), had))
@@ -97,7 +99,9 @@ def test_box_regression_is_of_all_windows_on_objects_with_features_of_norm_20():
         norms.extend(np.linalg.norm(x[first.any(1), 0], axis=1))
     scale = 20 / np.mean(norms)
     features, *matched = map(np.concatenate, zip(*used, strict=True))
-    expected = box_regression.fit(features * scale, *matched, COLOURS, penalty=10.0)
+    expected = box_regression.fit(
+        features * scale, training_windows.Matched(*matched), COLOURS, penalty=10.0
+    )
     np.testing.assert_allclose(fitted.weights, expected.weights * scale, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(fitted.bias, expected.bias, rtol=1e-3, atol=1e-4)
 

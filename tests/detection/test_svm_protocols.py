@@ -1,5 +1,7 @@
 """The protocols of SVMs and of R-CNN: what they want, what they find, what they refuse."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.coloured_squares import HEIGHT, WIDTH, network, split
@@ -14,9 +16,9 @@ from cnn_papers.errors import UserError
 from cnn_papers.evaluation import support
 from cnn_papers.evaluation.svm import Linear
 
-ARGUMENTS = {"scales": (48,), "side": 24}
-CROPS = {"side": 24, "context": 2}
-SPLIT = split(3)
+ARGUMENTS: Any = {"scales": (48,), "side": 24}
+CROPS: Any = {"side": 24, "context": 2}
+SPLIT: Any = split(3)
 IMAGE, PROPOSALS = host_ops.decode(SPLIT.examples[2]["image"]), SPLIT.proposals[2]
 
 
@@ -53,6 +55,7 @@ def test_protocols_share_fits_only_where_they_look_alike():
         svm("fc6", side=112).look.text,
     }
     assert len(looks) == 7
+    assert rcnn(side=48).look.text == rcnn(side=48, context=3).look.text  # 16 of 227 pixels
     assert svm("spp", boxes=True, nms=0.5, least=0.0, most=1).look.text == svm().look.text
 
 

@@ -363,7 +363,9 @@ def test_bad_protocols_say_what_is_wrong(text):
 @pytest.mark.parametrize("name", opstrings.functions(protocols))
 def test_every_protocol_can_be_named_alone(name):
     assert list(support.parse(f"single_view|{name}" if name != "single_view" else name))[-1] == name
-    assert all(part.weight > 0 for part in protocol_of(name))
+    protocol = protocol_of(name)
+    parts = [protocol.part] if isinstance(protocol, protocols.Svm) else protocol
+    assert all(part.weight > 0 for part in parts)
 
 
 def refusal(text, model, side, view=view_of):
@@ -377,7 +379,9 @@ def refusal(text, model, side, view=view_of):
 
 def test_a_network_says_which_protocols_it_can_serve():
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
-    everyone = "crops_144, resnet_dense, single_view, ten_crop, vgg_both, vgg_dense, vgg_multi_crop"
+    everyone = (
+        "crops_144, resnet_dense, single_view, svm, ten_crop, vgg_both, vgg_dense, vgg_multi_crop"
+    )
     line = refusal("overfeat_dense", net, 32)
     assert line.endswith(
         f"pools last at every offset (model_name overfeat); this one can serve: {everyone}"
@@ -404,7 +408,9 @@ class Rigid(nn.Module):
 def test_a_network_that_cannot_slide_says_so():
     line = refusal("vgg_dense(32)", Rigid(), 16)
     assert "vgg_dense(32) needs a network that slides over images larger than its input" in line
-    assert line.endswith("this one can serve: crops_144, single_view, ten_crop, vgg_multi_crop")
+    assert line.endswith(
+        "this one can serve: crops_144, single_view, svm, ten_crop, vgg_multi_crop"
+    )
 
 
 def test_views_smaller_than_the_networks_field_name_the_empty_layer():

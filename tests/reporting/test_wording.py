@@ -1,10 +1,15 @@
 """The words and digits of a report: intervals, signs of censored values, what is expected."""
 
+import pathlib
+
 import pytest
 from support.written_sweeps import CLAIMS, claim_of, judged, only
 
+from cnn_papers import tasks
 from cnn_papers.claims import catalogue
 from cnn_papers.reporting import gather, wording
+
+BOX_TASKS = pathlib.Path(__file__).parents[1] / "support" / "box_tasks"
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,19 @@ def test_what_is_expected_of_two_arms_says_so():
 )
 def test_numbers_have_three_digits(value, text):
     assert wording.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("last('val/top1_error')", " points"),
+        ("tested(0, 'top5_error')", " points"),
+        ("tested('suppress', 'map')", " points"),
+        ("last('val/loss')", ""),
+        ("parameters()", ""),
+    ],
+)
+def test_differences_of_measures_in_percent_are_points(metric, unit, monkeypatch):
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(BOX_TASKS)])
+    claim = judged(CLAIMS["resnet"]["resnet_lower"]._replace(metric=metric), [5.0, 6.0], [3.0, 5.0])
+    assert wording.unit(claim) == unit
