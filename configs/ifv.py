@@ -2,8 +2,8 @@
 
 python -m cnn_papers.main --config=configs/ifv.py
     desk: embedded digits, minutes on two cores
-python -m cnn_papers.main --config=configs/ifv.py:folder --config.data.name=folder:PHOTOS
-    photographs, a folder for each class: minutes for a thousand on two cores
+python -m cnn_papers.main --config=configs/ifv.py:folder
+    photographs in --config.data.name=folder:PHOTOS: minutes for a thousand on two cores
 python -m cnn_papers.main --config=configs/ifv.py:voc2007
     §2.1, on VOC 2007
 """
