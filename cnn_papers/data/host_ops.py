@@ -240,7 +240,8 @@ def dense_sift(
         raise ValueError("descriptors of an image have no boxes")
     if longest and max(image.shape[:2]) > longest:
         factor = longest / max(image.shape[:2])
-        image = resize(image, *(max(1, round(factor * side)) for side in image.shape[:2]))
+        height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+        image = resize(image, height, width)
     found = descriptors.dense_sift(image, step, bin_size, scales)
     if not len(found):
         height, width = image.shape[:2]

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from cnn_papers import opstrings
-from cnn_papers.data import host_ops, prefetch
+from cnn_papers.data import device_ops, host_ops, prefetch
 from cnn_papers.data.reader import Reader
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
@@ -31,6 +31,19 @@ Batch = dict[str, jax.Array]
 def parse_host(text: str, *, key: str) -> OpString:
     """Parses operations of `host_ops`; `key` is the config key of `text`, for messages."""
     return OpString(key, text, opstrings.parse(text, host_ops, leading=1, key=key))
+
+
+def check_kind(host: OpString, device: OpString) -> None:
+    """Raises UserError if `device` is for images and `host` gives descriptors, or the other way."""
+    last = host.ops[-1].name if host.ops else ""
+    given = "descriptors" if last in host_ops.DESCRIPTORS else "images"
+    for op in device.ops:
+        taken = "descriptors" if op.name in device_ops.DESCRIPTORS else "images"
+        if taken != given:
+            raise UserError(
+                f"config.{device.key}: '{op.name}' is for {taken}, and config.{host.key} "
+                f"gives {given}"
+            )
 
 
 class Pipeline:

@@ -11,7 +11,7 @@ from flax.errors import FlaxError
 from jax.sharding import Mesh
 
 from cnn_papers import tasks, zoo
-from cnn_papers.data import device_ops, host_ops, proposals
+from cnn_papers.data import proposals
 from cnn_papers.data.augment import (
     DeviceTransform,
     augment_batch,
@@ -20,7 +20,7 @@ from cnn_papers.data.augment import (
     needs_statistics,
     parse_device,
 )
-from cnn_papers.data.pipeline import Pipeline, parse_host
+from cnn_papers.data.pipeline import Pipeline, check_kind, parse_host
 from cnn_papers.data.reader import cutting_out, with_object_to_cut_out
 from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import DamagedExample, Split, with_classes_of
@@ -77,30 +77,11 @@ class Length(NamedTuple):
 
 def parse_data(data: Any) -> DataOps:
     """Parses the op strings of `data`, which is `config.data`; UserError if one is wrong."""
-    ops = DataOps(
-        train_host=parse_host(data.train_host, key="data.train_host"),
-        eval_host=parse_host(data.eval_host, key="data.eval_host"),
-        train_device=parse_device(data.train_device, key="data.train_device"),
-        eval_device=parse_device(data.eval_device, key="data.eval_device"),
-    )
-    _check_kind(ops.train_host, ops.train_device)
-    _check_kind(ops.eval_host, ops.eval_device)
-    return ops
-
-
-def _check_kind(host: OpString, device: OpString) -> None:
-    """Raises UserError for device operations on images where `host` ends in descriptors."""
-    last = host.ops[-1].name if host.ops else ""
-    is_for_descriptors = last in host_ops.DESCRIPTORS
-    for op in device.ops:
-        if (op.name in device_ops.DESCRIPTORS) != is_for_descriptors:
-            given, taken = (
-                ("descriptors", "images") if is_for_descriptors else ("images", "descriptors")
-            )
-            raise UserError(
-                f"config.{device.key}: '{op.name}' is for {taken}, and config.{host.key} "
-                f"gives {given}"
-            )
+    host = [parse_host(data[key], key=f"data.{key}") for key in ("train_host", "eval_host")]
+    device = [parse_device(data[key], key=f"data.{key}") for key in ("train_device", "eval_device")]
+    for pair in zip(host, device, strict=True):
+        check_kind(*pair)
+    return DataOps(*host, *device)
 
 
 def open_one(data: Any, split: str, *, name: str = "") -> Split:

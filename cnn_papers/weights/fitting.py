@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.errors import UserError
@@ -34,11 +35,12 @@ def check_frozen(model: Any, pattern: str) -> None:
         )
 
 
-def fit(model: ifv.FisherVector, train: Pipeline, seed: int) -> dict[str, np.ndarray]:
+def fit(model: Any, train: Pipeline, seed: int) -> dict[str, np.ndarray]:
     """Fits `pca` and `gmm` to descriptors of training images; returns their arrays by path.
 
     Process 0 fits and sends the arrays to the others. The same seed draws the same sample and ends
-    in the same bits.
+    in the same bits, whatever the number of cores: the fit is of one thread, which a hundred
+    thousand descriptors keep busy better than several.
 
     Raises:
       UserError: a sample smaller than the number of words, or of a lower rank than the dimensions
@@ -52,7 +54,8 @@ def fit(model: ifv.FisherVector, train: Pipeline, seed: int) -> dict[str, np.nda
 
     def make() -> None:
         sample = draw(model.sample, train.shuffled_images(seed), len(train), seed)
-        arrays.extend(fit_to(model, sample, seed))
+        with threadpool_limits(1):
+            arrays.extend(fit_to(model, sample, seed))
 
     processes.broadcast(make)
     return dict(zip(paths, processes.arrays_from_first(arrays), strict=True))
@@ -114,7 +117,7 @@ def fit_to(model: ifv.FisherVector, sample: np.ndarray, seed: int) -> list[np.nd
             f"config.model.dims={model.dims} principal components are wanted, and the sample of "
             f"{len(sample):,} descriptors has rank {rank}: take fewer, or more images"
         )
-    kernel = pca.components_[: model.dims].T
+    kernel = np.asarray(pca.components_)[: model.dims].T
     x = (values - pca.mean_) @ kernel
     if model.xy:
         x = np.concatenate([x, np.float32(1 / 255) * sample[:, ifv.VALUES :] - 0.5], 1)
@@ -128,14 +131,14 @@ def fit_to(model: ifv.FisherVector, sample: np.ndarray, seed: int) -> list[np.nd
     with warnings.catch_warnings():  # that it has not converged is printed
         warnings.simplefilter("ignore")
         mixture.fit(np.asarray(x, np.float32))
-    check_alive(mixture.weights_, len(sample))
+    weights = np.asarray(mixture.weights_)
+    check_alive(weights, len(sample))
     end = "" if mixture.converged_ else ", where it was stopped"
     print(
         f"fitted {model.total_words:,} words of {model.total_dims} dimensions in "
         f"{mixture.n_iter_} iterations{end}: {time.monotonic() - start:.1f} s"
     )
-    log_weight = np.log(mixture.weights_)
-    arrays = (pca.mean_, kernel, log_weight, mixture.means_, mixture.covariances_)
+    arrays = (pca.mean_, kernel, np.log(weights), mixture.means_, mixture.covariances_)
     return [np.asarray(array, np.float32) for array in arrays]
 
 
