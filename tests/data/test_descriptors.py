@@ -173,6 +173,8 @@ def test_nothing_follows_descriptors(tmp_path):
         reader(tmp_path, "decode|dense_sift|resize(32)")
 
 
+@pytest.mark.fault("hostile: an image too small for one descriptor", "refused with its name")
+@pytest.mark.fault("hostile: an image of one colour", "a vector of zeros; the first is named")
 def test_an_image_of_one_colour_is_said_and_one_too_small_refused(tmp_path, caplog):
     folder = tmp_path / "train" / "a"
     folder.mkdir(parents=True)

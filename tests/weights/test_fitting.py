@@ -135,7 +135,9 @@ def test_resident_and_streamed_images_give_one_sample(tmp_path):
 # --- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("config: fewer descriptors than words", "refused with both numbers")
+@pytest.mark.fault(
+    "config: a Fisher vector of fewer descriptors than words", "refused with both numbers"
+)
 def test_fewer_descriptors_than_words_are_refused():
     with pytest.raises(UserError, match="sample has 60 descriptors, fewer than the 64 words"):
         fitting.fit_to(ifv.Model(words=64), sample(60), seed=0)
