@@ -212,7 +212,9 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
     if _fits_classes(network):
-        split = inputs.open_splits(network.config)[1]
+        data = network.config.data
+        class_names = inputs.open_one(data, data.train_split).class_names
+        split = with_classes_of(inputs.open_one(data, data.eval_split), class_names)
         num_classes = len(split.class_names)
     else:
         split = trained.open_labelled(network, network.config.data.eval_split)

@@ -71,9 +71,11 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
         # 3. Assemble data, network and steps. Nothing is written to the folder until all of them,
         #    the run that it holds, and the weights to start from, are known to fit.
         saved = workdir.read_run(folder)
+        has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
+        if not has_steps:
+            processes.raise_on_all(lambda: initial.check_exists(config))
         run = assemble(config, folder)
         processes.broadcast(lambda: check_folder(run))
-        has_steps = processes.broadcast(lambda: any((folder / "checkpoints").glob("[0-9]*")))
         arrays = None if has_steps else _initial_arrays(run)
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         with (

@@ -33,6 +33,17 @@ ALEXNET = {
     "width": float,
 }
 
+# The same of models/spp.py.
+SPP = {
+    "net": str,
+    "levels": tuple,
+    "conv1_stride": int,
+    "lrn": bool,
+    "dropout": float,
+    "weight_init": str,
+    "width": float,
+}
+
 
 def choose(recipes: Mapping[str, Recipe], recipe: str, *, name: str, paper: str) -> Any:
     """Returns the locked config of a recipe.

@@ -19,15 +19,7 @@ from typing import Any
 from cnn_papers.facts import Reported, top1_and_top5
 from configs import common
 
-FIELDS = {
-    "net": str,
-    "levels": tuple,
-    "conv1_stride": int,
-    "lrn": bool,
-    "dropout": float,
-    "weight_init": str,
-    "width": float,
-}
+FIELDS = common.SPP
 
 
 def desk() -> Any:

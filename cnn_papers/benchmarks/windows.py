@@ -26,7 +26,7 @@ REPEATS = 3  # of SPP-net, which takes seconds; R-CNN's time is a sum over many 
 # How many times as fast as R-CNN, by the number of scales (Table 10, §4.3).
 PAPER = {1: {"conv": 270, "total": 102}, 5: {"conv": 49, "total": 38}}
 MEASURED_ON = (
-    "the paper's 270, 102 (one scale), 49 and 38 (five) are of ZF-5 in Caffe on a GPU: means over "
+    "its 270, 102 (one scale), 49 and 38 (five) are of ZF-5 in Caffe on a GPU: means over "
     "100 images of VOC with about 2,000 windows each, fc included in 102 and 38 (Table 10)"
 )
 

@@ -61,15 +61,13 @@ def label_counts(split: Split) -> np.ndarray:
     if labels is None:
         what = f"counting the images of each class of {split.name}"
         labels = _read_labels(split.examples, what)
-    if not labels and split.objects:
-        labels = np.concatenate([image.classes for image in split.objects])
     return np.bincount(np.asarray(labels, np.int64), minlength=len(split.class_names))
 
 
 def _read_labels(examples: Sequence[Any], what: str) -> list[int]:
     def read(i: int) -> int:
         try:
-            return examples[i].get("label", -1)
+            return examples[i]["label"]
         except DamagedExample:
             return -1
 

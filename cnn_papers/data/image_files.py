@@ -84,10 +84,15 @@ def read(image: bytes) -> np.ndarray:
 
 
 class DeclaredSize(NamedTuple):
-    """The (height, width) that an image has upright, and whether EXIF swaps the two of the file."""
+    """The size that an image has when it is seen as its EXIF orientation says.
+
+    Attributes:
+      upright: (height, width).
+      orientation: 1 … 8; 1 leaves the pixels as they are stored, from 5 on the sides swap.
+    """
 
     upright: tuple[int, int]
-    is_turned: bool
+    orientation: int
 
 
 def declared_size(image: bytes) -> DeclaredSize | None:
@@ -99,8 +104,8 @@ def declared_size(image: bytes) -> DeclaredSize | None:
     height, width = _declared_size(image, name) if name else (0, 0)
     if not (height and width):
         return None
-    is_turned = _orientation(_exif(image, name)) >= 5
-    return DeclaredSize((width, height) if is_turned else (height, width), is_turned)
+    orientation = _orientation(_exif(image, name))
+    return DeclaredSize((width, height) if orientation >= 5 else (height, width), orientation)
 
 
 def read_declared_size(path: str) -> DeclaredSize | None:

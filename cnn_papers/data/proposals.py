@@ -103,6 +103,14 @@ def recall(
     return found / count if count else float("nan")
 
 
+def digest(split: Split) -> str:
+    """Returns a digest of the proposals of a split, "" if it has none."""
+    if split.proposals is None:
+        return ""
+    arrays = packed(split.proposals)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
 # --- made and kept --------------------------------------------------------------------------------
 
 

@@ -223,10 +223,12 @@ class Reader:
                     f"config.{self.key}: '{op.name}' finds only zeros in images of one colour",
                     name,
                 )
-        labels = {} if label is None else {"label": np.int32(label)}
+        arrays = self._with_arrays_of_boxes(i, image)
+        if label is not None:
+            arrays["label"] = np.int32(label)
         if self.many_labels:
-            labels["labels"] = self._labels_of(i, label)
-        return self._with_arrays_of_boxes(i, image) | labels
+            arrays["labels"] = self._labels_of(i, label)
+        return arrays
 
     def _with_boxes(self, i: int, pixels: np.ndarray, name: str) -> np.ndarray | Boxed:
         """Returns the decoded image `i`, with its objects' boxes and proposals if there are any."""
@@ -265,7 +267,7 @@ class Reader:
             arrays["proposals"] = _filled_up(boxes[count:], self._most_proposals)
         return arrays
 
-    def _labels_of(self, i: int, label: int | None) -> np.ndarray:
+    def _labels_of(self, i: int, label: Any) -> np.ndarray:
         """Returns the labels of image `i`; without boxes its own `label` is its only class."""
         if self.labels is not None:
             return self.labels[i]

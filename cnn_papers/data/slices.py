@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cnn_papers.errors import UserError
 
-_FORM = re.compile(r"([\w -]+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+_FORM = re.compile(r"([\w .-]+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 class SplitSlice(NamedTuple):

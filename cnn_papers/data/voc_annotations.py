@@ -80,7 +80,8 @@ def _object(element: ElementTree.Element, what: str) -> AnnotatedObject:
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
-    return (element.findtext(tag) or "").strip()
+    """Returns a text with one space where it has several or breaks the line, "" without one."""
+    return " ".join((element.findtext(tag) or "").split())
 
 
 def _number(element: ElementTree.Element, tag: str, what: str) -> float:

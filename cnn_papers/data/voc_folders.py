@@ -1,8 +1,9 @@
 """Opens a folder of VOC's layout: JPEGImages, Annotations and ImageSets/Main.
 
 An image set is a text file with the name of an image a line, without its suffix; it is one split,
-in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages. A file CLASS_SET
-beside a set, which says of each image whether it shows the class, must agree with the annotations.
+in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages, whatever its suffix.
+A file CLASS_SET beside a set, which says of each image whether it shows the class, must agree with
+the annotations.
 
 The classes are the names in the annotations of the training images, sorted: of the set `train` for
 `train` and `val`, of `trainval` for all other sets. VOC's own order of its 20 classes is the same.
@@ -16,16 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from cnn_papers.data import image_files, slices, voc_annotations
-from cnn_papers.data.folders import entries
+from cnn_papers.data import image_files, slices, voc_annotations, voc_sets
+from cnn_papers.data.folders import entries, is_image, say_once
 from cnn_papers.data.objects import check_bad_boxes, to_objects
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.data.voc_annotations import Annotation
 from cnn_papers.errors import UserError, did_you_mean, listed
 
-_SETS_FOLDER = "ImageSets/Main"
-_PARTS = ("JPEGImages", "Annotations", _SETS_FOLDER)
-_SETS = ("train", "val", "trainval", "test")
+_PARTS = ("JPEGImages", "Annotations", voc_sets.FOLDER)
 _SYNONYMS = {"validation": "val"}  # TFDS's name
 _FIRST_PIXEL = 1  # VOC counts rows and columns from 1, and includes the last
 
@@ -53,21 +52,26 @@ def image_sets(path: str) -> dict[str, list[str]]:
     """Returns the names of the images of every set of a folder, by the name of the set.
 
     Raises:
-      UserError: the folder has another layout; a set that is empty or names an image twice.
+      UserError: the folder has another layout, or no set; a set that names an image twice.
     """
     root = _check_layout(path)
-    sets = {file.stem: _read_lines(file) for file in (root / _SETS_FOLDER).glob("*.txt")}
-    names = [name for name, lines in sets.items() if not _is_of_one_class(name, lines)]
+    sets = {file.stem: voc_sets.read_lines(file) for file in (root / voc_sets.FOLDER).glob("*.txt")}
+    names = [name for name, lines in sets.items() if not voc_sets.is_of_one_class(name, lines)]
     if not names:
         raise UserError(
-            f"{root / _SETS_FOLDER} has no image sets: write the names of the training images to "
-            "train.txt, without their suffix, one a line"
+            f"{root / voc_sets.FOLDER} has no image sets: write the names of the training images "
+            "to train.txt, without their suffix, one a line"
         )
-    names.sort(key=lambda name: (_SETS.index(name) if name in _SETS else len(_SETS), name))
+    names.sort(
+        key=lambda name: (
+            voc_sets.USUAL.index(name) if name in voc_sets.USUAL else len(voc_sets.USUAL),
+            name,
+        )
+    )
     for name in names:
         twice = [image for image, count in collections.Counter(sets[name]).items() if count > 1]
         if twice:
-            raise UserError(f"{root / _SETS_FOLDER}/{name}.txt names {listed(twice)} twice")
+            raise UserError(f"{root / voc_sets.FOLDER}/{name}.txt names {listed(twice)} twice")
     return {name: sets[name] for name in names}
 
 
@@ -93,13 +97,13 @@ def read_split(path: str, split: str) -> tuple[Split, list[str]]:
     names = [
         name
         for part in parts
-        for name in slices.take(sets[part.name], part, f"{root}/{_SETS_FOLDER}/{part.name}.txt")
+        for name in slices.take(sets[part.name], part, f"{root}/{voc_sets.FOLDER}/{part.name}.txt")
     ]
     training = _training_images(sets, {part.name for part in parts})
     images = _images_by_name(folder)
-    annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images)
+    annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images, sets)
     for part in parts:
-        _check_sets_of_classes(root / _SETS_FOLDER, part.name, annotations)
+        voc_sets.check_sets_of_classes(root / voc_sets.FOLDER, part.name, annotations)
     class_names = _class_names(annotations[name] for name in training)
     files = [_file_of(name, images, root) for name in names]
     full_name = f"voc_folder:{path}[{'+'.join(part.name + part.suffix for part in parts)}]"
@@ -117,7 +121,7 @@ def class_names_of(path: str, split: str) -> tuple[str, ...]:
     root = pathlib.Path(path)
     training = _training_images(sets, {part.name for part in _parse(path, split, sets)})
     images = _images_by_name(root / "JPEGImages")
-    return _class_names(_read_annotations(root, training, images).values())
+    return _class_names(_read_annotations(root, training, images, sets).values())
 
 
 def _parse(path: str, split: str, sets: Iterable[str]) -> list[slices.SplitSlice]:
@@ -155,53 +159,14 @@ def _check_layout(path: str) -> pathlib.Path:
             f"{path} holds {listed([str(folder.relative_to(root)) for folder in inner])}: "
             f"write voc_folder:{inner[0]}"
         )
+    for outer in list(root.parents)[:2]:
+        if all((outer / part).is_dir() for part in _PARTS):
+            raise UserError(f"{path} is a part of {outer}: write voc_folder:{outer}")
+    for folder in root.glob("*/*" if "/" in missing[0] else "*"):
+        found = folder.relative_to(root).as_posix()
+        if found.lower() == missing[0].lower():
+            raise UserError(f"{path} has {found} in place of {missing[0]}: rename it")
     raise UserError(f"{path} has no {missing[0]}: VOC's layout is {', '.join(_PARTS)}")
-
-
-def _read_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of an image set that are not empty."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the image set {path}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _is_of_one_class(name: str, lines: Sequence[str]) -> bool:
-    """Tells whether a set CLASS_SPLIT has a label of that class, -1, 0 or 1, beside each image."""
-    is_named_so = name.endswith(tuple(f"_{split}" for split in _SETS))
-    return is_named_so and all(line.split()[-1] in ("-1", "0", "1") for line in lines[:100])
-
-
-def _check_sets_of_classes(
-    folder: pathlib.Path, name: str, annotations: dict[str, Annotation]
-) -> None:
-    """Raises UserError if a file CLASS_`name` contradicts the annotation of an image.
-
-    Its label is 1 for an image with an object of the class, 0 where all of them are difficult, -1
-    where there are none.
-    """
-    for path in sorted(folder.glob(f"*_{name}.txt")):
-        lines = _read_lines(path)
-        if not _is_of_one_class(path.stem, lines):
-            continue
-        of_class = path.stem.removesuffix(f"_{name}")
-        for line in lines:
-            image, label, *_ = [*line.rsplit(maxsplit=1), ""]
-            if image not in annotations:
-                continue
-            found = [each for each in annotations[image].objects if each.name == of_class]
-            expected, words = "-1", f"has no {of_class}"
-            if found:
-                expected, words = "0", f"has only difficult objects of the class {of_class}"
-            if not all(each.is_difficult for each in found):
-                words = f"has an object of the class {of_class} that is not difficult"
-                expected = "1"
-            if label != expected:
-                raise UserError(
-                    f"{path} has the label {label!r} for image {image}, whose annotation {words}: "
-                    f"write {expected} there, correct the annotation, or remove the file"
-                )
 
 
 def _training_images(sets: dict[str, list[str]], asked: set[str]) -> list[str]:
@@ -215,13 +180,16 @@ def _images_by_name(folder: pathlib.Path) -> dict[str, list[str]]:
     """Returns the image files of a folder, by their name without the suffix."""
     files = collections.defaultdict(list)
     for entry in entries(folder):
-        if entry.suffix.lower() in image_files.SUFFIXES:
+        if is_image(str(entry)):
             files[entry.stem].append(entry.name)
     return files
 
 
 def _read_annotations(
-    root: pathlib.Path, names: Iterable[str], images: dict[str, list[str]]
+    root: pathlib.Path,
+    names: Iterable[str],
+    images: dict[str, list[str]],
+    sets: dict[str, list[str]],
 ) -> dict[str, Annotation]:
     """Returns the annotations of images by name; UserError for an image that has none."""
 
@@ -235,10 +203,14 @@ def _read_annotations(
                     f"{root / 'JPEGImages' / images[name][0]} has no annotation: write {path}, "
                     "without objects if the image shows none"
                 ) from None
-            suffixed = pathlib.PurePath(name).stem in images
-            hint = ": names have no suffix there" if suffixed else ""
+            part = next(part for part, lines in sets.items() if name in lines)
+            # With a suffix or a folder, or with a label of the image behind its name.
+            likely = [
+                text for text in (pathlib.PurePath(name).stem, name.split()[0]) if text in images
+            ]
+            hint = f": write {likely[0]!r}" if likely else ""
             raise UserError(
-                f"an image set of {root} names {name!r}, "
+                f"{root / voc_sets.FOLDER}/{part}.txt names {name!r}, "
                 f"which has neither an image nor an annotation{hint}"
             ) from None
 
@@ -250,7 +222,10 @@ def _file_of(name: str, images: dict[str, list[str]], root: pathlib.Path) -> str
     """Returns the file of the image `name`; UserError if there is none, or more than one."""
     files = images.get(name, [])
     if not files:
-        raise UserError(f"{root}/Annotations/{name}.xml has no image {name} in {root}/JPEGImages")
+        folder = root / "JPEGImages"
+        others = [entry.name for entry in entries(folder) if entry.stem == name]
+        hint = f": {listed(others)} is no JPEG, PNG, BMP or WebP" if others else ""
+        raise UserError(f"{root}/Annotations/{name}.xml has no image {name} in {folder}{hint}")
     if len(files) > 1:
         raise UserError(f"{root}/JPEGImages has {' and '.join(files)}: remove all but one")
     return files[0]
@@ -267,15 +242,18 @@ def _objects(
     paths = [str(root / "JPEGImages" / file) for file in files]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         sizes = [*pool.map(_declared_size, paths)]
-    objects, bad = [], []
+    objects, bad, unclear = [], [], []
     for path, annotation, declared in zip(paths, annotations, sizes, strict=True):
         size = _checked_size(path, annotation.size, declared)
+        if annotation.objects and _may_be_unturned(annotation.size, declared):
+            unclear.append(pathlib.Path(path).name)
         file = f"{pathlib.Path(path).stem}.xml"
         names = [found.name for found in annotation.objects]
         described = [f"object {i} ({name}) of {file}" for i, name in enumerate(names, 1)]
         for what, name in zip(described, names, strict=True):
             if name not in label_of:
-                hint = did_you_mean(name, class_names) or f"they have {listed(class_names)}"
+                known = listed(class_names) or "no objects"
+                hint = did_you_mean(name, class_names) or f"they have {known}"
                 raise UserError(
                     f"{root}/Annotations: {what} is of a class that the training images lack; "
                     f"{hint}"
@@ -290,6 +268,11 @@ def _objects(
         )
         objects.append(of_image)
         bad += bad_of_image
+    if unclear:
+        say_once(
+            f"{root}: EXIF turns or mirrors {listed(unclear)}; their boxes are taken for those of "
+            "the upright images, since the sizes in their annotations do not tell"
+        )
     return objects, bad
 
 
@@ -317,7 +300,7 @@ def _checked_size(
     height, width = declared.upright
     if annotated is None or annotated == declared.upright:
         return declared.upright
-    if declared.is_turned and annotated == (width, height):
+    if declared.orientation >= 5 and annotated == (width, height):
         raise UserError(
             f"{path} is turned to {width}×{height} pixels by its EXIF orientation, and its "
             f"annotation describes it unturned, as {height}×{width}: "
@@ -327,3 +310,13 @@ def _checked_size(
         f"{path} has {width}×{height} pixels, and its annotation says "
         f"{annotated[1]}×{annotated[0]}: it belongs to another image or size"
     )
+
+
+def _may_be_unturned(
+    annotated: tuple[int, int] | None, declared: image_files.DeclaredSize | None
+) -> bool:
+    """Tells whether an annotation may describe an image unturned, without a size that shows it."""
+    if declared is None or declared.orientation == 1:
+        return False
+    height, width = declared.upright
+    return declared.orientation < 5 or annotated is None or height == width

@@ -25,7 +25,6 @@ class Nearest(NamedTuple):
       label: int32 [n, p]; `boxes.NONE` where there is no such object.
       difficult: bool [n, p].
       fit: float32 [n, p]; 0 where there is none.
-      share: float32 [n, p], of the object's area that the window sees.
     """
 
     window: jax.Array
@@ -33,7 +32,6 @@ class Nearest(NamedTuple):
     label: jax.Array
     difficult: jax.Array
     fit: jax.Array
-    share: jax.Array
 
 
 class Regression(NamedTuple):
@@ -60,21 +58,21 @@ def nearest(model: Any, batch: Batch, *, train: bool, share: float = 0.0) -> Nea
     positions = model.geometry(train=train)
     windows = positions.windows(*positions.shape(*batch["image"].shape[1:3])).reshape(-1, 4)
 
-    def of_image(boxes: jax.Array, classes: jax.Array, difficult: jax.Array) -> Nearest:
+    def of_image(
+        boxes: jax.Array, classes: jax.Array, difficult: jax.Array
+    ) -> tuple[jax.Array, ...]:
         # [p, m]: of every window and object
         areas = jnp.maximum(area(boxes), 1e-6)[None]
         shares = intersection(windows[:, None], boxes[None]) / areas
         fits = iou(windows[:, None], squares(boxes)[None])
         fits = jnp.where((classes != NONE)[None] & (shares >= share), fits, 0)
         row = fits.argmax(1)
-        fit, seen = (
-            jnp.take_along_axis(values, row[:, None], 1)[:, 0] for values in (fits, shares)
-        )
+        fit = fits.max(1)
         label = jnp.where(fit > 0, classes[row], NONE)
-        return Nearest(windows[None], boxes[row], label, difficult[row] & (fit > 0), fit, seen)
+        return boxes[row], label, difficult[row] & (fit > 0), fit
 
     objects = batch["boxes"], batch["classes"], batch["difficult"]
-    return jax.vmap(of_image, out_axes=Nearest(None, 0, 0, 0, 0, 0))(*objects)
+    return Nearest(windows[None], *jax.vmap(of_image)(*objects))
 
 
 def squares(box: jax.Array) -> jax.Array:

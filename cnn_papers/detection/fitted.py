@@ -38,7 +38,8 @@ def for_test(protocol: Any, tested: Any) -> Fitted:
     split = tested.open_train()
     if split.proposals is None:
         raise UserError(
-            "SVMs are fitted to windows that config.data.proposals names, and it is empty"
+            "SVMs are fitted to windows that config.data.proposals names, and it is empty: set it "
+            "to 'selective_search' or to a file of boxes"
         )
 
     def fit(missing: Sequence[Wanted]) -> Fitted:

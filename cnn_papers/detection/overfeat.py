@@ -69,7 +69,10 @@ class Finder(NamedTuple):
         return found._replace(boxes=boxes)
 
     def candidates(self, scales: Sequence[Maps]) -> Detections:
-        """Returns the candidates of all scales of an image, the best first."""
+        """Returns the candidates of all scales of an image, the best first.
+
+        Boxes without an area are none: a regressor may give one where it sees little of an object.
+        """
         parts = []
         for scores, boxes in scales:
             classes = np.argsort(-scores.max(0), kind="stable")[: self.top]
@@ -78,7 +81,9 @@ class Finder(NamedTuple):
             label = classes[column].astype(np.int32)
             of_class = boxes[position] if boxes.ndim == 2 else boxes[position, label]
             parts.append(Detections(of_class, label, scores[position, label]))
-        return _best_first(Detections(*map(np.concatenate, zip(*parts, strict=True))))
+        found = Detections(*map(np.concatenate, zip(*parts, strict=True)))
+        is_empty = (found.boxes[:, 2:] <= found.boxes[:, :2]).any(1)  # NaN is not
+        return _best_first(Detections(*(array[~is_empty] for array in found)))
 
 
 def merged(threshold: float, weighted: bool) -> Reduce:

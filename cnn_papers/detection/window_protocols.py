@@ -180,8 +180,8 @@ def _by_svm(
         )
     if C <= 0 or penalty <= 0:
         raise UserError(f"config.eval.protocol: C={C} and penalty={penalty} must be positive")
-    svms = Svm(layer, C)
-    regression = Regression("spp", penalty) if boxes else None
+    svms = Svm(layer, float(C))
+    regression = Regression("spp", float(penalty)) if boxes else None
 
     def detector(network: Any, fitted: Any) -> Detector:
         stages = look.stages(network)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cnn_papers.boxes import Boxed
 from cnn_papers.data.host_ops import resize_short
 from cnn_papers.detection.programs import Programs
 from cnn_papers.evaluation import support
@@ -119,10 +120,9 @@ def pooled_windows(
     parts, rows = [], []
     for scale in used:
         rows.append(np.flatnonzero(nearest == scale))
-        resized = resize_short(image, scales[scale], method)
-        factors = np.tile(np.divide(resized.shape[:2], image.shape[:2]), 2)
-        boxes = (windows[rows[-1]] * factors).astype(np.float32)
-        feature_map = stages.convolve(stages.variables, _in_whole_steps(resized)[None])
+        scaled = resize_short(Boxed(image, windows[rows[-1]]), scales[scale], method)
+        boxes = scaled.boxes.astype(np.float32)
+        feature_map = stages.convolve(stages.variables, _in_whole_steps(scaled.pixels)[None])
         padded = _padded(boxes, _power_of_two(len(boxes)))
         parts.append(np.asarray(stages.pool(feature_map, padded[None])[0])[: len(boxes)])
     pooled = np.concatenate(parts)

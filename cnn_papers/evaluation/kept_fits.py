@@ -79,12 +79,13 @@ def load_or_fit(
     for each in (*wanted, *others):
         digest = hashlib.sha256(repr((each, of_network, of_training)).encode()).hexdigest()[:16]
         paths[each] = folder / f"fitted-{digest}.npz"
-    missing = [each for each, path in paths.items() if not path.is_file()]
-    fitted: Fitted = {}
+    kept = {each: path for each, path in paths.items() if path.is_file()}
+    missing = [each for each in paths if each not in kept]
+    # A damaged file of a later protocol is found now, not after hours.
+    fitted: Fitted = {each: _result(_load(path), each) for each, path in kept.items()}
     for each in wanted:
-        if each not in missing:
-            fitted[each] = _result(_load(paths[each]), each)
-            logging.getLogger(__name__).info("%s: read from %s", each.words, paths[each])
+        if each in kept:
+            logging.getLogger(__name__).info("%s: read from %s", each.words, kept[each])
     if not set(missing).isdisjoint(wanted):
         for each, result in fit(missing).items():
             _save(paths[each], each, of_network, result)

@@ -64,7 +64,7 @@ class Svm(NamedTuple):
     C: float
 
 
-Protocol = tuple[Part, ...] | Svm
+Protocol = tuple[Part, ...]
 
 
 def single_view() -> Protocol:

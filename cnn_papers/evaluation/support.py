@@ -50,7 +50,7 @@ def supported(
     *,
     mirror: bool = True,
     precise_bn: int = 0,
-) -> dict[str, Protocol]:
+) -> dict[str, Protocol | Svm]:
     """Returns the protocols of `config.eval`, checked to be ones that the network can serve.
 
     Args:
@@ -88,7 +88,7 @@ def check_windows(model: Any) -> None:
 
 def check(
     name: str,
-    protocol: Protocol,
+    protocol: Protocol | Svm,
     model: Any,
     variables: Any,
     normalise: Any,
@@ -126,11 +126,11 @@ def check(
                 ) from error
 
 
-def _parts(protocol: Protocol) -> tuple[Part, ...]:
+def _parts(protocol: Protocol | Svm) -> tuple[Part, ...]:
     return (protocol.part,) if isinstance(protocol, Svm) else protocol
 
 
-def _without_mirrors(protocol: Protocol) -> Protocol:
+def _without_mirrors(protocol: Protocol | Svm) -> Protocol | Svm:
     if isinstance(protocol, Svm):
         features = f"{protocol.features} without mirror images"
         return protocol._replace(features=features, part=protocol.part._replace(mirrored=False))

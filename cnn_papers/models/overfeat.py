@@ -8,6 +8,8 @@ Deviations:
   - Padding is that of the released networks: one pixel in the 3×3 convolutions, none elsewhere.
   - The offsets of the last pooling are 0, 1 and 2 in the paper, whose accurate network pools 3×3
     there. The fast network pools 2×2, so its offsets are 0 and 1: one for each pixel of the window.
+  - The regressor starts from the window that it sees, whose edges are its last layer's biases: the
+    paper does not mention its initial weights.
   - At image sizes other than the paper's six, some offsets see one position fewer than others. All
     offsets are kept, so that every position of the classifier is scored exactly once.
 """
@@ -57,6 +59,12 @@ VARIANTS: dict[str, dict[str, Any]] = {"fast": {"net": "fast"}, "accurate": {"ne
 
 BOXES = ("shared", "per_class")
 _REGRESSOR = (("box1", 4096), ("box2", 1024), ("box3", 4))  # §4.1, Figure 8
+_WINDOW_ITSELF = {  # the edges that the regressor starts from
+    "kernel_init": nn.initializers.normal(0.01),
+    "bias_init": lambda key, shape, dtype=jnp.float32: jnp.tile(
+        jnp.array([0, 0, 1, 1], dtype), shape[0] // 4
+    ),
+}
 
 
 class Geometry(NamedTuple):
@@ -142,11 +150,12 @@ class OverFeat(nn.Module):
         else:
             x = ends[last_pool] = pooling.max_pool(x, pool, pool)
 
-        def slide(x: jax.Array, rows: Any, outputs: int, dropout: float) -> None:
+        def slide(x: jax.Array, rows: Any, outputs: int, dropout: float, last: Any) -> None:
             for name, units in rows:
                 hidden = (name, units) != rows[-1]
                 features = self._scaled(units) if hidden else outputs
-                x = layers.FullyConnected(features, name=name, **self._initialisers())(x)
+                options = self._initialisers() if hidden else self._initialisers() | last
+                x = layers.FullyConnected(features, name=name, **options)(x)
                 x = nn.relu(x) if hidden else x
                 ends[name] = _interleave(x, pool, missing) if fine else x
                 if hidden:
@@ -154,11 +163,12 @@ class OverFeat(nn.Module):
 
         if self.boxes:
             per_class = self.boxes == "per_class"
-            slide(x, _REGRESSOR, 4 * (self.num_classes if per_class else 1), self.box_dropout)
+            boxes = self.num_classes if per_class else 1
+            slide(x, _REGRESSOR, 4 * boxes, self.box_dropout, _WINDOW_ITSELF)
             if per_class:
                 edges = ends["box3"]
                 ends["box3"] = edges.reshape(*edges.shape[:3], self.num_classes, 4)
-        slide(x, fully_connected, self.num_classes, self.dropout)
+        slide(x, fully_connected, self.num_classes, self.dropout, {})
         return score_map(ends).mean((1, 2), dtype=jnp.float32), ends
 
     def geometry(self, *, train: bool = False) -> Geometry:

@@ -15,7 +15,7 @@ from cnn_papers.detection import detections
 from cnn_papers.detection.detections import Detections, Kept
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.average_precision import OVERLAP, Curve
-from cnn_papers.reporting.results import AveragePrecisions, Figure, Line, Lines, Panel, Photo
+from cnn_papers.reporting.results import Figure, Line, Lines, Panel, Photo
 from cnn_papers.runs import inputs
 from cnn_papers.tasks import task_module
 
@@ -39,25 +39,6 @@ def tested(path: pathlib.Path) -> list[Kept]:
     return [one for one in kept if one.split == kept[-1].split]
 
 
-def precisions(path: pathlib.Path, config: Any) -> AveragePrecisions | None:
-    """Returns the average precisions of the run at `path`; None if it was not tested by them."""
-    if task_module(config.task).HEADLINE != detections.HEADLINE:
-        return None
-    try:
-        kept = tested(path)
-    except UserError:  # a figure says so
-        return None
-    if not kept:
-        return None
-    curves = _curves(kept)
-    objects = [curve.positives if curve else 0 for curve in next(iter(curves.values()))]
-    values = {
-        protocol: [100 * curve.by_11_points if curve else None for curve in of_classes]
-        for protocol, of_classes in curves.items()
-    }
-    return AveragePrecisions(kept[0].split, kept[0].class_names, objects, values)
-
-
 def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
     """Returns found beside true boxes on images of a run, and its precision over recall."""
     try:
@@ -72,7 +53,7 @@ def of_run(title: str, path: pathlib.Path, config: Any) -> list[Figure]:
     return figures
 
 
-def _curves(kept: Sequence[Kept]) -> dict[str, list[Curve | None]]:
+def curves_of(kept: Sequence[Kept]) -> dict[str, list[Curve | None]]:
     """Returns the curve of every class by protocol."""
     return {
         one.protocol: detections.curves(one.detections, one.objects, len(one.class_names))
@@ -85,7 +66,7 @@ def _curves(kept: Sequence[Kept]) -> dict[str, list[Curve | None]]:
 
 def _precision_over_recall(title: str, kept: Sequence[Kept]) -> Figure:
     """Returns a panel for each class that has objects, with a line for each protocol."""
-    curves = _curves(kept)
+    curves = curves_of(kept)
     panels: list[Panel] = []
     for label, name in enumerate(kept[0].class_names):
         of_class = {protocol: curves[protocol][label] for protocol in curves}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.errors import listed
-from cnn_papers.reporting import wording
+from cnn_papers.reporting import average_precisions, wording
 from cnn_papers.reporting.results import NOT_RUN, WORDS, ClaimResult, Results
 
 SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
@@ -72,8 +72,8 @@ def _of_runs(results: Results, base: str | None) -> str:
             header, *rows = wording.tested(run)
             parts.append(_table(header, rows))
         if run.precisions:
-            header, *rows = wording.precisions(run.precisions)
-            parts += [wording.about_precisions(run.precisions), _table(header, rows)]
+            header, *rows = average_precisions.table(run.precisions)
+            parts += [average_precisions.caption(run.precisions), _table(header, rows)]
         if run.reported:
             rows = [wording.against_paper(result) for result in run.reported]
             parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnn_papers.claims.loading import NOT_STARTED
-from cnn_papers.reporting import svg, wording
+from cnn_papers.reporting import average_precisions, svg, wording
 from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
@@ -242,9 +242,9 @@ def _runs(results: Results, base: str | None) -> list[str]:
             rows = [_row(*map(_text, cells)) for cells in tested]
             parts.append(_table(header, rows, "The final test."))
         if run.precisions:
-            header, *classes = wording.precisions(run.precisions)
+            header, *classes = average_precisions.table(run.precisions)
             rows = [_row(*map(_text, cells)) for cells in classes]
-            parts.append(_table(header, rows, wording.about_precisions(run.precisions)))
+            parts.append(_table(header, rows, average_precisions.caption(run.precisions)))
         if run.reported:
             rows = [_row(*map(_text, wording.against_paper(result))) for result in run.reported]
             parts.append(_table(wording.AGAINST_PAPER, rows, wording.comparison(run)))

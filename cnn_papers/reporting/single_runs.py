@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cnn_papers.claims import loading
-from cnn_papers.reporting import detection_figures, figure_data, wording
+from cnn_papers.reporting import average_precisions, figure_data, wording
 from cnn_papers.reporting.results import ReportedResult, Results, Row, SingleRun
 from cnn_papers.runs import reported, workdir
 from cnn_papers.runs.rows import METRICS, best_evaluation, evaluations, read_rows
@@ -96,7 +96,7 @@ def _single(folder: pathlib.Path, run: LoadedRun) -> SingleRun:
         best=found.best,
         tests=found.tests,
         task=config.task,
-        precisions=detection_figures.precisions(run.path, config),
+        precisions=average_precisions.of_run(run.path, config),
     )
 
 

@@ -13,7 +13,6 @@ from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
     WORDS,
-    AveragePrecisions,
     ClaimResult,
     GridRun,
     ReportedResult,
@@ -284,31 +283,6 @@ def tested(run: SingleRun) -> list[tuple[str, ...]]:
     return [header, *rows]
 
 
-def precisions(found: AveragePrecisions) -> list[tuple[str, ...]]:
-    """Returns the table of average precisions: the header, a row for each class, their means."""
-    by_class = zip(found.classes, found.objects, *found.values.values(), strict=True)
-    rows = [
-        (name, f"{objects:,}", *("–" if value is None else f"{value:.1f}" for value in values))
-        for name, objects, *values in by_class
-    ]
-    means = [
-        sum(known) / len(known)
-        for values in found.values.values()
-        if (known := [value for value in values if value is not None])
-    ]
-    mean = ("mean", f"{sum(found.objects):,}", *(f"{value:.1f}" for value in means))
-    return [("class", "objects", *found.values), *rows, mean]
-
-
-def about_precisions(found: AveragePrecisions) -> str:
-    """Returns the caption of the table of average precisions."""
-    without = sum(objects == 0 for objects in found.objects)
-    text = f"Average precision by class on {found.split}, in %, by VOC 2007’s 11 points."
-    if not without:
-        return text
-    return f"{text} {_count(without, 'class', 'classes')} without objects: not in the mean."
-
-
 def comparison(run: SingleRun) -> str:
     """Returns what the paper's results are compared with, or why they are not."""
     if run.changed:
@@ -358,5 +332,5 @@ def _is_one_arm(claim: ClaimResult) -> bool:
     return claim.expect in VALUES and len(claim.arms) == 1
 
 
-def _count(number: int, what: str, several: str = "") -> str:
-    return f"{number} {what if number == 1 else several or what + 's'}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -101,18 +101,34 @@ def _max_bad_boxes(data: Any) -> int:
 def open_splits(config: Any) -> tuple[Split, Split]:
     """Opens the splits of `config.data` to train and to evaluate on; both have the same labels.
 
-    They have the proposals that `config.data.proposals` names.
+    They have the proposals that `config.data.proposals` names, which may take hours: what is wrong
+    is found before them.
 
     Raises:
-      UserError: data that is missing, or without objects where an operation cuts them out; a class
-        to evaluate on that is not trained on.
+      UserError: data that is missing, or without objects where an operation cuts them out; one
+        class only, or more than the network's head has; a head without the output for the
+        background that the task needs; a class to evaluate on that is not trained on; as
+        `with_proposals`.
     """
-    data, ops = config.data, parse_data(config.data)
-    train = open_one(data, data.train_split)
+    data, train = config.data, open_train(config)
+    _check_boxes(train, config.task)
+    _check_classes(config, train)
     held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
-    train = with_object_to_cut_out(train, ops.train_host)
-    held_out = with_object_to_cut_out(held_out, ops.eval_host)
+    eval_host = parse_host(data.eval_host, key="data.eval_host")
+    held_out = with_object_to_cut_out(held_out, eval_host)
     return with_proposals(train, config), with_proposals(held_out, config)
+
+
+def open_train(config: Any) -> Split:
+    """Opens the split of `config.data` to train on, with the images that `open_splits` gives it.
+
+    It has no proposals. What is computed ahead of a run, such as statistics, is of these images.
+
+    Raises:
+      UserError: as `open_splits`, about this split.
+    """
+    train_host = parse_host(config.data.train_host, key="data.train_host")
+    return with_object_to_cut_out(open_one(config.data, config.data.train_split), train_host)
 
 
 def with_proposals(split: Split, config: Any) -> Split:
@@ -121,11 +137,13 @@ def with_proposals(split: Split, config: Any) -> Split:
     Process 0 loads or makes them and sends them to the others. A run may be older than the key.
 
     Raises:
-      UserError: no such proposer or file of boxes, or a file of other images.
+      UserError: no such proposer or file of boxes, or a file of other images; data without boxes,
+        where the task needs them.
     """
     text = config.data.get("proposals", "")
     if not text:
         return split
+    _check_boxes(split, config.task)
     found: list[np.ndarray] = []  # stays empty on other processes than the first
 
     def load() -> None:
@@ -140,11 +158,8 @@ def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
     """Opens the splits of `open_splits` for batches over `mesh`.
 
     Raises:
-      UserError: one class only, or more than the network's head has; a head without the output
-        for the background that the task needs; a batch larger than the split; data that is damaged;
-        an op string that is wrong.
+      UserError: a batch larger than the split; data that is damaged; an op string that is wrong.
     """
-    _check_classes(config, train)
     if config.batch_size > len(train.examples):
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds "
@@ -219,24 +234,27 @@ def open_pipeline(
 
 def _check_needs(split: Split, task: str, host: OpString) -> None:
     """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
-    needs = tasks.task_module(task).NEEDS
-    if needs == "labels":
-        if (cut_out := cutting_out(host)) is not None:
-            raise UserError(
-                f"config.task={task} learns all classes of an image, and '{cut_out.name}' in "
-                f"config.{host.key} cuts out one object: take config.task=classify, or whole images"
-            )
-    elif needs == "boxes":
-        if split.objects is None:
-            raise UserError(
-                f"config.task={task} learns from boxes, and {split.name} has none: name other data "
-                "with --config.data.name, such as voc_folder:PATH"
-            )
-    elif cutting_out(host) is None and not _has_labels(split):
+    _check_boxes(split, task)
+    needs, cut_out = tasks.task_module(task).NEEDS, cutting_out(host)
+    if needs == "labels" and cut_out is not None:
+        raise UserError(
+            f"config.task={task} learns all classes of an image, and '{cut_out.name}' in "
+            f"config.{host.key} cuts out one object: take config.task=classify, or whole images"
+        )
+    if needs == "label" and cut_out is None and not _has_labels(split):
         raise UserError(
             f"config.task={task} needs a label of every image, and those of {split.name} have "
             "boxes only: to learn the classes of objects cut out, write random_object(0.1) after "
             "decode in config.data.train_host, and largest_object(0.1) in config.data.eval_host"
+        )
+
+
+def _check_boxes(split: Split, task: str) -> None:
+    """Raises UserError if `task` learns from boxes and `split` has none."""
+    if tasks.task_module(task).NEEDS == "boxes" and split.objects is None:
+        raise UserError(
+            f"config.task={task} learns from boxes, and {split.name} has none: name other data "
+            "with --config.data.name, such as voc_folder:PATH"
         )
 
 

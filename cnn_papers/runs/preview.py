@@ -22,8 +22,7 @@ MAX_IMAGES = 40  # in the picture
 
 def compute_statistics(config: Any) -> None:
     """Computes and prints the statistics that `config` needs, and keeps them for its runs."""
-    split = inputs.open_one(config.data, config.data.train_split)
-    ops = inputs.parse_data(config.data)
+    split, ops = inputs.open_train(config), inputs.parse_data(config.data)
     computed = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if computed is None:
         print(
@@ -82,8 +81,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the name of the picture must end in .png")
     data, mesh = config.data, meshes.make_mesh(1)
-    split = inputs.open_one(data, data.train_split)
-    ops = inputs.parse_data(data)
+    split, ops = inputs.open_train(config), inputs.parse_data(data)
     pixel_statistics = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(
         split, config, ops.train_host, mesh, max_skips=data.max_skips, resident="never"

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from cnn_papers import counting, tasks, zoo
-from cnn_papers.data import statistics
+from cnn_papers.data import proposals, statistics
 from cnn_papers.data.class_weights import in_numbers
+from cnn_papers.data.split import Split
 from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, summary, workdir
@@ -57,7 +58,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     model = zoo.build_model(config.model_name, **config.model)
     train, held_out = inputs.open_splits(config)
     images = (len(train.examples), len(held_out.examples))
-    digests = (statistics.fingerprint(train, ""), statistics.fingerprint(held_out, ""))
+    digests = (_digest(train), _digest(held_out))
     workdir.check_same_data(folder, config, train.class_names, images, digests)
     data = inputs.open_data(config, train, held_out, mesh)
     length = inputs.run_length(config, len(data.train))
@@ -145,7 +146,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "train_image": train.image_shape,
         "eval_image": held_out.image_shape,
         "images": (len(train), len(held_out)),
-        "digests": tuple(statistics.fingerprint(pipe.split, "") for pipe in (train, held_out)),
+        "digests": (_digest(train.split), _digest(held_out.split)),
         "machine": workdir.describe_machine(),
         "total_steps": run.length.total,
     }
@@ -214,3 +215,8 @@ def compile_steps(run: Run, key: jax.Array) -> None:
         run.training.step.lower(abstract, batch, key).compile()
     (batch,) = data.held_out.batch_shapes(inputs.eval_batch_size(run.config), mask=True)
     run.eval_step.lower(evaluation_variables(abstract), batch).compile()
+
+
+def _digest(split: Split) -> str:
+    """Returns a digest of a split: of its images, objects and proposals."""
+    return statistics.fingerprint(split, proposals.digest(split))

@@ -52,7 +52,7 @@ class SavedRun(NamedTuple):
       class_names: of the training split, by label.
       train_image, eval_image: (h, w, c) of the images of training and of evaluation.
       images: number of images of the training and of the evaluation split.
-      digests: of the images of both, from `statistics.fingerprint`.
+      digests: of both: of their images, objects and proposals.
       total_steps: length of the run.
       machine: processor and accelerators, from `describe_machine`.
       versions: of Python and packages, from `versions`.
@@ -182,7 +182,7 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
             )
         return
     different = [
-        f"{key}: {saved} there, {now} now"
+        f"{key}: {_shown(saved)} there, {_shown(now)} now"
         for key, (saved, now) in differences(run.config, config).items()
         if not key.startswith(FREE_KEYS) and (saved != UNSET or now)
         if key != "data.name" or not _is_folder(saved) or not _is_folder(now)
@@ -192,6 +192,11 @@ def check_same_run(workdir: pathlib.Path, config: Any) -> None:
             f"workdir {workdir} holds a run of another configuration "
             f"({listed(different, 4, '; ')}); give another with --workdir, or remove it"
         )
+
+
+def _shown(value: Any) -> str:
+    """Returns the value of a key as it is written in a message; nothing would look like a gap."""
+    return "''" if value == "" else str(value)
 
 
 def check_same_data(
@@ -210,7 +215,7 @@ def check_same_data(
       config: of the run that goes on.
       class_names: of its training split, by label.
       images: number of images of its training and of its evaluation split.
-      digests: of the images of both splits.
+      digests: of both splits: of their images, objects and proposals.
 
     Raises:
       UserError: other classes, or the same in another order; another folder of images, unless
@@ -226,7 +231,7 @@ def check_same_data(
     if run.images != images:
         what = what or f"{_counted(run.images)} there, {_counted(images)} now"
     elif other_images:
-        what = what or "as many images of the same classes, but others"
+        what = what or "as many images of the same classes, but other pixels or boxes"
     if what and not _same_place(then, now):
         raise UserError(
             f"workdir {workdir} holds a run of another configuration "
@@ -244,7 +249,7 @@ def check_same_data(
         order = "; batches are others from here on" if run.images[0] != images[0] else ""
         print(f"the data has changed: {_counted(run.images)} before, {_counted(images)} now{order}")
     elif other_images:
-        print("the data has changed: as many images of the same classes, but others")
+        print("the data has changed: as many images of the same classes, but other pixels or boxes")
 
 
 def difference(then: tuple[str, ...], now: tuple[str, ...]) -> str:

@@ -61,6 +61,7 @@ def read(
             layers = map(convert.layer_of, convert.abstract(model, image_shape))
             _warn_of_frozen(layers, model, config.optim.frozen)
         return {}
+    check_exists(config)
     place = pathlib.Path(config.init_from)
     source = _open(place, config, model, image_shape)
     arrays, fresh = convert.select(
@@ -89,15 +90,23 @@ def read(
     return arrays
 
 
+def check_exists(config: Any) -> None:
+    """Raises UserError if there is nothing at `config.init_from`.
+
+    A run asks this before it opens its data, of which proposals and statistics may take long.
+    """
+    place = pathlib.Path(config.init_from)
+    if not place.exists():
+        raise UserError(
+            f"config.init_from: there is no run or weights file {place} to start from; "
+            "train it first, or name another"
+        )
+
+
 def _open(
     place: pathlib.Path, config: Any, model: nn.Module, image_shape: tuple[int, ...]
 ) -> convert.Source:
     """Returns the weights in a file or in the folder of a run."""
-    if not place.exists() and not place.suffix:
-        raise UserError(
-            f"config.init_from: there is no run {place} to start from; "
-            "train it first, or name its folder or a weights file"
-        )
     if not place.is_dir():
         return weight_files.source(place, config.model_name, model, image_shape)
     run = trained.open_run(place)

@@ -13,13 +13,15 @@ _DESK: dict[str, Any] = {
     "optim.frozen": "",
     "data.train_split": "train[:1000]",
     "data.eval_split": "test[:100]",
+    "data.train_host": "decode|fit(96, 96)",
+    "data.eval_host": "decode|fit(96, 96)",
     "batch_size": 16,
     "boxes.windows": 256,
     "optim.lr": 0.01,
     "optim.lr_batch": 16,
     "total_epochs": 8.0,
     "eval.every_epochs": 4.0,
-    "eval.protocol": "softmax(scales=(128,))|rcnn('softmax', side=56, context=4)",
+    "eval.protocol": "softmax(scales=(96,))|rcnn('softmax', side=48, context=4)",
     "checkpoint.every_steps": 1000,
 }
 

@@ -156,8 +156,8 @@ def test_reported_results_name_recipes_and_where_they_are_printed(name):
     paper = config_file(name).get_config().paper_recipe
     assert any(result.recipe == paper for result in reported)
     for result in reported:
-        config = config_file(name).get_config(result.recipe)
-        assert result.metric in tasks.measures(config.task)
+        task = config_file(name).get_config(result.recipe).task
+        assert result.metric in tasks.measures(task)
         assert result.protocol and result.source and 0 < result.value < 100
 
 

@@ -263,7 +263,7 @@ PIECES = [
         "--config.eval.protocol=overfeat_dense",
         "overfeat_dense needs a network that pools last at every offset",
     ),
-    ("--config.init_from=none.pth", "there is no weights file none.pth to read: No such file"),
+    ("--config.init_from=none.pth", "there is no run or weights file none.pth to start from"),
     (
         "--config.init_layers=conv1",
         "config.init_layers selects layers of config.init_from, which is empty",

@@ -147,11 +147,52 @@ def test_a_file_that_is_no_image_is_told_and_the_others_are_predicted(run, image
     ]
 
 
+@pytest.fixture
+def given(run, monkeypatch) -> list[Any]:
+    """What the detector of the run's task is given: what is fitted, then proposals."""
+    task, seen = tasks.task_module("bright_boxes"), []
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0))
+
+    def detector(protocol: str, network: Any, fitted: Any) -> Any:
+        seen.append(fitted)
+        return lambda image, proposals: seen.append(proposals) or nothing
+
+    monkeypatch.setattr(task, "detector", detector)
+    return seen
+
+
+def test_a_detector_of_proposals_is_given_those_that_the_run_names(run, images, command, given):
+    arguments = ["--config=configs/sppnet.py", "--config.data.proposals=selective_search(size=64)"]
+    code, out, _ = command(f"--workdir={run}", *arguments, "photos/two.png")
+    fitted, proposals = given
+    assert (code, fitted) == (0, None) and "0 boxes" in out
+    assert proposals.dtype == np.float32 and len(proposals) and proposals.max() <= SIDE
+
+
+def test_proposals_of_a_file_are_of_other_images(run, images, command):
+    arguments = ["--config=configs/sppnet.py", "--config.data.proposals=boxes.npz"]
+    code, _, err = command(f"--workdir={run}", *arguments, "photos/two.png")
+    assert code == 2 and "boxes.npz has boxes of its own images only" in err.splitlines()[-1]
+
+
+def test_a_detector_is_given_what_the_final_test_has_fitted(
+    run, images, command, given, monkeypatch
+):
+    task = tasks.task_module("bright_boxes")
+    find = lambda protocol, network, folder: (protocol, folder)  # noqa: E731
+    monkeypatch.setattr(task, "fitted_of_run", find, raising=False)
+    code, _, _ = command(f"--workdir={run}", "photos/two.png")
+    assert code == 0 and given[0] == ("bright", run)
+
+
+@pytest.mark.fault(
+    "not finite: `predict` with a network that gives NaN as a box", "the image is named, none drawn"
+)
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ([0, 0, np.nan, 9], "gives the box [0.0, 0.0, nan, 9.0] with score 1, which is not finite"),
-        ([0, 500, 9, 600], "which does not intersect its 400×400 pixels"),
+        ([0, 0, np.nan, 9], "box [0.0, 0.0, nan, 9.0] with score 1, which is not finite"),
+        ([0, 500, 9, 600], "does not intersect its 400×400 pixels"),
     ],
 )
 def test_a_network_that_has_diverged_is_an_error(run, images, command, monkeypatch, box, message):
@@ -163,6 +204,7 @@ def test_a_network_that_has_diverged_is_an_error(run, images, command, monkeypat
     assert err.splitlines()[-1].startswith("error: photos/two.png: the network ") and message in err
 
 
+@pytest.mark.fault("place: a picture that would replace one of the images", "refused by name")
 def test_a_picture_never_replaces_an_image(run, images, command):
     command(f"--workdir={run}", "photos/two.png", "--out=photos")
     before = contents(images)

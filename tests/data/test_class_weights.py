@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from support.voc_folders import write_voc
 
 from cnn_papers.data.class_weights import in_numbers, label_counts
 from cnn_papers.data.sources import open_split
@@ -64,12 +63,6 @@ def test_labels_of_other_data_are_read_and_damaged_examples_left_out(digits_fold
 
     split = Split("three", Damaged([1, 0, 1]), ("no", "yes"), "")
     assert label_counts(split).tolist() == [0, 2]
-
-
-def test_objects_are_counted_where_images_have_no_label(tmp_path):
-    cat, dog = ("cat", (1, 1, 9, 9)), ("dog", (2, 2, 9, 9))
-    split = open_split(write_voc(tmp_path, {"a": [cat, cat], "b": [dog, cat], "c": []}), "train")
-    assert label_counts(split).tolist() == [3, 1]
 
 
 def test_named_weights_leave_the_others_at_1(folder):

@@ -15,12 +15,12 @@ from support.image_folders import write_images
 
 from cnn_papers import prepare
 from cnn_papers.boxes import iou
-from cnn_papers.data import box_file, proposals, proposers
+from cnn_papers.data import box_file, proposals, proposers, statistics
 from cnn_papers.data.proposers import selective_search
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.errors import UserError
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, run, workdir
 from cnn_papers.weights import trained
 from configs import resnet
 
@@ -437,6 +437,34 @@ def test_a_run_and_its_final_test_have_the_proposals_of_their_config(config):
     with config.unlocked():
         del config.data.proposals  # a run that is older than the key
     assert trained.open_labelled(network, "val").proposals is None
+
+
+@pytest.mark.fault("config: going on with other boxes in the file of boxes", "said; goes on")
+def test_a_run_tells_other_proposals_by_a_digest(config, tmp_path, monkeypatch):
+    digests = []
+
+    def stop(*arguments):
+        digests.append(arguments[-1])
+        raise UserError("it would go on")
+
+    monkeypatch.setattr(workdir, "check_same_data", stop)
+    names = [f"{c}/{i:03}.png" for c in ("ant", "bee") for i in range(2)]
+    for size in (None, 9, 9, 8):
+        with config.unlocked():
+            config.data.proposals = "" if size is None else f"{tmp_path}/boxes.npz"
+        boxes = np.array([[0, 0, size or 1, 5]], np.float32)
+        np.savez(tmp_path / "boxes.npz", **dict.fromkeys(names, boxes))
+        with pytest.raises(UserError, match="it would go on"):
+            run.assemble(config, tmp_path / "run")
+    without, nine, again, eight = digests
+    assert nine == again and len({without, nine, eight}) == 3
+    monkeypatch.setattr(workdir, "check_same_data", lambda *arguments: None)
+    with config.unlocked():
+        config.data.train_device = config.data.eval_device = "scale(0.01)"
+        config.batch_size, config.mesh.data = 2, 1
+    assert run._facts(run.assemble(config, tmp_path / "run"))["digests"] == eight
+    splits = [open_split(config.data.name, name) for name in ("train", "val")]
+    assert without == tuple(statistics.fingerprint(split, "") for split in splits)
 
 
 # ml_collections reads configs with load_module

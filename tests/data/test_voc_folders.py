@@ -122,14 +122,14 @@ def test_pixels_counted_from_one_and_included_become_exclusive_edges(pets):
         ("train[:50%]", "a"),
         ("trainval[-1:]+test", "cd"),
         ("test", "d"),
-        ("mini_train", "b"),
+        ("mini_train.v2", "b"),
     ],
 )
 def test_splits_are_image_sets_in_their_order_and_slices_of_them(pets, split, ids):
     sets = pets / "ImageSets/Main"
     (sets / "cat_train.txt").write_text("a  1\nb -1\n")  # labels of one class: no split
-    (sets / "mini_train.txt").write_text("\ufeffb\r\n\r\n")
-    assert [*image_sets(str(pets))] == ["train", "val", "trainval", "test", "mini_train"]
+    (sets / "mini_train.v2.txt").write_text("\ufeffb\r\n\r\n")
+    assert [*image_sets(str(pets))] == ["train", "val", "trainval", "test", "mini_train.v2"]
     assert _ids(_open(pets, split)) == [f"{name}.jpg" for name in ids]
 
 
@@ -162,6 +162,18 @@ def test_coordinates_may_be_floats_and_difficult_may_be_unspecified(tmp_path):
     (tmp_path / "Annotations/a.xml").write_text(annotation([CAT], difficult="1"))
     difficult = open_split(name, "train").objects
     assert difficult is not None and difficult[0].difficult.tolist() == [True]
+
+
+def test_a_class_whose_name_is_broken_over_lines_is_one_class(pets):
+    (pets / "Annotations/a.xml").write_text(annotation([("traffic\n   light ", (1, 1, 4, 6))]))
+    assert _open(pets).class_names == ("dog", "traffic light")
+
+
+def test_an_image_is_known_by_its_content_where_the_suffix_is_unusual(pets):
+    (pets / "JPEGImages/a.jpg").rename(pets / "JPEGImages/a")
+    (pets / "JPEGImages/b.jpg").rename(pets / "JPEGImages/b.JFIF_")
+    (pets / "JPEGImages/a.json").write_text("{}")
+    assert _ids(_open(pets)) == ["a", "b.JFIF_"]
 
 
 def test_another_annotation_is_other_data(pets):
@@ -247,14 +259,14 @@ def test_a_file_declares_the_size_that_it_decodes_to(tmp_path, suffix):
         declared = image_files.read_declared_size(str(path))
         assert declared is not None
         assert declared.upright == image_files.read(path.read_bytes()).shape[:2]
-        assert declared.is_turned == (orientation >= 5)
+        assert declared.orientation == orientation
 
 
 def test_a_size_behind_a_long_header_is_found_and_damage_declares_none(tmp_path):
     image = cv2.imencode(".jpg", np.zeros((30, 50, 3), np.uint8))[1].tobytes()
     comment = b"\xff\xfe\xff\xff" + b"x" * 65533
     (tmp_path / "a.jpg").write_bytes(image[:2] + comment * 2 + image[2:])
-    assert image_files.read_declared_size(str(tmp_path / "a.jpg")) == ((30, 50), False)
+    assert image_files.read_declared_size(str(tmp_path / "a.jpg")) == ((30, 50), 1)
     for content in (b"", b"no image", image[:20]):
         assert image_files.declared_size(content) is None
 
@@ -329,6 +341,38 @@ def test_an_image_that_is_annotated_unturned_is_refused(pets):
     assert objects is not None and objects[0].size == (60, 40)
 
 
+@pytest.mark.fault(
+    "damage: an image turned or mirrored by EXIF, where no size tells how it is annotated",
+    "a warning that names it: its boxes are of the upright image",
+)
+@pytest.mark.parametrize("orientation, shape", [(2, (40, 60)), (3, (40, 60)), (6, (40, 40))])
+def test_boxes_of_an_image_that_may_be_annotated_unturned_are_said_to_be_upright(
+    pets, caplog, orientation, shape
+):
+    image = cv2.imencode(".jpg", np.zeros((*shape, 3), np.uint8))[1].tobytes()
+    (pets / "JPEGImages/a.jpg").write_bytes(_with_orientation(image, orientation))
+    height, width = shape
+    text = annotation([("cat", (1, 2, 20, 30)), ("dog", (1, 1, 9, 9))], height=height, width=width)
+    (pets / "Annotations/a.xml").write_text(text)
+    objects = _open(pets).objects
+    assert objects is not None and objects[0].boxes[0].tolist() == [0, 1, 20, 30]
+    assert caplog.messages == [
+        f"{pets}: EXIF turns or mirrors a.jpg; their boxes are taken for those of the upright "
+        "images, since the sizes in their annotations do not tell"
+    ]
+
+
+def test_a_size_that_tells_needs_no_warning_and_none_tells_nothing(pets, caplog):
+    path = pets / "JPEGImages/a.jpg"
+    path.write_bytes(_with_orientation(path.read_bytes(), 6))
+    upright = annotation([("dog", (1, 1, 60, 40)), CAT], height=60, width=40)
+    (pets / "Annotations/a.xml").write_text(upright)
+    assert _open(pets).class_names == ("cat", "dog") and not caplog.messages
+    size = upright[upright.index("<size>") : upright.index("</size>") + len("</size>")]
+    (pets / "Annotations/a.xml").write_text(upright.replace(size, ""))
+    assert _open(pets).class_names == ("cat", "dog") and "a.jpg" in caplog.text
+
+
 @pytest.mark.parametrize(
     "removed, message",
     [
@@ -339,7 +383,7 @@ def test_an_image_that_is_annotated_unturned_is_refused(pets):
         ),
         (
             ["Annotations/a.xml", "JPEGImages/a.jpg"],
-            r"an image set of .* names 'a', which has neither an image nor an annotation$",
+            r"/Main/train.txt names 'a', which has neither an image nor an annotation$",
         ),
     ],
 )
@@ -350,10 +394,31 @@ def test_an_image_without_its_annotation_and_the_reverse_are_named(pets, removed
         _open(pets)
 
 
-def test_names_with_a_suffix_are_told_so(pets):
-    (pets / "ImageSets/Main/train.txt").write_text("a.jpg\n")
-    with pytest.raises(UserError, match=r"names 'a.jpg', which .*: names have no suffix there$"):
+@pytest.mark.parametrize("line", ["a.jpg", "JPEGImages/a.jpg", "a  1"])
+def test_a_line_with_more_than_the_name_of_an_image_is_told_the_name(pets, line):
+    (pets / "ImageSets/Main/val.txt").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=rf"/val.txt names '{line}', which .*: write 'a'$"):
+        _open(pets, "val")
+
+
+def test_a_file_in_place_of_an_image_is_named(pets):
+    (pets / "JPEGImages/a.jpg").unlink()
+    (pets / "JPEGImages/a.tif").write_bytes(b"II*\x00 of another kind")
+    with pytest.raises(UserError) as error:
         _open(pets)
+    assert str(error.value) == (
+        f"{pets}/Annotations/a.xml has no image a in {pets}/JPEGImages: "
+        "a.tif is no JPEG, PNG, BMP or WebP"
+    )
+
+
+def test_an_image_set_in_another_encoding_is_named(pets):
+    (pets / "ImageSets/Main/val.txt").write_text("c\n", "utf-16")
+    with pytest.raises(UserError) as error:
+        _open(pets)
+    assert str(error.value) == (
+        f"the image set {pets}/ImageSets/Main/val.txt is no text in UTF-8: save it as such"
+    )
 
 
 def test_a_class_that_training_lacks_is_refused_with_the_nearest_name(pets):
@@ -369,6 +434,12 @@ def test_a_class_that_training_lacks_is_refused_with_the_nearest_name(pets):
 def test_data_without_any_object_is_refused(pets):
     with pytest.raises(UserError, match=r"no image of .*\[val\] has an object in its annotation$"):
         _open(pets, "val")
+    for name in "ab":
+        (pets / f"Annotations/{name}.xml").write_text(annotation([]))
+    with pytest.raises(
+        UserError, match=r"\(cat\) of d.xml is of a class .*; they have no objects$"
+    ):
+        _open(pets, "test")
 
 
 @pytest.mark.parametrize(
@@ -392,6 +463,11 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     for path in (outer, outer / "VOCdevkit"):
         with pytest.raises(UserError, match=rf"^{path} holds .*VOC2007: write voc_folder:{inner}$"):
             _open(path)
+    for path in (f"{inner}/Annotations", f"{inner}/ImageSets/Main"):
+        with pytest.raises(
+            UserError, match=rf"^{path} is a part of {inner}: write voc_folder:{inner}$"
+        ):
+            _open(pathlib.Path(path))
     with pytest.raises(UserError, match=r"^no folder '/no/such': write voc_folder:PATH with JPEG"):
         open_split("voc_folder:/no/such", "train")
     (pets / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
@@ -404,6 +480,15 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     (pets / "ImageSets/Main").rmdir()
     with pytest.raises(UserError, match=r"has no ImageSets/Main: VOC's layout is JPEGImages, Anno"):
         _open(pets)
+
+
+@pytest.mark.parametrize("part", ["JPEGImages", "Annotations", "ImageSets/Main"])
+def test_a_folder_whose_name_has_another_case_is_named(pets, part):
+    renamed = pathlib.PurePath(part).with_name(pathlib.PurePath(part).name.lower())
+    (pets / part).rename(pets / renamed)
+    with pytest.raises(UserError) as error:
+        _open(pets)
+    assert str(error.value) == f"{pets} has {renamed} in place of {part}: rename it"
 
 
 def test_two_files_of_one_name_are_refused(pets):

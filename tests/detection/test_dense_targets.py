@@ -90,12 +90,12 @@ def test_squares_keep_centre_and_longer_side():
 
 def regression(per_class: bool) -> tuple[Any, dense_targets.Regression]:
     """Edges at 1×2 positions of one image, of which the second window learns its class 1."""
-    windows = np.array([[[0, 0, 10, 10], [0, 10, 10, 20]]], np.float32)
-    boxes = np.array([[[1, 1, 9, 9], [0, 15, 10, 20]]], np.float32)
-    label = np.array([[NONE, 1]], np.int32)
+    windows = jnp.array([[[0, 0, 10, 10], [0, 10, 10, 20]]], jnp.float32)
+    boxes = jnp.array([[[1, 1, 9, 9], [0, 15, 10, 20]]], jnp.float32)
+    label = jnp.array([[NONE, 1]])
     edges = np.full((1, 1, 2, 3, 4), 100, np.float32)
     edges[0, 0, 1, 1] = [0, 0.5, 0.8, 1.2]  # the box is [0, 15, 8, 22]; it should be [0, ½, 1, 1]
-    targets = dense_targets.Regression(windows, boxes, label, np.array([[False, True]]))
+    targets = dense_targets.Regression(windows, boxes, label, jnp.array([[False, True]]))
     return (edges if per_class else edges[..., 1, :]), targets
 
 
@@ -118,10 +118,11 @@ def test_the_largest_of_each_row():
     values = rng.permutation(40).reshape(4, 10).astype(np.float32)
     among = rng.random((4, 10)) < 0.6
     number = np.array([0, 2, 3, 99])
-    chosen = np.asarray(dense_targets.largest(values, among, number))
+    chosen = np.asarray(dense_targets.largest(*map(jnp.asarray, (values, among, number))))
     for row in range(4):
         allowed = np.flatnonzero(among[row])
         wanted = allowed[np.argsort(-values[row, allowed])][: number[row]]
         assert np.flatnonzero(chosen[row]).tolist() == sorted(wanted)
-    ties = dense_targets.largest(np.ones((1, 5)), np.array([[0, 1, 1, 0, 1]], bool), np.array([2]))
+    among = jnp.array([[False, True, True, False, True]])
+    ties = dense_targets.largest(jnp.ones((1, 5)), among, jnp.array([2]))
     assert np.asarray(ties).tolist() == [[False, True, True, False, False]]

@@ -178,6 +178,9 @@ def test_a_damaged_file_is_refused(damage, tmp_path, fits):
             action()
         assert str(error.value).startswith(f"{path} cannot be read (")
         assert str(error.value).endswith("delete the file, and the next test fits it again")
+    with pytest.raises(UserError, match="cannot be read"):  # before anything is fitted
+        fitted.load_or_fit(tmp_path, [Svm("spp")], [Svm("fc7")], "network", "training", fit)
+    assert list(tmp_path.glob("fitted-*.npz")) == [path]
     path.unlink()
     fitted.load_or_fit(tmp_path, [Svm("fc7")], [], "network", "training", fit)
     assert path.is_file()

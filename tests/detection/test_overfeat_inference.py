@@ -53,6 +53,13 @@ def test_candidates_of_a_regressor_for_each_class():
     ]
 
 
+def test_a_box_without_an_area_is_no_candidate():
+    boxes = MAPS.boxes.copy()
+    boxes[0, 2], boxes[1, 3] = boxes[0, 0], boxes[1, 1] - 1
+    chosen = finder().candidates([MAPS._replace(boxes=boxes)])
+    assert chosen.boxes.tolist() == [boxes[3].tolist(), boxes[2].tolist()]
+
+
 def test_the_classes_are_chosen_at_each_scale():
     """The second scale's best class joins that of the first."""
     other = Maps(MAPS.scores[:, ::-1], MAPS.boxes)

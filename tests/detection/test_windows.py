@@ -188,19 +188,3 @@ def test_a_network_without_a_pyramid_has_no_windows():
     network = types.SimpleNamespace(model=spp.Model("zf5-no-spp"), normalise=None)
     with pytest.raises(UserError, match="windows of a feature map need a network with a spatial"):
         windows.stages(network)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"scales": ()}, "scales"),
-        ({"scales": (0,)}, "scales"),
-        ({"side": 0}, "side=0"),
-        ({"nms": 1.5}, r"nms=1\.5"),
-        ({"most": 0}, "most=0"),
-        ({"method": "cubic"}, "unknown.*method 'cubic'"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        window_protocols.softmax(**arguments)

@@ -15,7 +15,7 @@ from support.voc_folders import write_voc
 from cnn_papers import evaluate, zoo
 from cnn_papers.data import augment
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import kept_fits, layer_svms, svm
+from cnn_papers.evaluation import kept_fits, layer_svms, scores, svm
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.tasks import classify, multilabel
 from cnn_papers.weights.trained import Trained
@@ -138,14 +138,14 @@ def test_the_scores_are_those_of_scikit_learn_on_the_same_features(
 ):
     tested = network(data, variables, **{"eval.protocol": protocol})
     member = opened(tested)
-    (scores,) = scores_of(member).values()
+    (found,) = scores_of(member).values()
     training = member.open_train_source().raw
     norm = unit if normalise else np.asarray
     rows = norm(pooled(features(tested, training.split, "F6", views), train))
     held_out = norm(pooled(features(tested, member.source.raw.split, "F6", views), test))
     labels = training.reader.labels.repeat(len(rows) // len(training.reader.labels), 0)
     expected = reference(rows, labels, held_out, C)
-    np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_a_map_is_pooled_where_it_is_asked_for(data, variables):
@@ -202,8 +202,8 @@ def test_a_run_tested_twice_fits_once(data, variables, tmp_path, fits, caplog):
     assert len(list(tmp_path.glob("fitted-*.npz"))) == 3
     again = scores_of(opened(tested, tmp_path))
     assert len(fits) == 3 and "SVMs with C=0.1: read from" in caplog.text
-    for name, scores in first.items():
-        np.testing.assert_array_equal(scores, again[name])
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, again[name])
 
 
 @pytest.mark.parametrize(
@@ -308,12 +308,23 @@ def test_a_class_without_positive_training_images_is_named_and_left_out(
         ("svm(views='single_view|ten_crop')", "which is no protocol with crops of one size"),
         ("svm(views='ten_corp')", "there is no 'ten_corp'"),
         ("svm('F7')", "the network has no layer 'F7'; there are: C1, S2, "),
-        ("svm('output', pool='max')", "layer 'output' gives no map: pool='max' has no positions"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text, message, data, variables):
     with pytest.raises(UserError, match=message):
         opened(network(data, variables, **{"eval.protocol": text}))
+
+
+def test_outputs_without_positions_are_not_pooled():
+    class Model:
+        def apply(self, variables, image):
+            return image, {"fc": image}
+
+    rows = np.ones((2, 3), np.float32)
+    values, count = scores.layer_outputs(Model(), {}, rows, layer="fc")
+    assert (values.shape, count) == ((2, 3), 1)
+    with pytest.raises(UserError, match="layer 'fc' gives no map: pool='max' has no positions"):
+        scores.layer_outputs(Model(), {}, rows, layer="fc", pool="max")
 
 
 @pytest.mark.fault("features of an image that are all zero", "counted and said; they stay zero")

@@ -141,6 +141,15 @@ def test_the_classifier_is_the_same_with_a_regressor():
     assert [*ends][-1] == "fc8"  # `evaluation.scores` takes the last endpoint for the map of scores
 
 
+@pytest.mark.parametrize("boxes", overfeat.BOXES)
+def test_the_regressor_starts_from_the_window_itself(boxes):
+    fields = {"width": 0.05, "num_classes": 3, "conv1_stride": 1, "window": 36}
+    model = overfeat.Model("fast", boxes=boxes, weight_init="he", **fields)
+    blank = jnp.zeros((1, 44, 44, 3))
+    edges = np.asarray(endpoints(model, model.init(jax.random.key(0), blank), blank)["box3"])
+    np.testing.assert_array_equal(edges, np.broadcast_to([0.0, 0.0, 1.0, 1.0], edges.shape))
+
+
 def test_an_unknown_regressor_is_refused():
     with pytest.raises(ValueError, match=r"unknown model\.boxes 'both'; there are: None, shared"):
         overfeat.Model("fast", boxes="both")

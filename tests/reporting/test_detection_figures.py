@@ -22,13 +22,13 @@ from cnn_papers.errors import UserError
 from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.average_precision import HIT, MISS
 from cnn_papers.reporting import (
+    average_precisions,
     detection_figures,
     gather,
     network_figures,
     page,
     results_file,
     svg,
-    wording,
 )
 from cnn_papers.reporting.results import AveragePrecisions, Line, Lines, Photo
 from cnn_papers.runs import inputs, workdir
@@ -240,16 +240,16 @@ def test_average_precisions_are_a_table(run):
         [1, 2, 0],
         {"softmax": [100, 100, None], "svm('fc7')": [100, 0, None]},
     )
-    assert wording.precisions(single.precisions) == [
+    assert average_precisions.table(single.precisions) == [
         ("class", "objects", "softmax", "svm('fc7')"),
         ("cat", "1", "100.0", "100.0"),
         ("dog", "2", "100.0", "0.0"),
         ("owl", "0", "–", "–"),
         ("mean", "3", "100.0", "50.0"),
     ]
-    assert wording.about_precisions(single.precisions) == (
+    assert average_precisions.caption(single.precisions) == (
         "Average precision by class on scenes[test], in %, by VOC 2007’s 11 points. "
-        "1 class without objects: not in the mean."
+        "1 class has no objects and no part in the mean."
     )
 
 
@@ -292,6 +292,7 @@ def test_images_that_are_not_those_of_the_test_are_not_drawn_on(run, monkeypatch
     assert any("precision" in title for title in figures)
 
 
+@pytest.mark.fault("damage: `detections.npz` of a run", "told in the report, which goes on")
 def test_damaged_detections_are_told_and_the_report_goes_on(run):
     (run / detections.FILE).write_bytes(b"damaged")
     found = gather.gather(run, run)

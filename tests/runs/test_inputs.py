@@ -94,6 +94,28 @@ def test_a_task_with_a_background_has_one_output_more(monkeypatch, boxes_task, o
     )
 
 
+@pytest.mark.fault("config: data that the task cannot use", "refused before proposals are made")
+@pytest.mark.parametrize(
+    ("objects", "classes", "message"),
+    [
+        (True, 4, "needs one more output for the background; the network's head has 4"),
+        (False, 4, "learns from boxes, and made"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_found_before_proposals(
+    monkeypatch, boxes_task, objects, classes, message
+):
+    monkeypatch.setattr(inputs.proposals, "of_split", None)  # it would take hours
+    split = make_split() if objects else make_split(labels=True)._replace(objects=None)
+    config = configured(split, monkeypatch, WHOLE, classes=classes, task="boxes")
+    config.data.proposals = "selective_search()"
+    with pytest.raises(UserError, match=message):
+        inputs.open_splits(config)
+    if not objects:
+        with pytest.raises(UserError, match=message):  # as a test does
+            inputs.with_proposals(split, config)
+
+
 def test_one_class_and_a_background_are_enough(monkeypatch, boxes_task):
     objects = [o._replace(classes=np.zeros_like(o.classes)) for o in make_split().objects or ()]
     split = make_split()._replace(class_names=("cell",), objects=objects)
@@ -109,7 +131,9 @@ def test_analyses_need_labels(monkeypatch, boxes_task):
     config.task, config.eval.analyses = "boxes", "dead_units"
     tasks.task_module("boxes").HEADLINE = tasks.task_module("classify").HEADLINE
     tasks.task_module("boxes").Totals = tasks.task_module("classify").Totals
-    with pytest.raises(UserError, match=r"^config\.eval\.analyses=dead_units is for images with a"):
+    with pytest.raises(
+        UserError, match=r"^config\.eval\.analyses=dead_units is for images with one"
+    ):
         ranges.check_ranges(config)
 
 

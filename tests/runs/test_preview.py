@@ -5,13 +5,14 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+from support.voc_folders import write_voc
 
 from cnn_papers.data import contact_sheet
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, preview
-from configs import googlenet, resnet
+from configs import googlenet, lenet, resnet
 
 
 def random_images(n=10, side=8, c=3):
@@ -127,3 +128,21 @@ def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, ca
     config.data.train_device = config.data.eval_device = "scale(2)"
     preview.compute_statistics(config)
     assert "no operation" in capsys.readouterr().out
+
+
+def test_statistics_ahead_of_time_are_of_the_images_with_an_object_to_cut_out(tmp_path, capsys):
+    config = lenet.get_config()
+    cat, dog = ("cat", (2, 3, 20, 30)), ("dog", (1, 1, 40, 60))
+    images = {"a": [cat, dog], "b": [], "c": [dog]}
+    config.data.name = write_voc(tmp_path / "voc", images, train=[*images], val=["a"])
+    config.data.eval_split = "val"
+    config.data.train_host = "decode(1)|random_object(0.1)|resize(28)|pad(2)"
+    config.data.eval_host = "decode(1)|largest_object(0.1)|resize(28)|pad(2)"
+    preview.compute_statistics(config)
+    kept = pathlib.Path(capsys.readouterr().out.split()[-1])
+    config.batch_size = 2
+    data = inputs.open_data(config, *inputs.open_splits(config), meshes.make_mesh(1))
+    assert len(data.train) == 2 and data.statistics is not None
+    assert data.statistics.fingerprint == kept.stem
+    preview.draw_first_step(config, tmp_path / "sheet.png")
+    assert [*kept.parent.iterdir()] == [kept]

@@ -150,6 +150,7 @@ def test_a_new_folder_and_the_same_configuration_pass(tmp_path):
         ("optim.lr", 0.2, r"optim\.lr: 0\.1 there, 0\.2 now"),
         ("model.width", 0.5, r"model\.width: None there, 0\.5 now"),
         ("data.name", "mnist", r"data\.name: digits there, mnist now"),
+        ("data.name", "", r"data\.name: digits there, '' now"),
         (
             "optim.lr_mults",
             (("fc8/.*", 20.0),),
@@ -294,7 +295,10 @@ def test_images_may_move(tmp_path, capsys, form, then, now):
             "18 images to train on and 9 to evaluate there, "
             "19 images to train on and 9 to evaluate now",
         ),
-        ({"digests": ("1f", "3d")}, "as many images of the same classes, but others"),
+        (
+            {"digests": ("1f", "3d")},
+            "as many images of the same classes, but other pixels or boxes",
+        ),
         (  # an older run did not count them
             {"recorded": {"class_names": CLASSES}},
             "an unknown number of images there, 18 images to train on and 9 to evaluate now",
@@ -314,7 +318,7 @@ def test_another_folder_of_other_images_is_another_configuration(tmp_path, chang
 def test_other_images_in_the_same_folder_are_said(tmp_path, capsys):
     on_data(tmp_path, "folder:/a", digests=("3d", "2e"))
     assert capsys.readouterr().out == (
-        "the data has changed: as many images of the same classes, but others\n"
+        "the data has changed: as many images of the same classes, but other pixels or boxes\n"
     )
 
 

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 from support.compiling import hasty_compiler
 from support.random_variables import random_variables
+from support.voc_folders import HEIGHT, WIDTH, write_voc
 
-from cnn_papers import boxes
+from cnn_papers import boxes, evaluate, train
 from cnn_papers.boxes import NONE
 from cnn_papers.data.split import Objects
 from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
 from cnn_papers.models import spp
+from cnn_papers.runs import workdir
+from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.tasks import detect_windows
 from cnn_papers.tasks.detect_windows import Settings
 from cnn_papers.training import freezing
 from cnn_papers.training.step import StepSettings
+from configs import sppnet as recipes
 
 CLASSES = 4
 
@@ -294,6 +298,45 @@ def test_an_evaluation_can_be_left():
 def test_guessing_finds_nothing():
     guess = detect_windows.guessing(5)
     assert guess == {"loss": pytest.approx(np.log(5)), "map": 0.0, "map_area": 0.0}
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_from_training_to_its_final_test(tmp_path, capsys):
+    """On a folder of photographs, one of which has no objects; tested twice it finds the same."""
+    names = [f"photo{i}" for i in range(12)]
+    objects = {
+        name: [
+            (("cat", "dog")[(i + k) % 2], (4, 5 + 25 * k, 34, 25 + 25 * k)) for k in range(i % 3)
+        ]
+        for i, name in enumerate(names)
+    }
+    config = recipes.get_config("own")
+    config.data.name = write_voc(tmp_path / "voc", objects, trainval=names[:8], test=names[8:])
+    config.data.proposals = "selective_search(max_proposals=20)"
+    config.data.train_host = config.data.eval_host = "decode|fit(48, 64)"
+    config.model.num_classes, config.model.width, config.mesh.data = 3, 0.02, 1
+    config.boxes.windows, config.boxes.other_sizes = 16, (80,)
+    config.batch_size, config.total_steps, config.log_every_steps = 4, 2, 1
+    config.eval.protocol = "softmax(scales=(48, 64), side=24)"
+    folder = tmp_path / "run"
+    assert train.train_and_evaluate(config, folder) == train.DONE
+    assert "step 2/2  epoch 1.0  loss" in capsys.readouterr().out
+    rows = read_rows(folder / METRICS)
+    assert {"train/loss", "train/window_error"} <= {*rows[0]}
+    (evaluated,) = evaluations(rows, detect_windows.HEADLINE)
+    assert {*evaluated} == {"step", "val/loss", "val/map", "val/map_area"}
+    (tested,) = [row for row in rows if "test/protocol" in row]
+    assert tested["test/images"] == 4 and 0 <= tested["test/map"] <= 100
+    (kept,) = detections.load(folder / detections.FILE)
+    assert len(kept.detections) == 4 and any(len(found.classes) for found in kept.detections)
+    for found in kept.detections:  # in pixels of the original
+        assert (found.boxes[:, 2:] <= [HEIGHT, WIDTH]).all()
+        assert found.boxes[:, 3].max(initial=WIDTH) > 50
+    evaluate.evaluate_runs([folder], workdir.read_run(folder).config, {})
+    (again,) = detections.load(folder / detections.FILE)
+    jax.tree.map(np.testing.assert_array_equal, kept.detections, again.detections)
 
 
 # --- bad input ------------------------------------------------------------------------------------

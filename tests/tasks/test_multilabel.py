@@ -1,5 +1,6 @@
 """The task of several labels: a run on images of colours, its evaluations and its final tests."""
 
+import json
 import pathlib
 import re
 from typing import Any
@@ -9,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.commands import exit_code
 from support.compiling import hasty_compiler
 from support.voc_folders import HEIGHT, WIDTH, annotation, write_voc
 
-from cnn_papers import evaluate, train
+from cnn_papers import evaluate, predict, train
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.results import Outcome
@@ -20,6 +22,7 @@ from cnn_papers.runs import inputs, ranges, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.tasks import multilabel
 from cnn_papers.training.step import StepSettings
+from cnn_papers.weights import features, predictor, trained
 from configs import cnn_fms, lenet
 
 COLOURS = ("blue", "green", "red")  # in the order of OpenCV's channels
@@ -277,3 +280,33 @@ def test_a_run_on_real_images(test_data, tmp_path):
     assert (single["test/protocol"], svm["test/protocol"]) == ("single_view", "svm('F6')")
     assert single["test/images"] == svm["test/images"] == 30
     assert single["test/classes"] == 19 and 0 < svm["test/map"] < 100
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+def test_features_of_a_split_have_its_labels(run, tmp_path):
+    features.of_split(trained.from_run(run), "F6", "test", tmp_path / "features.npz")
+    with np.load(tmp_path / "features.npz") as file:
+        assert {*file} == {"features", "labels", "class_names"}
+        assert len(file["features"]) == len(file["labels"]) == 16
+        # The first image is i24, which shows none; i25 shows a difficult blue; i26 green.
+        assert file["labels"][:3].tolist() == [[-1, -1, -1], [0, -1, -1], [-1, 1, -1]]
+
+
+def test_predictions_are_scores(run, data, capsys):
+    folder = pathlib.Path(data.removeprefix("voc_folder:")) / "JPEGImages"
+    network = trained.from_run(run)
+    tested = predictor.make_predictor(network)
+    image = tested.prepare((folder / "i07.jpg").read_bytes())[None].repeat(network.mesh.size, 0)
+    expected = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
+    np.testing.assert_allclose(tested.outputs(image), expected[0], rtol=1e-4, atol=1e-4)
+    assert tested.has_scores
+    arguments = [f"--workdir={run}", "--json", "--top=1", str(folder / "i07.jpg")]
+    assert exit_code(predict.cli, *arguments) in (0, None)
+    (row,) = json.loads(capsys.readouterr().out)["classes"]
+    best = int(np.argmax(expected[0][0]))
+    assert (row["class"], row["score"]) == (
+        COLOURS[best],
+        pytest.approx(float(expected[0][0, best]), rel=1e-4),
+    )

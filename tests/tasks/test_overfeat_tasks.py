@@ -15,7 +15,6 @@ from cnn_papers.boxes import NONE
 from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
 from cnn_papers.models import overfeat
-from cnn_papers.runs import workdir
 from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.tasks import detect_dense, localize
 from cnn_papers.training import optim
@@ -110,13 +109,11 @@ def test_the_windows_that_a_localizer_learns_from(boxes, learn):
 
 
 def test_without_an_object_the_loss_is_zero():
-    _, targets = localize.prepare(
-        network(0), batch() | {"classes": np.full((2, 2), NONE)}, settings(), KEY
-    )
-    value, _ = localize.loss(
-        jnp.zeros(0), outputs(0, np.random.default_rng(1)), targets, settings()
-    )
-    assert float(value) == 0
+    empty = batch()
+    empty["classes"][:] = NONE
+    _, targets = localize.prepare(network(0), empty, settings(), KEY)
+    ends = outputs(0, np.random.default_rng(1))
+    assert float(localize.loss(jnp.zeros(0), ends, targets, settings())[0]) == 0
 
 
 # --- detection ------------------------------------------------------------------------------------
@@ -279,7 +276,7 @@ def test_a_run_from_training_to_its_final_test(home, recipe, task, capsys):
     assert any(len(found.classes) for found in kept[0].detections)
 
     before = kept[0].detections
-    evaluate.evaluate_runs([folder], workdir.read_run(folder).config, {})
+    evaluate.evaluate_runs([folder], config, {})
     again = detections.load(folder / detections.FILE)[0].detections
     jax.tree.map(np.testing.assert_array_equal, before, again)
 

@@ -273,8 +273,8 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"init_from": "nowhere.pth"}, "there is no weights file nowhere.pth"),
-        ({"init_from": "runs/none"}, "config.init_from: there is no run runs/none to start from"),
+        ({"init_from": "nowhere.pth"}, "config.init_from: there is no run or weights file nowhere"),
+        ({"init_from": "runs/none"}, "config.init_from: there is no run or weights file runs/none"),
         (
             {"model.widths": (16,)},
             r"another network: .*\[8\], \[16\] expected.*--config.init_layers",
@@ -287,6 +287,17 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tiny_run, tmp_path
     config = config_like(tiny_run)
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_there_are_missed_before_data_is_opened(
+    tiny_run, tmp_path, monkeypatch
+):
+    config = config_like(tiny_run)
+    config.init_from = "runs/none"
+    monkeypatch.setattr(train, "assemble", None)
+    with pytest.raises(UserError, match="there is no run or weights file runs/none to start from;"):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
