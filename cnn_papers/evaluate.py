@@ -1,31 +1,29 @@
 """Tests trained networks as the papers do, one or an ensemble: the final test on one page."""
 
-import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
-from cnn_papers.data.pipeline import Pipeline, parse_host
-from cnn_papers.data.split import Split
+from cnn_papers.data.pipeline import parse_host
+from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import class_values, passes, precise_bn
+from cnn_papers.evaluation.protocols import Svm
 from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
-from cnn_papers.opstrings import Op, OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import final_tests, inputs, summary
+from cnn_papers.runs import final_tests, inputs, summary, test_images
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
-
-SIZING = ("resize", "crop", "fit")  # names of operations that set an image's size have one of these
 
 
 class Member(NamedTuple):
@@ -56,6 +54,19 @@ class Member(NamedTuple):
           UserError: as `trained.open_trained_on`.
         """
         return trained.open_trained_on(self.network)
+
+    def open_train_source(self) -> passes.Source:
+        """Opens `config.data.train_split` as the tested images are opened, with their labels."""
+        data, tested = self.network.config.data, self.source.raw.split
+        split = inputs.open_one(data, data.train_split)
+        split = with_classes_of(split, tested.class_names, network=f"the test on {tested.name}")
+        return test_images.open_source(
+            split,
+            self.network.config,
+            self.network.mesh,
+            num_classes=self.source.raw.num_classes,
+            max_skips=data.max_skips,
+        )
 
 
 class Widths(NamedTuple):
@@ -111,7 +122,7 @@ def evaluate(
     """
     # 1. Open the data of each network, and check that it can serve its protocols.
     task = _common_task(networks)
-    orders = [trained.order_of_outputs(networks[0], network) for network in networks]
+    orders = [_order(networks[0], network) for network in networks]
     members = [
         _open_member(network, mesh, folder)
         for network, folder in zip(networks, folders, strict=True)
@@ -138,7 +149,7 @@ def evaluate(
         for member, order, protocol_name in zip(members, orders, protocol_names, strict=True):
             protocol = member.protocols[protocol_name]
             outcome = task.test(protocol, member, name=protocol_name)
-            outcomes.append(task.reordered(outcome, order) if len(members) > 1 else outcome)
+            outcomes.append(outcome if order is None else task.reordered(outcome, order))
             enlarged = max(enlarged, outcome.enlarged)
             result = task.result_of(member.name, protocol_name, outcomes[-1:], class_names)
             results.append(result)
@@ -183,11 +194,32 @@ def _common_task(networks: Sequence[Trained]) -> Any:
     return task
 
 
+def _order(first: Trained, other: Trained) -> np.ndarray | None:
+    """Returns the order of `trained.order_of_outputs`; None if the classes are in the same."""
+    if first is other or (_fits_classes(first) and _fits_classes(other)):
+        return None
+    return trained.order_of_outputs(first, other)
+
+
+def _fits_classes(network: Trained) -> bool:
+    """Tells whether the test of a network fits its classes anew, whatever those of its head."""
+    protocols = tasks.task_module(network.config.task).parse_protocols(network.config.eval.protocol)
+    return all(isinstance(protocol, Svm) for protocol in protocols.values())
+
+
 def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path | None) -> Member:
     """Puts `network` on `mesh`, opens its split, and checks and adapts what its config asks for."""
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
-    source = _open_source(network, mesh)
+    if _fits_classes(network):
+        data = network.config.data
+        class_names = inputs.open_one(data, data.train_split).class_names
+        split = with_classes_of(inputs.open_one(data, data.eval_split), class_names)
+        num_classes = len(split.class_names)
+    else:
+        split = trained.open_labelled(network, network.config.data.eval_split)
+        num_classes = 0  # those of the head
+    source = test_images.open_source(split, network.config, mesh, num_classes=num_classes)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
     protocols = tasks.task_module(network.config.task).protocols(
@@ -204,39 +236,6 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
         network = network._replace(variables=processes.put(variables, replicated))
     programs = passes.make_programs(network.model, network.variables, network.normalise, mesh)
     return Member(network, folder, source, protocols, programs)
-
-
-def _open_source(network: Trained, mesh: jax.sharding.Mesh) -> passes.Source:
-    """Opens the evaluation split of `network`, before and after its images get their size."""
-    config = network.config
-    split = trained.open_labelled(network, config.data.eval_split)
-    eval_host = parse_host(config.data.eval_host, key="data.eval_host")
-    sizing = [i for i, op in enumerate(eval_host.ops) if any(word in op.name for word in SIZING)]
-    before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
-
-    def open_pipeline(host: OpString) -> Pipeline:
-        return inputs.open_pipeline(split, config, host, mesh, resident="never")
-
-    prepared = open_pipeline(eval_host)
-    height, width = prepared.image_shape[:2]
-    batch_size = inputs.eval_batch_size(config)
-    return passes.Source(
-        raw=open_pipeline(before_sizing),
-        prepared=prepared,
-        method=_resize_method(eval_host.ops),
-        pixels=batch_size * height * width,
-    )
-
-
-def _resize_method(ops: Sequence[Op]) -> str:
-    """Returns the method of the first operation that has one, for other views to use too."""
-    for op in ops:
-        signature = inspect.signature(op.function)
-        if "method" in signature.parameters:
-            arguments = signature.bind_partial(None, *op.args, **op.kwargs)
-            arguments.apply_defaults()
-            return arguments.arguments["method"]
-    return "area"
 
 
 def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int) -> dict[str, Any]:

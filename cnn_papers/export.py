@@ -4,7 +4,8 @@
   family. Its metadata name the classes.
 - FILE.stablehlo: a serialised program (`jax.export.deserialize`) that includes weights and device
   operations and runs on CPU, CUDA and TPU. It takes uint8 images [batch, h, w, c], prepared by the
-  `eval_host` operations, and returns float32 class probabilities [batch, classes]. Any batch size.
+  `eval_host` operations, and returns float32 class probabilities [batch, classes], or scores where
+  an image may show several classes. Any batch size.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ from absl import flags
 
 from cnn_papers import doors, files
 from cnn_papers.errors import UserError
-from cnn_papers.weights import trained, weight_files
+from cnn_papers.weights import predictor, trained, weight_files
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -46,13 +47,13 @@ def write_program(path: pathlib.Path, network: trained.Trained) -> None:
     """Writes `network` as a program: uint8 [batch, h, w, c] -> float32 [batch, classes]."""
     variables = jax.device_get(network.variables)
 
-    def probabilities(image: jax.Array) -> jax.Array:
+    def outputs(image: jax.Array) -> jax.Array:
         logits, _ = network.model.apply(variables, network.normalise(image, jax.random.key(0)))
-        return jax.nn.softmax(logits)
+        return predictor.of_classes(network, logits)
 
     batch = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((*batch, *network.image_shape), jnp.uint8)
-    exported = jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(image)
+    exported = jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(image)
     with files.atomic_write(path) as part:
         part.write_bytes(exported.serialize())
 

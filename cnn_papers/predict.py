@@ -5,6 +5,8 @@
 - `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
   with `--split=test`, for a split of the config's data set.
 
+Where an image may show several classes, each has a score. One above 0 speaks for the class, unless
+the network was trained by `config.loss.ranking`: then only the order of images by it counts.
 A network of a task that finds objects does so by the first protocol of `eval.protocol`. Boxes are
 printed as `[y1, x1, y2, x2]` in pixels, far edges exclusive, and drawn on copies of the images:
 `photo.boxes.jpg` of `photo.jpg` in the folder `--out`, which is `predicted` unless given. The best
@@ -71,12 +73,12 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
     return paths
 
 
-def _top(probabilities: np.ndarray, names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """Returns the `top` most probable classes, in descending order."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [
-        {"class": names[i], "label": int(i), "probability": float(probabilities[i])} for i in order
-    ]
+def _top(outputs: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any]]:
+    """Returns the `top` classes of the highest probability or score, in descending order."""
+    order = np.argsort(-outputs, kind="stable")[:top]
+    names = predictor.class_names
+    key = "score" if predictor.has_scores else "probability"
+    return [{"class": names[i], "label": int(i), key: float(outputs[i])} for i in order]
 
 
 def main(argv: list[str]) -> int:
@@ -136,13 +138,18 @@ def _show(
 ) -> int:
     """Prints the `top` classes of every image; returns the number of images."""
     count = 0
-    for path, probabilities in outputs:
+    for path, of_image in outputs:
         count += 1
-        classes = _top(probabilities, predictor.class_names, top)
+        classes = _top(of_image, predictor, top)
         if as_json:
             print(json.dumps({"image": str(path), "classes": classes}), flush=True)
         else:
-            lines = [f"{100 * row['probability']:7.2f}%  {row['class']}" for row in classes]
+            lines = [
+                f"{row['score']:8.3f}  {row['class']}"
+                if predictor.has_scores
+                else f"{100 * row['probability']:7.2f}%  {row['class']}"
+                for row in classes
+            ]
             print("\n".join([str(path), *lines]), flush=True)
     return count
 

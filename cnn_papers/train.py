@@ -117,8 +117,7 @@ def _show_result(run: Run) -> None:
 
 
 def _initial_arrays(run: Run) -> Any:
-    train = run.data.train
-    return initial.read(run.config, run.model, train.image_shape, train.split.class_names)
+    return initial.read_or_fit(run.config, run.model, run.data.train)
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints, best: Checkpoints, arrays: Any) -> State:

@@ -100,6 +100,8 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
             # (("owl", 3.0),) weighs the losses of a class, all others weigh 1; ("balanced",) weighs
             # each class inversely to its images
             "class_weights": (),
+            # for config.task=multilabel: pairs of images are ranked, not each image classified
+            "ranking": False,
         }
     )
     config.optim = _optim()

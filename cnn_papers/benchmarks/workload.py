@@ -143,7 +143,8 @@ def num_classes(work: Workload) -> int:
 def synthetic_batch(work: Workload) -> dict[str, np.ndarray]:
     """Returns a batch of noise: uint8 `image` [n, h, w, c] and int32 `label` [n].
 
-    For a task that finds boxes it has objects and proposals in place of labels.
+    For a task of several labels it has int8 `labels` [n, classes] in place of one, for a task that
+    finds boxes objects and proposals.
     """
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (work.batch_size, *work.image_shape), np.uint8)
@@ -151,6 +152,8 @@ def synthetic_batch(work: Workload) -> dict[str, np.ndarray]:
     classes = num_classes(work) - task.BACKGROUND
     if task.NEEDS == "boxes":
         return {"image": image, **_synthetic_objects(rng, work, classes)}
+    if task.NEEDS == "labels":
+        return {"image": image, "labels": rng.integers(-1, 2, (work.batch_size, classes), np.int8)}
     return {"image": image, "label": rng.integers(0, classes, work.batch_size, np.int32)}
 
 

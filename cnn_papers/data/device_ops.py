@@ -14,10 +14,12 @@ import numpy as np
 
 from cnn_papers import boxes
 from cnn_papers.boxes import Boxed
+from cnn_papers.data import mirror
 from cnn_papers.data.statistics import Statistics, Whitening
 
 Image = TypeVar("Image", jax.Array, Boxed)  # the same goes in and comes out
 MOVES = ("flip", "pad_crop")
+DESCRIPTORS = ("flip_descriptors",)  # those that take descriptors in place of an image
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 
@@ -26,6 +28,14 @@ def flip(image: Image, *, key: jax.Array) -> Image:
     """Mirrors left to right with probability one half (AlexNet §4.1)."""
     is_mirrored = jax.random.bernoulli(key)
     return jax.tree.map(lambda a, b: jnp.where(is_mirrored, a, b), _mirrored(image), image)
+
+
+def flip_descriptors(image: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Turns descriptors into those of the mirror image with probability one half.
+
+    They are of `host_ops.dense_sift`, [k, 130, 1].
+    """
+    return jnp.where(jax.random.bernoulli(key), mirror.descriptors(image), image)
 
 
 def pad_crop(image: Image, pixels: int, *, key: jax.Array) -> Image:
@@ -195,7 +205,7 @@ def _mirrored(image: Image) -> Image:
     if isinstance(image, Boxed):
         width = image.shape[1]
         return Boxed(_mirrored(image.pixels), boxes.mirror(image.boxes, width))
-    return image[:, ::-1]
+    return mirror.images(image)
 
 
 def _padded_window(image: Image, pixels: int, top: jax.Array, left: jax.Array) -> Image:

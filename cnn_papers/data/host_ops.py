@@ -4,6 +4,7 @@ An operation that draws at random has a parameter `rng`, a NumPy generator that 
 seed and the example. One that changes with the epoch has a parameter `epoch`. One that cuts out an
 object has a parameter `objects`, and also returns which object it is. One that would scale or pad
 an image to more than `image_files.MAX_PIXELS`, such as a thin one, raises `TooManyPixels`.
+`dense_sift` comes last: what it returns in place of an image are descriptors.
 
 Boxes on the image move with its pixels. Three functions at the end do this, `_resized`, `_window`
 and `_padded`; operations call them.
@@ -17,7 +18,7 @@ import numpy as np
 
 from cnn_papers import boxes
 from cnn_papers.boxes import Boxed
-from cnn_papers.data import image_files
+from cnn_papers.data import descriptors, image_files
 from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError
 
@@ -32,6 +33,9 @@ METHODS = {
 
 # Operations that scale up an image that is smaller than their window, as the papers do.
 WINDOWS = ("center_crop", "random_crop", "corner_crop")
+
+# Operations that return descriptors, uint8 [k, 130, 1], in place of an image.
+DESCRIPTORS = ("dense_sift",)
 
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
@@ -209,6 +213,45 @@ def _cut_out(
     bottom, right = math.ceil(min(top + down, height)), math.ceil(min(left + right, width))
     top, left = math.floor(max(0, top)), math.floor(max(0, left))
     return _window(image, top, left, bottom - top, right - left), row
+
+
+def dense_sift(
+    image: np.ndarray,
+    step: int = 4,
+    bin_size: int = 8,
+    scales: tuple[float, ...] = (1.0, 0.707, 0.5, 0.354, 0.25),
+    longest: int = 0,
+) -> np.ndarray:
+    """Returns SIFT descriptors on a grid, uint8 [k, 130, 1]; see `descriptors.dense_sift`.
+
+    Images are of one size, or `longest` is given: it scales down an image whose longer side has
+    more pixels, and k is then that of a square of `longest`; rows of zeros fill up.
+
+    Raises:
+      UserError: arguments that make no sense.
+      ValueError: an image too small for one descriptor, or with boxes.
+    """
+    if step < 1 or bin_size < 1 or longest < 0 or not scales or not all(x > 0 for x in scales):
+        raise UserError(
+            f"dense_sift takes a positive step, bin_size and scales, not step={step}, "
+            f"bin_size={bin_size}, scales={scales}, longest={longest}"
+        )
+    if isinstance(image, Boxed):
+        raise ValueError("descriptors of an image have no boxes")
+    if longest and max(image.shape[:2]) > longest:
+        factor = longest / max(image.shape[:2])
+        height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+        image = resize(image, height, width)
+    found = descriptors.dense_sift(image, step, bin_size, scales)
+    if not len(found):
+        height, width = image.shape[:2]
+        side = math.ceil(descriptors.BINS * bin_size / max(scales))
+        raise ValueError(
+            f"an image of {height}×{width} is too small for one descriptor: "
+            f"both sides need {side} pixels"
+        )
+    rows = descriptors.count((longest, longest), step, bin_size, scales) if longest else len(found)
+    return _padded(found[..., None], (0, rows - len(found)), (0, 0))
 
 
 def _at_least(image: Image, size: int) -> Image:

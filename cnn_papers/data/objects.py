@@ -70,6 +70,19 @@ def _why_bad(edges: np.ndarray, size: tuple[int, int], first: int) -> str:
     return ""
 
 
+def labels_of_images(objects: Sequence[Objects], classes: int) -> np.ndarray:
+    """Returns whether images show each class, as VOC's sets of one class say it; int8 [n, classes].
+
+    It is 1 where an image has an object of the class, 0 where all its objects of the class are
+    difficult, so that the class is neither there nor missing, and -1 where it has none.
+    """
+    labels = np.full((len(objects), classes), -1, np.int8)
+    for row, image in zip(labels, objects, strict=True):
+        row[image.classes] = 0
+        row[image.classes[image.easy()]] = 1
+    return labels
+
+
 def check_bad_boxes(bad: Sequence[str], split: str, most: int) -> None:
     """Logs the bad boxes that are left out of a split.
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from cnn_papers import opstrings
-from cnn_papers.data import host_ops, prefetch
+from cnn_papers.data import device_ops, host_ops, prefetch
 from cnn_papers.data.reader import Reader
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
@@ -33,6 +33,19 @@ def parse_host(text: str, *, key: str) -> OpString:
     return OpString(key, text, opstrings.parse(text, host_ops, leading=1, key=key))
 
 
+def check_kind(host: OpString, device: OpString) -> None:
+    """Raises UserError if `device` is for images and `host` gives descriptors, or the other way."""
+    last = host.ops[-1].name if host.ops else ""
+    given = "descriptors" if last in host_ops.DESCRIPTORS else "images"
+    for op in device.ops:
+        taken = "descriptors" if op.name in device_ops.DESCRIPTORS else "images"
+        if taken != given:
+            raise UserError(
+                f"config.{device.key}: '{op.name}' is for {taken}, and config.{host.key} "
+                f"gives {given}"
+            )
+
+
 class Pipeline:
     """One split, ready to be batched.
 
@@ -45,6 +58,7 @@ class Pipeline:
       max_skips: how many examples that cannot be read, decoded or scaled may be replaced by their
         neighbours; 0 for evaluation.
       boxes: whether batches have the boxes of a split that has some.
+      many_labels: whether batches have `labels`, of which an image may have several.
       sharding: of a batch over the devices, along the first axis of every array.
       replicated: of arrays that every device holds in full.
 
@@ -63,11 +77,19 @@ class Pipeline:
         resident: str = "auto",
         max_skips: int = 0,
         boxes: bool = True,
+        many_labels: bool = False,
         sharding: jax.sharding.Sharding,
         replicated: jax.sharding.Sharding,
     ):
         self.num_classes = num_classes
-        self.reader = Reader(split, host, num_classes=num_classes, max_skips=max_skips, boxes=boxes)
+        self.reader = Reader(
+            split,
+            host,
+            num_classes=num_classes,
+            max_skips=max_skips,
+            boxes=boxes,
+            many_labels=many_labels,
+        )
         self.split = self.reader.split
         self.sharding, self.replicated = sharding, replicated
         self.resident = self._load() if self._is_resident(resident) else None
@@ -88,9 +110,12 @@ class Pipeline:
     def class_counts(self) -> np.ndarray | None:
         """Returns the number of examples of each class, int [num_classes].
 
-        None if every example would have to be read for it. Of a split with `counts_objects` it is
-        the number of objects that are not difficult.
+        None if every example would have to be read for it. An image with several labels counts for
+        each of its classes. Of a split with `counts_objects` it is the number of objects that are
+        not difficult.
         """
+        if self.reader.labels is not None:
+            return (self.reader.labels > 0).sum(0)
         if self.counts_objects:
             labels = np.concatenate(
                 [image.classes[image.easy()] for image in self.split.objects or ()]
@@ -105,6 +130,11 @@ class Pipeline:
     def counts_objects(self) -> bool:
         """Tells whether it is objects that are learnt, not images: boxes, or what is cut out."""
         return self.reader.has_boxes or any(op.needs("objects") for op in self.reader.ops)
+
+    @property
+    def counts_labels(self) -> bool:
+        """Tells whether `class_counts` are those of the one label of each image."""
+        return self.reader.labels is None and not self.counts_objects
 
     def batch_shapes(
         self, batch_size: int, *, mask: bool = False
@@ -130,11 +160,14 @@ class Pipeline:
         """Yields the batches of `steps`: uint8 `image` [n, h, w, c], and what is known of it.
 
         `label` int32 [n] is that of the examples, or the class of the object that is cut out; it is
-        absent if there is neither. With boxes there are `boxes` float32 [n, m, 4] on `image`, see
-        `boxes`; `classes` int32 [n, m] and `difficult` bool [n, m]; `size` int32 [n, 2], height
-        and width of the upright original; if the split has any, `proposals` float32 [n, p, 4]. m
-        and p are the split's largest numbers, at least 1. Rows that fill up, and boxes of which the
-        operations leave nothing, are zeros of the class `boxes.NONE`.
+        absent if there is neither. With `many_labels` there are `labels` int8 [n, num_classes]: 1
+        for a class that an image shows, -1 for one that it does not, 0 for one that is neither (its
+        objects are all difficult, or the output has no class). With boxes there are `boxes` float32
+        [n, m, 4] on `image`, see `boxes`; `classes` int32 [n, m] and `difficult` bool [n, m];
+        `size` int32 [n, 2], height and width of the upright original; if the split has any,
+        `proposals` float32 [n, p, 4]. m and p are the split's largest numbers, at least 1. Rows
+        that fill up, and boxes of which the operations leave nothing, are zeros of the class
+        `boxes.NONE`.
 
         If the shape changes with the epoch, a batch has that of the epoch in which it begins.
         """
@@ -165,6 +198,18 @@ class Pipeline:
     def images(self) -> Iterator[np.ndarray]:
         """Yields every image once, in order, as uint8 [n, h, w, c] on the host, for statistics."""
         return (part["image"] for part in self._parts())
+
+    def shuffled_images(self, seed: int) -> Iterator[np.ndarray]:
+        """Yields every image once, uint8 [h, w, c] on the host, in an order drawn by `seed`."""
+        order = _permutation(len(self), seed, 0).tolist()
+        if self.resident is not None:
+            images = self.resident["image"].addressable_data(0)
+            return (np.asarray(images[i]) for i in order)
+
+        def read(k: int) -> np.ndarray:
+            return self.reader.example(order[k], seed=(seed, order[k]))["image"]
+
+        return prefetch.read(len(order), read)
 
     def _is_resident(self, wanted: str) -> bool:
         if wanted not in ("auto", "always", "never"):

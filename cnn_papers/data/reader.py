@@ -13,6 +13,7 @@ import numpy as np
 from cnn_papers.boxes import NONE, Boxed, area, without_empty
 from cnn_papers.data import host_ops
 from cnn_papers.data.image_files import TooManyPixels
+from cnn_papers.data.objects import labels_of_images
 from cnn_papers.data.split import DamagedExample, Split, only
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, OpString
@@ -57,12 +58,14 @@ class Reader:
     """The examples of a split after the host operations; many threads may read at once.
 
     Args:
-      split, host, num_classes, max_skips, boxes: as for `pipeline.Pipeline`.
+      split, host, num_classes, max_skips, boxes, many_labels: as for `pipeline.Pipeline`.
 
     Attributes:
       split: without the images that `with_object_to_cut_out` passes over.
       key, ops: the operations, and the config key of their text.
       has_boxes: whether examples have boxes.
+      labels: int8 [n, num_classes] of all examples, from their boxes; None without `many_labels`
+        or boxes.
       is_random: whether one of the operations draws at random.
       arrays: the first example in each epoch, after which shapes repeat.
       skipped: ids of the examples that are left out.
@@ -73,7 +76,14 @@ class Reader:
     """
 
     def __init__(
-        self, split: Split, host: OpString, *, num_classes: int, max_skips: int, boxes: bool = True
+        self,
+        split: Split,
+        host: OpString,
+        *,
+        num_classes: int,
+        max_skips: int,
+        boxes: bool = True,
+        many_labels: bool = False,
     ):
         self.num_classes, self.max_skips = num_classes, max_skips
         self.key, self.ops = host.key, host.ops
@@ -87,10 +97,16 @@ class Reader:
                 f"config.{self.key}: an object is cut out of the whole image: write "
                 f"'{cut_out.name}' once, right after 'decode'"
             )
+        if any(op.name in host_ops.DESCRIPTORS for op in self.ops[:-1]):
+            names = " or ".join(host_ops.DESCRIPTORS)
+            raise UserError(f"config.{self.key}: nothing can follow {names}: write it last")
         self.split = split = with_object_to_cut_out(split, host)
         self.has_boxes = boxes and split.objects is not None
-        if self.has_boxes or cut_out is not None:
+        self.many_labels, self.labels = many_labels, None
+        if self.has_boxes or cut_out is not None or many_labels:
             self._check_classes()
+        if many_labels and split.objects is not None:
+            self.labels = self._without_a_class(labels_of_images(split.objects, num_classes))
         self._most_objects = _largest_count([objects.boxes for objects in split.objects or ()])
         self._most_proposals = _largest_count(split.proposals or ())
         self.is_random = any(op.needs("rng") for op in self.ops)
@@ -110,8 +126,8 @@ class Reader:
         """Returns the arrays at `index`, or of the next example that is not left out.
 
         They are uint8 `image` [h, w, c]; int32 `label`, if the example has one or an operation cuts
-        out an object; and with boxes `boxes`, `classes`, `difficult`, `size` and, if the split has
-        any, `proposals`, see `pipeline.Pipeline.train_batches`.
+        out an object; with many labels `labels`; and with boxes `boxes`, `classes`, `difficult`,
+        `size` and, if the split has any, `proposals`, see `pipeline.Pipeline.train_batches`.
         """
         count = len(self.split.examples)
         for i in itertools.chain(range(index, count), range(index)):
@@ -202,8 +218,17 @@ class Reader:
                     f"config.{self.key}: '{op.name}' scales up images smaller than its window",
                     name,
                 )
-        labels = {} if label is None else {"label": np.int32(label)}
-        return self._with_arrays_of_boxes(i, image) | labels
+            if op.name in host_ops.DESCRIPTORS and not image.any():
+                self._warn_once(
+                    f"config.{self.key}: '{op.name}' finds only zeros in images of one colour",
+                    name,
+                )
+        arrays = self._with_arrays_of_boxes(i, image)
+        if label is not None:
+            arrays["label"] = np.int32(label)
+        if self.many_labels:
+            arrays["labels"] = self._labels_of(i, label)
+        return arrays
 
     def _with_boxes(self, i: int, pixels: np.ndarray, name: str) -> np.ndarray | Boxed:
         """Returns the decoded image `i`, with its objects' boxes and proposals if there are any."""
@@ -241,6 +266,20 @@ class Reader:
         if self.split.proposals is not None:
             arrays["proposals"] = _filled_up(boxes[count:], self._most_proposals)
         return arrays
+
+    def _labels_of(self, i: int, label: Any) -> np.ndarray:
+        """Returns the labels of image `i`; without boxes its own `label` is its only class."""
+        if self.labels is not None:
+            return self.labels[i]
+        assert label is not None
+        labels = np.full(self.num_classes, -1, np.int8)
+        labels[label] = 1
+        return self._without_a_class(labels)
+
+    def _without_a_class(self, labels: np.ndarray) -> np.ndarray:
+        """Returns `labels` with 0 for outputs of the network that are of no class."""
+        labels[..., len(self.split.class_names) :] = 0
+        return labels
 
     def _check_classes(self) -> None:
         """Raises UserError if an object has a class that is out of range."""

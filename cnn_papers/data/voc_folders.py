@@ -2,6 +2,8 @@
 
 An image set is a text file with the name of an image a line, without its suffix; it is one split,
 in the order of the file. An image is any JPEG, PNG, BMP or WebP in JPEGImages, whatever its suffix.
+A file CLASS_SET beside a set, which says of each image whether it shows the class, must agree with
+the annotations.
 
 The classes are the names in the annotations of the training images, sorted: of the set `train` for
 `train` and `val`, of `trainval` for all other sets. VOC's own order of its 20 classes is the same.
@@ -15,16 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from cnn_papers.data import image_files, slices, voc_annotations
+from cnn_papers.data import image_files, slices, voc_annotations, voc_sets
 from cnn_papers.data.folders import entries, is_image, say_once
 from cnn_papers.data.objects import check_bad_boxes, to_objects
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.data.voc_annotations import Annotation
 from cnn_papers.errors import UserError, did_you_mean, listed
 
-_SETS_FOLDER = "ImageSets/Main"
-_PARTS = ("JPEGImages", "Annotations", _SETS_FOLDER)
-_SETS = ("train", "val", "trainval", "test")
+_PARTS = ("JPEGImages", "Annotations", voc_sets.FOLDER)
 _SYNONYMS = {"validation": "val"}  # TFDS's name
 _FIRST_PIXEL = 1  # VOC counts rows and columns from 1, and includes the last
 
@@ -55,18 +55,23 @@ def image_sets(path: str) -> dict[str, list[str]]:
       UserError: the folder has another layout, or no set; a set that names an image twice.
     """
     root = _check_layout(path)
-    sets = {file.stem: _read_lines(file) for file in (root / _SETS_FOLDER).glob("*.txt")}
-    names = [name for name, lines in sets.items() if not _is_of_one_class(name, lines)]
+    sets = {file.stem: voc_sets.read_lines(file) for file in (root / voc_sets.FOLDER).glob("*.txt")}
+    names = [name for name, lines in sets.items() if not voc_sets.is_of_one_class(name, lines)]
     if not names:
         raise UserError(
-            f"{root / _SETS_FOLDER} has no image sets: write the names of the training images to "
-            "train.txt, without their suffix, one a line"
+            f"{root / voc_sets.FOLDER} has no image sets: write the names of the training images "
+            "to train.txt, without their suffix, one a line"
         )
-    names.sort(key=lambda name: (_SETS.index(name) if name in _SETS else len(_SETS), name))
+    names.sort(
+        key=lambda name: (
+            voc_sets.USUAL.index(name) if name in voc_sets.USUAL else len(voc_sets.USUAL),
+            name,
+        )
+    )
     for name in names:
         twice = [image for image, count in collections.Counter(sets[name]).items() if count > 1]
         if twice:
-            raise UserError(f"{root / _SETS_FOLDER}/{name}.txt names {listed(twice)} twice")
+            raise UserError(f"{root / voc_sets.FOLDER}/{name}.txt names {listed(twice)} twice")
     return {name: sets[name] for name in names}
 
 
@@ -92,11 +97,13 @@ def read_split(path: str, split: str) -> tuple[Split, list[str]]:
     names = [
         name
         for part in parts
-        for name in slices.take(sets[part.name], part, f"{root}/{_SETS_FOLDER}/{part.name}.txt")
+        for name in slices.take(sets[part.name], part, f"{root}/{voc_sets.FOLDER}/{part.name}.txt")
     ]
     training = _training_images(sets, {part.name for part in parts})
     images = _images_by_name(folder)
     annotations = _read_annotations(root, dict.fromkeys([*training, *names]), images, sets)
+    for part in parts:
+        voc_sets.check_sets_of_classes(root / voc_sets.FOLDER, part.name, annotations)
     class_names = _class_names(annotations[name] for name in training)
     files = [_file_of(name, images, root) for name in names]
     full_name = f"voc_folder:{path}[{'+'.join(part.name + part.suffix for part in parts)}]"
@@ -162,23 +169,6 @@ def _check_layout(path: str) -> pathlib.Path:
     raise UserError(f"{path} has no {missing[0]}: VOC's layout is {', '.join(_PARTS)}")
 
 
-def _read_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of an image set that are not empty."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"the image set {path} is no text in UTF-8: save it as such") from None
-    except OSError as error:
-        raise UserError(f"cannot read the image set {path}: {error.strerror}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _is_of_one_class(name: str, lines: Sequence[str]) -> bool:
-    """Tells whether a set CLASS_SPLIT has a label of that class, -1, 0 or 1, beside each image."""
-    is_named_so = name.endswith(tuple(f"_{split}" for split in _SETS))
-    return is_named_so and all(line.split()[-1] in ("-1", "0", "1") for line in lines[:100])
-
-
 def _training_images(sets: dict[str, list[str]], asked: set[str]) -> list[str]:
     """Returns the images whose annotations name the classes of the sets `asked`."""
     candidates = ("train", "trainval") if asked <= {"train", "val"} else ("trainval", "train")
@@ -220,7 +210,7 @@ def _read_annotations(
             ]
             hint = f": write {likely[0]!r}" if likely else ""
             raise UserError(
-                f"{root / _SETS_FOLDER}/{part}.txt names {name!r}, "
+                f"{root / voc_sets.FOLDER}/{part}.txt names {name!r}, "
                 f"which has neither an image nor an annotation{hint}"
             ) from None
 

@@ -14,15 +14,11 @@ from cnn_papers import files
 from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError, listed
 from cnn_papers.evaluation import average_precision, class_values
-from cnn_papers.evaluation.average_precision import Curve
+from cnn_papers.evaluation.average_precision import Curve, mean_average_precisions
 from cnn_papers.evaluation.results import Result
-from cnn_papers.facts import Measure
 
 FILE = "detections.npz"  # a run keeps its own under this name
-HEADLINE = Measure("map", "mAP", "%", lower_is_better=False)  # VOC 2007's, by 11 points
-AREA = Measure("map_area", "mAP by area", "%", lower_is_better=False)  # VOC 2010's and later
-MEASURES = (HEADLINE, AREA)
-BY_CLASS = HEADLINE._replace(words="AP")
+HEADLINE, MEASURES = average_precision.HEADLINE, average_precision.MEASURES
 _TRUE = ("boxes", "classes", "difficult")  # the arrays of `Objects`
 _NO_ROWS = {
     "boxes": np.zeros((0, 4), np.float32),
@@ -115,22 +111,6 @@ def curves(
     return [of_class(label) for label in range(classes)]
 
 
-def mean_average_precisions(found: Sequence[Curve | None]) -> dict[str, float]:
-    """Returns the values of MEASURES in percent, by name: means over classes with an object.
-
-    They are 0 where no class has any.
-
-    Args:
-      found: of every class, from `curves`.
-    """
-    with_objects = [curve for curve in found if curve is not None]
-    if not with_objects:
-        return {HEADLINE.name: 0.0, AREA.name: 0.0}
-    by_points = [100 * curve.by_11_points for curve in with_objects]
-    by_area = [100 * curve.area for curve in with_objects]
-    return {HEADLINE.name: float(np.mean(by_points)), AREA.name: float(np.mean(by_area))}
-
-
 def result_of(
     who: str, protocol: str, outcomes: Sequence[Outcome], class_names: Sequence[str]
 ) -> Result:
@@ -156,7 +136,7 @@ def result_of(
         protocol=protocol,
         values=mean_average_precisions(found),
         by_class=class_values.of_classes(
-            BY_CLASS,
+            average_precision.BY_CLASS,
             "object",
             class_names,
             [curve.positives if curve else 0 for curve in found],

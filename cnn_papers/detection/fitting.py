@@ -13,11 +13,12 @@ import numpy as np
 from cnn_papers.data import host_ops, prefetch
 from cnn_papers.data.progress import reported
 from cnn_papers.data.split import DamagedExample, Objects, Split
-from cnn_papers.detection import box_regression, svm, training_windows
+from cnn_papers.detection import box_regression, training_windows
 from cnn_papers.detection.box_regression import Regressor
-from cnn_papers.detection.svm import Linear
 from cnn_papers.detection.training_windows import Matched
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import svm
+from cnn_papers.evaluation.svm import Linear
 
 FIRST_NEGATIVES = 10_000  # ours: drawn over all images for the first fit
 MEAN_NORM = 20.0  # that features are scaled to: SPP_net's spp_scale_features.m
@@ -44,6 +45,15 @@ class Svm(NamedTuple):
     intercept_scaling: float = 10.0
     tolerance: float = 0.1
 
+    @property
+    def words(self) -> str:
+        """The SVMs in words."""
+        return f"SVMs on {self.layer}"
+
+    def result(self, weights: np.ndarray, bias: np.ndarray) -> Linear:
+        """Returns the SVMs as fitted."""
+        return Linear(weights, bias)
+
 
 class Regression(NamedTuple):
     """Box regression to fit; the penalty is that of SPP_net's spp_train_bbox_regressor.m.
@@ -55,6 +65,15 @@ class Regression(NamedTuple):
 
     layer: str
     penalty: float = 4000.0
+
+    @property
+    def words(self) -> str:
+        """The regression in words."""
+        return f"box regression on {self.layer}"
+
+    def result(self, weights: np.ndarray, bias: np.ndarray) -> Regressor:
+        """Returns the regression as fitted."""
+        return Regressor(weights, bias)
 
 
 Wanted = Svm | Regression

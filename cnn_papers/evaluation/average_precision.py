@@ -8,12 +8,18 @@ Source: Everingham et al., The PASCAL VOC Challenge, IJCV 2010, §4, and the fun
 VOCevalcls and VOCap of its development kit.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from cnn_papers import boxes as geometry
+from cnn_papers.facts import Measure
 
+HEADLINE = Measure("map", "mAP", "%", lower_is_better=False)  # VOC 2007's, by 11 points
+AREA = Measure("map_area", "mAP by area", "%", lower_is_better=False)  # VOC 2010's and later
+MEASURES = (HEADLINE, AREA)
+BY_CLASS = HEADLINE._replace(words="AP")
 OVERLAP = 0.5  # a detection's least IoU with the object that it finds
 # As the kit computes them in floating point: 3 of 10 objects do not reach the fourth level.
 LEVELS = np.arange(11) * 0.1
@@ -78,6 +84,39 @@ def of_labels(scores: np.ndarray, labels: np.ndarray) -> Curve:
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     outcomes = np.select([labels > 0, labels < 0], [HIT, MISS], NEITHER)
     return curve(outcomes[order], int((labels > 0).sum()))
+
+
+def of_classes(scores: np.ndarray, labels: np.ndarray) -> list[Curve | None]:
+    """Returns the curve of every class in classification; None where no image has the class.
+
+    A class with a score that is not a number, of a network that has diverged, has no hits.
+
+    Args:
+      scores, labels: as for `of_labels`, [n, classes].
+    """
+
+    def of_class(score: np.ndarray, label: np.ndarray) -> Curve | None:
+        positives = int((label > 0).sum())
+        if not positives:
+            return None
+        if np.isnan(score).any():
+            return curve(np.full(len(label), MISS), positives)
+        return of_labels(score, label)
+
+    return [of_class(score, label) for score, label in zip(scores.T, labels.T, strict=True)]
+
+
+def mean_average_precisions(curves: Sequence[Curve | None]) -> dict[str, float]:
+    """Returns the values of MEASURES in percent, by name: means over the classes with a curve.
+
+    They are 0 where no class has any.
+    """
+    known = [curve for curve in curves if curve is not None]
+    if not known:
+        return {HEADLINE.name: 0.0, AREA.name: 0.0}
+    by_points = [100 * curve.by_11_points for curve in known]
+    by_area = [100 * curve.area for curve in known]
+    return {HEADLINE.name: float(np.mean(by_points)), AREA.name: float(np.mean(by_area))}
 
 
 class Found(NamedTuple):

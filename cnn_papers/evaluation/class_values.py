@@ -103,7 +103,9 @@ def table(columns: Mapping[str, ClassValues]) -> list[str]:
 
     lines = [line(title, f"{first.counted}s", list(columns))]
     for i in shown:
-        cells = [measure.number(test.values[i]) for test in columns.values()]
+        values = [dict(zip(test.names, test.values, strict=True)) for test in columns.values()]
+        name = first.names[i]
+        cells = [measure.number(value[name]) if name in value else "-" for value in values]
         lines.append(line(first.names[i], f"{first.counts[i]:,}", cells))
     means = [measure.number(test.mean) for test in columns.values()]
     lines.append(line(last, f"{sum(first.counts):,}", means))

@@ -1,4 +1,4 @@
-"""Runs a test protocol over a split: class probabilities of every image, in the split's order.
+"""Runs a test protocol over a split: scores of every image, in the split's order.
 
 Views are batched by shape, and every shape is one compiled program. Every host reads the whole
 split; the devices share each batch.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_papers.data import prefetch
+from cnn_papers.data import mirror, prefetch
 from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.data.progress import reported
@@ -44,20 +44,35 @@ class Source(NamedTuple):
     pixels: int
 
 
+class Means(NamedTuple):
+    """Values of every image, from `mean_of_views`.
+
+    Attributes:
+      values: float32 [images, width]; of views that are kept apart [images · views, width].
+      labels: as in `results.Outcome`.
+      enlarged: number of images that were scaled up.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    enlarged: int
+
+
 def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding.Mesh) -> Programs:
     """Returns the function (score, mirrored, batch shape) -> compiled program of one network.
 
     A program takes variables and uint8 images [n, h, w, c]. It returns float32 [n, classes], the
-    sum of class probabilities over the terms that `score` takes of an image and of its mirror
-    image, and the number of terms. Programs are cached.
+    sum of what `score` gives over the terms that it takes of an image and of its mirror image, and
+    the number of terms. Programs are cached.
     """
     replicated, data_sharding = meshes.replicated(mesh), meshes.data_sharding(mesh)
+    mirrored_of = mirror.for_input_of(model)
 
     def apply(
         score: Any, mirrored: bool, variables: Any, image: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         # An image and its mirror image are neighbours, so that they are on one device.
-        pairs = jnp.stack([image, image[:, :, ::-1]] if mirrored else [image], 1)
+        pairs = jnp.stack([image, mirrored_of(image)] if mirrored else [image], 1)
         views = normalise(pairs.reshape(-1, *image.shape[1:]), jax.random.key(0))
         total, count = score(model, variables, views)
         return total.reshape(*pairs.shape[:2], -1).sum(1), jnp.float32(count * pairs.shape[1])
@@ -76,11 +91,18 @@ def make_programs(model: Any, variables: Any, normalise: Any, mesh: jax.sharding
 
 
 def run(
-    protocol: Protocol, programs: Programs, variables: Any, source: Source, *, name: str
+    protocol: Protocol,
+    programs: Programs,
+    variables: Any,
+    source: Source,
+    *,
+    name: str,
+    sum_to_one: bool = True,
 ) -> Outcome:
     """Computes class probabilities of all images with `protocol`, called `name` in messages.
 
-    They are the softmax outputs averaged over views, mirror images and parts.
+    They are what the parts' `score` gives, softmax outputs, averaged over views, mirror images and
+    parts. Other scores do not `sum_to_one`.
 
     Raises:
       UserError: an image that cannot be read, which is named; a label that the network has no
@@ -89,19 +111,20 @@ def run(
     began = time.monotonic()
     weights = sum(part.weight for part in protocol)
     seconds_by_program: dict[Any, float] = {}
-    timed_programs = functools.partial(_timed, programs, seconds_by_program)
-    total, label, enlarged = np.float32(0), np.zeros(0, np.int32), 0
+    timed_programs = timed(programs, seconds_by_program)
+    total, labels, enlarged = np.float32(0), np.zeros(0, np.int32), 0
     for i, part in enumerate(protocol, 1):
         title = name if len(protocol) == 1 else f"{name}, part {i} of {len(protocol)}"
-        mean, label, part_enlarged = _mean(part, timed_programs, variables, source, title)
-        total = total + np.float32(part.weight / weights) * mean
-        enlarged = max(enlarged, part_enlarged)
+        width = source.raw.num_classes
+        means = mean_of_views(part, timed_programs, variables, source, title, width=width)
+        total = total + np.float32(part.weight / weights) * means.values
+        labels, enlarged = means.labels, max(enlarged, means.enlarged)
     total = np.asarray(total)
     compiling = sum(seconds_by_program.values())
     return Outcome(
         # OverFeat's maxima add up to more than one; softmax outputs to one, up to rounding.
-        probabilities=total / total.sum(1, keepdims=True),
-        label=label,
+        scores=total / total.sum(1, keepdims=True) if sum_to_one else total,
+        labels=labels,
         programs=len(seconds_by_program),
         seconds=time.monotonic() - began - compiling,
         compiling=compiling,
@@ -109,41 +132,47 @@ def run(
     )
 
 
-def _timed(programs: Programs, seconds_by_program: dict[Any, float], *key: Any) -> Any:
-    """Returns the program of `key`, and keeps the seconds that its first use took to compile it."""
-    began = time.monotonic()
-    program = programs(*key)
-    seconds_by_program.setdefault(key, time.monotonic() - began)
+def timed(programs: Programs, seconds_by_program: dict[Any, float]) -> Programs:
+    """Returns `programs`, which keep the seconds that the first use of each took to compile it."""
+
+    def program(*key: Any) -> Any:
+        began = time.monotonic()
+        found = programs(*key)
+        seconds_by_program.setdefault(key, time.monotonic() - began)
+        return found
+
     return program
 
 
-def _mean(
-    part: Part, programs: Programs, variables: Any, source: Source, title: str
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the mean over the part's views for every image, and the labels.
+def mean_of_views(
+    part: Part,
+    programs: Programs,
+    variables: Any,
+    source: Source,
+    title: str,
+    *,
+    width: int,
+    kept_apart: int = 1,
+) -> Means:
+    """Returns the mean over the views of `part` for every image, in the split's order.
 
-    The third value is the number of images that were scaled up.
+    Args:
+      title: of the display of progress.
+      width: number of values that the part's `score` gives of a view.
+      kept_apart: the number of views of an image, to keep the values of each; 1 takes their mean.
     """
     pipeline = source.prepared if part.prepared else source.raw
     images, devices = len(pipeline), pipeline.sharding.num_devices
-    label, enlarged = np.zeros(images, np.int32), np.zeros(images, bool)
-    sums = np.zeros((images, pipeline.num_classes), np.float32)
-    counts = np.zeros(images, np.float32)  # terms of each sum
-
-    def read(i: int) -> tuple[int, list[np.ndarray], bool]:
-        example = pipeline.reader.example(i, seed=(0, 0))
-        image = example["image"]
-        try:
-            views = list(part.views(image, source.method))
-        except TooManyPixels as error:
-            identifier = pipeline.split.examples[i]["id"]
-            raise UserError(f"image {identifier} of {pipeline.split.name} {error}") from error
-        return example["label"], views, min(image.shape[:2]) < part.short
+    labels, enlarged = [], np.zeros(images, bool)
+    sums = np.zeros((images * kept_apart, width), np.float32)
+    counts = np.zeros(images * kept_apart, np.float32)  # terms of each sum
 
     def numbered_views() -> Iterator[tuple[int, np.ndarray]]:
+        read = functools.partial(_read_views, part, pipeline, source.method)
         for i, example in enumerate(reported(prefetch.read(images, read), images, title)):
-            label[i], views, enlarged[i] = example
-            yield from ((i, view) for view in views)
+            label, views, enlarged[i] = example
+            labels.append(label)
+            yield from ((kept_apart * i + k % kept_apart, view) for k, view in enumerate(views))
 
     def rows(shape: Shape) -> int:
         """Returns how many views of `shape` a batch has, a multiple of the number of devices."""
@@ -167,7 +196,22 @@ def _mean(
     assert (counts == counts[0]).all() and counts[0] > 0, (
         f"{title} scored {np.unique(counts)} views of an image, not as many of each"
     )
-    return sums / counts[:, None], label, int(enlarged.sum())
+    return Means(sums / counts[:, None], np.stack(labels), int(enlarged.sum()))
+
+
+def _read_views(
+    part: Part, pipeline: Pipeline, method: str, i: int
+) -> tuple[np.ndarray, list[np.ndarray], bool]:
+    """Returns label or labels of image `i`, its views, and whether it was scaled up for them."""
+    example = pipeline.reader.example(i, seed=(0, 0))
+    image = example["image"]
+    try:
+        views = list(part.views(image, method))
+    except TooManyPixels as error:
+        identifier = pipeline.split.examples[i]["id"]
+        raise UserError(f"image {identifier} of {pipeline.split.name} {error}") from error
+    label = example["labels" if pipeline.reader.many_labels else "label"]
+    return label, views, min(image.shape[:2]) < part.short
 
 
 def _by_shape(

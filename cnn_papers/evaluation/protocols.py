@@ -7,11 +7,13 @@ compiled.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_papers import opstrings
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import scores, views
 
@@ -43,6 +45,23 @@ class Part(NamedTuple):
     mirrored: bool = True
     weight: float = 1.0
     prepared: bool = False
+
+
+class Svm(NamedTuple):
+    """Linear SVMs on features of images in place of the network's own scores; see `svm`.
+
+    Attributes:
+      features: which outputs of which views, as text.
+      part: the views; its `score` gives the outputs of the layer.
+      normalise, train, test, C: as for `svm`.
+    """
+
+    features: str
+    part: Part
+    normalise: bool
+    train: str
+    test: str
+    C: float
 
 
 Protocol = tuple[Part, ...]
@@ -165,6 +184,52 @@ def resnet_dense(
 ) -> Protocol:
     """As `vgg_dense`, which the paper adopts, at its own scales (ResNet §3.4)."""
     return vgg_dense(scales, step, longest)
+
+
+def svm(
+    layer: str = "fc7",
+    C: float = 1.0,
+    normalise: bool = True,
+    pool: str = "",
+    views: str = "single_view",
+    mirror: bool = False,
+    train: str = "mean",
+    test: str = "mean",
+) -> Svm:
+    """A linear SVM for each class on the outputs of a layer (Return of the Devil in the Details).
+
+    They are fitted to the images of `config.data.train_split`, each class against the rest.
+
+    Args:
+      layer: its name; of a map `pool`, "mean" or "max", takes one position, "" keeps all.
+      C: the weight of the hinge loss.
+      normalise: divide the features of an image by their ℓ2 norm.
+      views: a protocol with crops of one size, such as "ten_crop(whole=True)", as the views of an
+        image; with `mirror` their mirror images too.
+      train: the features of several views of a training image: each a training example of its own
+        ("separate", the paper's f), their "mean" (s), or one after the other ("stack", t).
+      test: the same of a test image, "mean" or "stack"; "stack" goes with "stack".
+    """
+    key = "config.eval.protocol: svm"
+    if C <= 0:
+        raise UserError(f"{key} with C={C}, which must be positive")
+    if pool not in ("", "mean", "max"):
+        raise UserError(f"{key} with pool='{pool}': it is 'mean', 'max' or '', for all positions")
+    if (train, test) not in (("separate", "mean"), ("mean", "mean"), ("stack", "stack")):
+        raise UserError(
+            f"{key} with train='{train}', test='{test}': write 'separate' or 'mean' with 'mean', "
+            "or 'stack' with 'stack'"
+        )
+    ops = opstrings.parse(views, sys.modules[__name__], leading=0, key="eval.protocol")
+    parts = ops[0]() if len(ops) == 1 and ops[0].name != "svm" else ()
+    if len(parts) != 1 or parts[0].needs or len(set(parts[0].sizes)) > 1:
+        raise UserError(f"{key} with views='{views}', which is no protocol with crops of one size")
+    part = parts[0]._replace(
+        score=functools.partial(scores.layer_outputs, layer=layer, pool=pool),
+        mirrored=mirror or parts[0].mirrored,
+    )
+    features = repr((layer, pool, normalise, views, part.mirrored, train))
+    return Svm(features, part, normalise, train, test, C)
 
 
 def _several(scales: int | tuple[int, ...]) -> tuple[int, ...]:

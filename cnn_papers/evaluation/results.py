@@ -8,19 +8,19 @@ from cnn_papers.evaluation.class_values import ClassValues
 
 
 class Outcome(NamedTuple):
-    """The result of a pass: class probabilities.
+    """The result of a pass: class probabilities, or other scores.
 
     Attributes:
-      probabilities: float32 [images, classes], in the split's order.
-      label: int32 [images].
+      scores: float32 [images, classes], in the split's order; higher where a class is more likely.
+      labels: int32 [images], or int8 [images, classes] where an image has several.
       programs: number of programs that were used.
       seconds: of the pass, without `compiling`.
       compiling: seconds that it took to compile the programs.
       enlarged: number of images that are smaller than the protocol's largest scale.
     """
 
-    probabilities: np.ndarray
-    label: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
     programs: int
     seconds: float
     compiling: float

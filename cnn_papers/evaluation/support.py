@@ -11,7 +11,7 @@ from flax.errors import FlaxError
 from cnn_papers import opstrings
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import protocols
-from cnn_papers.evaluation.protocols import Protocol
+from cnn_papers.evaluation.protocols import Part, Protocol, Svm
 
 KEY = "eval.protocol"
 NEEDS = {  # `Part.needs` in words
@@ -50,7 +50,7 @@ def supported(
     *,
     mirror: bool = True,
     precise_bn: int = 0,
-) -> dict[str, Protocol]:
+) -> dict[str, Protocol | Svm]:
     """Returns the protocols of `config.eval`, checked to be ones that the network can serve.
 
     Args:
@@ -65,10 +65,7 @@ def supported(
     """
     protocols = parse(text)
     if not mirror:
-        protocols = {
-            name: tuple(part._replace(mirrored=False) for part in protocol)
-            for name, protocol in protocols.items()
-        }
+        protocols = {name: _without_mirrors(protocol) for name, protocol in protocols.items()}
     for name, protocol in protocols.items():
         check(name, protocol, model, variables, normalise, shape)
     check_precise_bn(precise_bn, variables)
@@ -91,7 +88,7 @@ def check_windows(model: Any) -> None:
 
 def check(
     name: str,
-    protocol: Protocol,
+    protocol: Protocol | Svm,
     model: Any,
     variables: Any,
     normalise: Any,
@@ -101,13 +98,14 @@ def check(
 
     The arguments are those of `supported`.
     """
-    for part in protocol:
+    for part in _parts(protocol):
         if not _can(part.needs, model, variables, normalise, shape):
             served = ", ".join(_served(model, variables, normalise, shape))
             raise UserError(
                 f"config.{KEY}: {name} needs {NEEDS[part.needs]}; this one can serve: {served}"
             )
-        for height, width in part.sizes:
+        own_size = (shape[:2],) if isinstance(protocol, Svm) else ()  # to find the layer
+        for height, width in part.sizes or own_size:
             size = f"{height}×{width}"
             try:
                 image = _viewed(normalise, (height, width, shape[-1]))
@@ -128,13 +126,24 @@ def check(
                 ) from error
 
 
+def _parts(protocol: Protocol | Svm) -> tuple[Part, ...]:
+    return (protocol.part,) if isinstance(protocol, Svm) else protocol
+
+
+def _without_mirrors(protocol: Protocol | Svm) -> Protocol | Svm:
+    if isinstance(protocol, Svm):
+        features = f"{protocol.features} without mirror images"
+        return protocol._replace(features=features, part=protocol.part._replace(mirrored=False))
+    return tuple(part._replace(mirrored=False) for part in protocol)
+
+
 def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:
     """Returns the names of the protocols that the network can serve, at some sizes at least."""
     defaults = {name: make() for name, make in opstrings.functions(protocols).items()}
     return [
         name
         for name, protocol in defaults.items()
-        if all(_can(part.needs, model, variables, normalise, shape) for part in protocol)
+        if all(_can(part.needs, model, variables, normalise, shape) for part in _parts(protocol))
     ]
 
 

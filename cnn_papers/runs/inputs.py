@@ -20,7 +20,7 @@ from cnn_papers.data.augment import (
     needs_statistics,
     parse_device,
 )
-from cnn_papers.data.pipeline import Pipeline, parse_host
+from cnn_papers.data.pipeline import Pipeline, check_kind, parse_host
 from cnn_papers.data.reader import cutting_out, with_object_to_cut_out
 from cnn_papers.data.sources import open_split, open_to_test
 from cnn_papers.data.split import DamagedExample, Split, with_classes_of
@@ -77,12 +77,11 @@ class Length(NamedTuple):
 
 def parse_data(data: Any) -> DataOps:
     """Parses the op strings of `data`, which is `config.data`; UserError if one is wrong."""
-    return DataOps(
-        train_host=parse_host(data.train_host, key="data.train_host"),
-        eval_host=parse_host(data.eval_host, key="data.eval_host"),
-        train_device=parse_device(data.train_device, key="data.train_device"),
-        eval_device=parse_device(data.eval_device, key="data.eval_device"),
-    )
+    host = [parse_host(data[key], key=f"data.{key}") for key in ("train_host", "eval_host")]
+    device = [parse_device(data[key], key=f"data.{key}") for key in ("train_device", "eval_device")]
+    for pair in zip(host, device, strict=True):
+        check_kind(*pair)
+    return DataOps(*host, *device)
 
 
 def open_one(data: Any, split: str, *, name: str = "") -> Split:
@@ -227,6 +226,7 @@ def open_pipeline(
         resident=resident or config.data.resident,
         max_skips=max_skips,
         boxes=task.NEEDS == "boxes",
+        many_labels=task.NEEDS == "labels",
         sharding=meshes.data_sharding(mesh),
         replicated=meshes.replicated(mesh),
     )
@@ -235,8 +235,13 @@ def open_pipeline(
 def _check_needs(split: Split, task: str, host: OpString) -> None:
     """Raises UserError unless the examples of `split` have what `task` needs after `host`."""
     _check_boxes(split, task)
-    needs_label = tasks.task_module(task).NEEDS == "label" and cutting_out(host) is None
-    if needs_label and not _has_labels(split):
+    needs, cut_out = tasks.task_module(task).NEEDS, cutting_out(host)
+    if needs == "labels" and cut_out is not None:
+        raise UserError(
+            f"config.task={task} learns all classes of an image, and '{cut_out.name}' in "
+            f"config.{host.key} cuts out one object: take config.task=classify, or whole images"
+        )
+    if needs == "label" and cut_out is None and not _has_labels(split):
         raise UserError(
             f"config.task={task} needs a label of every image, and those of {split.name} have "
             "boxes only: to learn the classes of objects cut out, write random_object(0.1) after "

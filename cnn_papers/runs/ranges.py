@@ -62,10 +62,16 @@ def _check_task(config: Any) -> None:
             "config.optim.warmup_until_error needs the error of each training step, which the "
             f"task '{config.task}' does not have; () sets no warm-up"
         )
-    if config.eval.analyses and task.NEEDS == "boxes":
+    if config.eval.analyses and task.NEEDS != "label":
         raise UserError(
-            f"config.eval.analyses={config.eval.analyses} is for images with a label, and "
-            f"config.task={config.task} learns from boxes: leave it empty"
+            f"config.eval.analyses={config.eval.analyses} is for images with one label, and "
+            f"config.task={config.task} learns from {task.NEEDS}: leave it empty"
+        )
+    if config.loss.ranking and task.NEEDS != "labels":
+        raise UserError(
+            "config.loss.ranking ranks images by each of their labels, and "
+            f"config.task={config.task} learns from {task.NEEDS}: set it to False, or take "
+            "config.task=multilabel"
         )
 
 

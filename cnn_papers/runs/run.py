@@ -62,7 +62,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     workdir.check_same_data(folder, config, train.class_names, images, digests)
     data = inputs.open_data(config, train, held_out, mesh)
     length = inputs.run_length(config, len(data.train))
-    counts = data.train.class_counts() if data.train.counts_objects else None
+    counts = None if data.train.counts_labels else data.train.class_counts()
     weights = in_numbers(
         config.loss.class_weights, data.train.split, config.model.num_classes, counts
     )

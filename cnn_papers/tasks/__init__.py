@@ -14,8 +14,9 @@ A task says what is learnt and how it is measured. Its module has
 - `test`, `result_of`: the outcome of a protocol over the images of a final test, and its values.
 - `reordered`: an outcome with its classes in another order. A task whose outcomes have no mean over
   several networks has none, and its `result_of` gets one outcome.
-- `NEEDS`: what an example must have, "label" or "boxes". `BACKGROUND`: the number of outputs of the
-  network beside those of the classes, 1 for a background.
+- `NEEDS`: what an example must have: "label", "labels" (several, or one) or "boxes".
+- `BACKGROUND`: the number of outputs of the network beside those of the classes, 1 for a
+  background.
 - `guessing`: the values that a run that diverged is taken to have.
 """
 

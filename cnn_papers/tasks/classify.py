@@ -19,7 +19,7 @@ from cnn_papers.training import losses
 from cnn_papers.training.step import Batch, StepSettings, make_predict_step
 
 BACKGROUND = 0  # outputs of the network beside those of the classes
-NEEDS = "label"  # what an example must have: one label, or the boxes of its objects
+NEEDS = "label"
 HEADLINE = Measure("top1_error", "top-1 error", "%")
 MEASURES = (HEADLINE, Measure("top5_error", "top-5 error", "%"))
 BY_CLASS = HEADLINE._replace(name="mean_class_error")  # the balanced error
@@ -110,24 +110,29 @@ def protocols(text: str, *network: Any, **settings: Any) -> dict[str, Any]:
 
 
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
-    """Computes class probabilities of the images of `tested`, an `evaluate.Member`."""
-    from cnn_papers.evaluation import passes
+    """Computes class probabilities of the images of `tested`, an `evaluate.Member`, or scores."""
+    from cnn_papers.evaluation import layer_svms, passes
+    from cnn_papers.evaluation.protocols import Svm
 
+    if isinstance(protocol, Svm):
+        outcome = layer_svms.test(protocol, tested, name=name)
+        # A class that could not be fitted is the last one; a score that is not finite is an error.
+        return outcome._replace(scores=np.maximum(outcome.scores, np.finfo(np.float32).min))
     return passes.run(protocol, tested.programs, tested.network.variables, tested.source, name=name)
 
 
 def reordered(outcome: Outcome, order: np.ndarray) -> Outcome:
     """Returns the outcome with its classes in another order, an array of their numbers."""
     return outcome._replace(
-        probabilities=outcome.probabilities[:, order],
-        label=np.argsort(order).astype(np.int32)[outcome.label],
+        scores=outcome.scores[:, order],
+        labels=np.argsort(order).astype(np.int32)[outcome.labels],
     )
 
 
 def result_of(
     who: str, protocol: str, outcomes: Sequence[Outcome], class_names: Sequence[str]
 ) -> Result:
-    """Counts the errors of the mean of the outcomes' class probabilities.
+    """Counts the errors of the mean of the outcomes' class probabilities or scores.
 
     Args:
       who, protocol: as in Result.
@@ -137,13 +142,13 @@ def result_of(
     Raises:
       UserError: the outcomes are of different images.
     """
-    label = outcomes[0].label
-    if any(not np.array_equal(outcome.label, label) for outcome in outcomes):
+    label = outcomes[0].labels
+    if any(not np.array_equal(outcome.labels, label) for outcome in outcomes):
         raise UserError(
             "these runs are evaluated on different data: "
             "set --config.data.name and --config.data.eval_split"
         )
-    probabilities = jnp.asarray(np.mean([outcome.probabilities for outcome in outcomes], 0))
+    probabilities = jnp.asarray(np.mean([outcome.scores for outcome in outcomes], 0))
 
     def wrong(k: int) -> jax.Array:
         return losses.errors(probabilities, jnp.asarray(label), k)

@@ -27,6 +27,7 @@ class StepSettings(NamedTuple):
       aux_weight: weight of the losses of auxiliary heads (GoogLeNet §5).
       class_weights: a number for each output of the head, which weighs the losses of its images;
         () weighs all alike.
+      ranking: where an image has several labels, the loss is of pairs of images, not of images.
       ema_decay: decay of the running average of the parameters (GoogLeNet §6); 0 keeps no average.
       accumulate: number of parts that a batch is split into. They are worked through one after the
         other, each with its own batch statistics.
@@ -41,6 +42,7 @@ class StepSettings(NamedTuple):
 
     aux_weight: float = 0.0
     class_weights: tuple[float, ...] = ()
+    ranking: bool = False
     ema_decay: float = 0.0
     accumulate: int = 1
     bn_group: int = 0

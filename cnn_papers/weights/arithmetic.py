@@ -24,7 +24,7 @@ FREE = frozenset(
     (
         *("parent", "name", "num_classes", "width", "dtype", "scan", "holds_one", "aux_heads"),
         *("dropout", "input_dropout", "aux_dropout", "head", "head_dropout", "rescale_input"),
-        *("weight_init", "init_range", "last_bias", "memory_efficient"),
+        *("weight_init", "init_range", "last_bias", "memory_efficient", "sample"),
     )
 )
 

@@ -1,6 +1,7 @@
 """Writes the outputs of a layer to an .npz file: `features`, float32 [n, …].
 
-The other arrays are `label` [n] and `class_names` for a split, `path` [n] for images.
+The other arrays are `label` [n] or `labels` [n, classes] and `class_names` for a split, `path` [n]
+for images.
 """
 
 import pathlib
@@ -24,7 +25,8 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
 
     If the network knows all classes of the split, `label` are its numbers for them; otherwise they
     are those of the split. `class_names` has their names in either case. Images without a label of
-    their own, as of data with boxes, have no `label`.
+    their own, as of data with boxes, have no `label`; where images may have several they have
+    `labels` int8 [n, classes], 1, -1 or 0 for neither.
 
     Raises:
       UserError: no such layer or split, missing data, an image that cannot be decoded.
@@ -40,20 +42,21 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
     apply = make_apply(network, layer)
     image = jax.ShapeDtypeStruct((network.mesh.size, *pipeline.image_shape), np.uint8)
     shape = (len(pipeline), *jax.eval_shape(apply, network.variables, image).shape[1:])
-    labels: list[np.ndarray] = []
+    labels: dict[str, list[np.ndarray]] = {"label": [], "labels": []}
 
     def chunks() -> Iterator[np.ndarray]:
         for batch in pipeline.eval_batches(inputs.eval_batch_size(config)):
             real = np.asarray(batch["mask"])
-            if "label" in batch:
-                labels.append(np.asarray(batch["label"])[real])
+            for name in batch.keys() & labels.keys():
+                labels[name].append(np.asarray(batch[name])[real])
             rows = np.asarray(apply(network.variables, batch["image"]))[real]
             check_finite(rows, network)
             yield rows
 
     def others() -> Iterator[tuple[str, np.ndarray]]:
-        if labels:
-            yield "label", np.concatenate(labels)
+        for name, parts in labels.items():
+            if parts:
+                yield name, np.concatenate(parts)
         yield "class_names", np.array(opened.class_names)
 
     _write(path, shape, chunks(), others())

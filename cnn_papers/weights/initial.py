@@ -1,4 +1,7 @@
-"""Reads the weights that a run starts from: `config.init_from`, a file or the folder of a run."""
+"""Reads or fits the weights that a run starts from.
+
+`config.init_from` is a file or the folder of a run; `fitting` fits layers that are not trained.
+"""
 
 import logging
 import pathlib
@@ -10,12 +13,29 @@ import flax.linen as nn
 import jax
 
 from cnn_papers import zoo
+from cnn_papers.data.pipeline import Pipeline
 from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import workdir
 from cnn_papers.training.step import State
-from cnn_papers.weights import convert, trained, weight_files
+from cnn_papers.weights import convert, fitting, trained, weight_files
+
+
+def read_or_fit(config: Any, model: nn.Module, train: Pipeline) -> convert.Flat:
+    """Returns the arrays of `read`, and those of layers that are fitted to images of `train`.
+
+    Layers that `config.init_from` brings are not fitted.
+
+    Raises:
+      UserError: as `read` and `fitting.fit`; layers to fit that would be trained.
+    """
+    fitted = fitting.layers_to_fit(model)
+    fitting.check_frozen(model, config.optim.frozen)
+    arrays = read(config, model, train.image_shape, train.split.class_names)
+    if fitted <= {convert.layer_of(path) for path in arrays}:
+        return arrays
+    return arrays | fitting.fit(model, train, config.seed)
 
 
 def read(
@@ -39,7 +59,7 @@ def read(
         print(f"starts from fresh weights of seed {config.seed}")
         if config.optim.frozen:
             layers = map(convert.layer_of, convert.abstract(model, image_shape))
-            _warn_of_frozen(layers, config.optim.frozen)
+            _warn_of_frozen(layers, model, config.optim.frozen)
         return {}
     check_exists(config)
     place = pathlib.Path(config.init_from)
@@ -66,7 +86,7 @@ def read(
     taken = len({convert.layer_of(path) for path in arrays})
     rest = f"; fresh: {', '.join(fresh)}" if fresh else ""
     print(f"starts from {taken} layers of {place}{rest}{reason}")
-    _warn_of_frozen(fresh, config.optim.frozen)
+    _warn_of_frozen(fresh, model, config.optim.frozen)
     return arrays
 
 
@@ -104,9 +124,10 @@ def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:
     return {convert.layer_of(path) for path, shape in shapes.items() if shape != others[path]}
 
 
-def _warn_of_frozen(fresh: Iterable[str], pattern: str) -> None:
+def _warn_of_frozen(fresh: Iterable[str], model: nn.Module, pattern: str) -> None:
     """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
-    frozen = sorted({layer for layer in fresh if re.fullmatch(pattern, layer)})
+    random = {*fresh} - fitting.layers_to_fit(model)
+    frozen = sorted(layer for layer in random if re.fullmatch(pattern, layer))
     if frozen:
         logging.getLogger(__name__).warning(
             "no weights are read for layers that config.optim.frozen keeps as they are, at random: "

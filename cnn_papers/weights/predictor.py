@@ -1,4 +1,7 @@
-"""Computes class probabilities of images, or the outputs of a layer, with a trained network."""
+"""Computes class probabilities of images, or the outputs of a layer, with a trained network.
+
+Where an image may show several classes, scores take the place of probabilities.
+"""
 
 import functools
 import pathlib
@@ -7,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from cnn_papers import tasks
 from cnn_papers.data import host_ops
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import scores
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs
 from cnn_papers.weights.trained import Trained
@@ -20,10 +24,21 @@ from cnn_papers.weights.trained import Trained
 Prepared = TypeVar("Prepared")
 
 
+def has_scores(network: Trained) -> bool:
+    """Tells whether an image may show several classes, so that outputs are no probabilities."""
+    return tasks.task_module(network.config.task).NEEDS == "labels"
+
+
+def of_classes(network: Trained, logits: jax.Array) -> jax.Array:
+    """Returns the probabilities of classes, or their scores, from logits [n, classes]."""
+    return logits if has_scores(network) else jax.nn.softmax(logits)
+
+
 def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
     """Returns a jitted function of (variables, uint8 images [n, h, w, c]).
 
-    It returns float32 probabilities [n, classes] or, with `layer`, the outputs of that layer.
+    It returns float32 probabilities or scores [n, classes] or, with `layer`, the outputs of that
+    layer.
 
     Raises:
       UserError: the network has no such layer.
@@ -33,12 +48,8 @@ def make_apply(network: Trained, layer: str) -> Callable[[Any, Any], jax.Array]:
     replicated, by_image = meshes.replicated(network.mesh), meshes.data_sharding(network.mesh)
 
     def apply(variables: Any, image: jax.Array) -> jax.Array:
-        logits, ends = model.apply(variables, normalise(image, jax.random.key(0)))
-        if not layer:
-            return jax.nn.softmax(logits)
-        if layer not in ends:
-            raise UserError(f"the network has no layer '{layer}'; there are: {', '.join(ends)}")
-        return ends[layer].astype(jnp.float32)
+        logits, endpoints = model.apply(variables, normalise(image, jax.random.key(0)))
+        return scores.of_layer(endpoints, layer) if layer else of_classes(network, logits)
 
     image = jax.ShapeDtypeStruct((1, *network.image_shape), np.uint8)
     jax.eval_shape(apply, network.variables, image)  # raises for a missing layer
@@ -58,9 +69,10 @@ class Predictor(NamedTuple):
       description: network, data set and checkpoint in words.
       class_names: one for each output.
       prepare: encoded bytes -> uint8 [h, w, c]; raises ValueError for bytes that are no image.
-      outputs: uint8 [n, h, w, c] -> float32 probabilities [n, classes], or the outputs of a layer
-        [n, …]; n is a multiple of the number of devices.
+      outputs: uint8 [n, h, w, c] -> float32 probabilities or scores [n, classes], or the outputs of
+        a layer [n, …]; n is a multiple of the number of devices.
       batch_size: the number of images that the run evaluated at once.
+      has_scores: whether outputs are scores, not probabilities.
     """
 
     description: str
@@ -68,6 +80,7 @@ class Predictor(NamedTuple):
     prepare: Callable[[bytes], np.ndarray]
     outputs: Callable[[np.ndarray], np.ndarray]
     batch_size: int
+    has_scores: bool
 
 
 def make_predictor(network: Trained, layer: str = "") -> Predictor:
@@ -89,6 +102,7 @@ def make_predictor(network: Trained, layer: str = "") -> Predictor:
         _preparation(network.config.data.eval_host, network.image_shape),
         outputs,
         inputs.eval_batch_size(network.config),
+        has_scores(network),
     )
 
 
@@ -100,6 +114,11 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
         image: Any = encoded
         for op in parsed:
             image = op(image, rng=np.random.default_rng(0), epoch=0)
+        if image.shape != shape and parsed[-1].name in host_ops.DESCRIPTORS:
+            raise ValueError(
+                f"has {image.shape[0]:,} descriptors, not {shape[0]:,}: bring images to one size "
+                f"before {parsed[-1].name}, or give it longest=…"
+            )
         if image.shape != shape and shape[0] == shape[1]:
             image = host_ops.center_crop(host_ops.resize_short(image, shape[0]), shape[0])
         return host_ops.resize(image, shape[0], shape[1])

@@ -11,9 +11,9 @@ from support.coloured_squares import COLOURS, network, split
 from cnn_papers.data import host_ops
 from cnn_papers.detection import detections, fitted, fitting
 from cnn_papers.detection.fitting import Regression, Svm
-from cnn_papers.detection.svm import Linear
 from cnn_papers.detection.window_protocols import rcnn, softmax, svm
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation.svm import Linear
 
 TRAIN: Any = split(18)
 ARGUMENTS: Any = {"scales": (48,), "side": 24}

@@ -10,9 +10,10 @@ from support.coloured_squares import COLOURS, split
 
 from cnn_papers.data import host_ops
 from cnn_papers.data.split import DamagedExample
-from cnn_papers.detection import box_regression, fitting, svm, training_windows
+from cnn_papers.detection import box_regression, fitting, training_windows
 from cnn_papers.detection.fitting import Regression, Svm
 from cnn_papers.errors import UserError
+from cnn_papers.evaluation import svm
 
 SPLIT: Any = split(12)
 

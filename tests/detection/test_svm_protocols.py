@@ -11,10 +11,10 @@ from cnn_papers.data import host_ops
 from cnn_papers.detection import crops, window_protocols, windows
 from cnn_papers.detection.box_regression import Regressor
 from cnn_papers.detection.fitting import Regression, Svm
-from cnn_papers.detection.svm import Linear
 from cnn_papers.detection.window_protocols import rcnn, svm
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import support
+from cnn_papers.evaluation.svm import Linear
 
 ARGUMENTS: Any = {"scales": (48,), "side": 24}
 CROPS: Any = {"side": 24, "context": 2}

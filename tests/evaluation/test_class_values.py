@@ -97,3 +97,11 @@ def test_the_worst_of_many_precisions_are_the_smallest():
         "class 2",
     ]
     assert "class 0" not in "".join(lines)
+
+
+def test_a_class_that_a_later_test_leaves_out_has_a_gap():
+    measure = Measure("error", "error", "%")
+    first = of_classes(measure, "image", ("a", "b"), (2, 3), (10.0, 20.0))
+    second = of_classes(measure, "image", ("a", "b"), (0, 3), (0.0, 40.0))
+    lines = [line.split() for line in table({"one": first, "two": second})]
+    assert lines[1:3] == [["a", "2", "10.00%", "-"], ["b", "3", "20.00%", "40.00%"]]

@@ -145,11 +145,9 @@ def protocol_of(text):
 def test_a_protocol_is_a_plain_loop_over_its_views(text, devices):
     outcome = run(protocol_of(text), devices=devices)
     expected = [CASES[text](IMAGES[i]) for i in (0, 7, 18)]
-    np.testing.assert_allclose(outcome.probabilities[[0, 7, 18]], expected, rtol=2e-5)
-    assert (
-        outcome.probabilities.shape == (19, CLASSES) and outcome.probabilities.dtype == np.float32
-    )
-    np.testing.assert_array_equal(outcome.label, np.arange(19) % CLASSES)
+    np.testing.assert_allclose(outcome.scores[[0, 7, 18]], expected, rtol=2e-5)
+    assert outcome.scores.shape == (19, CLASSES) and outcome.scores.dtype == np.float32
+    np.testing.assert_array_equal(outcome.labels, np.arange(19) % CLASSES)
 
 
 def test_mirror_images_matter_to_the_network_of_these_tests():
@@ -169,7 +167,7 @@ def test_batches_change_nothing_and_every_image_counts_once(pixels, devices):
         mean_over(views.whole(IMAGES[i], "bilinear", scales=(9,), step=9, longest=2.0))
         for i in range(19)
     ]
-    np.testing.assert_allclose(outcome.probabilities, expected, rtol=2e-5)
+    np.testing.assert_allclose(outcome.scores, expected, rtol=2e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -272,9 +270,9 @@ def test_overfeat_takes_the_maximum_over_positions_then_the_mean():
             expected.append(softmax(np.asarray(ends["fc8"], np.float64)).max((1, 2))[0])
     expected = np.mean(expected, 0)
     assert expected.sum() > 1.001  # maxima of different positions
-    np.testing.assert_allclose(outcome.probabilities[4], expected / expected.sum(), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[4], expected / expected.sum(), rtol=1e-4)
     coarse = run(protocols.overfeat_dense(sizes, fine=False), model, variables, pixels=10**5)
-    assert np.abs(coarse.probabilities - outcome.probabilities).max() > 1e-4
+    assert np.abs(coarse.scores - outcome.scores).max() > 1e-4
 
 
 @pytest.mark.process
@@ -304,7 +302,7 @@ def test_spp_views_are_windows_of_one_map_one_after_the_other():
     for view in (whole, whole[:, ::-1]):
         looks.append(softmax(np.asarray(logits_of(view[None]), np.float64))[0])
     assert len(looks) == 6 + 18 + 2
-    np.testing.assert_allclose(outcome.probabilities[2], np.mean(looks, 0), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], np.mean(looks, 0), rtol=1e-4)
 
 
 def test_the_full_image_view_is_the_pyramid_over_everything():
@@ -314,7 +312,7 @@ def test_the_full_image_view_is_the_pyramid_over_everything():
     outcome = run(protocols.spp_full(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=16, longest=1.0)
     (look,) = model.apply(variables, view_of(whole[None], None))[0]
-    np.testing.assert_allclose(outcome.probabilities[2], softmax(np.array(look)), rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], softmax(np.array(look)), rtol=1e-4)
 
 
 def test_a_dense_network_averages_its_map_before_the_softmax():
@@ -328,7 +326,7 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
     ]
     assert maps[0].shape == (2, 2, CLASSES)
     expected = softmax(np.array(maps, np.float64).mean((1, 2))).mean(0)
-    np.testing.assert_allclose(outcome.probabilities[2], expected, rtol=1e-4)
+    np.testing.assert_allclose(outcome.scores[2], expected, rtol=1e-4)
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -365,7 +363,9 @@ def test_bad_protocols_say_what_is_wrong(text):
 @pytest.mark.parametrize("name", opstrings.functions(protocols))
 def test_every_protocol_can_be_named_alone(name):
     assert list(support.parse(f"single_view|{name}" if name != "single_view" else name))[-1] == name
-    assert all(part.weight > 0 for part in protocol_of(name))
+    protocol = protocol_of(name)
+    parts = [protocol.part] if isinstance(protocol, protocols.Svm) else protocol
+    assert all(part.weight > 0 for part in parts)
 
 
 def refusal(text, model, side, view=view_of):
@@ -379,7 +379,9 @@ def refusal(text, model, side, view=view_of):
 
 def test_a_network_says_which_protocols_it_can_serve():
     net = vgg.Model("A", width=0.02, num_classes=CLASSES)
-    everyone = "crops_144, resnet_dense, single_view, ten_crop, vgg_both, vgg_dense, vgg_multi_crop"
+    everyone = (
+        "crops_144, resnet_dense, single_view, svm, ten_crop, vgg_both, vgg_dense, vgg_multi_crop"
+    )
     line = refusal("overfeat_dense", net, 32)
     assert line.endswith(
         f"pools last at every offset (model_name overfeat); this one can serve: {everyone}"
@@ -406,7 +408,9 @@ class Rigid(nn.Module):
 def test_a_network_that_cannot_slide_says_so():
     line = refusal("vgg_dense(32)", Rigid(), 16)
     assert "vgg_dense(32) needs a network that slides over images larger than its input" in line
-    assert line.endswith("this one can serve: crops_144, single_view, ten_crop, vgg_multi_crop")
+    assert line.endswith(
+        "this one can serve: crops_144, single_view, svm, ten_crop, vgg_multi_crop"
+    )
 
 
 def test_views_smaller_than_the_networks_field_name_the_empty_layer():

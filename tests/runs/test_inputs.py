@@ -131,7 +131,9 @@ def test_analyses_need_labels(monkeypatch, boxes_task):
     config.task, config.eval.analyses = "boxes", "dead_units"
     tasks.task_module("boxes").HEADLINE = tasks.task_module("classify").HEADLINE
     tasks.task_module("boxes").Totals = tasks.task_module("classify").Totals
-    with pytest.raises(UserError, match=r"^config\.eval\.analyses=dead_units is for images with a"):
+    with pytest.raises(
+        UserError, match=r"^config\.eval\.analyses=dead_units is for images with one"
+    ):
         ranges.check_ranges(config)
 
 

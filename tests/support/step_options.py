@@ -3,6 +3,7 @@
 # A new option needs a line here.
 STEP_OPTIONS = {
     "loss.aux_weight": 0.5,
+    "loss.ranking": True,
     "optim.accumulate": 2,
     "optim.bn_group": 4,
     "optim.constant_lr": (".*/bias",),

@@ -219,6 +219,6 @@ def test_a_task_without_an_error_of_steps_ends_no_warm_up(tmp_path):
 def test_an_unknown_task_is_refused_with_the_list(tmp_path):
     config = configured(tmp_path)
     config.task = "clasify"
-    names = "classify, detect_dense, detect_windows, localize, digit_size"
+    names = "classify, detect_dense, detect_windows, localize, multilabel, digit_size"
     with pytest.raises(UserError, match=rf"unknown config\.task 'clasify'.*: {names}"):
         ranges.check_ranges(config)

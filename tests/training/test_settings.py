@@ -66,6 +66,7 @@ def program(config: Any, class_weights: tuple[float, ...] = ()) -> str:
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, *SHAPE), np.uint8),
         "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
+        "labels": jax.ShapeDtypeStruct((config.batch_size, 3), np.int8),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     return str(training.step.trace(training.abstract, batch, key).jaxpr)
@@ -93,11 +94,13 @@ def test_settings_take_the_values_of_their_keys():
 
 @pytest.mark.parametrize("key", STEP_OPTIONS)
 def test_a_key_changes_the_step_of_a_run(key):
-    assert program(configured(**{key: STEP_OPTIONS[key]})) != program(configured())
+    task = {"task": "multilabel"} if key == "loss.ranking" else {}
+    assert program(configured(**task, **{key: STEP_OPTIONS[key]})) != program(configured(**task))
 
 
-def test_weights_of_classes_change_the_step_of_a_run():
-    assert program(configured(), (1.0, 2.0, 3.0)) != program(configured())
+@pytest.mark.parametrize("task", ["classify", "multilabel"])
+def test_weights_of_classes_change_the_step_of_a_run(task):
+    assert program(configured(task=task), (1.0, 2.0, 3.0)) != program(configured(task=task))
 
 
 @pytest.mark.parametrize(

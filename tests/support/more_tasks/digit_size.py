@@ -72,13 +72,13 @@ def make_eval_step(model: Any, normalise: Any, settings: Any) -> Any:
 
 def result_of(who: str, protocol: str, outcomes: Sequence[Any], class_names: Any) -> Result:
     (outcome,) = outcomes
-    distances = _distances(outcome.probabilities, outcome.label)
+    distances = _distances(outcome.scores, outcome.labels)
     return Result(
         who=who,
         protocol=protocol,
         values={"near": 100 * float((distances < 1).mean()), "distance": float(distances.mean())},
         by_class=errors_by_class(
-            MISSED, (distances >= 1).astype(np.float32), outcome.label, class_names
+            MISSED, (distances >= 1).astype(np.float32), outcome.labels, class_names
         ),
         images=len(distances),
         programs=outcome.programs,

@@ -25,11 +25,11 @@ BOX = np.array([[0, 0, 8, 8]], np.float32)
 def test(protocol: Any, tested: Any, *, name: str) -> Outcome:
     outcome = classify.test(protocol, tested, name=name)
     found = []
-    for probabilities in outcome.probabilities:
+    for probabilities in outcome.scores:
         order = np.argsort(-probabilities).astype(np.int32)
         found.append(Detections(BOX.repeat(len(order), 0), order, probabilities[order]))
     objects = [
         Objects(BOX, np.array([label], np.int32), np.zeros(1, bool), (8, 8))
-        for label in outcome.label
+        for label in outcome.labels
     ]
     return Outcome(found, objects, outcome.programs, outcome.seconds, outcome.compiling)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from cnn_papers.detection import svm
+from cnn_papers.evaluation import svm
 
 NAMES = ("cat", "dog")
 
@@ -48,6 +48,29 @@ def test_each_class_is_a_linear_svc_against_the_rest(n, d, loss, dual):
             rtol=1e-5,
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_many_features_of_few_examples_are_fitted_by_their_inner_products(loss, monkeypatch):
+    features, labels = _data(40, 2000)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    features[7], labels[3, 0] = features[6], 0  # no inverse; an example left out
+    settings = {"C": 1.0, "loss": loss, "positive_weight": 2.0}
+    expected = svm.fit_one_vs_rest(features, labels, NAMES, **settings)
+    sizes = []
+    fit = svm._fit
+    monkeypatch.setattr(svm, "_fit", lambda *given: sizes.append(given[0].shape) or fit(*given))
+    monkeypatch.setattr(svm, "LARGE", features.size)
+    reduced = svm.fit_one_vs_rest(features, labels, NAMES, **settings)
+    assert sizes == [(39, 40), (40, 40)]
+    assert reduced.weights.shape == (2000, 2) and reduced.weights.dtype == np.float32
+    np.testing.assert_allclose(reduced.weights, expected.weights, atol=2e-4)
+    np.testing.assert_allclose(reduced.bias, expected.bias, atol=2e-3)
+    others = _data(30, 2000, seed=1)[0]
+    np.testing.assert_allclose(reduced.scores(others), expected.scores(others), atol=5e-3)
+    monkeypatch.setattr(svm, "LARGE", features.size + 1)
+    svm.fit_one_vs_rest(features, labels, NAMES, **settings)
+    assert sizes[-1] == (40, 2000)
 
 
 def test_examples_of_label_zero_are_left_out():

@@ -13,6 +13,9 @@ SAID_FROM = 1e9  # bytes; a fit that takes more says so before it starts
 # Of each value: 8 in LinearSVC's float64 copy, and 16 in liblinear's list of those that are not 0.
 BYTES_A_VALUE = 24
 MOST_ITERATIONS = 1000  # scikit-learn's own limit
+# From so many values on, `_with_inner_products_of` takes less time than it saves each class.
+LARGE = 2**24
+JITTER = 1e-5  # added to squared norms, in their mean, for the rounding of float32
 
 
 class Linear(NamedTuple):
@@ -46,8 +49,10 @@ def fit_one_vs_rest(
     """Returns one linear SVM for each class, which minimises ½‖w‖² + C · Σ loss.
 
     A fit is dual where there are fewer examples than dimensions, which is faster there, and always
-    by "hinge", which liblinear has in no other way. A class that lacks positives or negatives is
-    named in a log line and gets the bias -inf. A fit that takes much memory says how much first.
+    by "hinge", which liblinear has in no other way. Many features of few examples are replaced by
+    fewer with the same inner products, on which alone a fit depends. A class that lacks positives
+    or negatives is named in a log line and gets the bias -inf. A fit that takes much memory says
+    how much first.
 
     Args:
       features: float32 [n, d].
@@ -60,9 +65,11 @@ def fit_one_vs_rest(
       tolerance: of the violation at which liblinear stops; LinearSVC's is 1e-4.
       what: the examples are called so in messages.
     """
-    _say_memory(features, labels, what)
+    reduced = _with_inner_products_of(features)
+    fitted_to = features if reduced is None else reduced
+    _say_memory(fitted_to, labels, what)
     classes = labels.shape[1]
-    weights = np.zeros((features.shape[1], classes), np.float32)
+    weights = np.zeros((fitted_to.shape[1], classes), np.float32)
     bias = np.full(classes, -np.inf, np.float32)
     log, unfinished = logging.getLogger(__name__), []
     for i in reported(range(classes), classes, "linear SVMs"):
@@ -73,7 +80,7 @@ def fit_one_vs_rest(
             continue
         rows = slice(None) if label.all() else np.flatnonzero(label)
         weights[:, i], bias[i], finished = _fit(
-            features[rows], label[rows], C, loss, positive_weight, intercept_scaling, tolerance
+            fitted_to[rows], label[rows], C, loss, positive_weight, intercept_scaling, tolerance
         )
         if not finished:
             unfinished.append(class_names[i])
@@ -84,7 +91,26 @@ def fit_one_vs_rest(
             what,
             f"{MOST_ITERATIONS:,}",
         )
+    if reduced is not None:
+        weights = features.T @ np.linalg.solve(reduced.T, weights).astype(np.float32)
     return Linear(weights, bias)
+
+
+def _with_inner_products_of(features: np.ndarray) -> np.ndarray | None:
+    """Returns float64 [n, n] whose rows have the inner products of the rows of `features` [n, d].
+
+    It is L of their matrix of inner products, L·Lᵀ. A weight vector v for its rows is Fᵀ·L⁻ᵀ·v for
+    those of `features` F. The result is None where it saves nothing.
+    """
+    count, dimensions = features.shape
+    if 2 * count > dimensions or features.size < LARGE:
+        return None
+    products = (features @ features.T).astype(np.float64)
+    products[np.diag_indices(count)] += JITTER * products.trace() / count
+    try:
+        return np.linalg.cholesky(products)
+    except np.linalg.LinAlgError:  # of features whose rounding exceeds the jitter
+        return None
 
 
 def _fit(

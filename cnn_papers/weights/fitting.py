@@ -1,0 +1,153 @@
+"""Fits the layers of a Fisher vector that are fitted, not trained, before a run's first step."""
+
+import math
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.errors import UserError
+from cnn_papers.models import ifv
+from cnn_papers.parallel import processes
+
+IMAGES = 1000  # that a sample is drawn from, if there are so many
+ITERATIONS = 100  # of expectation maximisation, at most
+
+
+def layers_to_fit(model: Any) -> frozenset[str]:
+    """Returns the layers of `model` whose arrays are fitted; none of most networks."""
+    return frozenset(ifv.FITTED) if isinstance(model, ifv.FisherVector) else frozenset()
+
+
+def check_frozen(model: Any, pattern: str) -> None:
+    """Raises UserError unless `pattern`, `config.optim.frozen`, matches the layers to fit."""
+    trained = [layer for layer in layers_to_fit(model) if not re.fullmatch(pattern, layer)]
+    if trained:
+        raise UserError(
+            f"config.optim.frozen='{pattern}': {', '.join(sorted(trained))} would be trained, and "
+            f"is only fitted: write '{'|'.join(ifv.FITTED)}'"
+        )
+
+
+def fit(model: Any, train: Pipeline, seed: int) -> dict[str, np.ndarray]:
+    """Fits `pca` and `gmm` to descriptors of training images; returns their arrays by path.
+
+    Process 0 fits and sends the arrays to the others. The same seed draws the same sample and ends
+    in the same bits, whatever the number of cores: the fit is of one thread, which a hundred
+    thousand descriptors keep busy better than several.
+
+    Raises:
+      UserError: a sample smaller than the number of words, or of a lower rank than the dimensions
+        asked for; a word that no descriptor belongs to.
+    """
+    paths = [
+        *("params/pca/mean", "params/pca/kernel"),
+        *("params/gmm/log_weight", "params/gmm/mean", "params/gmm/var"),
+    ]
+    arrays: list[np.ndarray] = []  # stays empty on other processes than the first
+
+    def make() -> None:
+        sample = draw(model.sample, train.shuffled_images(seed), len(train), seed)
+        with threadpool_limits(1):
+            arrays.extend(fit_to(model, sample, seed))
+
+    processes.broadcast(make)
+    return dict(zip(paths, processes.arrays_from_first(arrays), strict=True))
+
+
+def draw(size: int, images: Iterator[np.ndarray], count: int, seed: int) -> np.ndarray:
+    """Draws up to `size` descriptors at random, as many of each image; rows of zeros do not count.
+
+    Args:
+      size: of the sample.
+      images: descriptors uint8 [k, 130, 1] of training images, in random order.
+      count: number of the images.
+      seed: of the draw.
+
+    Raises:
+      UserError: no image has any descriptor.
+    """
+    random = np.random.default_rng(seed)
+    of_each = math.ceil(size / min(count, IMAGES))
+    parts: list[np.ndarray] = []
+    missing = size
+    for image in images:
+        rows = image[image[:, : ifv.VALUES].any((1, 2)), :, 0]
+        chosen = random.permutation(len(rows))[: min(of_each, missing)]
+        parts.append(rows[chosen])
+        missing -= len(chosen)
+        if not missing:
+            break
+    sample = np.concatenate(parts)
+    if not len(sample):
+        raise UserError(
+            f"there is no descriptor in {len(parts):,} training images: all are of one colour"
+        )
+    print(f"fits layers pca and gmm to {len(sample):,} descriptors of {len(parts):,} images")
+    return sample
+
+
+def fit_to(model: ifv.FisherVector, sample: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Fits the layers to descriptors uint8 [n, 130]; see `fit`.
+
+    Returns mean and kernel of `pca`, and log_weight, mean and var of `gmm`, all float32.
+    """
+    from sklearn.decomposition import PCA  # takes a second, and only a fit needs it
+    from sklearn.mixture import GaussianMixture
+
+    start = time.monotonic()
+    if len(sample) < model.total_words:
+        raise UserError(
+            f"config.model: the sample has {len(sample):,} descriptors, fewer than the "
+            f"{model.total_words:,} words: take fewer words, or more images"
+        )
+    descriptors = jnp.asarray(sample[:, : ifv.VALUES], jnp.float32)
+    values = np.asarray(ifv.unit_length(descriptors, root=model.root)[0])
+    pca = PCA(min(values.shape), svd_solver="covariance_eigh").fit(values)
+    variances = pca.explained_variance_
+    rank = int((variances > ifv.VALUES * np.finfo(np.float32).eps * variances[0]).sum())
+    if model.dims > rank:
+        raise UserError(
+            f"config.model.dims={model.dims} principal components are wanted, and the sample of "
+            f"{len(sample):,} descriptors has rank {rank}: take fewer, or more images"
+        )
+    kernel = np.asarray(pca.components_)[: model.dims].T
+    x = (values - pca.mean_) @ kernel
+    if model.xy:
+        x = np.concatenate([x, np.float32(1 / 255) * sample[:, ifv.VALUES :] - 0.5], 1)
+    mixture = GaussianMixture(
+        model.total_words,
+        covariance_type="diag",
+        init_params="k-means++",
+        max_iter=ITERATIONS,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():  # that it has not converged is printed
+        warnings.simplefilter("ignore")
+        mixture.fit(np.asarray(x, np.float32))
+    weights = np.asarray(mixture.weights_)
+    check_alive(weights, len(sample))
+    end = "" if mixture.converged_ else ", where it was stopped"
+    print(
+        f"fitted {model.total_words:,} words of {model.total_dims} dimensions in "
+        f"{mixture.n_iter_} iterations{end}: {time.monotonic() - start:.1f} s"
+    )
+    arrays = (pca.mean_, kernel, np.log(weights), mixture.means_, mixture.covariances_)
+    return [np.asarray(array, np.float32) for array in arrays]
+
+
+def check_alive(weights: np.ndarray, size: int) -> None:
+    """Raises UserError if a word has less than one descriptor of the sample."""
+    dead = np.flatnonzero(~(weights * size >= 1))
+    if len(dead):
+        raise UserError(
+            f"config.model: {len(dead)} of {len(weights)} words have died, the first is word "
+            f"{dead[0]} with {weights[dead[0]] * size:.2g} of {size:,} descriptors: take fewer "
+            "words, or more images"
+        )
