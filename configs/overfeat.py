@@ -168,7 +168,7 @@ def voc2007() -> Any:
     config.model.boxes = "shared"  # §4.4: 31.3 % of errors, 44.1 % with a regressor for each class
     config.model.fine = config.model.fine_in_training = True  # §3.3; §4.2: at all offsets
     config.data.name = "voc/2007"  # ours: with boxes of all objects, and smaller than ILSVRC13
-    config.data.train_split = "train+validation"  # VOC's trainval
+    config.data.train_split = "train+validation"  # ours: VOC's trainval
     # Table 5: shorter sides; not in paper: crops of 317 pixels, 9×9 positions
     config.data.train_host = (
         "decode|resize_short_among((317, 389, 425, 461), method='bilinear')|random_crop(317)"
@@ -210,7 +210,7 @@ def _on_scenes(config: Any) -> None:
     config.model.conv1_stride = 1  # ours: for small images
     config.model.window = 36  # ours: the smallest with 2×2 cells under fc6, of 34 pixels
     config.model.dropout = 0.2  # ours: narrow networks have little to spare
-    config.data.name = "digits/scenes"  # embedded in the package
+    config.data.name = "digits/scenes"  # ours: embedded in the package
     # ours: colours and their signs tell nothing here, and a scene's own colour hides the digits
     config.data.train_device = "permute_channels|invert|subtract_own_mean|scale(0.015625)"
     config.data.eval_device = "subtract_own_mean|scale(0.015625)"  # ours: the same without chance
