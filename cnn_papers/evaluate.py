@@ -19,7 +19,7 @@ from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import final_tests, inputs, summary, test_images
+from cnn_papers.runs import final_tests, inputs, summary, tested_images
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
@@ -60,7 +60,7 @@ class Member(NamedTuple):
         data, tested = self.network.config.data, self.source.raw.split
         split = inputs.open_one(data, data.train_split)
         split = with_classes_of(split, tested.class_names, network=f"the test on {tested.name}")
-        return test_images.open_source(
+        return tested_images.open_source(
             split,
             self.network.config,
             self.network.mesh,
@@ -219,7 +219,7 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     else:
         split = trained.open_labelled(network, network.config.data.eval_split)
         num_classes = 0  # those of the head
-    source = test_images.open_source(split, network.config, mesh, num_classes=num_classes)
+    source = tested_images.open_source(split, network.config, mesh, num_classes=num_classes)
     settings = network.config.eval  # a run may be older than a key
     precise_batches = settings.get("precise_bn", 0)
     protocols = tasks.task_module(network.config.task).protocols(
