@@ -19,7 +19,7 @@ from cnn_papers.evaluation.results import Result
 from cnn_papers.facts import Measure
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import final_tests, inputs, summary, tested_images
+from cnn_papers.runs import final_tests, inputs, splits, summary, tested_images
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
@@ -58,7 +58,7 @@ class Member(NamedTuple):
     def open_train_source(self) -> passes.Source:
         """Opens `config.data.train_split` as the tested images are opened, with their labels."""
         data, tested = self.network.config.data, self.source.raw.split
-        split = inputs.open_one(data, data.train_split)
+        split = splits.open_one(data, data.train_split)
         split = with_classes_of(split, tested.class_names, network=f"the test on {tested.name}")
         return tested_images.open_source(
             split,
@@ -213,8 +213,8 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
     if _fits_classes(network):
         data = network.config.data
-        class_names = inputs.open_one(data, data.train_split).class_names
-        split = with_classes_of(inputs.open_one(data, data.eval_split), class_names)
+        class_names = splits.open_one(data, data.train_split).class_names
+        split = with_classes_of(splits.open_one(data, data.eval_split), class_names)
         num_classes = len(split.class_names)
     else:
         split = trained.open_labelled(network, network.config.data.eval_split)

@@ -16,7 +16,7 @@ from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, splits
 
 OTHERS_READ = 4096  # images at most: other libraries hold them in memory
 
@@ -38,7 +38,7 @@ def measure(
       growth_batches: number of batches that memory is watched over; 0 for none.
     """
     mesh = meshes.make_mesh(config.mesh.data)
-    split = inputs.open_one(config.data, config.data.train_split)
+    split = splits.open_one(config.data, config.data.train_split)
     train_host = parse_host(config.data.train_host, key="data.train_host")
     options = {"max_skips": config.data.max_skips}
     pipeline = inputs.open_pipeline(split, config, train_host, mesh, **options)

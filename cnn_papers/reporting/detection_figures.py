@@ -16,7 +16,7 @@ from cnn_papers.detection.detections import Detections, Kept
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation.average_precision import OVERLAP, Curve
 from cnn_papers.reporting.results import Figure, Line, Lines, Panel, Photo
-from cnn_papers.runs import inputs
+from cnn_papers.runs import splits
 from cnn_papers.tasks import task_module
 
 EACH = 2  # images shown of the first, the best and the worst
@@ -149,7 +149,7 @@ def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
 
 def open_images(kept: Kept, config: Any) -> Split:
     """Opens the images of detections; UserError if they are not there, or others."""
-    split = inputs.open_one_to_test(config.data, config.data.eval_split)
+    split = splits.open_one_to_test(config.data, config.data.eval_split)
     if split.name != kept.split or len(split.examples) != len(kept.objects):
         raise UserError(
             f"the final test was of {len(kept.objects):,} images of {kept.split}, and "

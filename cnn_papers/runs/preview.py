@@ -15,14 +15,14 @@ from cnn_papers.data.augment import augment_batch, compose
 from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, splits
 
 MAX_IMAGES = 40  # in the picture
 
 
 def compute_statistics(config: Any) -> None:
     """Computes and prints the statistics that `config` needs, and keeps them for its runs."""
-    split, ops = inputs.open_train(config), inputs.parse_data(config.data)
+    split, ops = splits.open_train(config), inputs.parse_data(config.data)
     computed = inputs.open_statistics(split, config, ops, meshes.make_mesh(1))
     if computed is None:
         print(
@@ -47,7 +47,7 @@ def compute_proposals(config: Any) -> None:
     """Computes and prints the proposals that `config` needs, of both splits; its runs find them.
 
     Raises:
-      UserError: `config` needs none, or as `inputs.open_splits`.
+      UserError: `config` needs none, or as `splits.open_splits`.
     """
     text = config.data.proposals
     if not text:
@@ -55,7 +55,7 @@ def compute_proposals(config: Any) -> None:
             "config.data.proposals is empty: this recipe needs none; name a proposer, such as "
             "--config.data.proposals='selective_search()'"
         )
-    for split in inputs.open_splits(config):
+    for split in splits.open_splits(config):
         assert split.proposals is not None  # since `text` is not empty
         counts = [len(boxes) for boxes in split.proposals]
         line = (
@@ -81,7 +81,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: the name of the picture must end in .png")
     data, mesh = config.data, meshes.make_mesh(1)
-    split, ops = inputs.open_train(config), inputs.parse_data(data)
+    split, ops = splits.open_train(config), inputs.parse_data(data)
     pixel_statistics = inputs.open_statistics(split, config, ops, mesh)
     pipeline = inputs.open_pipeline(
         split, config, ops.train_host, mesh, max_skips=data.max_skips, resident="never"

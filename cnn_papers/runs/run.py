@@ -14,7 +14,7 @@ from cnn_papers.data.class_weights import in_numbers
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs, summary, workdir
+from cnn_papers.runs import inputs, splits, summary, workdir
 from cnn_papers.runs.checkpoint import evaluation_variables
 from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.training import placement
@@ -56,7 +56,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     meshes.check_batch(mesh, config.batch_size, config.optim.accumulate)
     task = tasks.task_module(config.task)
     model = zoo.build_model(config.model_name, **config.model)
-    train, held_out = inputs.open_splits(config)
+    train, held_out = splits.open_splits(config)
     images = (len(train.examples), len(held_out.examples))
     digests = (_digest(train), _digest(held_out))
     workdir.check_same_data(folder, config, train.class_names, images, digests)

@@ -15,7 +15,7 @@ from cnn_papers import files
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, splits
 from cnn_papers.weights.predictor import check_finite, make_apply
 from cnn_papers.weights.trained import Trained
 
@@ -32,7 +32,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
       UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
     config = network.config
-    opened = inputs.open_one_to_test(config.data, split)
+    opened = splits.open_one_to_test(config.data, split)
     if set(opened.class_names) <= set(network.class_names):
         opened = with_classes_of(opened, network.class_names)
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")

@@ -19,7 +19,7 @@ from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError, listed
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, splits
 from cnn_papers.runs.checkpoint import read_model
 from cnn_papers.runs.workdir import SavedRun, read_run
 from cnn_papers.training.optim import Optimizer
@@ -217,14 +217,14 @@ def open_labelled(network: Trained, split: str) -> Split:
     Raises:
       UserError: no such split, or a class that the network does not know.
     """
-    opened = inputs.open_one_to_test(network.config.data, split)
+    opened = splits.open_one_to_test(network.config.data, split)
     if not network.class_names:
         logging.getLogger(__name__).info(
             "the names of this network's classes are unknown: class i of %s is taken for output i",
             opened.name,
         )
     labelled = with_classes_of(opened, network.class_names, network=network.description)
-    return inputs.with_proposals(labelled, network.config)
+    return splits.with_proposals(labelled, network.config)
 
 
 def open_trained_on(network: Trained) -> Split:
@@ -237,9 +237,9 @@ def open_trained_on(network: Trained) -> Split:
       UserError: the data is missing, or has a class that the network does not know.
     """
     data = network.config.data
-    split = inputs.open_one(data, data.train_split, name=network.trained_on)
+    split = splits.open_one(data, data.train_split, name=network.trained_on)
     labelled = with_classes_of(split, network.class_names, network=network.description)
-    return inputs.with_proposals(labelled, network.config)
+    return splits.with_proposals(labelled, network.config)
 
 
 def order_of_outputs(first: Trained, other: Trained) -> np.ndarray:

@@ -114,7 +114,7 @@ def test_sets_that_agree_are_no_image_sets(pets):
 
 
 @pytest.mark.fault(
-    "a file CLASS_SET.txt of VOC's layout that contradicts an annotation",
+    "damage: a file CLASS_SET.txt of VOC's layout that contradicts an annotation",
     "refused; file, image and class are named",
 )
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from cnn_papers.data.proposers import selective_search
 from cnn_papers.data.sources import open_split
 from cnn_papers.data.split import DamagedExample, Objects, Split
 from cnn_papers.errors import UserError
-from cnn_papers.runs import inputs, run, workdir
+from cnn_papers.runs import run, splits, workdir
 from cnn_papers.weights import trained
 from configs import resnet
 
@@ -421,7 +421,7 @@ def config(tmp_path):
 
 
 def test_a_run_and_its_final_test_have_the_proposals_of_their_config(config):
-    train, held_out = inputs.open_splits(config)
+    train, held_out = splits.open_splits(config)
     nothing: dict = dict.fromkeys(["model", "variables", "mesh", "normalise"])
     network = trained.Trained(
         "a network", config, image_shape=(32, 32, 3), class_names=("bee", "ant"), **nothing
@@ -433,7 +433,7 @@ def test_a_run_and_its_final_test_have_the_proposals_of_their_config(config):
             np.testing.assert_array_equal(boxes, selective_search(image))
     with config.unlocked():
         config.data.proposals = ""
-    assert [split.proposals for split in inputs.open_splits(config)] == [None, None]
+    assert [split.proposals for split in splits.open_splits(config)] == [None, None]
     with config.unlocked():
         del config.data.proposals  # a run that is older than the key
     assert trained.open_labelled(network, "val").proposals is None

@@ -17,7 +17,7 @@ from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.data.statistics import fingerprint
 from cnn_papers.data.voc_folders import image_sets
 from cnn_papers.errors import UserError
-from cnn_papers.runs import inputs
+from cnn_papers.runs import splits
 from cnn_papers.weights import trained
 
 CAT, DOG = ("cat", (2, 3, 20, 30)), ("dog", (1, 1, 40, 60))
@@ -194,14 +194,14 @@ def test_the_classes_of_a_split_are_known_without_its_images(pets):
 
 def test_a_run_that_is_older_than_bad_boxes_leaves_out_none(pets):
     data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": ""})
-    assert len(inputs.open_one(data, "train").examples) == 2
+    assert len(splits.open_one(data, "train").examples) == 2
     (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
     with pytest.raises(UserError, match="has 1 bad box"):
-        inputs.open_one(data, "train")
+        splits.open_one(data, "train")
     data.max_bad_boxes = 1
-    objects = inputs.open_one(data, "train").objects
+    objects = splits.open_one(data, "train").objects
     assert objects is not None and [len(image.classes) for image in objects] == [1, 1]
-    assert len(inputs.open_one_to_test(data, "train").examples) == 2
+    assert len(splits.open_one_to_test(data, "train").examples) == 2
 
 
 # --- prepare --------------------------------------------------------------------------------------

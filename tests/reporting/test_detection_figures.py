@@ -31,7 +31,7 @@ from cnn_papers.reporting import (
     svg,
 )
 from cnn_papers.reporting.results import AveragePrecisions, Line, Lines, Photo
-from cnn_papers.runs import inputs, workdir
+from cnn_papers.runs import splits, workdir
 from cnn_papers.tasks import detect_dense
 from cnn_papers.weights import trained
 
@@ -182,7 +182,7 @@ def run(tmp_path, monkeypatch) -> pathlib.Path:
     image = cv2.imencode(".png", grey)[1].tobytes()
     examples: Any = [{"image": image, "id": f"image{i}"} for i in range(3)]
     split = Split("scenes[test]", examples, NAMES, str(tmp_path), None, objects)
-    monkeypatch.setattr(inputs, "open_one_to_test", lambda *arguments: split)
+    monkeypatch.setattr(splits, "open_one_to_test", lambda *arguments: split)
     return folder
 
 
@@ -284,8 +284,8 @@ def test_a_run_without_a_final_test_has_neither(run):
     ids=["fewer", "other"],
 )
 def test_images_that_are_not_those_of_the_test_are_not_drawn_on(run, monkeypatch, change, message):
-    split = change(inputs.open_one_to_test(None, ""))
-    monkeypatch.setattr(inputs, "open_one_to_test", lambda *arguments: split)
+    split = change(splits.open_one_to_test(None, ""))
+    monkeypatch.setattr(splits, "open_one_to_test", lambda *arguments: split)
     figures = {figure.title: figure for figure in gather.gather(run, run).figures}
     (pictures,) = [figure for title, figure in figures.items() if "true boxes" in title]
     assert (pictures.text, pictures.panels) == (message, [])

@@ -12,7 +12,7 @@ from cnn_papers import tasks, train
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs, preview, ranges
+from cnn_papers.runs import inputs, preview, ranges, splits
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.weights import predictor
 from configs import lenet
@@ -25,7 +25,7 @@ WHOLE = {"train_host": "decode(1)|resize(28)|pad(2)", "eval_host": "decode(1)|re
 
 
 def configured(split, monkeypatch, hosts, *, classes=4, task="classify"):
-    monkeypatch.setattr(inputs, "open_split", lambda *arguments, **options: split)
+    monkeypatch.setattr(splits, "open_split", lambda *arguments, **options: split)
     config = lenet.get_config()
     config.batch_size, config.mesh.data, config.model.num_classes = 8, 1, classes
     config.data.update(hosts)
@@ -35,7 +35,7 @@ def configured(split, monkeypatch, hosts, *, classes=4, task="classify"):
 
 def opened(config):
     mesh = meshes.make_mesh(1)
-    train, held_out = inputs.open_splits(config)
+    train, held_out = splits.open_splits(config)
     return inputs.open_data(config, train, held_out, mesh)
 
 
@@ -105,15 +105,15 @@ def test_a_task_with_a_background_has_one_output_more(monkeypatch, boxes_task, o
 def test_what_is_wrong_with_the_data_is_found_before_proposals(
     monkeypatch, boxes_task, objects, classes, message
 ):
-    monkeypatch.setattr(inputs.proposals, "of_split", None)  # it would take hours
+    monkeypatch.setattr(splits.proposals, "of_split", None)  # it would take hours
     split = make_split() if objects else make_split(labels=True)._replace(objects=None)
     config = configured(split, monkeypatch, WHOLE, classes=classes, task="boxes")
     config.data.proposals = "selective_search()"
     with pytest.raises(UserError, match=message):
-        inputs.open_splits(config)
+        splits.open_splits(config)
     if not objects:
         with pytest.raises(UserError, match=message):  # as a test does
-            inputs.with_proposals(split, config)
+            splits.with_proposals(split, config)
 
 
 def test_one_class_and_a_background_are_enough(monkeypatch, boxes_task):

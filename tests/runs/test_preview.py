@@ -11,7 +11,7 @@ from cnn_papers.data import contact_sheet
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs, preview
+from cnn_papers.runs import inputs, preview, splits
 from configs import googlenet, lenet, resnet
 
 
@@ -141,7 +141,7 @@ def test_statistics_ahead_of_time_are_of_the_images_with_an_object_to_cut_out(tm
     preview.compute_statistics(config)
     kept = pathlib.Path(capsys.readouterr().out.split()[-1])
     config.batch_size = 2
-    data = inputs.open_data(config, *inputs.open_splits(config), meshes.make_mesh(1))
+    data = inputs.open_data(config, *splits.open_splits(config), meshes.make_mesh(1))
     assert len(data.train) == 2 and data.statistics is not None
     assert data.statistics.fingerprint == kept.stem
     preview.draw_first_step(config, tmp_path / "sheet.png")

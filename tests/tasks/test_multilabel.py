@@ -18,7 +18,7 @@ from cnn_papers import evaluate, predict, train
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.results import Outcome
-from cnn_papers.runs import inputs, ranges, workdir
+from cnn_papers.runs import inputs, ranges, splits, workdir
 from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.tasks import multilabel
 from cnn_papers.training.step import StepSettings
@@ -243,7 +243,7 @@ def test_settings_that_do_not_fit_the_task_are_refused(changes, message, data):
 def test_an_object_that_is_cut_out_has_no_labels_of_its_image(data):
     config = configured(data)
     config.data.train_host = "decode|random_object(0.1)|resize(32)"
-    train_split, held_out = inputs.open_splits(config)
+    train_split, held_out = splits.open_splits(config)
     with pytest.raises(UserError, match=re.escape("'random_object' in config.data.train_host")):
         inputs.open_data(config, train_split, held_out, None)
 
