@@ -327,7 +327,7 @@ def test_outputs_without_positions_are_not_pooled():
         scores.layer_outputs(Model(), {}, rows, layer="fc", pool="max")
 
 
-@pytest.mark.fault("hostile: features of an image that are all zero", "counted and said; they stay zero")
+@pytest.mark.fault("hostile: features that are all zero", "counted and said; they stay zero")
 def test_features_of_zero_have_no_norm(caplog):
     rows = np.array([[3, 4], [0, 0]], np.float32)
     np.testing.assert_allclose(layer_svms._normalised(rows, "pets[train]"), [[0.6, 0.8], [0, 0]])
