@@ -51,8 +51,10 @@ class Finder(NamedTuple):
     def __call__(self, scales: Sequence[Maps], size: tuple[int, int]) -> Detections:
         """Returns what is found in an image of `size` (h, w), the best first.
 
-        Boxes of `scales` are in its pixels. Those that are found are cut off at its edges, except
-        boxes that do not intersect it or are not finite, which no network should give.
+        Boxes of `scales` are in its pixels. Those that are found are cut off at its edges. Boxes
+        outside the image are left out: a regressor may miss it by a pixel where a window overhangs
+        it. If all are outside, or some are not finite, they stay as they are, since such a network
+        has diverged and is to be noticed.
         """
         found = self.candidates(scales)
         if not all(np.isfinite(array).all() for array in found):
@@ -65,8 +67,11 @@ class Finder(NamedTuple):
         if parts:
             found = _best_first(Detections(*map(np.concatenate, zip(*parts, strict=True))))
         clipped = geometry.clip(found.boxes, *size).astype(np.float32)
-        boxes = np.where(geometry.area(clipped)[:, None] > 0, clipped, found.boxes)
-        return found._replace(boxes=boxes)
+        inside = geometry.area(clipped) > 0
+        if not inside.any():
+            return found
+        clipped_found = found._replace(boxes=clipped)
+        return Detections(*(array[inside] for array in clipped_found))
 
     def candidates(self, scales: Sequence[Maps]) -> Detections:
         """Returns the candidates of all scales of an image, the best first.

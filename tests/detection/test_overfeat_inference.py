@@ -96,11 +96,17 @@ def test_only_the_best_candidates_of_a_class_are_reduced():
 
 def test_boxes_are_cut_off_at_the_image():
     found = finder(overfeat.suppressed(0.0))([MAPS], (25, 36))
-    assert found.boxes.tolist() == [box(0, 0, 10), box(30, 0, 10), [20, 20, 25, 30]]
+    assert found.boxes.tolist() == [box(0, 0, 10), [20, 20, 25, 30]]  # the other is outside
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+    detections.check(found, (25, 36), "cat.png")
+
+
+def test_a_network_all_of_whose_boxes_are_outside_is_noticed():
+    found = finder(overfeat.suppressed(0.0))([MAPS._replace(boxes=MAPS.boxes + 70)], (64, 64))
     with pytest.raises(
-        UserError, match=r"cat\.png: .* \[30\.0, 0\.0, 40\.0, 10\.0\] that does not"
+        UserError, match=r"cat\.png: .* \[70\.0, 70\.0, 80\.0, 80\.0\] that does not"
     ):
-        detections.check(found, (25, 36), "cat.png")
+        detections.check(found, (64, 64), "cat.png")
 
 
 def test_nothing_is_found_below_the_least_score():
