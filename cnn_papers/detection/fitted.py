@@ -39,7 +39,7 @@ def for_test(protocol: Any, tested: Any) -> Fitted:
     if split.proposals is None:
         raise UserError(
             "SVMs are fitted to windows that config.data.proposals names, and it is empty: set it "
-            "to 'selective_search' or to a file of boxes"
+            "to 'selective_search()' or to a file of boxes"
         )
 
     def fit(missing: Sequence[Wanted]) -> Fitted:

@@ -37,7 +37,7 @@ class Detector(NamedTuple):
         if proposals is None:
             raise UserError(
                 "this detector looks at windows that config.data.proposals names, and it is empty: "
-                "set it to 'selective_search' or to a file of boxes"
+                "set it to 'selective_search()' or to a file of boxes"
             )
         return self.find(image, proposals)
 

@@ -197,7 +197,7 @@ def _candidates(batch: Batch) -> jax.Array:
     if "proposals" not in batch:
         raise UserError(
             "detect_windows classifies windows that config.data.proposals names, and it is empty: "
-            "set it to 'selective_search' or to a file of boxes"
+            "set it to 'selective_search()' or to a file of boxes"
         )
     return jnp.concatenate([batch["proposals"], batch["boxes"]], 1)
 
