@@ -32,7 +32,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
-from cnn_papers.runs.splits import check_needs
+from cnn_papers.runs.splits import check_classes, check_needs
 
 
 class DataOps(NamedTuple):
@@ -86,8 +86,10 @@ def open_data(config: Any, train: Split, held_out: Split, mesh: Mesh) -> Data:
     """Opens the splits of `splits.open_splits` for batches over `mesh`.
 
     Raises:
-      UserError: a batch larger than the split; data that is damaged; an op string that is wrong.
+      UserError: as `splits.check_classes`; a batch larger than the split; data that is damaged; an
+        op string that is wrong.
     """
+    check_classes(config, train)
     if config.batch_size > len(train.examples):
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds "

@@ -36,14 +36,14 @@ def open_splits(config: Any) -> tuple[Split, Split]:
     is found before them.
 
     Raises:
-      UserError: data that is missing, or without objects where an operation cuts them out; one
-        class only, or more than the network's head has; a head without the output for the
-        background that the task needs; a class to evaluate on that is not trained on; as
-        `with_proposals`.
+      UserError: data that is missing, or without objects where an operation cuts them out; a class
+        to evaluate on that is not trained on; as `with_proposals` and, with proposals, as
+        `check_classes`.
     """
     data, train = config.data, open_train(config)
     _check_boxes(train, config.task)
-    _check_classes(config, train)
+    if data.get("proposals", ""):
+        check_classes(config, train)
     held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
     eval_host = parse_host(data.eval_host, key="data.eval_host")
     held_out = with_object_to_cut_out(held_out, eval_host)
@@ -85,7 +85,7 @@ def with_proposals(split: Split, config: Any) -> Split:
     return split._replace(proposals=proposals.unpacked(boxes, counts))
 
 
-def _check_classes(config: Any, train: Split) -> None:
+def check_classes(config: Any, train: Split) -> None:
     """Raises UserError unless the network's head has the outputs that the classes need."""
     classes, outputs = len(train.class_names), config.model.num_classes
     background = tasks.task_module(config.task).BACKGROUND

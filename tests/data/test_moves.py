@@ -56,7 +56,8 @@ HOST = {
 
 
 def test_every_host_operation_is_here():
-    assert HOST.keys() == opstrings.functions(host_ops).keys() - {"decode"}
+    # descriptors have no boxes
+    assert HOST.keys() == opstrings.functions(host_ops).keys() - {"decode", "dense_sift"}
 
 
 @pytest.mark.parametrize("text", [text for texts in HOST.values() for text in texts])
@@ -206,7 +207,7 @@ def statistics():
 
 
 def test_every_device_operation_is_here():
-    assert DEVICE.keys() == opstrings.functions(device_ops).keys()
+    assert DEVICE.keys() == opstrings.functions(device_ops).keys() - {"flip_descriptors"}
 
 
 @pytest.mark.parametrize("name", DEVICE)

@@ -11,7 +11,7 @@ import pytest
 from support.compiling import hasty_compiler
 from support.recipes import RECIPES
 
-from cnn_papers import counting, evaluate, train, zoo
+from cnn_papers import counting, evaluate, opstrings, tasks, train, zoo
 from cnn_papers.data.augment import compose
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.sources import open_split
@@ -319,5 +319,6 @@ def test_every_recipes_network_can_serve_its_protocols(name, recipe):
     train_shape = inputs.configured_input(config, "train_host")
     variables = counting.abstract_variables(model, train_shape)
     settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
-    protocols = support.supported(config.eval.protocol, model, variables, view, shape, **settings)
-    assert protocols.keys() >= {"single_view"}
+    task = tasks.task_module(config.task)
+    protocols = task.protocols(config.eval.protocol, model, variables, view, shape, **settings)
+    assert [*protocols] == opstrings.split(config.eval.protocol)
