@@ -486,7 +486,7 @@ def test_they_are_prepared_ahead(config, capsys, monkeypatch):
 # --- real photographs -----------------------------------------------------------------------------
 
 
-@pytest.mark.process  # a second an image
+@pytest.mark.slow  # a second an image
 def test_the_objects_of_voc_are_met_at_the_full_size(test_data, tmp_path):
     """VOC's 100 images: 0.949 of the 235 objects that are not difficult, 1,557 boxes an image."""
     name = f"voc_folder:{test_data}/voc/VOCdevkit/VOC2007"
