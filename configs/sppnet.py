@@ -135,7 +135,7 @@ def own() -> Any:
     )
     config.batch_size = 8  # ours: for small data
     config.total_epochs = 24.0  # ours: minutes for some hundred photographs
-    config.optim.lr, config.optim.lr_batch = 0.01, 8  # ours: tried on bccd
+    config.optim.lr, config.optim.lr_batch = 0.01, 8  # ours: not tuned
     config.eval.batch_size = 4  # ours: hundreds of proposals an image
     # ours: the shorter side of most photographs that are 320 pixels long
     config.eval.protocol = "softmax(scales=(240,))|svm('fc7', boxes=True, scales=(240,))"
