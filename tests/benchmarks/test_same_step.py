@@ -4,7 +4,6 @@ import itertools
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 from support.config_values import flat
 from support.recipes import RECIPES, config_file
@@ -31,12 +30,9 @@ def _tier(name: str, recipe: str) -> Any:
 CASES = [pytest.param(name, recipe, marks=_tier(name, recipe)) for name, recipe in RECIPES]
 
 
-def lowered(step: Any, abstract: Any, config: Any, shape: tuple[int, ...]) -> str:
+def lowered(step: Any, abstract: Any, work: workload.Workload) -> str:
     """The StableHLO of a train step, with the sharding and donation of its arguments."""
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), np.uint8),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
-    }
+    batch = jax.eval_shape(lambda: workload.synthetic_batch(work))
     key = jax.eval_shape(lambda: jax.random.key(0))
     return step.lower(abstract, batch, key).as_text()
 
@@ -57,8 +53,8 @@ def steps(config: Any) -> tuple[str, str]:
         LENGTH,
     )
     return (
-        lowered(measured.train, measured.abstract, config, shape),
-        lowered(training.step, training.abstract, config, shape),
+        lowered(measured.train, measured.abstract, work),
+        lowered(training.step, training.abstract, work),
     )
 
 

@@ -22,7 +22,6 @@ from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
-from cnn_papers.evaluation import support
 from cnn_papers.facts import Reported
 from cnn_papers.opstrings import parse
 from cnn_papers.runs import inputs, ranges
@@ -85,7 +84,8 @@ def unreachable(name: str, result: Reported) -> list[str]:
     ):
         problems.append(f"{result.recipe} evaluates on {config.data.eval_split}: not {result.data}")
     if result.measured_by:
-        if result.measured_by not in support.parse(config.eval.protocol):
+        protocols = tasks.task_module(config.task).parse_protocols(config.eval.protocol)
+        if result.measured_by not in protocols:
             problems.append(f"{result.recipe} does not test by {result.measured_by}")
         elif result.measured_by != "single_view" and (reason := unserved(config, result)):
             problems.append(reason)
@@ -97,12 +97,14 @@ def unserved(config: Any, result: Reported) -> str:
     config.model.variant = result.variant
     fields = tuple(config.model.items())
     size = inputs.configured_input(config)
-    return refusal(config.model_name, fields, size, config.data.eval_device, result.measured_by)
+    return refusal(
+        config.task, config.model_name, fields, size, config.data.eval_device, result.measured_by
+    )
 
 
 @functools.cache
 def refusal(
-    model_name: str, fields: Any, size: tuple[int, ...], eval_device: str, protocol: str
+    task: str, model_name: str, fields: Any, size: tuple[int, ...], eval_device: str, protocol: str
 ) -> str:
     model = zoo.build_model(model_name, **dict(fields))
     variables = counting.abstract_variables(model, size)
@@ -111,7 +113,7 @@ def refusal(
     ops = parse_device(eval_device, key="data.eval_device")
     normalise = compose(ops, pixels, train=False)
     try:
-        support.supported(protocol, model, variables, normalise, size)
+        tasks.task_module(task).protocols(protocol, model, variables, normalise, size)
     except UserError as error:
         return str(error)
     return ""
