@@ -1,10 +1,11 @@
 """A split of a data set: a random-access sequence of encoded examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_papers.boxes import NONE
 from cnn_papers.errors import UserError, did_you_mean, listed
 
 
@@ -26,6 +27,19 @@ class Objects(NamedTuple):
     classes: np.ndarray
     difficult: np.ndarray
     size: tuple[int, int]
+
+    @classmethod
+    def of_row(cls, batch: Mapping[str, np.ndarray], row: int, size: tuple[int, int]) -> "Objects":
+        """Returns the objects of one image of a batch, in pixels of the image as prepared.
+
+        `batch` has `boxes`, `classes` and `difficult` as `pipeline.Pipeline.train_batches` says;
+        `size` is the (height, width) of its images.
+        """
+        real = batch["classes"][row] != NONE
+        boxes, classes, difficult = (
+            batch[name][row][real] for name in ("boxes", "classes", "difficult")
+        )
+        return cls(boxes, classes, difficult, size)
 
     def easy(self) -> np.ndarray:
         """Returns the rows of the objects that are not difficult, int [k']."""

@@ -101,9 +101,7 @@ def evaluate(
         classes = outputs["maps"][0].scores.shape[-1]
         for i in np.flatnonzero(outputs["mask"]):
             found.append(FINDER([Maps(*(m[i] for m in maps)) for maps in outputs["maps"]], size))
-            true = outputs["classes"][i] != NONE
-            labelled = (outputs[name][i][true] for name in ("boxes", "classes", "difficult"))
-            objects.append(Objects(*labelled, size=size))
+            objects.append(Objects.of_row(outputs, i, size))
     assert len(found) == total, f"evaluated {len(found)} of {total} images"
     return {"loss": float(loss(sums)), **values(found, objects, classes)}
 

@@ -13,7 +13,7 @@ import numpy as np
 from cnn_papers import files
 from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError, listed
-from cnn_papers.evaluation import average_precision, class_values
+from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.average_precision import Curve, mean_average_precisions
 from cnn_papers.evaluation.results import Result
 
@@ -135,13 +135,7 @@ def result_of(
         who=who,
         protocol=protocol,
         values=mean_average_precisions(found),
-        by_class=class_values.of_classes(
-            average_precision.BY_CLASS,
-            "object",
-            class_names,
-            [curve.positives if curve else 0 for curve in found],
-            [100 * curve.by_11_points if curve else 0.0 for curve in found],
-        ),
+        by_class=average_precision.by_class(found, "object", class_names),
         images=len(outcome.objects),
         programs=outcome.programs,
         seconds=outcome.seconds,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_papers import boxes as geometry
+from cnn_papers.evaluation import class_values
 from cnn_papers.facts import Measure
 
 HEADLINE = Measure("map", "mAP", "%", lower_is_better=False)  # VOC 2007's, by 11 points
@@ -117,6 +118,22 @@ def mean_average_precisions(curves: Sequence[Curve | None]) -> dict[str, float]:
     by_points = [100 * curve.by_11_points for curve in known]
     by_area = [100 * curve.area for curve in known]
     return {HEADLINE.name: float(np.mean(by_points)), AREA.name: float(np.mean(by_area))}
+
+
+def by_class(
+    curves: Sequence[Curve | None], counted: str, class_names: Sequence[str]
+) -> class_values.ClassValues:
+    """Returns the average precision of each class, by 11 points in percent.
+
+    `counted` names what there is of a class, such as "object". Classes without a curve are absent.
+    """
+    return class_values.of_classes(
+        BY_CLASS,
+        counted,
+        class_names,
+        [curve.positives if curve else 0 for curve in curves],
+        [100 * curve.by_11_points if curve else 0.0 for curve in curves],
+    )
 
 
 class Found(NamedTuple):

@@ -275,9 +275,7 @@ def evaluate(
                     **SUPPRESSION,
                 )
             )
-            true = outputs["classes"][i] != NONE
-            labelled = (outputs[name][i][true] for name in ("boxes", "classes", "difficult"))
-            objects.append(Objects(*labelled, size=size))
+            objects.append(Objects.of_row(outputs, i, size))
     assert len(found) == total, f"evaluated {len(found)} of {total} images"
     curves = detections.curves(found, objects, classes)
     return {"loss": loss / max(1, windows), **detections.mean_average_precisions(curves)}

@@ -20,7 +20,7 @@ import numpy as np
 
 from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.errors import UserError, listed
-from cnn_papers.evaluation import average_precision, class_values
+from cnn_papers.evaluation import average_precision
 from cnn_papers.evaluation.results import Outcome, Result
 from cnn_papers.training import losses
 from cnn_papers.training.step import Batch, StepSettings, make_predict_step
@@ -219,18 +219,11 @@ def result_of(
             f"{protocol}: no image of the test shows a class, so there is no average precision; "
             "test another split with --config.data.eval_split"
         )
-    by_class = class_values.of_classes(
-        average_precision.BY_CLASS,
-        "image",
-        class_names,
-        [curve.positives if curve else 0 for curve in curves],
-        [100 * curve.by_11_points if curve else 0.0 for curve in curves],
-    )
     return Result(
         who=who,
         protocol=protocol,
         values=average_precision.mean_average_precisions(curves),
-        by_class=by_class,
+        by_class=average_precision.by_class(curves, "image", class_names),
         images=len(labels),
         programs=sum(outcome.programs for outcome in outcomes),
         seconds=sum(outcome.seconds for outcome in outcomes),
