@@ -99,7 +99,7 @@ def evaluate(
         outputs = jax.tree.map(np.asarray, step(variables, batch))
         sums = outputs["sums"] if sums is None else jax.tree.map(np.add, sums, outputs["sums"])
         classes = outputs["maps"][0].scores.shape[-1]
-        for i in np.flatnonzero(outputs["mask"]):
+        for i in np.flatnonzero(outputs["mask"]).tolist():
             found.append(FINDER([Maps(*(m[i] for m in maps)) for maps in outputs["maps"]], size))
             objects.append(Objects.of_row(outputs, i, size))
     assert len(found) == total, f"evaluated {len(found)} of {total} images"

@@ -266,7 +266,7 @@ def evaluate(
         outputs = {name: np.asarray(value) for name, value in step(variables, batch).items()}
         loss, windows = loss + float(outputs["loss"]), windows + int(outputs["windows"])
         classes = outputs["scores"].shape[-1] - BACKGROUND
-        for i in np.flatnonzero(outputs["mask"]):
+        for i in np.flatnonzero(outputs["mask"]).tolist():
             real = boxes.area(outputs["proposals"][i]) > 0
             found.append(
                 best_by_class(
