@@ -2,6 +2,7 @@
 
     python -m launch.sweep --claim=overlapping_pooling --seeds=5
     python -m launch.sweep --all_claims --scale=desk --seeds=3 --jobs=2
+    python -m launch.sweep --all_claims --until_decided --max_seeds=12 --budget=3h
     python -m launch.sweep --config=configs/alexnet.py --grid=optim.lr=0.01,0.02
     '--grid=model.pool=(3,2);(2,2)'
 
@@ -10,12 +11,14 @@ Exits with 0 when all runs are finished (or submitted to SLURM), 1 when some are
 signal n stopped it.
 """
 
+import math
 import os
 import pathlib
 
 from absl import flags
 
 from cnn_papers import doors
+from cnn_papers.claims import sequential
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.errors import UserError
 from cnn_papers.sweeps import execute, request, slurm
@@ -35,6 +38,7 @@ def main(argv: list[str]) -> int:
         sbatch=values.sbatch,
         retry_failed=values.retry_failed,
         accept_other_code=values.accept_other_code,
+        budget_s=request.seconds_of(values.budget) if values.budget else math.inf,
     )
     if values.task:
         folder = pathlib.Path(values.runs or ".")
@@ -62,7 +66,7 @@ def _requested_claims() -> tuple[Request, str]:
         scales, others = request.all_scales(values.scale)
         if others:
             print(f"no runs at scale {values.scale}: {', '.join(others)}")
-        return Request(scales, "", {}, values.seeds), f"all_claims-{values.scale}"
+        return _by_seeds(scales), f"all_claims-{values.scale}"
     config = _config_name() if values.config else ""
     names = [name for text in values.claim for name in text.split(",")]
     scales = request.scales_of(names, values.scale, config)
@@ -73,12 +77,25 @@ def _requested_claims() -> tuple[Request, str]:
             "give one of the two flags"
         )
     name = "-".join([*list(scales)[:3], *dict.fromkeys(scales.values())])
-    return Request(scales, "", {}, values.seeds), name
+    return _by_seeds(scales), name
+
+
+def _by_seeds(scales: dict[str, str]) -> Request:
+    """Returns the request of claims, by --seeds or --until_decided."""
+    values = flags.FLAGS
+    if not values.until_decided:
+        return Request(scales, "", {}, values.seeds)
+    if values["seeds"].present:
+        raise UserError("give --seeds, or --until_decided with --max_seeds")
+    looks = sequential.looks_up_to(values.max_seeds)
+    return Request(scales, "", {}, values.max_seeds, looks)
 
 
 def _requested_grid() -> tuple[Request, str]:
     """Returns what --config and --grid request, and a name for it."""
     config = flags.FLAGS.config
+    if flags.FLAGS.until_decided:
+        raise UserError("--until_decided is for claims: give --claim=NAME or --all_claims")
     if not config:
         raise UserError(
             "nothing to run: give --claim=NAME, --all_claims, "
@@ -113,6 +130,16 @@ def define_flags() -> None:
         "grid", [], "KEY=VALUE,VALUE or KEY=VALUE;VALUE over the recipe of --config; repeatable"
     )
     flags.DEFINE_integer("seeds", 3, "number of seeds, from 0", lower_bound=1)
+    flags.DEFINE_bool(
+        "until_decided",
+        False,
+        "take 3 seeds of each claim, then 6, 12, … of those that are undecided and likely to be "
+        "decided by --max_seeds",
+    )
+    flags.DEFINE_integer("max_seeds", 12, "the last look of --until_decided", lower_bound=3)
+    flags.DEFINE_string(
+        "budget", "", "time that all runs of the sweep may take together, as 90min or 3h"
+    )
     doors.path_flag("runs", "folder of the sweep; by default runs/sweep-NAME")
     flags.DEFINE_bool("dry_run", False, "print the commands and start nothing")
     flags.DEFINE_bool("retry_failed", False, "start failed runs again")

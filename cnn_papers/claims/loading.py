@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cnn_papers.claims import catalogue, plan
@@ -38,6 +39,8 @@ class Sweep(NamedTuple):
       arms: the jobs of each requested claim by arm, in the order of seeds.
       jobs: all runs of the sweep, by id.
       runs: how each of `jobs` stands, by id.
+      looks: numbers of seeds at which claims are looked at until they are decided; none if all
+        take the same number.
     """
 
     folder: pathlib.Path
@@ -45,6 +48,7 @@ class Sweep(NamedTuple):
     arms: dict[str, dict[str, list[Job]]]
     jobs: dict[str, Job]
     runs: dict[str, Finished | Unfinished]
+    looks: Sequence[int] = ()
 
 
 def load_sweep(folder: pathlib.Path) -> Sweep:
@@ -55,7 +59,9 @@ def load_sweep(folder: pathlib.Path) -> Sweep:
     request = _read_request(folder)
     claims = catalogue.all_claims()
     try:
-        seeds = range(request["seeds"])
+        looks, seeds = request.get("looks", []), range(request["seeds"])
+        reached = {name: looks[0] for name in request["claims"] if looks}
+        reached |= request.get("reached", {})
         scales = {name: request["claims"].get(name) for name in claims}
         unknown = request["claims"].keys() - claims.keys()
         jobs = {
@@ -68,9 +74,13 @@ def load_sweep(folder: pathlib.Path) -> Sweep:
         ) from error
     if unknown:
         raise UserError(f"{folder} holds a sweep of an unknown claim: {min(unknown)}")
-    arms = {name: plan.jobs(claims[name], scale, seeds) for name, scale in scales.items() if scale}
+    arms = {
+        name: plan.jobs(claims[name], scale, seeds[: reached.get(name)])
+        for name, scale in scales.items()
+        if scale
+    }
     runs = {job_id: load_run(folder, job_id) for job_id in jobs}
-    return Sweep(folder, scales, arms, jobs, runs)
+    return Sweep(folder, scales, arms, jobs, runs, looks)
 
 
 def load_run(folder: pathlib.Path, job_id: str) -> Finished | Unfinished:

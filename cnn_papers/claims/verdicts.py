@@ -12,7 +12,7 @@ of one in forty.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ from scipy import special
 from cnn_papers.claims.metrics import Reading
 from cnn_papers.facts import Claim
 
-LEVEL = 0.95  # of intervals
-EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5 % are an interval of 90 % within the bounds
+ERROR_RATE = 0.05  # of wrong decisions about a claim, whatever the truth is
+LEVEL = 1 - ERROR_RATE  # of intervals
 AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 SUPPOSED = "the interval supposes that readings cut short vary no more than the others"
 LARGEST = math.log(sys.float_info.max)
@@ -54,6 +54,8 @@ class Verdict(NamedTuple):
       relation: of the true effect to the estimate: "=", or "≥", "≤", "?" if readings are censored.
       note: what limits the verdict, in words.
       arms: by name.
+      look: number of the look at which it fell (see `sequential`); 0 of seeds fixed beforehand.
+      looks: number of looks that were planned; 0 of seeds fixed beforehand.
     """
 
     word: str
@@ -65,6 +67,8 @@ class Verdict(NamedTuple):
     relation: str
     note: str
     arms: dict[str, Arm]
+    look: int = 0
+    looks: int = 0
 
 
 class Open(NamedTuple):
@@ -84,7 +88,11 @@ class Decision(NamedTuple):
 
 
 def judge(
-    claim: Claim, readings: Mapping[str, Mapping[int, Reading]], *, exact: bool = False
+    claim: Claim,
+    readings: Mapping[str, Mapping[int, Reading]],
+    *,
+    exact: bool = False,
+    error_rate: float = ERROR_RATE,
 ) -> Verdict:
     """Returns the verdict on `claim` from readings by arm, in its order, and seed.
 
@@ -92,6 +100,7 @@ def judge(
       claim: the claim.
       readings: of the claim's metric; seeds that an arm lacks are left out of all.
       exact: whether readings have no chance in them, so that one seed decides.
+      error_rate: of wrong decisions; intervals have the level that belongs to it.
     """
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in readings.values())))
     table = [[by_seed[seed] for by_seed in readings.values()] for seed in seeds]
@@ -111,7 +120,7 @@ def judge(
         effects = _effects(np.log(values) if claim.ratio else values)
         is_open = _open_sides(censored)
     bound = math.log(claim.bound) if claim.bound is not None and claim.ratio else claim.bound
-    decision = _decide(claim.expect, effects, is_open, bound, exact)
+    decision = _decide(claim.expect, effects, is_open, bound, exact, error_rate)
     word, why = decision.word, decision.note
     bent = word == AGREES and not _every_step(claim.expect, [arm.mean for arm in arms.values()])
     if bent and exact:
@@ -150,46 +159,78 @@ def weights(arms: int) -> np.ndarray:
 
 
 def interval(effects: np.ndarray, level: float) -> Interval:
-    """Returns Student's interval of the mean of `effects` [n]; (-inf, inf) of fewer than two.
-
-    Effects that are all the same have no spread to go by. They are then the interval of the median
-    from the smallest to the largest, which needs no distribution and covers it at 1 - 2^(1 - n):
-    six for 95 %, five for 90 %.
-    """
+    """Returns Student's interval of the mean of `effects` [n]; (-inf, inf) of fewer than two."""
     n = len(effects)
     if n < 2:
         return -math.inf, math.inf
     mean = _mean(effects)
     if _all_same(effects):
-        return (mean, mean) if 1 - 2.0 ** (1 - n) >= level else (-math.inf, math.inf)
+        return interval_of_equals(mean, n, level)
     half = float(special.stdtrit(n - 1, (1 + level) / 2)) * _sd(effects) / math.sqrt(n)
     return mean - half, mean + half
+
+
+def interval_of_equals(value: float, n: int, level: float) -> Interval:
+    """Returns the interval of `n` effects that are all `value`, which have no spread to go by.
+
+    It is that of the median from the smallest to the largest effect, which needs no distribution
+    and covers it at 1 - 2^(1 - n): six seeds for 95 %, five for 90 %.
+    """
+    return (value, value) if 1 - 2.0 ** (1 - n) >= level else (-math.inf, math.inf)
+
+
+def decide(
+    expect: str,
+    interval_at: Callable[[float], Interval],
+    bound: float | None,
+    error_rate: float = ERROR_RATE,
+) -> tuple[str, float, Interval]:
+    """Returns the word on an effect, and the level and interval that it rests on.
+
+    Args:
+      expect: of the claim.
+      interval_at: returns the interval of the effect at a level.
+      bound: of the claim, as a logarithm if it compares by ratio.
+      error_rate: of wrong decisions. Equivalence is two one-sided tests, an interval of 90 % for
+        5 %.
+    """
+    wide = interval_at(1 - error_rate)
+    word = _word(expect, wide, bound)
+    if expect != "same" or word == DISAGREES:
+        return word, 1 - error_rate, wide
+    narrow = interval_at(1 - 2 * error_rate)
+    word = AGREES if _word(expect, narrow, bound) == AGREES else UNDECIDED
+    return word, 1 - 2 * error_rate, narrow
 
 
 # --- the decision ---------------------------------------------------------------------------------
 
 
 def _decide(
-    expect: str, effects: np.ndarray, is_open: Open, bound: float | None, exact: bool
+    expect: str,
+    effects: np.ndarray,
+    is_open: Open,
+    bound: float | None,
+    exact: bool,
+    error_rate: float,
 ) -> Decision:
+    level = 1 - error_rate
     if not len(effects):
-        return Decision(UNDECIDED, LEVEL, (-math.inf, math.inf), "no reading of every arm")
+        return Decision(UNDECIDED, level, (-math.inf, math.inf), "no reading of every arm")
     if exact:
         point = (_mean(effects), _mean(effects))
         word = AGREES if _word(expect, point, bound) == AGREES else DISAGREES
-        return Decision(word, LEVEL, point, "exact")
+        return Decision(word, level, point, "exact")
     note = ""
     if len(effects) < 2:
         note = "fewer than two seeds"
     elif _all_same(effects):
         note = "all seeds give the same value, and the interval is of their median"
-    wide = _opened(interval(effects, LEVEL), is_open)
-    word = _word(expect, wide, bound)
-    if expect != "same" or word == DISAGREES:
-        return Decision(word, LEVEL, wide, note)
-    narrow = _opened(interval(effects, EQUIVALENCE_LEVEL), is_open)
-    word = AGREES if _word(expect, narrow, bound) == AGREES else UNDECIDED
-    return Decision(word, EQUIVALENCE_LEVEL, narrow, note)
+
+    def interval_at(level: float) -> Interval:
+        return _opened(interval(effects, level), is_open)
+
+    return Decision(*decide(expect, interval_at, bound, error_rate), note)
 
 
 def _word(expect: str, within: Interval, bound: float | None) -> str:

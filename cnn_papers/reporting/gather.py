@@ -5,7 +5,7 @@ import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from cnn_papers.claims import catalogue, definitions, plan, verdicts
+from cnn_papers.claims import catalogue, definitions, plan, sequential, verdicts
 from cnn_papers.claims.loading import Sweep, Unfinished, load_sweep, versions_text
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
@@ -133,7 +133,10 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
         raise UserError(f"claim {name}: {error}") from error
     if not any(readings.values()):
         return result
-    verdict = verdicts.judge(claim, readings, exact=scale == EXACT)
+    if sweep.looks and scale != EXACT:
+        verdict = sequential.judge(claim, readings, sweep.looks)
+    else:
+        verdict = verdicts.judge(claim, readings, exact=scale == EXACT)
     by_arm = {
         name: ArmResult(
             *verdict.arms[name],

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.errors import listed
-from cnn_papers.reporting import average_precisions, wording
-from cnn_papers.reporting.results import NOT_RUN, WORDS, ClaimResult, Results
+from cnn_papers.reporting import asked_often, average_precisions, wording
+from cnn_papers.reporting.results import NOT_RUN, ClaimResult, Results
 
 SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
 
@@ -26,7 +26,7 @@ def _of_claims(results: Results, base: str | None) -> str:
     lines = [
         wording.verdicts(results),
         *wording.changed(results),
-        *wording.chance(results),
+        *asked_often.chance(results),
         *wording.legend(results, arms=False),
         *_about_runs(results),
     ]
@@ -57,7 +57,7 @@ def _claim(claim: ClaimResult, outcomes: Mapping[str, str], base: str | None) ->
         f"{wording.ours(claim)} {wording.interval(claim)}".strip(),
         wording.paper(claim),
         claim.scale or "",
-        str(claim.n) if claim.word in WORDS else "",
+        asked_often.seeds(claim),
         wording.duration(claim.seconds),
         *links,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnn_papers.claims.loading import NOT_STARTED
-from cnn_papers.reporting import average_precisions, svg, wording
+from cnn_papers.reporting import asked_often, average_precisions, svg, wording
 from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
@@ -64,7 +64,7 @@ def html(results: Results, base: str | None) -> str:
 
 def _sweep(results: Results, base: str | None) -> list[str]:
     judged = [claim for claim in results.claims if claim.word in SIGNS]
-    about = [*wording.changed(results), *wording.chance(results), wording.runs(results)]
+    about = [*wording.changed(results), *asked_often.chance(results), wording.runs(results)]
     parts = [
         f'<p class="lead">{_text(wording.verdicts(results))}</p>',
         *(f"<p>{_text(line)}</p>" for line in about),
@@ -141,7 +141,7 @@ def _claim(claim: ClaimResult, results: Results, base: str | None) -> str:
         _interval(claim),
         _text(wording.paper(claim)),
         _text(claim.scale),
-        _text(claim.n),
+        _text(asked_often.seeds(claim)),
         f'<span class="whole">{_text(wording.duration(claim.seconds))}</span>',
     )
     notes = "; ".join(filter(None, (claim.note, wording.missing(claim, results))))

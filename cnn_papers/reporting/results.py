@@ -48,7 +48,8 @@ class ClaimResult(NamedTuple):
       runs: seeds by the id of the run, by arm.
       seconds: time that its runs took.
       word: "agrees", "disagrees", "undecided", "to be asked again" or "not run".
-      estimate, low, high, n, level, relation, note: of the verdict; unused if it has none.
+      estimate, low, high, n, level, relation, note, look, looks: of the verdict; unused if it
+        has none.
     """
 
     statement: str
@@ -77,6 +78,8 @@ class ClaimResult(NamedTuple):
     level: float = LEVEL
     relation: str = "="
     note: str = ""
+    look: int = 0
+    looks: int = 0
 
 
 class GridRun(NamedTuple):

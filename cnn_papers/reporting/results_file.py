@@ -54,7 +54,7 @@ FIELDS = {
     "runs": ("machines", "versions", "outcomes", "singles", "figures"),
 }
 OPTIONAL = ("code", "started")
-ADDED = ("limits", "precisions")  # fields that objects lack where they are None
+ADDED = ("limits", "precisions", "look", "looks")  # fields that objects lack where they are off
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -166,7 +166,8 @@ def _typed(kind: type[Typed], values: Mapping[str, Any], where: str, *required: 
 
 
 def _claim(values: Mapping[str, Any]) -> ClaimResult:
-    of_verdict = Verdict._fields if values.get("word") in WORDS else ()
+    of_verdict = [*Verdict._fields] if values.get("word") in WORDS else []
+    of_verdict = [field for field in of_verdict if field not in ADDED]
     claim = _typed(ClaimResult, values, "claims", *of_verdict)
     arms = {name: _arm(arm) for name, arm in values["arms"].items()}
     return claim._replace(arms=arms)

@@ -99,7 +99,7 @@ def interval(claim: ClaimResult) -> str:
     lowest = "×0" if claim.ratio else "−∞"
     left = lowest if low is None else compared(claim, low)
     right = "∞" if high is None else compared(claim, high)
-    level = "" if claim.level == LEVEL else f" ({100 * claim.level:.0f} %)"
+    level = "" if claim.level == LEVEL else f" ({100 * claim.level:.3g} %)"
     return f"[{left}, {right}]{level}"
 
 
@@ -181,18 +181,6 @@ def changed(results: Results) -> list[str]:
     return [
         "A claim is to be asked again if its definition, or the recipe of an arm, has changed "
         "since its runs; pictures of networks may still be of these runs."
-    ]
-
-
-def chance(results: Results) -> list[str]:
-    """Returns a warning if several claims were left to chance."""
-    drawn = sum(claim.word in WORDS and claim.scale != EXACT for claim in results.claims)
-    if drawn < 2:
-        return []
-    return [
-        f"{drawn} of them rest on random seeds, and each verdict stands alone, "
-        "not corrected for asking many: where nothing differs, one in forty agrees by chance "
-        "and one in forty disagrees."
     ]
 
 

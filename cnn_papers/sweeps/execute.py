@@ -1,5 +1,6 @@
 """Plans and runs a sweep: its runs that are not finished, on this machine or under SLURM."""
 
+import math
 import pathlib
 import shlex
 import time
@@ -10,17 +11,18 @@ from cnn_papers import files
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.records import FAILED, FINISHED, RUNNING, Record
 from cnn_papers.errors import UserError
-from cnn_papers.sweeps import code_digest, local, process, slurm
+from cnn_papers.sweeps import code_digest, local, process, rounds, slurm
 from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.sweeps.progress import Progress, summary
 from cnn_papers.sweeps.request import (
     Request,
     check_extends,
     jobs_of,
+    reached_there,
     read_job,
     write_request,
 )
-from cnn_papers.terminal import say
+from cnn_papers.terminal import duration, say
 
 ORPHANS_S = 30.0  # for runs of a killed sweep to save and stop
 GRACE_S = 25.0  # for runs to save and stop when the sweep is told to stop
@@ -36,6 +38,7 @@ class Options(NamedTuple):
       sbatch: more options of sbatch.
       retry_failed: start runs again that failed.
       accept_other_code: count runs that were made with other code, and continue them.
+      budget_s: seconds that all runs of the sweep may take together; no run starts after.
     """
 
     executor: str = "local"
@@ -43,6 +46,7 @@ class Options(NamedTuple):
     sbatch: str = ""
     retry_failed: bool = False
     accept_other_code: bool = False
+    budget_s: float = math.inf
 
 
 class Plan(NamedTuple):
@@ -72,8 +76,9 @@ def run_sweep(folder: pathlib.Path, request: Request, options: Options, *, dry_r
     signal n stopped the sweep. Raises UserError, before anything starts, for a mistake in a
     configuration and for a folder that holds another sweep or runs of other code.
     """
-    plan = _plan(folder, jobs_of(request))
     places = local.places(options.at_once or 1) if options.executor == "local" else []
+    request = request._replace(reached=reached_there(folder))
+    plan = _plan(folder, jobs_of(request))
     check_extends(folder, request)
     if exact := [name for name, scale in request.claims.items() if scale == EXACT]:
         print(f"needs no training: {', '.join(exact)}")
@@ -83,13 +88,25 @@ def run_sweep(folder: pathlib.Path, request: Request, options: Options, *, dry_r
         if options.executor == "local":
             _wait_for_orphans(plan)
         check_extends(folder, request)  # again, now that no other sweep can write there
-        records = _read_records(plan, options)
-        todo = _to_start(plan, records, options)
-        write_request(folder, request, plan.jobs)
-        say("\n".join(summary(folder, plan.jobs, records)))
-        if options.executor == "local":
-            return _run_here(plan, places, todo, records)
-        return _submit(plan, todo, records, options)
+        code = _run(plan, request, options, places)
+        while request.looks and code < 128:
+            grown = rounds.extended(folder, request, options.budget_s)
+            if grown == request:
+                break
+            request = grown
+            code = _run(_plan(folder, jobs_of(request)), request, options, places)
+        return code
+
+
+def _run(plan: Plan, request: Request, options: Options, places: Sequence[Place]) -> int:
+    """Starts the runs of `plan` that are not finished; returns the exit code."""
+    records = _read_records(plan, options)
+    todo = _to_start(plan, records, options)
+    write_request(plan.folder, request, plan.jobs)
+    say("\n".join(summary(plan.folder, plan.jobs, records)))
+    if options.executor == "local":
+        return _run_here(plan, places, todo, records, options.budget_s)
+    return _submit(plan, todo, records, options)
 
 
 def run_task(folder: pathlib.Path, job_id: str, options: Options) -> int:
@@ -111,7 +128,7 @@ def run_task(folder: pathlib.Path, job_id: str, options: Options) -> int:
         exit_codes.append(record.exit_code or 0)
 
     stopped = local.run_all(
-        [job], [Place()], begin, ended, lambda running, waiting: None, TASK_GRACE_S
+        [job], [Place()], begin, lambda: True, ended, lambda *_: None, TASK_GRACE_S
     )
     return 128 + stopped if stopped else exit_codes[0]
 
@@ -171,7 +188,11 @@ def _print_commands(plan: Plan, options: Options) -> int:
 
 
 def _run_here(
-    plan: Plan, places: Sequence[Place], todo: Sequence[Job], records: dict[str, Record]
+    plan: Plan,
+    places: Sequence[Place],
+    todo: Sequence[Job],
+    records: dict[str, Record],
+    budget_s: float,
 ) -> int:
     """Runs `todo` on this machine, keeping `records` up to date; returns the exit code."""
     configs = {job.id: job.config for job in plan.jobs}
@@ -189,11 +210,16 @@ def _run_here(
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         progress.ended(run.job, process.end(plan.folder, run), running, waiting)
 
-    if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S):
+    def may_begin() -> bool:
+        return sum(record.seconds for record in records.values()) < budget_s
+
+    if stopped := local.run_all(todo, places, begin, may_begin, ended, progress.tick, GRACE_S):
         say("stopped; repeat the command to continue")
         return 128 + stopped
     if todo:
         say("\n".join(summary(plan.folder, plan.jobs, records)))
+    if not may_begin():
+        say(f"the runs have taken {duration(budget_s)}, which is the budget: no other run starts")
     if any(record.outcome == FAILED for record in records.values()):
         say("--retry_failed starts failed runs again")
     return int(any(record.outcome not in FINISHED for record in records.values()))

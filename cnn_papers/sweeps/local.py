@@ -44,6 +44,7 @@ def run_all(
     jobs: Sequence[Job],
     places: Sequence[Place],
     begin: Callable[[Job, Place], Running],
+    may_begin: Callable[[], bool],
     ended: Callable[[Running, Sequence[Running], Sequence[Job]], None],
     tick: Callable[[Sequence[Running], Sequence[Job]], None],
     grace_s: float,
@@ -57,6 +58,7 @@ def run_all(
       jobs: the jobs, in the order of their start.
       places: the parts of this machine.
       begin: starts a job in a place.
+      may_begin: tells whether another job may start; those that wait are left once it does not.
       ended: called with a run whose process has ended, those that continue and those that wait.
       tick: called at every poll with the runs under way and those that wait.
       grace_s: seconds.
@@ -65,8 +67,8 @@ def run_all(
     passed_on, since = 0, 0.0  # the signal that was passed on, and the time it came
     with _signals() as signals:
         try:
-            while running or (waiting and not signals):
-                while free and waiting and not signals:
+            while running or (waiting and not signals and may_begin()):
+                while free and waiting and not signals and may_begin():
                     running.append(begin(waiting.popleft(), free.pop(0)))
                 tick(running, waiting)
                 time.sleep(POLL_S)

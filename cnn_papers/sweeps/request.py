@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,12 +23,21 @@ class Request(NamedTuple):
       config: the config file and recipe of a grid, "" for claims.
       grid: values by dotted key.
       seeds: number of seeds, from 0.
+      looks: numbers of seeds at which claims are looked at until they are decided (see
+        `claims/sequential.py`), the last one `seeds`; none if all take `seeds`.
+      reached: the look that each claim has come to, a number of seeds.
     """
 
     claims: dict[str, str]
     config: str
     grid: dict[str, list[Any]]
     seeds: int
+    looks: Sequence[int] = ()
+    reached: Mapping[str, int] = {}
+
+    def seeds_of(self, claim: str) -> int:
+        """Returns the number of seeds that a claim takes now."""
+        return self.reached.get(claim, self.looks[0]) if self.looks else self.seeds
 
 
 def jobs_of(request: Request) -> list[Job]:
@@ -39,7 +49,7 @@ def jobs_of(request: Request) -> list[Job]:
     jobs = []
     for seed in range(request.seeds):
         for name, scale in request.claims.items():
-            if scale != EXACT:
+            if scale != EXACT and seed < request.seeds_of(name):
                 by_arm = plan.jobs(catalogue.find(name), scale, [seed])
                 jobs += [job for (job,) in by_arm.values()]
         if request.config:
@@ -90,6 +100,15 @@ def all_scales(scale: str) -> tuple[dict[str, str], list[str]]:
 def _configs(name: str, scale: str) -> set[str]:
     """The config files and recipes of a claim's runs."""
     return {job.config for (job,) in plan.jobs(catalogue.find(name), scale, [0]).values()}
+
+
+def seconds_of(text: str) -> float:
+    """Returns the seconds of a time such as "90min" or "3h"; UserError if it is none."""
+    units = {"s": 1, "min": 60, "h": 3600}
+    found = re.fullmatch(r"(\d+\.?\d*)(s|min|h)", text.replace(" ", ""))
+    if found is None or not float(found[1]):
+        raise UserError(f"--budget={text} must be a time such as 45min or 3h")
+    return float(found[1]) * units[found[2]]
 
 
 # --- grids ----------------------------------------------------------------------------------------
@@ -167,6 +186,11 @@ def check_extends(folder: pathlib.Path, request: Request) -> None:
         )
 
 
+def reached_there(folder: pathlib.Path) -> dict[str, int]:
+    """Returns the look that each claim of the sweep in `folder` has come to, a number of seeds."""
+    return (_read_sweep(folder) or {"reached": {}})["reached"]
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The parts of the request `old` that `new` lacks."""
     different = [
@@ -180,7 +204,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         before, now = (request["grid"].get(key, []) for request in (old, new))
         if not before or any(value not in now for value in before):
             different.append(f"{key} {_listed(before)} there, {_listed(now)} now")
-    if new["seeds"] < old["seeds"]:
+    if new["looks"] != old["looks"]:
+        looks = [_listed(request["looks"]) for request in (old, new)]
+        different.append(f"looks at seeds {looks[0]} there, {looks[1]} now")
+    elif new["seeds"] < old["seeds"]:
         different.append(f"{old['seeds']} seeds there, {new['seeds']} now")
     return different
 
@@ -207,7 +234,11 @@ def read_job(folder: pathlib.Path, job_id: str) -> Job:
 def _read_sweep(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / SWEEP
     try:
-        values = json.loads(path.read_text())
+        values = {
+            "looks": [],
+            "reached": {},
+            **json.loads(path.read_text()),
+        }  # older ones lack them
         return {key: values[key] for key in (*Request._fields, "jobs")}
     except FileNotFoundError:
         return None
