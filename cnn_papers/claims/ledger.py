@@ -1,0 +1,154 @@
+"""A ledger of readings: what claims read off finished runs, in a file small enough to commit.
+
+Each line is a JSON object, one reading of one arm and seed with all that it depends on. The order
+of lines means nothing and a line may be there twice, so that two ledgers are merged by
+concatenating them, as git's `merge=union` does. `write` sorts the lines and drops repeated ones.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cnn_papers import files
+from cnn_papers.claims.metrics import Finished, Reading
+from cnn_papers.claims.plan import Job
+from cnn_papers.errors import UserError
+
+SUFFIX = ".jsonl"
+
+
+class Entry(NamedTuple):
+    """One reading.
+
+    Attributes:
+      claim, scale: what was asked, by name.
+      asked: the digest of that, from `definitions.digest`.
+      arm, seed: of the run.
+      code: digest of the source that the run was made with, from `code_digest.source_digest`.
+      machine, versions: that it was made on, in words.
+      value, censored: of the `Reading`; the value is None if it is not finite.
+      looks: numbers of seeds at which the sweep looked; none if it had a fixed number.
+      config, overrides: of the run.
+      started: local time at which its last attempt started.
+      seconds: time of all its attempts.
+    """
+
+    claim: str
+    scale: str
+    asked: str
+    arm: str
+    seed: int
+    code: str
+    machine: str
+    versions: str
+    value: float | None
+    censored: bool
+    looks: Sequence[int]
+    config: str
+    overrides: Mapping[str, Any]
+    started: str
+    seconds: float
+
+    @property
+    def reading(self) -> Reading:
+        """The reading itself, NaN if it has no value."""
+        return Reading(float("nan") if self.value is None else self.value, self.censored)
+
+
+def entry_of(
+    claim: str,
+    scale: str,
+    asked: str,
+    arm: str,
+    job: Job,
+    run: Finished,
+    reading: Reading,
+    looks: Sequence[int],
+) -> Entry:
+    """Returns the line of one finished run of a claim."""
+    overrides = dict(job.overrides)
+    seed = overrides.pop("seed")
+    value = reading.value if abs(reading.value) < float("inf") else None
+    return Entry(
+        claim=claim,
+        scale=scale,
+        asked=asked,
+        arm=arm,
+        seed=seed,
+        code=run.source,
+        machine=run.machine,
+        versions=run.versions,
+        value=value,
+        censored=reading.censored,
+        looks=list(looks),
+        config=job.config,
+        overrides=overrides,
+        started=run.started,
+        seconds=run.seconds,
+    )
+
+
+def read(path: pathlib.Path) -> list[Entry]:
+    """Returns the lines of a ledger, each reading once; none if there is no file.
+
+    Raises UserError, which names the line, if one is damaged or contradicts another: the same
+    question, arm, seed, code, machine and versions with another value.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    found: dict[tuple, tuple[int, Entry]] = {}
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        entry = _entry(line, f"{path}:{place}")
+        key = entry[: Entry._fields.index("value")]
+        first, other = found.setdefault(key, (place, entry))
+        if (other.value, other.censored) != (entry.value, entry.censored):
+            raise UserError(
+                f"{path}: lines {first} and {place} contradict each other: {entry.claim}, "
+                f"{entry.arm}, seed {entry.seed} is {other.value:g} and {entry.value:g} with the "
+                "same code, machine and versions; remove the wrong one"
+            )
+    return [entry for _, entry in found.values()]
+
+
+def add(path: pathlib.Path, entries: Iterable[Entry]) -> None:
+    """Adds lines to a ledger, which is written anew, sorted; creates it.
+
+    Raises UserError if the ledger is damaged, contradicted or cannot be written.
+    """
+    with files.locked_file(path):
+        lines = [*map(_line, read(path)), *map(_line, entries)]
+        with files.atomic_write(path) as part:
+            part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
+            read(part)
+
+
+def newest(
+    entries: Iterable[Entry], counts: Callable[[Entry], bool]
+) -> dict[str, dict[int, Entry]]:
+    """Returns by arm and seed the line that was started last, of those that count."""
+    found: dict[str, dict[int, Entry]] = {}
+    for entry in sorted(filter(counts, entries), key=lambda entry: entry.started):
+        found.setdefault(entry.arm, {})[entry.seed] = entry
+    return found
+
+
+def _entry(line: str, where: str) -> Entry:
+    try:
+        values = json.loads(line)
+        entry = Entry(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where} is no reading of a claim: {error}") from error
+    if not isinstance(entry.value, float | int | None) or not isinstance(entry.seed, int):
+        raise UserError(f"{where} is no reading of a claim: its value or seed is no number")
+    return entry
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(entry._asdict(), ensure_ascii=False)
