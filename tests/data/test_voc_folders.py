@@ -217,7 +217,7 @@ def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
     assert capsys.readouterr().out == (
         f"{name}[train]: 2 images, 3 objects (0 difficult) of 2 classes; 0 images without objects\n"
         "         1  cat\n         2  dog\n"
-        f"{name}[val]: 2 images, 1 objects (0 difficult) of 2 classes; 1 images without objects\n"
+        f"{name}[val]: 2 images, 1 object (0 difficult) of 2 classes; 1 image without objects\n"
         "         1  cat\n         0  dog\n"
         "0 images cannot be decoded\n"
     )
@@ -228,9 +228,10 @@ def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
     out = capsys.readouterr().out
     assert (
         "bad box: object 2 (dog) of a.xml has no area (ymin, xmin, ymax, xmax = 5, 6, 5, 9)\n"
-        "1 bad boxes: correct them, or leave them out with --config.data.max_bad_boxes=1\n"
+        "1 bad box: correct the annotations, or leave so many out with "
+        "--config.data.max_bad_boxes=1\n"
     ) in out
-    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 images cannot be decoded\n")
+    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 image cannot be decoded\n")
 
 
 def test_a_voc_folder_has_no_smaller_copy(pets, capsys):
