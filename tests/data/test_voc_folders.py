@@ -479,8 +479,23 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     with pytest.raises(UserError, match=r"Main has no image sets: write the names of the training"):
         _open(pets)
     (pets / "ImageSets/Main").rmdir()
-    with pytest.raises(UserError, match=r"has no ImageSets/Main: VOC's layout is JPEGImages, Anno"):
+    with pytest.raises(
+        UserError, match=r"has no ImageSets/Main: VOC's layout is .*ImageSets/Main$"
+    ):
         _open(pets)
+    with pytest.raises(UserError) as error:
+        open_split(f"folder:{pets}", "train")
+    assert str(error.value) == f"{pets} is a folder in VOC's format: write voc_folder:{pets}"
+
+
+def test_a_folder_of_classes_is_named(tmp_path):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(UserError) as error:
+        _open(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} has no JPEGImages: VOC's layout is JPEGImages, Annotations, ImageSets/Main; "
+        f"images in folders of classes are folder:{tmp_path}"
+    )
 
 
 @pytest.mark.parametrize("part", ["JPEGImages", "Annotations", "ImageSets/Main"])
