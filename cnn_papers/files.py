@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import logging
 import os
 import pathlib
 import re
@@ -106,6 +107,30 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         zlib.error,
     ) as error:
         raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is in a block of the same `path`, a file that the block makes.
+
+    The folder of `path` is created.
+
+    Raises:
+      OSError: nothing can be written or locked there.
+    """
+    lock = path.with_name(path.name + LOCK)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.getLogger(__name__).info("waiting for the process that makes %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # under the lock: who has waited for it looks first for what was made
+            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from cnn_papers.data.convert import check_space, convert
 from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
+from cnn_papers.terminal import counted
 
 
 def main(argv: list[str]) -> int:
@@ -134,7 +135,8 @@ def check_folder(path: str) -> int:
     for name in folders.folder_splits(path):
         split = sources.open_split(f"folder:{path}", name)
         undecodable += _undecodable(split)
-        print(f"{split.name}: {len(split.examples):,} images of {len(split.class_names)} classes")
+        images = counted(len(split.examples), "image")
+        print(f"{split.name}: {images} of {counted(len(split.class_names), 'class', 'classes')}")
         _print_counts(split, split.labels or ())
     return _print_undecodable(undecodable)
 
@@ -151,11 +153,12 @@ def check_voc_folder(path: str) -> int:
         undecodable |= {*_undecodable(split)}
         objects = split.objects or ()
         labels = [label for image in objects for label in image.classes]
+        empty = sum(not len(image.classes) for image in objects)
         difficult = sum(int(image.difficult.sum()) for image in objects)
         print(
-            f"{split.name}: {len(objects):,} images, {len(labels):,} objects ({difficult:,} "
-            f"difficult) of {len(split.class_names)} classes; "
-            f"{sum(not len(image.classes) for image in objects):,} images without objects"
+            f"{split.name}: {counted(len(objects), 'image')}, {counted(len(labels), 'object')} "
+            f"({difficult:,} difficult) of {counted(len(split.class_names), 'class', 'classes')}; "
+            f"{counted(empty, 'image')} without objects"
         )
         _print_counts(split, labels)
         for what in bad:
@@ -163,8 +166,8 @@ def check_voc_folder(path: str) -> int:
         if bad:
             has_bad_boxes = True
             print(
-                f"{len(bad):,} bad boxes: correct them, or leave them out with "
-                f"--config.data.max_bad_boxes={len(bad)}"
+                f"{counted(len(bad), 'bad box', 'bad boxes')}: correct the annotations, or "
+                f"leave so many out with --config.data.max_bad_boxes={len(bad)}"
             )
     return max(_print_undecodable(undecodable), int(has_bad_boxes))
 
@@ -195,7 +198,7 @@ def _print_undecodable(files: Collection[str]) -> int:
     """Prints the files that cannot be decoded; returns 1 if there are any, else 0."""
     for file in sorted(files):
         print(f"cannot be decoded: {file}")
-    print(f"{len(files):,} images cannot be decoded")
+    print(f"{counted(len(files), 'image')} cannot be decoded")
     return 1 if files else 0
 
 

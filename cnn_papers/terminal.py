@@ -1,4 +1,4 @@
-"""Prints to a terminal that may close or lack characters, and formats durations and tables."""
+"""Prints to a terminal that may close or lack characters; formats numbers, durations and tables."""
 
 import codecs
 import io
@@ -53,6 +53,11 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun, such as "1 box"; a `plural` of "" is the noun and s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

@@ -112,40 +112,50 @@ def voc2007() -> Any:
 
 
 def own() -> Any:
-    """A narrow ZF-5 on windows of a small set of photographs, all layers from scratch."""
+    """A narrow ZF-5 on windows of a small set of photographs, all layers from scratch.
+
+    What was tried was trained on 205 images of blood cells and looked at on 87 others of the
+    training images; no test images were.
+    """
     config = common.base("spp", "zf5", 21, FIELDS)
     _narrow(config)
     config.task = "detect_windows"  # §4.1
     config.data.name = "voc_folder:VOC2007"  # ours: give your own
     config.data.train_split = "trainval"  # ours: VOC's name
     config.data.proposals = "selective_search(size=320, max_proposals=480)"  # ours: for two cores
-    config.data.train_host = config.data.eval_host = "decode|fit(320, 320)"  # ours: for two cores
+    # ours: at the paper's stride an object of a tenth of the image is 3 cells long; the first
+    # stride halved at 320 pixels gives nearly as many and takes twice as long
+    config.data.train_host = config.data.eval_host = "decode|fit(480, 480)"
     config.data.train_device = (
         f"flip|{_SCALED}"  # ours: light differs from photograph to photograph
     )
     config.data.eval_device = _SCALED  # ours: the same without chance
     config.boxes = common.ConfigDict(
         {
-            "windows": 256,  # ours: 32 of an image
+            "windows": 256,  # ours: 64 of an image; convolutions take the time
             "positive_share": 0.25,  # §4.1
             "positive_iou": 0.5,  # §4.1
             "background_iou": (0.0, 0.5),  # ours: everything is learnt from these windows
             "other_sizes": (),  # ours: one scale
         }
     )
-    config.batch_size = 8  # ours: for small data
-    config.total_epochs = 24.0  # ours: minutes for some hundred photographs
-    config.optim.lr, config.optim.lr_batch = 0.01, 8  # ours: not tuned
+    config.batch_size = 4  # ours: small data has few steps
+    config.total_epochs = 6.0  # ours: minutes for some hundred photographs
+    config.optim.lr, config.optim.lr_batch = 0.01, 4  # ours: the only one tried; it learns at once
     config.eval.batch_size = 4  # ours: hundreds of proposals an image
-    # ours: the shorter side of most photographs that are 320 pixels long
-    config.eval.protocol = "softmax(scales=(240,))|svm('fc7', boxes=True, scales=(240,))"
-    config.eval.every_epochs = 4.0  # ours: to watch training by
+    # ours: the shorter side of most photographs that are 480 pixels long; the last is §4.1's
+    config.eval.protocol = (
+        "softmax(scales=(360,))|softmax(boxes=True, scales=(360,))"
+        "|svm('fc7', boxes=True, scales=(360,))"
+    )
+    config.eval.every_epochs = 2.0  # ours: to watch training by
     return config
 
 
 def _on_scenes(config: Any) -> None:
     """Sets what the recipes on the embedded scenes share; none of it is in the paper."""
     _narrow(config)
+    config.model.conv1_stride = 1  # ours: for small images
     config.data.name = "digits/scenes"  # ours: embedded in the package
     # ours: colours and their signs tell nothing here, and a scene's own colour hides the digits
     config.data.train_device = _COLOURS
@@ -159,7 +169,6 @@ def _narrow(config: Any) -> None:
     # ours: narrow networks need He et al.'s initial weights to start learning
     config.model.weight_init = "he"
     config.model.levels = (4, 2, 1)  # ours: for small maps
-    config.model.conv1_stride = 1  # ours: for small images
     config.model.lrn = False  # ours: for two cores
     config.model.dropout = 0.2  # ours: narrow networks have little to spare
     config.log_every_steps = 25  # ours: runs are short

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnn_papers.benchmarks import traffic
+from cnn_papers.terminal import counted
 
 
 def as_text(results: dict[str, Any]) -> str:
@@ -79,7 +80,7 @@ def _windows(windows: dict[str, Any]) -> dict[str, str]:
     lines = {"windows": f"of a {height}×{width} image; seconds of R-CNN / SPP-net = ratio"}
     for row in windows["rows"]:
         count, scales = row["windows"], len(row["scales"])
-        name = f"{count:,}, {scales} scale{'s' if scales > 1 else ''}"
+        name = f"{count:,}, {counted(scales, 'scale')}"
         parts = [
             f"{part} {row['rcnn'][part]:.3g} / {row['spp'][part]:.3g} = {ratio:,.1f}"
             for part, ratio in row["ratios"].items()

@@ -24,6 +24,7 @@ _SPLITS = {
     "testing": "test",
 }
 _SPLIT_NAME = re.compile(rf"({'|'.join(_SPLITS)})([ _-]?set)?", re.IGNORECASE)
+_VOC = {"Annotations", "JPEGImages"}  # of a folder with boxes, which is opened otherwise
 # Folders that programs put beside people's own, which may contain images.
 _NOT_DATA = ("__MACOSX", "@eaDir", "lost+found")
 # Files of these suffixes lie beside many images, and are not opened to see that they are none.
@@ -65,6 +66,8 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
             f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class"
         )
     names = _subfolders(root)
+    if set(names) >= _VOC:
+        raise UserError(f"{path} is a folder in VOC's format: write voc_folder:{path}")
     splits = [name for name in names if _kind_of_split(name)]
     has_train = any(_kind_of_split(name) == "train" and _subfolders(root / name) for name in splits)
     if not splits or not (splits == names or has_train):

@@ -118,10 +118,17 @@ def pad(image: Image, pixels: int) -> Image:
 
 
 def fit(image: Image, height: int, width: int, method: str = "area") -> Image:
-    """Scales to the largest size within height×width, and pads right and bottom with zeros."""
+    """Scales to the largest size within height×width, and pads right and bottom with one colour.
+
+    It is the image's mean colour, which the whole then has too: `subtract_own_mean` leaves an image
+    the same with and without padding.
+    """
     factor = min(height / image.shape[0], width / image.shape[1])
     rows, columns = (max(1, round(factor * side)) for side in image.shape[:2])
-    return _padded(resize(image, rows, columns, method), (0, height - rows), (0, width - columns))
+    scaled = resize(image, rows, columns, method)
+    pixels = scaled.pixels if isinstance(scaled, Boxed) else scaled
+    colour = pixels.mean((0, 1)).round()
+    return _padded(scaled, (0, height - rows), (0, width - columns), colour)
 
 
 def random_crop(image: Image, size: int, *, rng: np.random.Generator) -> Image:
@@ -281,11 +288,16 @@ def _window(image: Image, top: int, left: int, height: int, width: int) -> Image
     return image[top : top + height, left : left + width]
 
 
-def _padded(image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
-    """Pads with zeros: `rows` at the top and the bottom, `columns` at the left and the right."""
+def _padded(
+    image: Image, rows: tuple[int, int], columns: tuple[int, int], colour: np.ndarray | int = 0
+) -> Image:
+    """Pads with a colour: `rows` at the top and the bottom, `columns` at the left and the right."""
     if isinstance(image, Boxed):
-        pixels = _padded(image.pixels, rows, columns)
+        pixels = _padded(image.pixels, rows, columns, colour)
         return Boxed(pixels, boxes.shift(image.boxes, rows[0], columns[0]))
     height, width = image.shape[:2]
     image_files.check_pixels(height + sum(rows), width + sum(columns), "cannot be padded")
-    return np.pad(image, (rows, columns, (0, 0)))
+    shape = (height + sum(rows), width + sum(columns), image.shape[2])
+    padded = np.broadcast_to(np.asarray(colour, image.dtype), shape).copy()
+    padded[rows[0] : rows[0] + height, columns[0] : columns[0] + width] = image
+    return padded

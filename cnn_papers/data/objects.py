@@ -7,6 +7,7 @@ import numpy as np
 
 from cnn_papers.data.split import Objects
 from cnn_papers.errors import UserError, listed
+from cnn_papers.terminal import counted
 
 NO_OBJECTS = Objects(
     np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_), (0, 0)
@@ -96,7 +97,7 @@ def check_bad_boxes(bad: Sequence[str], split: str, most: int) -> None:
     """
     if not bad:
         return
-    number = f"{len(bad):,} bad box{'es' if len(bad) > 1 else ''}"
+    number = counted(len(bad), "bad box", "bad boxes")
     if len(bad) > most:
         raise UserError(
             f"{split} has {number}: {listed(bad, 3, '; ')} (correct the annotations; "

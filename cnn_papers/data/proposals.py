@@ -77,8 +77,12 @@ def of_split(split: Split, text: str) -> list[np.ndarray]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         name = f"proposals-{_digest(split, proposer, pool)}.npz"
         proposals = _kept(split, name)
-        if len(proposals) < len(split.examples):
-            _make(proposals, split, proposer, text, name, pool)
+        if len(proposals) == len(split.examples):
+            return proposals
+        with statistics.made_once(split, name):
+            proposals = _kept(split, name)  # another process may have made them
+            if len(proposals) < len(split.examples):
+                _make(proposals, split, proposer, text, name, pool)
     return proposals
 
 
@@ -115,10 +119,14 @@ def digest(split: Split) -> str:
 
 
 def _digest(split: Split, proposer: opstrings.Op, pool: concurrent.futures.Executor) -> str:
-    """Returns a digest of all images of a split, and of a proposer with all its arguments."""
+    """Returns a digest of all images of a split, and of a proposer with all its arguments.
+
+    It is of OpenCV's version too: another may decode or segment images differently.
+    """
     bound = inspect.signature(proposer.function).bind(None, *proposer.args, **proposer.kwargs)
     bound.apply_defaults()
-    digest = hashlib.sha256(repr((proposer.name, list(bound.arguments.items())[1:])).encode())
+    arguments = list(bound.arguments.items())[1:]
+    digest = hashlib.sha256(repr((cv2.__version__, proposer.name, arguments)).encode())
 
     def of_image(index: int) -> bytes:
         example = _read(split, index)

@@ -1,10 +1,11 @@
 """Pixel statistics and whitening of a training set, computed once by a pass and kept on disk."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -188,8 +189,24 @@ def _with_progress(batches: Iterable[np.ndarray], split: Split, what: str) -> It
 def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Statistics:
     """Returns the statistics that are kept for these images, or makes and keeps them."""
     digest = fingerprint(split, ops)
-    folders = places(split)
-    for folder in folders:
+    if kept := _kept(split, digest):
+        return kept
+    with made_once(split, f"{digest}.npz"):
+        if kept := _kept(split, digest):  # another process has made them
+            return kept
+        statistics = make()._replace(fingerprint=digest)
+        for folder in places(split):
+            try:
+                save(folder / f"{digest}.npz", statistics)
+                break
+            except OSError as error:
+                logging.getLogger(__name__).info("statistics not kept in %s: %s", folder, error)
+        return statistics
+
+
+def _kept(split: Split, digest: str) -> Statistics | None:
+    """Returns the statistics that are kept under a digest, None if none are."""
+    for folder in places(split):
         path = folder / f"{digest}.npz"
         if path.is_file():
             statistics = load(path)
@@ -199,14 +216,18 @@ def _load_or_make(split: Split, ops: str, make: Callable[[], Statistics]) -> Sta
                     "delete the file"
                 )
             return statistics
-    statistics = make()._replace(fingerprint=digest)
-    for folder in folders:
-        try:
-            save(folder / f"{digest}.npz", statistics)
-            break
-        except OSError as error:
-            logging.getLogger(__name__).info("statistics not kept in %s: %s", folder, error)
-    return statistics
+    return None
+
+
+@contextlib.contextmanager
+def made_once(split: Split, name: str) -> Iterator[None]:
+    """Waits until no other process makes the file `name` of `places`: runs may start at once."""
+    with contextlib.ExitStack() as held:
+        for folder in places(split):
+            with contextlib.suppress(OSError):
+                held.enter_context(files.one_at_a_time(folder / name))
+                break
+        yield
 
 
 def places(split: Split) -> list[pathlib.Path]:

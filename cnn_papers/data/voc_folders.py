@@ -166,7 +166,8 @@ def _check_layout(path: str) -> pathlib.Path:
         found = folder.relative_to(root).as_posix()
         if found.lower() == missing[0].lower():
             raise UserError(f"{path} has {found} in place of {missing[0]}: rename it")
-    raise UserError(f"{path} has no {missing[0]}: VOC's layout is {', '.join(_PARTS)}")
+    hint = f"; images in folders of classes are folder:{path}" if missing == [*_PARTS] else ""
+    raise UserError(f"{path} has no {missing[0]}: VOC's layout is {', '.join(_PARTS)}{hint}")
 
 
 def _training_images(sets: dict[str, list[str]], asked: set[str]) -> list[str]:

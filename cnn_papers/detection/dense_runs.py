@@ -1,5 +1,6 @@
 """The evaluation and the final test of OverFeat's two tasks, `localize` and `detect_dense`."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,13 +12,13 @@ from cnn_papers import boxes as geometry
 from cnn_papers.boxes import NONE
 from cnn_papers.data.augment import DeviceTransform, augment_batch
 from cnn_papers.data.split import Objects
-from cnn_papers.detection import overfeat
+from cnn_papers.detection import overfeat, watching
 from cnn_papers.detection.detections import Detections, Outcome
 from cnn_papers.detection.overfeat import Maps
+from cnn_papers.detection.watching import Step
 from cnn_papers.errors import UserError
 from cnn_papers.training.step import Batch
 
-Step = Callable[[Any, Batch], dict[str, Any]]
 FINDER = overfeat.Finder(overfeat.merged(1.0, weighted=True), top=5, least=0.5, most=50)
 
 
@@ -76,34 +77,19 @@ def evaluate(
     give_up: Callable[[], int],
     *,
     loss: Callable[[dict[str, Any]], Any],
-    values: Callable[[list[Detections], list[Objects], int], dict[str, float]],
+    values: Callable[[list[Detections], list[Objects]], dict[str, float]],
 ) -> dict[str, float] | None:
-    """Returns the loss and the values of all `total` images of `batches`, by name.
+    """Returns what `watching.evaluate` does; `loss` takes the sums added up over all batches."""
 
-    `give_up` is called before every batch; the result is None if it returns other than 0.
+    def find(outputs: dict[str, Any], row: int, size: tuple[int, int]) -> Detections:
+        return FINDER([Maps(*(m[row] for m in maps)) for maps in outputs["maps"]], size)
 
-    Args:
-      loss: from the sums of a step, added up over all batches.
-      values: (what is found, true objects, number of classes) -> measures. Boxes are in pixels of
-        the prepared images.
-    """
-    found: list[Detections] = []
-    objects: list[Objects] = []
-    sums: Any = None
-    classes = 0
-    for batch in batches:
-        if give_up():
-            return None
-        _, height, width, _ = batch["image"].shape
-        size = (height, width)
-        outputs = jax.tree.map(np.asarray, step(variables, batch))
-        sums = outputs["sums"] if sums is None else jax.tree.map(np.add, sums, outputs["sums"])
-        classes = outputs["maps"][0].scores.shape[-1]
-        for i in np.flatnonzero(outputs["mask"]).tolist():
-            found.append(FINDER([Maps(*(m[i] for m in maps)) for maps in outputs["maps"]], size))
-            objects.append(Objects.of_row(outputs, i, size))
-    assert len(found) == total, f"evaluated {len(found)} of {total} images"
-    return {"loss": float(loss(sums)), **values(found, objects, classes)}
+    def loss_of(sums: Sequence[dict[str, Any]]) -> Any:
+        return loss(jax.tree.map(lambda *parts: functools.reduce(np.add, parts), *sums))
+
+    return watching.evaluate(
+        step, variables, batches, total, give_up, find=find, loss=loss_of, values=values
+    )
 
 
 # The modules of the final test need OpenCV, which measuring a train step does not.

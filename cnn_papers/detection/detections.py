@@ -111,6 +111,12 @@ def curves(
     return [of_class(label) for label in range(classes)]
 
 
+def precisions(detections: Sequence[Detections], objects: Sequence[Objects]) -> dict[str, float]:
+    """Returns the values of MEASURES in percent, by name; of every image's detections, objects."""
+    classes = 1 + max((label for image in objects for label in image.classes.tolist()), default=0)
+    return mean_average_precisions(curves(detections, objects, classes))
+
+
 def result_of(
     who: str, protocol: str, outcomes: Sequence[Outcome], class_names: Sequence[str]
 ) -> Result:

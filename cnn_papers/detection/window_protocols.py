@@ -15,7 +15,7 @@ from cnn_papers.data.host_ops import METHODS
 from cnn_papers.detection import crops, windows
 from cnn_papers.detection.detections import Detections
 from cnn_papers.detection.fitting import Regression, Svm, Wanted
-from cnn_papers.detection.suppression import best_by_class, best_rows
+from cnn_papers.detection.suppression import best_rows
 from cnn_papers.errors import UserError
 
 LAYERS = ("spp", "fc6", "fc7")  # that SVMs may take; "spp" is the paper's pool5
@@ -79,6 +79,8 @@ class Protocol(NamedTuple):
 
 
 def softmax(
+    boxes: bool = False,
+    penalty: float = 4000.0,
     scales: tuple[int, ...] = windows.SCALES,
     side: int = windows.SIDE,
     nms: float = 0.3,
@@ -90,9 +92,11 @@ def softmax(
 
     Each window is taken from the one of `scales`, shorter sides of the image, at which it is
     nearest side×side pixels (§4.1). `nms` is §4.1's; scores below `least` and all but the `most`
-    best of a class and image are dropped.
+    best of a class and image are dropped. With `boxes` what is found is moved by a ridge regression
+    on "spp" with `penalty` (§4.1, R-CNN's Appendix C), fitted to the windows of the training split.
     """
-    return _by_softmax(_maps(scales, side, method), _suppression(nms, least, most))
+    look, suppression = _maps(scales, side, method), _suppression(nms, least, most)
+    return _finding(look, suppression, None, _regression(boxes, penalty))
 
 
 def svm(
@@ -109,12 +113,11 @@ def svm(
 ) -> Protocol:
     """Linear SVMs on "spp", "fc6" or "fc7" score each window (§4.1).
 
-    They are fitted to the windows of the training split, with `C`; see `fitting`. With `boxes` what
-    is found is moved by a ridge regression on "spp" with `penalty` (§4.1, R-CNN's Appendix C).
-    `least` is that of the released code (spp_test.m); the other arguments are those of `softmax`.
+    They are fitted to the windows of the training split, with `C`; see `fitting`. `least` is that
+    of the released code (spp_test.m); the other arguments are those of `softmax`.
     """
     look, suppression = _maps(scales, side, method), _suppression(nms, least, most)
-    return _by_svm(look, suppression, layer, boxes, C, penalty)
+    return _finding(look, suppression, _svms(layer, C), _regression(boxes, penalty))
 
 
 def rcnn(
@@ -133,7 +136,7 @@ def rcnn(
 
     `context` of these are the window's surroundings, along each edge; None is R-CNN's share of the
     side. The other arguments are those of `svm`; the layer "softmax" takes the network's own
-    scores, for which nothing is fitted.
+    scores, for which no SVMs are fitted.
     """
     _check(side=side)
     context = crops.usual_context(side) if context is None else context
@@ -145,9 +148,8 @@ def rcnn(
     arguments = {"side": side, "context": context, "method": _method(method)}
     look = Look(crops.stages, functools.partial(crops.features, **arguments), f"crops {arguments}")
     suppression = _suppression(nms, least, most)
-    if layer == "softmax":
-        return _by_softmax(look, suppression)
-    return _by_svm(look, suppression, layer, boxes, C, penalty)
+    svms = None if layer == "softmax" else _svms(layer, C)
+    return _finding(look, suppression, svms, _regression(boxes, penalty))
 
 
 def _maps(scales: tuple[int, ...], side: int, method: str) -> Look:
@@ -158,37 +160,17 @@ def _maps(scales: tuple[int, ...], side: int, method: str) -> Look:
     return Look(windows.stages, features, f"windows {arguments}")
 
 
-def _by_softmax(look: Look, suppression: Suppression) -> Protocol:
-    def detector(network: Any, fitted: Any) -> Detector:
-        stages = look.stages(network)
-
-        def find(image: np.ndarray, proposals: np.ndarray) -> Detections:
-            scores = look.features(stages, image, proposals)["scores"]
-            return best_by_class(proposals, scores[:, :-1], **suppression._asdict())
-
-        return Detector(find, stages)
-
-    return Protocol(detector, look)
-
-
-def _by_svm(
-    look: Look, suppression: Suppression, layer: str, boxes: bool, C: float, penalty: float
+def _finding(
+    look: Look, suppression: Suppression, svms: Svm | None, regression: Regression | None
 ) -> Protocol:
-    if layer not in LAYERS:
-        raise UserError(
-            f"config.eval.protocol: SVMs take one of the layers {', '.join(LAYERS)}, not '{layer}'"
-        )
-    if C <= 0 or penalty <= 0:
-        raise UserError(f"config.eval.protocol: C={C} and penalty={penalty} must be positive")
-    svms = Svm(layer, float(C))
-    regression = Regression("spp", float(penalty)) if boxes else None
+    """Returns the protocol whose scores are those of `svms`, without these of the softmax."""
 
     def detector(network: Any, fitted: Any) -> Detector:
         stages = look.stages(network)
 
         def find(image: np.ndarray, proposals: np.ndarray) -> Detections:
             outputs = look.features(stages, image, proposals)
-            scores = fitted[svms].scores(outputs[layer])
+            scores = fitted[svms].scores(outputs[svms.layer]) if svms else outputs["scores"][:, :-1]
             rows, classes = best_rows(proposals, scores, **suppression._asdict())
             found = proposals[rows]
             if regression:  # after the suppression, as in the released code
@@ -198,7 +180,23 @@ def _by_svm(
 
         return Detector(find, stages)
 
-    return Protocol(detector, look, (svms, regression) if regression else (svms,))
+    return Protocol(detector, look, tuple(each for each in (svms, regression) if each))
+
+
+def _svms(layer: str, C: float) -> Svm:
+    if layer not in LAYERS:
+        raise UserError(
+            f"config.eval.protocol: SVMs take one of the layers {', '.join(LAYERS)}, not '{layer}'"
+        )
+    if C <= 0:
+        raise UserError(f"config.eval.protocol: C={C} must be positive")
+    return Svm(layer, float(C))
+
+
+def _regression(boxes: bool, penalty: float) -> Regression | None:
+    if penalty <= 0:
+        raise UserError(f"config.eval.protocol: penalty={penalty} must be positive")
+    return Regression("spp", float(penalty)) if boxes else None
 
 
 def _suppression(nms: float, least: float, most: int) -> Suppression:

@@ -3,8 +3,8 @@
 He et al., SPP-net, §4.1. The image is convolved once at each scale, and each window is taken from
 the scale at which it is nearest 224×224 pixels.
 
-Shapes are few, so that programs are: the longer side of a scaled image is padded with zeros to
-whole steps, and windows are padded to a power of two.
+Shapes are few, so that programs are: the longer side of a scaled image is padded to whole steps, as
+`fit` does, and windows are padded to a power of two.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cnn_papers.boxes import Boxed
-from cnn_papers.data.host_ops import resize_short
+from cnn_papers.data.host_ops import fit, resize_short
 from cnn_papers.detection.programs import Programs
 from cnn_papers.evaluation import support
 
@@ -153,10 +153,10 @@ def nearest_scales(
 
 
 def _in_whole_steps(image: np.ndarray) -> np.ndarray:
-    """Pads the longer side of an image at its far end with zeros to whole steps."""
+    """Pads the longer side of an image at its far end to whole steps, with its mean colour."""
     short = min(image.shape[:2])
-    pads = [(0, 0 if length == short else -length % STEP) for length in image.shape[:2]]
-    return np.pad(image, [*pads, (0, 0)])
+    sides = [length if length == short else length + -length % STEP for length in image.shape[:2]]
+    return fit(image, *sides)
 
 
 def _power_of_two(rows: int) -> int:

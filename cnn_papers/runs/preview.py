@@ -16,6 +16,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.files import atomic_write
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import inputs, splits
+from cnn_papers.terminal import counted
 
 MAX_IMAGES = 40  # in the picture
 
@@ -59,8 +60,9 @@ def compute_proposals(config: Any) -> None:
         assert split.proposals is not None  # since `text` is not empty
         counts = [len(boxes) for boxes in split.proposals]
         line = (
-            f"{split.name}: {len(counts):,} images, {sum(counts) / len(counts):,.0f} proposals an "
-            f"image ({min(counts):,} to {max(counts):,})"
+            f"{split.name}: {counted(len(counts), 'image')}, "
+            f"{sum(counts) / len(counts):,.0f} proposals an image "
+            f"({min(counts):,} to {max(counts):,})"
         )
         if split.objects is not None:
             recall = proposals.recall(split.proposals, split.objects)
@@ -105,7 +107,7 @@ def draw_first_step(config: Any, path: pathlib.Path) -> None:
     with atomic_write(path) as file:
         file.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     size = "×".join(map(str, augmented.shape[1:]))
-    print(f"{len(augmented)} images of {split.name} at {size} are in {path}")
+    print(f"{path} shows {counted(len(augmented), 'image')} of {split.name} at {size}")
 
 
 def _sheet_of_boxes(
@@ -123,5 +125,5 @@ def _sheet_of_boxes(
         ]
         tag_colours = [drawing.colour_of(labels[row]) for row in rows]
         tiles.append(drawing.draw_boxes(image, boxes[rows], names, tag_colours, zoom=zoom))
-        texts.append(f"{len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}")
+        texts.append(counted(len(rows), "object") if len(rows) else "no objects")
     return contact_sheet.draw(np.stack(tiles), texts)

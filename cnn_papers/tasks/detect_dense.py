@@ -15,7 +15,7 @@ import optax
 from cnn_papers.boxes import NONE
 from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.detection import dense_runs, dense_targets, detections, overfeat
-from cnn_papers.detection.detections import Detections, Outcome
+from cnn_papers.detection.detections import Outcome
 from cnn_papers.errors import UserError
 from cnn_papers.models.overfeat import score_map
 from cnn_papers.training.step import Batch, StepSettings
@@ -191,10 +191,6 @@ def evaluate(
     give_up: Callable[[], int] = lambda: False,
 ) -> dict[str, float] | None:
     """Returns loss and mean average precision as `dense_runs.evaluate` does."""
-
-    def values(found: list[Detections], objects: Any, classes: int) -> dict[str, float]:
-        return detections.mean_average_precisions(detections.curves(found, objects, classes))
-
     return dense_runs.evaluate(
         step,
         variables,
@@ -202,7 +198,7 @@ def evaluate(
         total,
         give_up,
         loss=lambda sums: _loss(sums, 1.0),
-        values=values,
+        values=detections.precisions,
     )
 
 

@@ -5,7 +5,7 @@ image of its batch by their overlap with objects.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,7 @@ import optax
 from cnn_papers import boxes
 from cnn_papers.boxes import NONE
 from cnn_papers.data.augment import DeviceTransform, augment_batch
-from cnn_papers.data.split import Objects
-from cnn_papers.detection import detections
+from cnn_papers.detection import detections, watching
 from cnn_papers.detection.detections import Detections, Outcome
 from cnn_papers.detection.suppression import best_by_class
 from cnn_papers.errors import UserError
@@ -215,7 +214,7 @@ def make_eval_step(
     """Returns the function (variables, batch) -> outputs of every image of the batch.
 
     They are the batch's `mask`, true objects and `proposals` [n, p, 4], the `scores`
-    [n, p, outputs] of proposals, and the sums over images of the `loss` of drawn windows and of
+    [n, p, outputs] of proposals, and `sums` over images: of the `loss` of drawn windows, and of
     their number `windows`.
     """
     own = settings.boxes_as(Settings)
@@ -236,8 +235,7 @@ def make_eval_step(
         return {
             **{name: batch[name] for name in kept},
             "scores": jax.nn.softmax(logits[:, :proposals]),
-            "loss": jnp.where(counted, losses, 0).sum(),
-            "windows": counted.sum(),
+            "sums": {"loss": jnp.where(counted, losses, 0).sum(), "windows": counted.sum()},
         }
 
     return step
@@ -250,35 +248,27 @@ def evaluate(
     total: int,
     give_up: Callable[[], int] = lambda: False,
 ) -> dict[str, float] | None:
-    """Returns the measures and the loss over all `total` images of `batches`, by name.
+    """Returns loss and mean average precision as `watching.evaluate` does."""
 
-    Boxes are in pixels of the prepared images. `give_up` is called before every batch; the result
-    is None if it returns other than 0.
-    """
-    found: list[Detections] = []
-    objects: list[Objects] = []
-    loss, windows, classes = 0.0, 0, 0
-    for batch in batches:
-        if give_up():
-            return None
-        _, height, width, _ = batch["image"].shape
-        size = (height, width)
-        outputs = {name: np.asarray(value) for name, value in step(variables, batch).items()}
-        loss, windows = loss + float(outputs["loss"]), windows + int(outputs["windows"])
-        classes = outputs["scores"].shape[-1] - BACKGROUND
-        for i in np.flatnonzero(outputs["mask"]).tolist():
-            real = boxes.area(outputs["proposals"][i]) > 0
-            found.append(
-                best_by_class(
-                    outputs["proposals"][i][real],
-                    outputs["scores"][i][real, :-1],
-                    **SUPPRESSION,
-                )
-            )
-            objects.append(Objects.of_row(outputs, i, size))
-    assert len(found) == total, f"evaluated {len(found)} of {total} images"
-    curves = detections.curves(found, objects, classes)
-    return {"loss": loss / max(1, windows), **detections.mean_average_precisions(curves)}
+    def find(outputs: dict[str, Any], row: int, size: tuple[int, int]) -> Detections:
+        windows, scores = outputs["proposals"][row], outputs["scores"][row, :, :-BACKGROUND]
+        real = boxes.area(windows) > 0
+        return best_by_class(windows[real], scores[real], **SUPPRESSION)
+
+    def loss_of(sums: Sequence[dict[str, Any]]) -> float:
+        windows = sum(int(part["windows"]) for part in sums)
+        return sum(float(part["loss"]) for part in sums) / max(1, windows)
+
+    return watching.evaluate(
+        step,
+        variables,
+        batches,
+        total,
+        give_up,
+        find=find,
+        loss=loss_of,
+        values=detections.precisions,
+    )
 
 
 # --- the final test -------------------------------------------------------------------------------

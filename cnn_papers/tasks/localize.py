@@ -127,7 +127,7 @@ def evaluate(
         total,
         give_up,
         loss=_loss,
-        values=lambda found, objects, classes: localization.errors(found, objects),
+        values=localization.errors,
     )
 
 

@@ -169,13 +169,17 @@ def test_difficult_objects_are_not_cut_out_and_others_equally_often():
         ((48, 60), (48, 60), (48, 60)),
     ],
 )
-def test_an_image_is_fitted_into_the_corner_of_zeros(size, fitted, expected):
+def test_an_image_is_fitted_into_the_corner_of_its_mean_colour(size, fitted, expected):
     image = np.full((*size, 3), 200, np.uint8)
+    image[:, : size[1] // 2] = (0, 100, 50)
     result = host_ops.fit(image, *fitted)
     rows, columns = expected
     assert result.shape == (*fitted, 3)
-    assert (result[:rows, :columns] == 200).all()
-    assert not result[rows:].any() and not result[:, columns:].any()
+    fitting = host_ops.resize(image, rows, columns)
+    assert (result[:rows, :columns] == fitting).all()
+    mean = fitting.mean((0, 1)).round()
+    assert (result[rows:] == mean).all() and (result[:, columns:] == mean).all()
+    np.testing.assert_allclose(result.mean((0, 1)), image.mean((0, 1)), atol=0.5)
 
 
 # --- on the device --------------------------------------------------------------------------------

@@ -250,6 +250,9 @@ def test_other_images_or_arguments_are_proposed_again(tmp_path, monkeypatch):
     ]:
         assert len(proposals.of_split(make_split(tmp_path, chosen), text)) == len(chosen)
         assert counted.calls == count
+    monkeypatch.setattr(cv2, "__version__", "1.2.3")  # another one may segment differently
+    proposals.of_split(make_split(tmp_path, changed), "selective_search()")
+    assert counted.calls == 239
 
 
 @pytest.mark.fault("damage: the file of a data set's proposals", "made again")

@@ -217,7 +217,7 @@ def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
     assert capsys.readouterr().out == (
         f"{name}[train]: 2 images, 3 objects (0 difficult) of 2 classes; 0 images without objects\n"
         "         1  cat\n         2  dog\n"
-        f"{name}[val]: 2 images, 1 objects (0 difficult) of 2 classes; 1 images without objects\n"
+        f"{name}[val]: 2 images, 1 object (0 difficult) of 2 classes; 1 image without objects\n"
         "         1  cat\n         0  dog\n"
         "0 images cannot be decoded\n"
     )
@@ -228,9 +228,10 @@ def test_a_voc_folder_is_checked_and_nothing_is_written(pets, capsys):
     out = capsys.readouterr().out
     assert (
         "bad box: object 2 (dog) of a.xml has no area (ymin, xmin, ymax, xmax = 5, 6, 5, 9)\n"
-        "1 bad boxes: correct them, or leave them out with --config.data.max_bad_boxes=1\n"
+        "1 bad box: correct the annotations, or leave so many out with "
+        "--config.data.max_bad_boxes=1\n"
     ) in out
-    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 images cannot be decoded\n")
+    assert out.endswith(f"cannot be decoded: {pets}/JPEGImages/d.jpg\n1 image cannot be decoded\n")
 
 
 def test_a_voc_folder_has_no_smaller_copy(pets, capsys):
@@ -478,8 +479,23 @@ def test_a_folder_of_another_layout_is_told_the_layout(pets, tmp_path_factory):
     with pytest.raises(UserError, match=r"Main has no image sets: write the names of the training"):
         _open(pets)
     (pets / "ImageSets/Main").rmdir()
-    with pytest.raises(UserError, match=r"has no ImageSets/Main: VOC's layout is JPEGImages, Anno"):
+    with pytest.raises(
+        UserError, match=r"has no ImageSets/Main: VOC's layout is .*ImageSets/Main$"
+    ):
         _open(pets)
+    with pytest.raises(UserError) as error:
+        open_split(f"folder:{pets}", "train")
+    assert str(error.value) == f"{pets} is a folder in VOC's format: write voc_folder:{pets}"
+
+
+def test_a_folder_of_classes_is_named(tmp_path):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(UserError) as error:
+        _open(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} has no JPEGImages: VOC's layout is JPEGImages, Annotations, ImageSets/Main; "
+        f"images in folders of classes are folder:{tmp_path}"
+    )
 
 
 @pytest.mark.parametrize("part", ["JPEGImages", "Annotations", "ImageSets/Main"])

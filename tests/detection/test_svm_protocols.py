@@ -11,7 +11,7 @@ from cnn_papers.data import host_ops
 from cnn_papers.detection import crops, window_protocols, windows
 from cnn_papers.detection.box_regression import Regressor
 from cnn_papers.detection.fitting import Regression, Svm
-from cnn_papers.detection.window_protocols import rcnn, svm
+from cnn_papers.detection.window_protocols import rcnn, softmax, svm
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import support
 from cnn_papers.evaluation.svm import Linear
@@ -36,7 +36,9 @@ def net():
         ("rcnn()", (Svm("fc7"),)),
         ("rcnn('spp', boxes=True)", (Svm("spp"), Regression("spp"))),
         ("rcnn('softmax')", ()),
+        ("rcnn('softmax', boxes=True)", (Regression("spp"),)),
         ("softmax", ()),
+        ("softmax(boxes=True, penalty=10)", (Regression("spp", 10),)),
     ],
 )
 def test_what_a_protocol_wants(text, wanted):
@@ -95,6 +97,22 @@ def test_svms_score_windows_which_are_regressed_after_suppression(make, net):
     assert found.classes.dtype == np.int32
 
 
+@pytest.mark.parametrize(
+    "make", [lambda **k: softmax(**k, **ARGUMENTS), lambda **k: rcnn("softmax", **k, **CROPS)]
+)
+def test_what_a_softmax_finds_is_moved_too(make, net):
+    protocol, plain = (make(boxes=moves, least=0.0, most=3) for moves in (True, False))
+    _, regressor, outputs = _random_fits(net, "spp", protocol.look)
+    found = protocol.detector(net, {Regression("spp"): regressor})(IMAGE, PROPOSALS)
+    windows_found = plain.detector(net, {})(IMAGE, PROPOSALS)
+    np.testing.assert_array_equal(found.scores, windows_found.scores)
+    np.testing.assert_array_equal(found.classes, windows_found.classes)
+    rows = [np.flatnonzero((box == PROPOSALS).all(1))[0] for box in windows_found.boxes]
+    moved = regressor.moved(outputs["spp"][rows], windows_found.boxes, found.classes)
+    assert np.abs(moved - windows_found.boxes).max() > 0.1
+    np.testing.assert_allclose(found.boxes, boxes.clip(moved, HEIGHT, WIDTH), rtol=1e-3, atol=1e-3)
+
+
 def test_rcnn_by_softmax_fits_nothing(net):
     protocol = rcnn("softmax", least=0.0, most=3, **CROPS)
     found = protocol.detector(net, {})(IMAGE, PROPOSALS)
@@ -137,8 +155,9 @@ def test_features_of_a_window_are_those_of_its_crop(net):
     [
         ("svm('conv5')", "SVMs take one of the layers spp, fc6, fc7, not 'conv5'"),
         ("rcnn('fc8')", "SVMs take one of the layers spp, fc6, fc7, not 'fc8'"),
-        ("svm(C=0)", "C=0 and penalty=4000.0 must be positive"),
-        ("svm(penalty=-1)", "C=0.001 and penalty=-1 must be positive"),
+        ("svm(C=0)", "C=0 must be positive"),
+        ("svm(penalty=-1)", "penalty=-1 must be positive"),
+        ("softmax(penalty=0)", "penalty=0 must be positive"),
         ("svm(scales=())", "scales must be positive, not 0"),
         ("svm(side=0)", "side must be positive, not 0"),
         ("svm(nms=2)", "nms=2 must be from 0 to 1"),

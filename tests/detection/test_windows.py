@@ -57,7 +57,8 @@ def test_features_are_those_of_the_network_called_with_windows(network):
     features = windows.features(windows.stages(network), image, found, scales=(180,))
     resized = host_ops.resize_short(image, 180)
     assert resized.shape == (180, 225, 3)
-    padded = np.pad(resized, [(0, 0), (0, 31), (0, 0)])
+    padded = host_ops.fit(resized, 180, 256)
+    assert (padded[:, :225] == resized).all()
     scaled = found[None] * np.float32(1.5)
     logits, ends = apply(network)(network.variables, padded[None], scaled)
     assert {name: rows.shape for name, rows in features.items()} == {

@@ -61,7 +61,7 @@ def test_the_first_step_is_drawn(tmp_path, capsys):
     config.data.train_device = config.data.eval_device = "standardize"
     preview.draw_first_step(config, tmp_path / "new" / "sheet.png")
     out = capsys.readouterr().out
-    assert out.endswith(f"32 images of digits[train] at 32×32×3 are in {tmp_path}/new/sheet.png\n")
+    assert out.endswith(f"{tmp_path}/new/sheet.png shows 32 images of digits[train] at 32×32×3\n")
     mesh = meshes.make_mesh(1)
     pipeline = inputs.open_pipeline(
         open_split("digits", "train", config.data.data_dir),
