@@ -11,6 +11,7 @@ import socket
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def one_at_a_time(path: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process is in a block of the same `path`, a file that the block makes.
+    """Waits until no other process is in a block of the same `path`, a file that the block writes.
 
     The folder of `path` is created.
 
@@ -120,17 +121,27 @@ def one_at_a_time(path: pathlib.Path) -> Iterator[None]:
     """
     lock = path.with_name(path.name + LOCK)
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.getLogger(__name__).info("waiting for the process that makes %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with _hold(lock, f"waiting for the process that writes {path}"):
         try:
             yield
         finally:
-            # under the lock: who has waited for it looks first for what was made
             lock.unlink(missing_ok=True)
+
+
+def _hold(lock: pathlib.Path, waiting: str) -> IO[str]:
+    """Returns the file `lock`, open and locked; logs `waiting` where another process has it."""
+    while True:
+        file = lock.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.getLogger(__name__).info(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # The process that was waited for has removed the file; another may be there by now.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        file.close()
 
 
 @contextlib.contextmanager

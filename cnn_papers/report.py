@@ -2,7 +2,7 @@
 
 RUNS is the folder of a sweep, of one run, or of several runs. `report.html`, `report.md` and
 `results.json`, from which the other two can be written again, go to RUNS or to `--out`. RUNS may
-also be such a JSON file, or one of this repository's `results/`.
+also be such a JSON file, or a ledger of claims (`.jsonl`), as in this repository's `results/`.
 """
 
 import os
@@ -12,6 +12,7 @@ import urllib.parse
 from absl import flags
 
 from cnn_papers import doors, files
+from cnn_papers.claims import ledger
 from cnn_papers.errors import UserError, listed
 from cnn_papers.reporting import gather, markdown, page, results_file, wording
 
@@ -24,11 +25,14 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "write python -m cnn_papers.report RUNS with the folder of a sweep or of a run"
         )
-    path, is_file = pathlib.Path(files.expand(argv[1])), argv[1].endswith(".json")
+    path = pathlib.Path(files.expand(argv[1]))
+    is_file = path.suffix in (".json", ledger.SUFFIX)
     out = path.parent if is_file else path
     if flags.FLAGS.out:
         out = pathlib.Path(flags.FLAGS.out)
-    if is_file:
+    if path.suffix == ledger.SUFFIX:
+        found = gather.of_ledger(path)
+    elif is_file:
         recorded = results_file.read(path)
         found = gather.of_today(recorded)
         if gone := {claim.name for claim in recorded.claims} - {now.name for now in found.claims}:

@@ -18,7 +18,7 @@ import pathlib
 from absl import flags
 
 from cnn_papers import doors
-from cnn_papers.claims import sequential
+from cnn_papers.claims import ledger, sequential
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.errors import UserError
 from cnn_papers.sweeps import execute, request, slurm
@@ -84,18 +84,27 @@ def _by_seeds(scales: dict[str, str]) -> Request:
     """Returns the request of claims, by --seeds or --until_decided."""
     values = flags.FLAGS
     if not values.until_decided:
-        return Request(scales, "", {}, values.seeds)
+        return Request(scales, "", {}, values.seeds, ledger=_ledger())
     if values["seeds"].present:
         raise UserError("give --seeds, or --until_decided with --max_seeds")
     looks = sequential.looks_up_to(values.max_seeds)
-    return Request(scales, "", {}, values.max_seeds, looks)
+    return Request(scales, "", {}, values.max_seeds, looks, ledger=_ledger())
+
+
+def _ledger() -> str:
+    """Returns the full path of --ledger, "" without one."""
+    path = flags.FLAGS.ledger
+    if path and not path.endswith(ledger.SUFFIX):
+        raise UserError(f"--ledger={path} must be a file {ledger.SUFFIX}")
+    return os.path.abspath(path) if path else ""
 
 
 def _requested_grid() -> tuple[Request, str]:
     """Returns what --config and --grid request, and a name for it."""
     config = flags.FLAGS.config
-    if flags.FLAGS.until_decided:
-        raise UserError("--until_decided is for claims: give --claim=NAME or --all_claims")
+    for flag in ("until_decided", "ledger"):
+        if flags.FLAGS[flag].value:
+            raise UserError(f"--{flag} is for claims: give --claim=NAME or --all_claims")
     if not config:
         raise UserError(
             "nothing to run: give --claim=NAME, --all_claims, "
@@ -139,6 +148,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_seeds", 12, "the last look of --until_decided", lower_bound=3)
     flags.DEFINE_string(
         "budget", "", "time that all runs of the sweep may take together, as 90min or 3h"
+    )
+    doors.path_flag(
+        "ledger",
+        "file of readings of claims (.jsonl): those that it has of the same question and code are "
+        "not run, those of finished runs are added",
     )
     doors.path_flag("runs", "folder of the sweep; by default runs/sweep-NAME")
     flags.DEFINE_bool("dry_run", False, "print the commands and start nothing")

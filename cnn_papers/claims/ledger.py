@@ -7,12 +7,13 @@ concatenating them, as git's `merge=union` does. `write` sorts the lines and dro
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cnn_papers import files
+from cnn_papers.claims import catalogue, definitions
 from cnn_papers.claims.metrics import Finished, Reading
-from cnn_papers.claims.plan import Job
+from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.errors import UserError
 
 SUFFIX = ".jsonl"
@@ -51,9 +52,17 @@ class Entry(NamedTuple):
     seconds: float
 
     @property
+    def run(self) -> tuple[str, str, int, str]:
+        """What tells the run of the line from others."""
+        return self.config, json.dumps(dict(self.overrides)), self.seed, self.code
+
+    @property
     def reading(self) -> Reading:
         """The reading itself, NaN if it has no value."""
         return Reading(float("nan") if self.value is None else self.value, self.censored)
+
+
+Known = dict[str, dict[int, Entry]]  # the lines of a claim by arm and seed
 
 
 def entry_of(
@@ -122,21 +131,41 @@ def add(path: pathlib.Path, entries: Iterable[Entry]) -> None:
 
     Raises UserError if the ledger is damaged, contradicted or cannot be written.
     """
-    with files.locked_file(path):
+    with files.one_at_a_time(path):
         lines = [*map(_line, read(path)), *map(_line, entries)]
         with files.atomic_write(path) as part:
             part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
             read(part)
 
 
-def newest(
-    entries: Iterable[Entry], counts: Callable[[Entry], bool]
-) -> dict[str, dict[int, Entry]]:
-    """Returns by arm and seed the line that was started last, of those that count."""
-    found: dict[str, dict[int, Entry]] = {}
-    for entry in sorted(filter(counts, entries), key=lambda entry: entry.started):
-        found.setdefault(entry.arm, {})[entry.seed] = entry
+def known(
+    entries: Sequence[Entry], scales: Mapping[str, str | None], code: str = ""
+) -> dict[str, Known]:
+    """Returns what a ledger knows of claims as they are asked now.
+
+    Args:
+      entries: of the ledger.
+      scales: of the claims by name; one without a scale is left out.
+      code: digest of the source whose lines count; by default lines of any code do, of which the
+        one counts that was started last.
+    """
+    found = {}
+    for name, scale in scales.items():
+        if scale in (None, EXACT):
+            continue
+        asked = (name, scale, definitions.digest(catalogue.find(name), scale))
+        by_arm: Known = {}
+        for entry in sorted(entries, key=lambda entry: entry.started):
+            if entry[: len(asked)] == asked and code in ("", entry.code):
+                by_arm.setdefault(entry.arm, {})[entry.seed] = entry
+        found[name] = by_arm
     return found
+
+
+def runs_of(of_claims: Iterable[Known]) -> list[Entry]:
+    """Returns one line for each run of these."""
+    lines = [line for known in of_claims for by_seed in known.values() for line in by_seed.values()]
+    return [*{line.run: line for line in lines}.values()]
 
 
 def _entry(line: str, where: str) -> Entry:

@@ -2,10 +2,11 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnn_papers.claims import catalogue, plan
+from cnn_papers.claims import catalogue, ledger, plan
+from cnn_papers.claims.ledger import Known
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import SWEEP, Job
 from cnn_papers.claims.records import FINISHED, NEW, RUNNING, read_record
@@ -41,6 +42,7 @@ class Sweep(NamedTuple):
       runs: how each of `jobs` stands, by id.
       looks: numbers of seeds at which claims are looked at until they are decided; none if all
         take the same number.
+      known: what the sweep's ledger knows of each claim, by arm and seed.
     """
 
     folder: pathlib.Path
@@ -49,6 +51,7 @@ class Sweep(NamedTuple):
     jobs: dict[str, Job]
     runs: dict[str, Finished | Unfinished]
     looks: Sequence[int] = ()
+    known: Mapping[str, Known] = {}
 
 
 def load_sweep(folder: pathlib.Path) -> Sweep:
@@ -80,7 +83,35 @@ def load_sweep(folder: pathlib.Path) -> Sweep:
         if scale
     }
     runs = {job_id: load_run(folder, job_id) for job_id in jobs}
-    return Sweep(folder, scales, arms, jobs, runs, looks)
+    entries = ledger.read(pathlib.Path(request["ledger"])) if request.get("ledger") else []
+    known = ledger.known(entries, scales, request.get("ledger_code", ""))
+    for name, by_arm in known.items():
+        for arm, of in arms[name].items():
+            for job in of:
+                if job.id in jobs:  # its own run counts
+                    by_arm.get(arm, {}).pop(dict(job.overrides)["seed"], None)
+    return Sweep(folder, scales, arms, jobs, runs, looks, known)
+
+
+def load_ledger(path: pathlib.Path) -> Sweep:
+    """Returns a ledger as a sweep without runs, of every claim at the largest scale that it has.
+
+    Raises UserError if there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no ledger {path}")
+    entries = ledger.read(path)
+    scales: dict[str, str | None] = {}
+    for name, claim in catalogue.all_claims().items():
+        has = {entry.scale for entry in entries if entry.claim == name}
+        scales[name] = next((scale for scale in reversed(claim.scales) if scale in has), None)
+    known = ledger.known(entries, scales)
+    arms = {}
+    for name, scale in scales.items():
+        if scale:
+            seeds = sorted({seed for by_seed in known[name].values() for seed in by_seed})
+            arms[name] = plan.jobs(catalogue.find(name), scale, seeds or [0])
+    return Sweep(path.parent, scales, arms, {}, {}, (), known)
 
 
 def load_run(folder: pathlib.Path, job_id: str) -> Finished | Unfinished:

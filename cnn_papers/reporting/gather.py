@@ -5,11 +5,13 @@ import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from cnn_papers.claims import catalogue, definitions, plan, sequential, verdicts
-from cnn_papers.claims.loading import Sweep, Unfinished, load_sweep, versions_text
+from cnn_papers.claims import catalogue, definitions, ledger, plan, sequential, verdicts
+from cnn_papers.claims.ledger import Entry
+from cnn_papers.claims.loading import Sweep, Unfinished, load_ledger, load_sweep, versions_text
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
-from cnn_papers.claims.readings import exact_runs, read_claim
+from cnn_papers.claims.readings import exact_runs, looks_of, read_claim
+from cnn_papers.claims.readings import of_sweep as readings_of
 from cnn_papers.claims.verdicts import Verdict
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Claim
@@ -18,6 +20,11 @@ from cnn_papers.reporting.results import ArmResult, ClaimResult, GridRun, Result
 from cnn_papers.runs import workdir
 
 DIGITS = 12  # of a digest
+
+
+def of_ledger(path: pathlib.Path) -> Results:
+    """Returns the results of a ledger; UserError if it is missing or damaged."""
+    return results_file.from_json(results_file.to_json(of_sweep(load_ledger(path), ".")))
 
 
 def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
@@ -32,7 +39,7 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
         )
     address = os.path.relpath(folder, out)
     if (folder / SWEEP).is_file():
-        found = _of_sweep(load_sweep(folder), address)
+        found = of_sweep(load_sweep(folder), address)
     else:
         runs = sorted(path.parent for path in folder.glob(f"*/{workdir.RUN}"))
         if (folder / workdir.RUN).is_file():
@@ -44,7 +51,8 @@ def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
     return results_file.from_json(results_file.to_json(found))
 
 
-def _of_sweep(sweep: Sweep, address: str) -> Results:
+def of_sweep(sweep: Sweep, address: str) -> Results:
+    """Returns the results of a sweep, whose folder is at `address` from the report."""
     claims = [
         _claim(file, name, claim, sweep)
         for file, claims in catalogue.claims_of().items()
@@ -52,19 +60,25 @@ def _of_sweep(sweep: Sweep, address: str) -> Results:
     ]
     of_claims = {job_id for claim in claims for seeds in claim.runs.values() for job_id in seeds}
     done = {job_id: run for job_id, run in sweep.runs.items() if isinstance(run, Finished)}
-    versions = [run.versions for run in done.values()]
+    known = ledger.runs_of(sweep.known.values())
+    versions = [made.versions for made in (*done.values(), *known)]
     if EXACT in sweep.scales.values():
         versions.append(versions_text(workdir.versions()))  # this process computes such claims
     return Results(
         kind="sweep",
         runs=address,
-        machines=_each_once(run.machine for run in done.values()),
+        machines=_each_once(made.machine for made in (*done.values(), *known)),
         versions=_each_once(versions),
         outcomes={job_id: _outcome(run) for job_id, run in sweep.runs.items()},
         figures=figure_data.of_claims(sweep, _changed(claims)),
-        code=Counter(run.source[:DIGITS] for run in done.values()),
-        started=min((run.started for run in sweep.runs.values() if run.started), default=""),
-        seconds=_seconds(sweep.runs.values()),
+        code=Counter(
+            source[:DIGITS]
+            for source in (*(run.source for run in done.values()), *(line.code for line in known))
+        ),
+        started=min(
+            (run.started for run in (*sweep.runs.values(), *known) if run.started), default=""
+        ),
+        seconds=_seconds((*sweep.runs.values(), *known)),
         claims=claims,
         others=[
             _grid_run(sweep.jobs[job_id], run)
@@ -119,22 +133,30 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     job_ids = dict.fromkeys(job.id for jobs in trained.values() for job in jobs)
     result = result._replace(
         runs={
-            arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
+            arm: {job.id: dict(job.overrides)["seed"] for job in jobs if job.id in sweep.jobs}
             for arm, jobs in trained.items()
         },
-        seconds=_seconds(sweep.runs[job_id] for job_id in job_ids if job_id in sweep.runs),
+        seconds=_seconds(
+            [
+                *(sweep.runs[job_id] for job_id in job_ids if job_id in sweep.runs),
+                *ledger.runs_of([sweep.known.get(name, {})]),
+            ]
+        ),
     )
     if scale and any(_of_another_recipe(jobs, sweep, scale) for jobs in trained.values()):
         return result._replace(word=results.ASK_AGAIN)
     try:
-        runs = exact_runs(arms) if scale == EXACT else sweep.runs
-        readings = read_claim(claim, arms, runs)
+        if scale == EXACT:
+            readings = read_claim(claim, arms, exact_runs(arms))
+        else:
+            readings = readings_of(sweep, name) if scale else {}
     except UserError as error:
         raise UserError(f"claim {name}: {error}") from error
     if not any(readings.values()):
         return result
-    if sweep.looks and scale != EXACT:
-        verdict = sequential.judge(claim, readings, sweep.looks)
+    looks = looks_of(sweep, name)
+    if looks and scale != EXACT:
+        verdict = sequential.judge(claim, readings, looks)
     else:
         verdict = verdicts.judge(claim, readings, exact=scale == EXACT)
     by_arm = {
@@ -205,7 +227,7 @@ def _outcome(run: Finished | Unfinished) -> str:
     return run.outcome if isinstance(run, Finished) else run.why
 
 
-def _seconds(runs: Iterable[Finished | Unfinished]) -> float:
+def _seconds(runs: Iterable[Finished | Unfinished | Entry]) -> float:
     return sum(run.seconds for run in runs if run.started)
 
 

@@ -78,7 +78,9 @@ def run_sweep(folder: pathlib.Path, request: Request, options: Options, *, dry_r
     """
     places = local.places(options.at_once or 1) if options.executor == "local" else []
     request = request._replace(reached=reached_there(folder))
-    plan = _plan(folder, jobs_of(request))
+    if request.ledger and not options.accept_other_code:
+        request = request._replace(ledger_code=code_digest.source_digest(code_digest.sources()))
+    plan = _plan(folder, jobs_of(request, folder))
     check_extends(folder, request)
     if exact := [name for name, scale in request.claims.items() if scale == EXACT]:
         print(f"needs no training: {', '.join(exact)}")
@@ -94,7 +96,7 @@ def run_sweep(folder: pathlib.Path, request: Request, options: Options, *, dry_r
             if grown == request:
                 break
             request = grown
-            code = _run(_plan(folder, jobs_of(request)), request, options, places)
+            code = _run(_plan(folder, jobs_of(request, folder)), request, options, places)
         return code
 
 
@@ -103,9 +105,10 @@ def _run(plan: Plan, request: Request, options: Options, places: Sequence[Place]
     records = _read_records(plan, options)
     todo = _to_start(plan, records, options)
     write_request(plan.folder, request, plan.jobs)
+    rounds.note(plan.folder, request, [job for job in plan.jobs if job not in todo])
     say("\n".join(summary(plan.folder, plan.jobs, records)))
     if options.executor == "local":
-        return _run_here(plan, places, todo, records, options.budget_s)
+        return _run_here(plan, request, places, todo, records, options.budget_s)
     return _submit(plan, todo, records, options)
 
 
@@ -189,6 +192,7 @@ def _print_commands(plan: Plan, options: Options) -> int:
 
 def _run_here(
     plan: Plan,
+    request: Request,
     places: Sequence[Place],
     todo: Sequence[Job],
     records: dict[str, Record],
@@ -209,6 +213,7 @@ def _run_here(
 
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         progress.ended(run.job, process.end(plan.folder, run), running, waiting)
+        rounds.note(plan.folder, request, [run.job])
 
     def may_begin() -> bool:
         return sum(record.seconds for record in records.values()) < budget_s

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cnn_papers import files
-from cnn_papers.claims import catalogue, plan
+from cnn_papers.claims import catalogue, ledger, plan
+from cnn_papers.claims.ledger import Known
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
 from cnn_papers.errors import UserError, listed
 from cnn_papers.runs import config_files
@@ -26,6 +27,9 @@ class Request(NamedTuple):
       looks: numbers of seeds at which claims are looked at until they are decided (see
         `claims/sequential.py`), the last one `seeds`; none if all take `seeds`.
       reached: the look that each claim has come to, a number of seeds.
+      ledger: path of the ledger whose readings count, and which those of its runs are added to;
+        "" without one.
+      ledger_code: digest of the source whose lines count; "" for those of any.
     """
 
     claims: dict[str, str]
@@ -34,24 +38,34 @@ class Request(NamedTuple):
     seeds: int
     looks: Sequence[int] = ()
     reached: Mapping[str, int] = {}
+    ledger: str = ""
+    ledger_code: str = ""
 
     def seeds_of(self, claim: str) -> int:
         """Returns the number of seeds that a claim takes now."""
         return self.reached.get(claim, self.looks[0]) if self.looks else self.seeds
 
 
-def jobs_of(request: Request) -> list[Job]:
+def jobs_of(request: Request, folder: pathlib.Path | None = None) -> list[Job]:
     """Returns the runs of a request, each once.
+
+    Left out are those whose readings its ledger has, unless `folder` holds their record.
 
     All runs of one seed come before those of the next, so that pairs of arms are complete early.
     Claims at scale `exact` need no runs.
     """
+    known: Mapping[str, Known] = {}
+    if request.ledger:
+        entries = ledger.read(pathlib.Path(request.ledger))
+        known = ledger.known(entries, request.claims, request.ledger_code)
     jobs = []
     for seed in range(request.seeds):
         for name, scale in request.claims.items():
             if scale != EXACT and seed < request.seeds_of(name):
-                by_arm = plan.jobs(catalogue.find(name), scale, [seed])
-                jobs += [job for (job,) in by_arm.values()]
+                for arm, (job,) in plan.jobs(catalogue.find(name), scale, [seed]).items():
+                    is_known = seed in known.get(name, {}).get(arm, {})
+                    if not is_known or (folder and (folder / f"{job.id}.json").exists()):
+                        jobs.append(job)
         if request.config:
             for values in itertools.product(*request.grid.values()):
                 overrides = dict(zip(request.grid, values, strict=True))
@@ -234,11 +248,9 @@ def read_job(folder: pathlib.Path, job_id: str) -> Job:
 def _read_sweep(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / SWEEP
     try:
-        values = {
-            "looks": [],
-            "reached": {},
-            **json.loads(path.read_text()),
-        }  # older ones lack them
+        # Older ones lack what was added since.
+        added = {"looks": [], "reached": {}, "ledger": "", "ledger_code": ""}
+        values = {**added, **json.loads(path.read_text())}
         return {key: values[key] for key in (*Request._fields, "jobs")}
     except FileNotFoundError:
         return None

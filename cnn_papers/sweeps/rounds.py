@@ -2,14 +2,15 @@
 
 import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from cnn_papers.claims import catalogue, plan, sequential
-from cnn_papers.claims.loading import Sweep, load_sweep
+from cnn_papers.claims import catalogue, definitions, ledger, plan, sequential
+from cnn_papers.claims.loading import Sweep, load_run, load_sweep
 from cnn_papers.claims.metrics import Finished
-from cnn_papers.claims.plan import EXACT
-from cnn_papers.claims.readings import read_claim
+from cnn_papers.claims.plan import EXACT, Job
+from cnn_papers.claims.readings import looks_of, of_sweep, read_claim
 from cnn_papers.claims.verdicts import UNDECIDED
+from cnn_papers.errors import UserError
 from cnn_papers.sweeps.request import Request
 from cnn_papers.terminal import duration, say
 
@@ -45,6 +46,41 @@ def extended(folder: pathlib.Path, request: Request, budget_s: float) -> Request
     return request._replace(reached=reached)
 
 
+def note(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
+    """Adds the readings of those of `jobs` that have finished to the request's ledger, if any.
+
+    What cannot be read or added is said, and the sweep goes on.
+    """
+    if not request.ledger:
+        return
+    runs = {job.id: load_run(folder, job.id) for job in jobs}
+    lines = []
+    for name, scale in request.claims.items():
+        claim = catalogue.find(name)
+        arms = {} if scale == EXACT else plan.jobs(claim, scale, range(request.seeds_of(name)))
+        arms = {arm: [job for job in of if job.id in runs] for arm, of in arms.items()}
+        if not any(arms.values()):
+            continue
+        asked = definitions.digest(claim, scale)
+        try:
+            readings = read_claim(claim, arms, runs)
+        except UserError as error:
+            say(f"not in the ledger: claim {name}: {error}")
+            continue
+        for arm, of in arms.items():
+            for job in of:
+                run, seed = runs[job.id], dict(job.overrides)["seed"]
+                if isinstance(run, Finished):
+                    reading = readings[arm][seed]
+                    lines.append(
+                        ledger.entry_of(name, scale, asked, arm, job, run, reading, request.looks)
+                    )
+    try:
+        ledger.add(pathlib.Path(request.ledger), lines)
+    except UserError as error:
+        say(f"not in the ledger: {error}")
+
+
 def _undecided(sweep: Sweep, request: Request) -> tuple[Mapping[str, int], list[str]]:
     """Returns the claims that more seeds may decide, with the number it takes; the other ones.
 
@@ -56,8 +92,8 @@ def _undecided(sweep: Sweep, request: Request) -> tuple[Mapping[str, int], list[
         if scale == EXACT:
             continue
         claim, seeds = catalogue.find(name), request.seeds_of(name)
-        readings = read_claim(claim, sweep.arms[name], sweep.runs)
-        verdict = sequential.judge(claim, readings, request.looks)
+        readings = of_sweep(sweep, name)
+        verdict = sequential.judge(claim, readings, looks_of(sweep, name))
         if verdict.word != UNDECIDED or verdict.n < seeds:
             continue
         takes = sequential.seeds_needed(claim, verdict, most=request.seeds)
@@ -73,8 +109,9 @@ def _seconds(sweep: Sweep, claim: str, seeds: range) -> float:
     more = plan.jobs(catalogue.find(claim), str(sweep.scales[claim]), seeds)
     seconds = 0.0
     for arm, jobs in sweep.arms[claim].items():
-        runs = [sweep.runs[job.id] for job in jobs]
+        runs = [sweep.runs.get(job.id) for job in jobs]
         took = [run.seconds for run in runs if isinstance(run, Finished)]
+        took += [entry.seconds for entry in sweep.known.get(claim, {}).get(arm, {}).values()]
         new = itertools.filterfalse(lambda job: job.id in sweep.jobs, more[arm])
         seconds += len(list(new)) * sum(took) / len(took)
     return seconds

@@ -4,67 +4,17 @@ import json
 import re
 
 import pytest
+from support.asked_sweeps import CLAIMS, WrittenRuns
 from support.commands import exit_code
-from support.written_sweeps import write_job
 
-from cnn_papers.claims import catalogue, plan
-from cnn_papers.facts import Claim, Scale
-from cnn_papers.sweeps import local, process
+from cnn_papers.claims import plan
+from cnn_papers.sweeps import local
 from launch import sweep
 
-SCALES = {"desk": Scale({"config": "configs/resnet.py"})}
+ANY = "--accept_other_code"  # the runs are of no code
 
 
-def claim(rate: float) -> Claim:
-    """The claim that a net of this rate errs less than one of rate 0.1."""
-    arms = {"before": {"optim.lr": 0.1}, "after": {"optim.lr": rate}}
-    return Claim("Statement.", "§1", arms, "last('val/top1_error')", "lower", "", SCALES)
-
-
-CLAIMS = {"clear": claim(0.2), "slight": claim(0.3), "none": claim(0.4)}
-# The error of an arm beyond that of its seed, by its rate.
-EFFECTS = {
-    0.1: [0.0] * 12,
-    0.2: [-5.0, -5.1, -4.9] * 4,
-    0.3: [-1.0, -3.0, -2.0] * 4,
-    0.4: [-1.0, 1.1, 0.1] * 4,
-}
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The ids of runs in the order of their start; each leaves the files of a finished run."""
-    ids: list[str] = []
-
-    def run_all(todo, places, begin, may_begin, ended, tick, grace_s):
-        for place, job in enumerate(todo):
-            if not may_begin():
-                break
-            values = dict(job.overrides)
-            effect = EFFECTS[values["optim.lr"]][values["seed"]]
-            row = {"step": 10, "val/top1_error": 50.0 + values["seed"] + effect}
-            write_job(folder_of[0], job, [row])
-            ids.append(job.id)
-            ended(Stub(job), [], todo[place + 1 :])
-        return 0
-
-    class Stub:
-        def __init__(self, job):
-            self.job = job
-
-    folder_of: list = []
-    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": CLAIMS})
-    monkeypatch.setattr(local, "run_all", run_all)
-    monkeypatch.setattr(process, "end", lambda folder, run: process.read(folder, run.job))
-    return ids, folder_of
-
-
-def ask(started, folder, *flags: str) -> int:
-    started[1][:] = [folder]
-    return exit_code(sweep.cli, "--all_claims", f"--runs={folder}", "--accept_other_code", *flags)
-
-
-def seeds(started) -> dict[float, list[int]]:
+def seeds(written: WrittenRuns) -> dict[float, list[int]]:
     """The seeds that were run of each rate."""
     jobs = {
         job.id: dict(job.overrides)
@@ -73,31 +23,31 @@ def seeds(started) -> dict[float, list[int]]:
         for job in jobs
     }
     found: dict[float, list[int]] = {}
-    for job_id in started[0]:
+    for job_id in written.ids:
         found.setdefault(jobs[job_id]["optim.lr"], []).append(jobs[job_id]["seed"])
     return found
 
 
-def test_claims_go_on_while_seeds_may_decide_them(started, tmp_path, capsys):
+def test_claims_go_on_while_seeds_may_decide_them(written, tmp_path, capsys):
     folder = tmp_path / "sweep"
-    assert ask(started, folder, "--until_decided") == 0
+    assert written.ask(folder, ANY, "--until_decided") == 0
     out = capsys.readouterr().out
     assert "slight: undecided at 3 seeds; 5 may decide, goes on to 6" in out
     assert "not expected to be decided by 12 seeds: none" in out
-    assert seeds(started) == {0.1: [*range(6)], 0.2: [0, 1, 2], 0.3: [*range(6)], 0.4: [0, 1, 2]}
+    assert seeds(written) == {0.1: [*range(6)], 0.2: [0, 1, 2], 0.3: [*range(6)], 0.4: [0, 1, 2]}
     asked = json.loads((folder / "sweep.json").read_text())
     assert (asked["looks"], asked["reached"]) == ([3, 6, 12], {"slight": 6})
 
-    started[0].clear()
-    assert ask(started, folder, "--until_decided") == 0  # everything is known
-    assert not started[0] and "18 done" in capsys.readouterr().out
+    written.ids.clear()
+    assert written.ask(folder, ANY, "--until_decided") == 0  # everything is known
+    assert not written.ids and "18 done" in capsys.readouterr().out
 
 
-def test_the_report_says_at_which_look_a_verdict_fell(started, tmp_path, capsys):
+def test_the_report_says_at_which_look_a_verdict_fell(written, tmp_path, capsys):
     from cnn_papers import report
 
     folder = tmp_path / "sweep"
-    ask(started, folder, "--until_decided")
+    written.ask(folder, ANY, "--until_decided")
     capsys.readouterr()
     assert not exit_code(report.cli, str(folder))
     found = {
@@ -114,35 +64,34 @@ def test_the_report_says_at_which_look_a_verdict_fell(started, tmp_path, capsys)
     assert "6; look 2 of 3" in page and "3; look 1 of 3; more than 1,000 may decide" in page
 
 
-def test_a_sweep_that_was_stopped_goes_on_where_it_was(started, tmp_path, monkeypatch, capsys):
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(written, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    ask(started, whole, "--until_decided")
-    ended, reached = [*started[0]], json.loads((whole / "sweep.json").read_text())["reached"]
-    started[0].clear()
-    complete = local.run_all
+    written.ask(whole, ANY, "--until_decided")
+    ended, reached = [*written.ids], json.loads((whole / "sweep.json").read_text())["reached"]
+    written.ids.clear()
 
     def some(todo, *others):
-        return complete(todo[: (len(todo) + 1) // 2], *others)
+        return written.run_all(todo[: (len(todo) + 1) // 2], *others)
 
     monkeypatch.setattr(local, "run_all", some)  # each attempt runs half of what is left
-    while ask(started, stopped, "--until_decided"):
+    while written.ask(stopped, ANY, "--until_decided"):
         pass
-    assert sorted(started[0]) == sorted(ended)
+    assert sorted(written.ids) == sorted(ended)
     assert json.loads((stopped / "sweep.json").read_text())["reached"] == reached
 
 
-def test_no_run_starts_beyond_the_budget(started, tmp_path, capsys):
+def test_no_run_starts_beyond_the_budget(written, tmp_path, capsys):
     """A run takes 30 seconds here."""
     folder = tmp_path / "sweep"
-    assert ask(started, folder, "--until_decided", "--budget=2min") == 1
-    assert len(started[0]) == 4
+    assert written.ask(folder, ANY, "--until_decided", "--budget=2min") == 1
+    assert len(written.ids) == 4
     assert "the runs have taken 2 min, which is the budget" in capsys.readouterr().out
-    assert ask(started, folder, "--until_decided", "--budget=7min") == 0
-    assert len(started[0]) == 12
+    assert written.ask(folder, ANY, "--until_decided", "--budget=7min") == 0
+    assert len(written.ids) == 12
     out = capsys.readouterr().out
     assert "which the budget does not allow: 3 min to 6 seeds" in out
-    assert ask(started, folder, "--until_decided", "--budget=0.2h") == 0
-    assert len(started[0]) == 18
+    assert written.ask(folder, ANY, "--until_decided", "--budget=0.2h") == 0
+    assert len(written.ids) == 18
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -163,11 +112,11 @@ def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
     assert re.fullmatch(rf"error: {re.escape(message)}.*\n", capsys.readouterr().err)
 
 
-def test_looks_cannot_be_declared_afterwards(started, tmp_path, capsys):
+def test_looks_cannot_be_declared_afterwards(written, tmp_path, capsys):
     folder = tmp_path / "sweep"
-    ask(started, folder, "--until_decided")
+    written.ask(folder, ANY, "--until_decided")
     capsys.readouterr()
-    assert ask(started, folder, "--until_decided", "--max_seeds=24") == 2
+    assert written.ask(folder, ANY, "--until_decided", "--max_seeds=24") == 2
     assert "looks at seeds 3, 6, 12 there, 3, 6, 12, 24 now" in capsys.readouterr().err
-    assert ask(started, folder, "--seeds=12") == 2
+    assert written.ask(folder, ANY, "--seeds=12") == 2
     assert "looks at seeds 3, 6, 12 there, unset now" in capsys.readouterr().err
