@@ -17,6 +17,7 @@ from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.errors import UserError
 
 SUFFIX = ".jsonl"
+DIGITS = 12  # of the digest of a run's source
 
 
 class Entry(NamedTuple):
@@ -26,7 +27,7 @@ class Entry(NamedTuple):
       claim, scale: what was asked, by name.
       asked: the digest of that, from `definitions.digest`.
       arm, seed: of the run.
-      code: digest of the source that the run was made with, from `code_digest.source_digest`.
+      code: digest of the source that the run was made with, the first digits.
       machine, versions: that it was made on, in words.
       value, censored: of the `Reading`; the value is None if it is not finite.
       looks: numbers of seeds at which the sweep looked; none if it had a fixed number.
@@ -85,7 +86,7 @@ def entry_of(
         asked=asked,
         arm=arm,
         seed=seed,
-        code=run.source,
+        code=run.source[:DIGITS],
         machine=run.machine,
         versions=run.versions,
         value=value,
@@ -156,7 +157,7 @@ def known(
         asked = (name, scale, definitions.digest(catalogue.find(name), scale))
         by_arm: Known = {}
         for entry in sorted(entries, key=lambda entry: entry.started):
-            if entry[: len(asked)] == asked and code in ("", entry.code):
+            if entry[: len(asked)] == asked and code[:DIGITS] in ("", entry.code):
                 by_arm.setdefault(entry.arm, {})[entry.seed] = entry
         found[name] = by_arm
     return found

@@ -46,7 +46,7 @@ def chance(results: Results) -> list[str]:
     lines = [
         f"{len(drawn)} of them rest on random seeds, and each verdict stands alone: where nothing "
         f"differs, {percent} are decided by chance, which would be about "
-        f"{ERROR_RATE * len(drawn):.1f} of {len(drawn)}; {len(decided)} are decided."
+        f"{ERROR_RATE * len(drawn):.2g} of {len(drawn)}; {len(decided)} are decided."
     ]
     if decided:
         names = f": {', '.join(remain)}" if remain else ""
