@@ -47,7 +47,7 @@ def desk() -> Any:
         }
     )
     config.batch_size = 32  # ours: for small data
-    config.total_epochs = 12.0  # ours: minutes
+    config.total_epochs = 6.0  # ours: minutes; twice as many find two points more
     config.optim.lr, config.optim.lr_batch = 0.01, 32  # ours: tried on these scenes
     config.eval.batch_size = 50  # ours: several proposals an image
     config.eval.protocol = "softmax(scales=(96,))"  # ours: as in training
@@ -114,8 +114,8 @@ def voc2007() -> Any:
 def own() -> Any:
     """A narrow ZF-5 on windows of a small set of photographs, all layers from scratch.
 
-    What was tried was trained on 205 images of blood cells and looked at on 87 others of the
-    training images; no test images were.
+    Its numbers were looked at on 87 of 292 training photographs of blood cells, after training on
+    the others; no test photograph was.
     """
     config = common.base("spp", "zf5", 21, FIELDS)
     _narrow(config)
@@ -123,8 +123,7 @@ def own() -> Any:
     config.data.name = "voc_folder:VOC2007"  # ours: give your own
     config.data.train_split = "trainval"  # ours: VOC's name
     config.data.proposals = "selective_search(size=320, max_proposals=480)"  # ours: for two cores
-    # ours: at the paper's stride an object of a tenth of the image is 3 cells long; the first
-    # stride halved at 320 pixels gives nearly as many and takes twice as long
+    # ours: 30 cells of the map, 3 for an object of a tenth of the image; minutes on two cores
     config.data.train_host = config.data.eval_host = "decode|fit(480, 480)"
     config.data.train_device = (
         f"flip|{_SCALED}"  # ours: light differs from photograph to photograph
@@ -141,7 +140,7 @@ def own() -> Any:
     )
     config.batch_size = 4  # ours: small data has few steps
     config.total_epochs = 6.0  # ours: minutes for some hundred photographs
-    config.optim.lr, config.optim.lr_batch = 0.01, 4  # ours: the only one tried; it learns at once
+    config.optim.lr, config.optim.lr_batch = 0.01, 4  # ours: no other was tried
     config.eval.batch_size = 4  # ours: hundreds of proposals an image
     # ours: the shorter side of most photographs that are 480 pixels long; the last is §4.1's
     config.eval.protocol = (

@@ -208,9 +208,7 @@ def _labels(classes: jax.Array, logits: jax.Array) -> jax.Array:
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-def make_eval_step(
-    model: Any, normalise: DeviceTransform, settings: StepSettings
-) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+def make_eval_step(model: Any, normalise: DeviceTransform, settings: StepSettings) -> watching.Step:
     """Returns the function (variables, batch) -> outputs of every image of the batch.
 
     They are the batch's `mask`, true objects and `proposals` [n, p, 4], the `scores`
@@ -219,7 +217,7 @@ def make_eval_step(
     """
     own = settings.boxes_as(Settings)
 
-    def step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+    def step(variables: Any, batch: Batch) -> dict[str, Any]:
         batch = augment_batch(normalise, batch, jax.random.key(0))
         candidates, proposals = _candidates(batch), batch["proposals"].shape[1]
         logits = model.apply(variables, batch["image"], windows=candidates)[0]
@@ -242,7 +240,7 @@ def make_eval_step(
 
 
 def evaluate(
-    step: Callable[[Any, Batch], dict[str, jax.Array]],
+    step: watching.Step,
     variables: Any,
     batches: Iterable[Batch],
     total: int,
