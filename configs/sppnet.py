@@ -144,7 +144,7 @@ def own() -> Any:
     config.eval.batch_size = 4  # ours: hundreds of proposals an image
     # ours: the shorter side of most photographs that are 480 pixels long; the last is §4.1's
     config.eval.protocol = (
-        "softmax(scales=(360,))|softmax(boxes=True, scales=(360,))"
+        "softmax(boxes=True, scales=(360,))|softmax(scales=(360,))"
         "|svm('fc7', boxes=True, scales=(360,))"
     )
     config.eval.every_epochs = 2.0  # ours: to watch training by

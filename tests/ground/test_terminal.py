@@ -53,3 +53,17 @@ def test_a_stream_that_is_no_file_is_left_as_it_is(monkeypatch):
     terminal.take_any_text()
     print(TEXT, end="")
     assert stream.getvalue() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((0, "image"), "0 images"),
+        ((1, "image"), "1 image"),
+        ((1234, "image"), "1,234 images"),
+        ((1, "bad box", "bad boxes"), "1 bad box"),
+        ((2, "bad box", "bad boxes"), "2 bad boxes"),
+    ],
+)
+def test_a_number_has_its_noun(arguments, expected):
+    assert terminal.counted(*arguments) == expected
