@@ -33,7 +33,7 @@ def read_or_fit(config: Any, model: nn.Module, train: Pipeline) -> convert.Flat:
     fitted = fitting.layers_to_fit(model)
     fitting.check_frozen(model, config.optim.frozen)
     arrays = read(config, model, train.image_shape, train.split.class_names)
-    if fitted <= {convert.layer_of(path) for path in arrays}:
+    if {*fitted} <= {convert.layer_of(path) for path in arrays}:
         return arrays
     return arrays | fitting.fit(model, train, config.seed)
 
@@ -126,7 +126,7 @@ def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:
 
 def _warn_of_frozen(fresh: Iterable[str], model: nn.Module, pattern: str) -> None:
     """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
-    random = {*fresh} - fitting.layers_to_fit(model)
+    random = {*fresh} - {*fitting.layers_to_fit(model)}
     frozen = sorted(layer for layer in random if re.fullmatch(pattern, layer))
     if frozen:
         logging.getLogger(__name__).warning(
