@@ -1,6 +1,8 @@
 """Fits the layers of a Fisher vector that are fitted, not trained, before a run's first step."""
 
+import inspect
 import math
+import pathlib
 import re
 import time
 import warnings
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cnn_papers.data.pipeline import Pipeline
+from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.errors import UserError
 from cnn_papers.models import ifv
 from cnn_papers.parallel import processes
@@ -34,6 +36,38 @@ def check_frozen(model: Any, pattern: str) -> None:
             f"config.optim.frozen='{pattern}': {', '.join(sorted(trained))} would be trained, and "
             f"is only fitted: write '{'|'.join(layers_to_fit(model))}'"
         )
+
+
+def check_descriptors(place: pathlib.Path, fitted_on: Any, config: Any) -> None:
+    """Raises UserError if layers that the run `place` has fitted are of others than `config`'s.
+
+    Descriptors may be closer, and images larger; bins, scales and colours must be the same.
+    `fitted_on` is the config of that run.
+    """
+    theirs, ours = _kind_of_descriptors(fitted_on), _kind_of_descriptors(config)
+    differences = [
+        f"{name}={theirs.get(name)} there, {ours.get(name)} now"
+        for name in dict.fromkeys([*theirs, *ours])
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f"config.init_from: {place} has components and words of other descriptors "
+            f"({'; '.join(differences)}): take the same, or start without it to fit them"
+        )
+
+
+def _kind_of_descriptors(config: Any) -> dict[str, Any]:
+    """Returns by name what makes the descriptors that a run fits its layers to."""
+    op = parse_host(config.data.train_host, key="data.train_host").ops[-1]
+    bound = inspect.signature(op.function).bind(None, *op.args, **op.kwargs)
+    bound.apply_defaults()
+    arguments = {
+        name: value
+        for name, value in bound.arguments.items()
+        if name not in ("image", "step", "longest")
+    }
+    return {"operation": op.name, **arguments}
 
 
 def fit(model: Any, train: Pipeline, seed: int) -> dict[str, np.ndarray]:

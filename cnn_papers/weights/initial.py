@@ -28,12 +28,17 @@ def read_or_fit(config: Any, model: nn.Module, train: Pipeline) -> convert.Flat:
     Layers that `config.init_from` brings are not fitted.
 
     Raises:
-      UserError: as `read` and `fitting.fit`; layers to fit that would be trained.
+      UserError: as `read` and `fitting.fit`; layers to fit that would be trained, or that a run
+        has fitted to other descriptors.
     """
     fitted = fitting.layers_to_fit(model)
     fitting.check_frozen(model, config.optim.frozen)
     arrays = read(config, model, train.image_shape, train.split.class_names)
-    if {*fitted} <= {convert.layer_of(path) for path in arrays}:
+    taken = {convert.layer_of(path) for path in arrays}
+    place = pathlib.Path(config.init_from)
+    if taken & {*fitted} and place.is_dir():
+        fitting.check_descriptors(place, trained.open_run(place).config, config)
+    if {*fitted} <= taken:
         return arrays
     return arrays | fitting.fit(model, train, config.seed)
 

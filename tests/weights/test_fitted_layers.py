@@ -183,6 +183,22 @@ def test_a_word_that_dies_is_refused():
         fitting.check_alive(np.array([np.nan, np.nan]), 1000)
 
 
+@pytest.mark.fault(
+    "config: components and words of other descriptors than the run's", "refused with both values"
+)
+def test_a_run_does_not_start_from_words_of_other_descriptors(finished, tmp_path):
+    config = tiny(tmp_path, init_from=str(finished))
+    run = assemble(config, tmp_path / "second")
+    config.data.train_host = "decode|dense_sift(step=2, bin_size=5)"
+    with pytest.raises(
+        UserError,
+        match=rf"{finished} has components .* of other .* \(bin_size=4 there, 5 now\): take the",
+    ):
+        initial.read_or_fit(config, run.model, run.data.train)
+    config.data.train_host = "decode|dense_sift(step=1, bin_size=4, longest=99)"
+    assert len(initial.read_or_fit(config, run.model, run.data.train)) > 4
+
+
 def test_images_without_any_descriptor_are_refused():
     with pytest.raises(
         UserError, match="no descriptor in 3 training images: all are of one colour"
