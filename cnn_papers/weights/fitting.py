@@ -150,7 +150,8 @@ def fit_to(
     if len(values) < model.total_words:
         raise UserError(
             f"config.model: the sample has {len(values):,} descriptors, fewer than the "
-            f"{model.total_words:,} words: take fewer words, or more images"
+            f"{model.total_words:,} words: take fewer words, a larger config.model.sample, "
+            "or more images"
         )
     pca = PCA(min(values.shape), svd_solver="covariance_eigh").fit(values)
     variances = pca.explained_variance_
@@ -158,7 +159,8 @@ def fit_to(
     if model.dims > rank:
         raise UserError(
             f"config.model.dims={model.dims} principal components are wanted, and the sample of "
-            f"{len(values):,} descriptors has rank {rank}: take fewer, or more images"
+            f"{len(values):,} descriptors has rank {rank}: take fewer, a larger "
+            "config.model.sample, or more images"
         )
     kernel = np.asarray(pca.components_)[: model.dims].T
     x = (values - pca.mean_) @ kernel
@@ -192,5 +194,5 @@ def check_alive(weights: np.ndarray, size: int) -> None:
         raise UserError(
             f"config.model: {len(dead)} of {len(weights)} words have died, the first is word "
             f"{dead[0]} with {weights[dead[0]] * size:.2g} of {size:,} descriptors: take fewer "
-            "words, or more images"
+            "words, a larger config.model.sample, or more images"
         )
