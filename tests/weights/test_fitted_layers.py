@@ -249,3 +249,12 @@ def test_images_of_other_sizes_are_refused_in_a_prediction(finished):
     encoded = cv2.imencode(".png", pixels)[1].tobytes()
     with pytest.raises(ValueError, match="has 198 descriptors, not 98: bring images to one size"):
         predictor.prepare(encoded)
+
+
+def test_an_image_too_small_for_one_descriptor_is_said_in_a_prediction(finished):
+    predictor = make_predictor(trained.from_run(finished))
+    encoded = cv2.imencode(".png", np.zeros((12, 32, 3), np.uint8))[1].tobytes()
+    with pytest.raises(
+        ValueError, match=r"^cannot be prepared by dense_sift: an image of 12×32 is too small"
+    ):
+        predictor.prepare(encoded)
