@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cnn_papers import zoo
 from cnn_papers.benchmarks.workload import Workload
@@ -49,6 +50,7 @@ def measure(work: Workload, fit: Fit) -> dict[str, Any]:
     random = np.random.default_rng(0)
     names = ["sift" if kind == ifv.SIFT else "colours" for kind in model.kinds]
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # as in a reader thread
     def describe(image: np.ndarray) -> np.ndarray:
         return descriptors.dense(image, names, STEP, BIN_SIZE, SCALES)
 

@@ -93,9 +93,8 @@ def fit(model: Any, train: Pipeline, seed: int) -> dict[str, np.ndarray]:
 
     def make() -> None:
         sample = draw(model.sample, train.shuffled_images(seed), len(train), seed)
-        with threadpool_limits(1):
-            for kind in model.kinds:
-                arrays.extend(fit_to(model, sample, seed, kind))
+        for kind in model.kinds:
+            arrays.extend(fit_to(model, sample, seed, kind))
 
     processes.broadcast(make)
     return dict(zip(paths, processes.arrays_from_first(arrays), strict=True))
@@ -133,6 +132,7 @@ def draw(size: int, images: Iterator[np.ndarray], count: int, seed: int) -> np.n
     return sample
 
 
+@threadpool_limits.wrap(limits=1)
 def fit_to(
     model: ifv.FisherVector, sample: np.ndarray, seed: int, kind: ifv.Kind = ifv.SIFT
 ) -> list[np.ndarray]:

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.image_folders import write_images
+from threadpoolctl import threadpool_info
 
 from cnn_papers.boxes import Boxed
-from cnn_papers.data import descriptors, host_ops, mirror
+from cnn_papers.data import descriptors, host_ops, mirror, prefetch
 from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import parse_host
@@ -222,6 +223,18 @@ def test_images_with_boxes_have_no_descriptors():
 def reader(folder, ops):
     split = open_split(f"folder:{folder}", "train")
     return Reader(split, parse_host(ops, key="data.train_host"), num_classes=2, max_skips=0)
+
+
+def test_reader_threads_use_one_thread_of_blas_each():
+    """Several would wait for each other, for several times the CPU time of the descriptors."""
+
+    def threads(_: int = 0) -> list[int]:
+        libraries = threadpool_info()
+        return [found["num_threads"] for found in libraries if found["user_api"] == "blas"]
+
+    before = threads()
+    assert before and list(prefetch.read(2, threads)) == [[1] * len(before)] * 2
+    assert threads() == before
 
 
 def test_nothing_follows_descriptors(tmp_path):
