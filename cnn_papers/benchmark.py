@@ -13,6 +13,7 @@ that left in it. (A run opens its data before its first step, too.)
   --input_batches=10000         watches memory over that many batches of input
   --measure=saving              measures what checkpoints cost
   --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
+  --measure=encoding --model=ifv measures SIFT, the Fisher vector, and the fits around it
 
 With --model, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
 
@@ -50,7 +51,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import compile_cache
 
-MEASURES = ("start", "step", "input", "saving", "windows")
+MEASURES = ("start", "step", "input", "saving", "windows", "encoding")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
 
 
@@ -98,6 +99,8 @@ def _measure() -> dict[str, Any]:
         results["saving"] = saving.measure(work, pathlib.Path(values.workdir), every_steps)
     if "windows" in values.measure:
         results["windows"] = _measure_windows(work)
+    if "encoding" in values.measure:
+        results["encoding"] = _measure_encoding(work)
     if "input" in values.measure:
         results["input_pipeline"] = _measure_input(config)
     return results
@@ -130,6 +133,18 @@ def _measure_windows(work: Workload) -> dict[str, Any]:
         raise UserError(f"--measure=windows needs {error.name}, which is not installed") from error
     _say("measuring features of windows, for minutes where R-CNN's network is large")
     return windows.measure(work)
+
+
+def _measure_encoding(work: Workload) -> dict[str, Any]:
+    """Returns the seconds of descriptors, encoding and fits of the shallow baseline."""
+    try:
+        from cnn_papers.benchmarks import encoding
+        from cnn_papers.weights import fitting
+    except ImportError as error:
+        raise UserError(f"--measure=encoding needs {error.name}, which is not installed") from error
+    _say("measuring descriptors, their encoding, and fits, for minutes")
+    with contextlib.redirect_stdout(sys.stderr):  # a fit says how it ends
+        return encoding.measure(work, fitting.fit_to)
 
 
 def _measure_meshes() -> dict[str, Any]:
@@ -235,7 +250,8 @@ def define_flags() -> None:
         "measure",
         list(MEASURES[:3]),
         "what to measure: any of start (fresh processes), step, input (the pipeline), "
-        "saving (checkpoints) and windows (features of windows, SPP-net against R-CNN)",
+        "saving (checkpoints), windows (features of windows, SPP-net against R-CNN) and encoding "
+        "(descriptors, Fisher vector, fits)",
     )
     doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")

@@ -57,15 +57,15 @@ class Member(NamedTuple):
 
     def open_train_source(self) -> passes.Source:
         """Opens `config.data.train_split` as the tested images are opened, with their labels."""
-        data, tested = self.network.config.data, self.source.raw.split
-        split = splits.open_one(data, data.train_split)
+        config, tested = self.network.config, self.source.raw.split
+        split = splits.open_one(config, config.data.train_split)
         split = with_classes_of(split, tested.class_names, network=f"the test on {tested.name}")
         return tested_images.open_source(
             split,
-            self.network.config,
+            config,
             self.network.mesh,
             num_classes=self.source.raw.num_classes,
-            max_skips=data.max_skips,
+            max_skips=config.data.max_skips,
         )
 
 
@@ -212,9 +212,9 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
     replicated = meshes.replicated(mesh)
     network = network._replace(variables=processes.put(network.variables, replicated), mesh=mesh)
     if _fits_classes(network):
-        data = network.config.data
-        class_names = splits.open_one(data, data.train_split).class_names
-        split = with_classes_of(splits.open_one(data, data.eval_split), class_names)
+        config, data = network.config, network.config.data
+        class_names = splits.open_one(config, data.train_split).class_names
+        split = with_classes_of(splits.open_one(config, data.eval_split), class_names)
         num_classes = len(split.class_names)
     else:
         split = trained.open_labelled(network, network.config.data.eval_split)

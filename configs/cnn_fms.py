@@ -101,7 +101,9 @@ def voc2007_rnk() -> Any:
 def caltech101() -> Any:
     """CNN-S, fine-tuned to TFDS's 30 training images of each class of Caltech-101.
 
-    The paper's accuracy is a mean over classes: 100 % less the mean in the table by class.
+    The paper's accuracy is a mean over classes: 100 % less the mean in the table by class. Splits
+    drawn by `config.seed`: --config.data.train_split='train+test[:30/class]'
+    --config.data.eval_split='train+test[30:80/class]'.
     """
     config = _fine_tuned(102)  # the 101 and TFDS's class of the background
     config.data.name = "caltech101"  # Table 2

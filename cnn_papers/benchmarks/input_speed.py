@@ -38,7 +38,7 @@ def measure(
       growth_batches: number of batches that memory is watched over; 0 for none.
     """
     mesh = meshes.make_mesh(config.mesh.data)
-    split = splits.open_one(config.data, config.data.train_split)
+    split = splits.open_one(config, config.data.train_split)
     train_host = parse_host(config.data.train_host, key="data.train_host")
     options = {"max_skips": config.data.max_skips}
     pipeline = inputs.open_pipeline(split, config, train_host, mesh, **options)

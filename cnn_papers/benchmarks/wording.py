@@ -30,6 +30,8 @@ def as_text(results: dict[str, Any]) -> str:
         lines |= _saving(saving)
     if windows := results.get("windows"):
         lines |= _windows(windows)
+    if encoding := results.get("encoding"):
+        lines |= _encoding(encoding)
     if pipeline := results.get("input_pipeline"):
         lines |= _input(pipeline)
     return "\n".join(f"{name:>14}  {text}" for name, text in lines.items())
@@ -88,6 +90,21 @@ def _windows(windows: dict[str, Any]) -> dict[str, str]:
         paper = ", ".join(f"{part} {ratio}" for part, ratio in row["paper"].items())
         lines[name] = f"{'; '.join(parts)} (paper: {paper})"
     return {**lines, "paper": windows["measured_on"]}
+
+
+def _encoding(encoding: dict[str, Any]) -> dict[str, str]:
+    height, width = encoding["image"]
+    what = {
+        "descriptors": f"{encoding['descriptors_of_image']:,} of a {height}×{width} image",
+        "encoding": f"of these by {encoding['words']:,} words, {encoding['values']:,} values",
+        "fit": f"of components and words, {encoding['sample']:,} descriptors",
+        "svms": f"of {encoding['classes']} classes and {encoding['images']:,} images",
+    }
+    return {
+        name: f"{encoding[name]['cpu']:.3g} s of CPU time ({encoding[name]['clock']:.3g} s by the "
+        f"clock): {text}"
+        for name, text in what.items()
+    }
 
 
 def _input(pipeline: dict[str, Any]) -> dict[str, str]:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_papers.data import prefetch
-from cnn_papers.data.progress import reported
-from cnn_papers.data.split import DamagedExample, Split
+from cnn_papers.data import labels
+from cnn_papers.data.split import Split
 from cnn_papers.errors import UserError, did_you_mean
 
 BALANCED = "balanced"
@@ -54,25 +53,11 @@ def in_numbers(
 def label_counts(split: Split) -> np.ndarray:
     """Returns the number of images of each class, int64 [classes].
 
-    Examples that cannot be read are left out. Those of a folder are not read, since their paths
-    give their labels.
+    Examples that cannot be read are left out.
     """
-    labels = split.labels
-    if labels is None:
-        what = f"counting the images of each class of {split.name}"
-        labels = _read_labels(split.examples, what)
-    return np.bincount(np.asarray(labels, np.int64), minlength=len(split.class_names))
-
-
-def _read_labels(examples: Sequence[Any], what: str) -> list[int]:
-    def read(i: int) -> int:
-        try:
-            return examples[i]["label"]
-        except DamagedExample:
-            return -1
-
-    count = len(examples)
-    return [label for label in reported(prefetch.read(count, read), count, what) if label >= 0]
+    doing = f"counting the images of each class of {split.name}"
+    of_images = np.asarray(labels.of_images(split, doing), np.int64)
+    return np.bincount(of_images[of_images >= 0], minlength=len(split.class_names))
 
 
 def _pairs(setting: Sequence[Any]) -> list[tuple[str, float]]:

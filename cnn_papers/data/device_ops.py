@@ -33,7 +33,7 @@ def flip(image: Image, *, key: jax.Array) -> Image:
 def flip_descriptors(image: jax.Array, *, key: jax.Array) -> jax.Array:
     """Turns descriptors into those of the mirror image with probability one half.
 
-    They are of `host_ops.dense_sift`, [k, 130, 1].
+    They are of `host_ops.dense_sift` or `host_ops.dense_colours`, [k, columns, 1].
     """
     return jnp.where(jax.random.bernoulli(key), mirror.descriptors(image), image)
 

@@ -4,7 +4,7 @@ An operation that draws at random has a parameter `rng`, a NumPy generator that 
 seed and the example. One that changes with the epoch has a parameter `epoch`. One that cuts out an
 object has a parameter `objects`, and also returns which object it is. One that would scale or pad
 an image to more than `image_files.MAX_PIXELS`, such as a thin one, raises `TooManyPixels`.
-`dense_sift` comes last: what it returns in place of an image are descriptors.
+`dense_sift` and `dense_colours` come last: what they return in place of an image are descriptors.
 
 Boxes on the image move with its pixels. Three functions at the end do this, `_resized`, `_window`
 and `_padded`; operations call them.
@@ -34,8 +34,8 @@ METHODS = {
 # Operations that scale up an image that is smaller than their window, as the papers do.
 WINDOWS = ("center_crop", "random_crop", "corner_crop")
 
-# Operations that return descriptors, uint8 [k, 130, 1], in place of an image.
-DESCRIPTORS = ("dense_sift",)
+# Operations that return descriptors, uint8 [k, columns, 1], in place of an image.
+DESCRIPTORS = ("dense_sift", "dense_colours")
 
 
 def decode(image: bytes, channels: int = 3) -> np.ndarray:
@@ -222,25 +222,54 @@ def _cut_out(
     return _window(image, top, left, bottom - top, right - left), row
 
 
+_SCALES = (1.0, 0.707, 0.5, 0.354, 0.25)  # of descriptors: down by √2
+
+
 def dense_sift(
     image: np.ndarray,
     step: int = 4,
     bin_size: int = 8,
-    scales: tuple[float, ...] = (1.0, 0.707, 0.5, 0.354, 0.25),
+    scales: tuple[float, ...] = _SCALES,
     longest: int = 0,
+    colours: bool = False,
 ) -> np.ndarray:
-    """Returns SIFT descriptors on a grid, uint8 [k, 130, 1]; see `descriptors.dense_sift`.
+    """Returns SIFT descriptors on a grid, uint8 [k, 130, 1]; see `descriptors.dense`.
 
-    Images are of one size, or `longest` is given: it scales down an image whose longer side has
-    more pixels, and k is then that of a square of `longest`; rows of zeros fill up.
+    With `colours` those of colours are beside them, uint8 [k, 226, 1]. Images are of one size, or
+    `longest` is given: it scales down an image whose longer side has more pixels, and k is then
+    that of a square of `longest`; rows of zeros fill up.
 
     Raises:
       UserError: arguments that make no sense.
       ValueError: an image too small for one descriptor, or with boxes.
     """
+    kinds = ("sift", "colours") if colours else ("sift",)
+    return _described(image, kinds, step, bin_size, scales, longest)
+
+
+def dense_colours(
+    image: np.ndarray,
+    step: int = 4,
+    bin_size: int = 8,
+    scales: tuple[float, ...] = _SCALES,
+    longest: int = 0,
+) -> np.ndarray:
+    """Returns descriptors of colours on a grid, uint8 [k, 98, 1], as `dense_sift` those of SIFT."""
+    return _described(image, ("colours",), step, bin_size, scales, longest)
+
+
+def _described(
+    image: np.ndarray,
+    kinds: tuple[str, ...],
+    step: int,
+    bin_size: int,
+    scales: tuple[float, ...],
+    longest: int,
+) -> np.ndarray:
+    """Returns descriptors of `kinds` of an image, and the rows that fill up."""
     if step < 1 or bin_size < 1 or longest < 0 or not scales or not all(x > 0 for x in scales):
         raise UserError(
-            f"dense_sift takes a positive step, bin_size and scales, not step={step}, "
+            f"descriptors take a positive step, bin_size and scales, not step={step}, "
             f"bin_size={bin_size}, scales={scales}, longest={longest}"
         )
     if isinstance(image, Boxed):
@@ -249,7 +278,7 @@ def dense_sift(
         factor = longest / max(image.shape[:2])
         height, width = (max(1, round(factor * side)) for side in image.shape[:2])
         image = resize(image, height, width)
-    found = descriptors.dense_sift(image, step, bin_size, scales)
+    found = descriptors.dense(image, kinds, step, bin_size, scales)
     if not len(found):
         height, width = image.shape[:2]
         side = math.ceil(descriptors.BINS * bin_size / max(scales))

@@ -20,6 +20,7 @@ def read(count: int, make: Callable[[int], Any]) -> Iterator[Any]:
     The threads end with the iterator. A UserError of `make` is raised in its place in the order.
     """
     import grain
+    from threadpoolctl import threadpool_limits
 
     def attempt(k: int) -> Any:
         try:
@@ -27,13 +28,15 @@ def read(count: int, make: Callable[[int], Any]) -> Iterator[Any]:
         except UserError as error:  # returned, because Grain would add lines to one that is raised
             return error
 
-    cv2.setNumThreads(0)  # the reader threads already use every core
+    # The reader threads already use every core; those of BLAS would only wait for each other.
+    cv2.setNumThreads(0)
     threads = 2 * (os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    for result in grain.MapDataset.range(count).map(attempt).to_iter_dataset(options):
-        if isinstance(result, UserError):
-            raise result
-        yield result
+    with threadpool_limits(1, user_api="blas"):
+        for result in grain.MapDataset.range(count).map(attempt).to_iter_dataset(options):
+            if isinstance(result, UserError):
+                raise result
+            yield result
 
 
 def started(items: Iterable[T]) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""The improved Fisher vector: a shallow encoding of an image's SIFT descriptors.
+"""The improved Fisher vector: a shallow encoding of an image's descriptors, of SIFT and of colours.
 
 Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details: Delving Deep into
 Convolutional Nets. BMVC 2014. arXiv:1405.3531
@@ -9,7 +9,9 @@ The descriptors of an image, from `dense_sift` at the end of the host operations
 their principal components. A mixture of Gaussians, the words, says which word each belongs to, and
 the Fisher vector is the gradient of its likelihood by the means and variances of the words. Layers
 `pca` and `gmm` are fitted to a sample of training descriptors before the first step
-(`weights/fitting.py`) and stay as they are; only the linear classifier is trained.
+(`weights/fitting.py`) and stay as they are; only the linear classifier is trained. Descriptors of
+colours have components and words of their own, layers `colour_pca` and `colour_gmm`, and their
+Fisher vector follows that of SIFT or takes its place.
 
 Deviations:
   - The classifier is trained like a network's last layer, by the softmax cross-entropy and
@@ -22,6 +24,10 @@ Deviations:
     FKdemo), and so has the whole, which theirs leaves at √8.
   - `norm` "intra" normalises the means and variances of a word together. The paper does not say
     whether they are normalised apart.
+  - Colours are from memory of the paper, after Clinchant et al. (2007): mean and deviation of each
+    channel in 4×4 cells of a patch. It is assumed that the channels are R, G and B, that patch,
+    grid and scales are SIFT's, that colours have no place (`xy`), and that the vectors of SIFT and
+    of colours have unit length, as the whole has. Patches that are all black are dropped.
   - `width` multiplies the number of words.
 """
 
@@ -35,8 +41,6 @@ import jax.numpy as jnp
 from cnn_papers.facts import Facts
 from cnn_papers.models.shared import layers, variants
 
-VALUES = 128  # of a SIFT descriptor; its place y, x follows them
-COLUMNS = VALUES + 2
 CHUNK = 4096  # rows of posteriors that an image has at once, one for each region of a descriptor
 
 # Rows of (top, bottom, left, right) in shares of the image: the whole, quarters, three stripes.
@@ -57,9 +61,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "256-xy": {"xy": True},
     "512-xy": {"words": 512, "xy": True},
     "256-spm": {"spm": True},
+    "512-colours": {"words": 512, "colours": "only"},
+    "512-xy-colours": {"words": 512, "xy": True, "colours": "beside"},
 }
-CHOICES = {"norm": ("none", "l2", "improved", "intra")}
-FITTED = ("pca", "gmm")  # the layers whose arrays are fitted, not trained
+CHOICES = {"norm": ("none", "l2", "improved", "intra"), "colours": ("none", "beside", "only")}
+
+
+class Kind(NamedTuple):
+    """A kind of descriptors, with components and words of its own.
+
+    Attributes:
+      pca, gmm: names of its layers, whose arrays are fitted, not trained.
+      values: of a descriptor.
+      columns: of these values in a row, which ends with the place y, x.
+    """
+
+    pca: str
+    gmm: str
+    values: int
+    columns: slice
+
+
+SIFT = Kind("pca", "gmm", 128, slice(0, 128))
+COLOURS = Kind("colour_pca", "colour_gmm", 96, slice(-98, -2))
+# By `colours`: the kinds in their order in a row, and the host operation that gives them.
+KINDS = {
+    "none": ((SIFT,), "dense_sift"),
+    "beside": ((SIFT, COLOURS), "dense_sift(colours=True)"),
+    "only": ((COLOURS,), "dense_colours"),
+}
 
 
 class Mixture(NamedTuple):
@@ -76,15 +106,16 @@ class Mixture(NamedTuple):
 
 
 class Projection(nn.Module):
-    """The principal components of descriptors: (mean [128], kernel [128, dims])."""
+    """The principal components of descriptors: (mean [values], kernel [values, dims])."""
 
+    values: int
     dims: int
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
         return (
-            self.param("mean", nn.initializers.zeros, (VALUES,)),
-            self.param("kernel", nn.initializers.orthogonal(), (VALUES, self.dims)),
+            self.param("mean", nn.initializers.zeros, (self.values,)),
+            self.param("kernel", nn.initializers.orthogonal(), (self.values, self.dims)),
         )
 
 
@@ -107,8 +138,8 @@ class Words(nn.Module):
 class FisherVector(nn.Module):
     """Descriptors to Fisher vector to scores of classes.
 
-    Called with `image` float [n, k, 130, 1], the values 0 … 255 of k descriptors and their y and
-    x; rows of zeros do not count, and an image without any other has the Fisher vector zero.
+    Called with `image` float [n, k, columns, 1], the values 0 … 255 of k descriptors and their y
+    and x; rows of zeros do not count, and an image without any other has the Fisher vector zero.
     Returns logits float32 [n, num_classes] and a dict with `fisher` [n, 1, 1, size].
     """
 
@@ -116,8 +147,9 @@ class FisherVector(nn.Module):
     words: int = 256
     dims: int = 80  # of the principal components
     root: bool = True  # the square root of each value, of descriptors whose sum is one
-    xy: bool = False  # two more dimensions: the place in the image
+    xy: bool = False  # two more dimensions of SIFT's: the place in the image
     spm: bool = False  # one vector for each of eight regions
+    colours: str = "none"  # descriptors of colours: "beside" SIFT's, or "only" they
     norm: str = "improved"  # signed root and unit length; "intra": before it, of each word
     sample: int = 100_000  # descriptors that `pca` and `gmm` are fitted to
     width: float = 1.0  # multiplies the number of words; 1 is the paper's
@@ -129,15 +161,20 @@ class FisherVector(nn.Module):
     def __call__(
         self, image: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        if image.shape[2:] != (COLUMNS, 1):
+        columns = sum(kind.values for kind in self.kinds) + 2
+        if image.shape[2:] != (columns, 1):
             raise ValueError(
-                f"it takes descriptors, {COLUMNS}×1 values each, not images of "
-                f"{'×'.join(map(str, image.shape[1:]))}: end the host operations with dense_sift"
+                f"it takes descriptors, {columns}×1 values each, not images of "
+                f"{'×'.join(map(str, image.shape[1:]))}: "
+                f"end the host operations with {KINDS[self.colours][1]}"
             )
-        projection = Projection(self.dims, name="pca")()
-        mixture = Words(self.total_words, self.total_dims, name="gmm")()
-        fisher = self._encode(image[..., 0].astype(jnp.float32), projection, mixture)
-        fisher = self._normalise(fisher).reshape(image.shape[0], 1, 1, -1)
+        vectors = [
+            self._normalise(self._encode(image[..., 0].astype(jnp.float32), kind))
+            for kind in self.kinds
+        ]
+        fisher = jnp.concatenate([vector.reshape(len(image), 1, 1, -1) for vector in vectors], -1)
+        if len(vectors) > 1 and self.norm != "none":
+            fisher = _over_length(fisher, (3,))
         ends = {"fisher": fisher if self.dtype is None else fisher.astype(self.dtype)}
         classifier = layers.FullyConnected(
             self.num_classes, nn.initializers.zeros, dtype=self.dtype, name="classifier"
@@ -151,30 +188,38 @@ class FisherVector(nn.Module):
         return max(1, round(self.words * self.width))
 
     @property
-    def total_dims(self) -> int:
-        """The dimensions of a word: of the principal components and, with `xy`, of the place."""
-        return self.dims + 2 * self.xy
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of descriptors, in the order of their columns."""
+        return KINDS[self.colours][0]
 
-    def _encode(
-        self, image: jax.Array, projection: tuple[jax.Array, jax.Array], mixture: Mixture
-    ) -> jax.Array:
-        """Returns the Fisher vectors of [n, k, 130] as [n, regions, words, 2, dims].
+    def dims_of(self, kind: Kind) -> int:
+        """Returns the dimensions of a word: of the components and, of SIFT with `xy`, of places."""
+        return self.dims + 2 * (self.xy and kind == SIFT)
+
+    def _encode(self, image: jax.Array, kind: Kind) -> jax.Array:
+        """Returns the Fisher vectors of [n, k, columns] as [n, regions, words, 2, dims].
 
         Sums go over chunks of descriptors, so that no array has all of k × words.
         """
-        count, descriptors, _ = image.shape
+        mean, kernel = Projection(kind.values, self.dims, name=kind.pca)()
+        mixture = Words(self.total_words, self.dims_of(kind), name=kind.gmm)()
+        count, descriptors, columns = image.shape
         regions = REGIONS if self.spm else REGIONS[:1]
         chunks = math.ceil(descriptors * len(regions) / CHUNK)
         size = math.ceil(descriptors / chunks)
         image = jnp.pad(image, ((0, 0), (0, chunks * size - descriptors), (0, 0)))
-        parts = image.reshape(count, chunks, size, COLUMNS).swapaxes(0, 1)
+        parts = image.reshape(count, chunks, size, columns).swapaxes(0, 1)
         shape = (count, len(regions), self.total_words)
-        zeros = jnp.zeros((*shape, 2 * self.total_dims)), jnp.zeros(shape), jnp.zeros(shape[:2])
+        zeros = jnp.zeros((*shape, 2 * self.dims_of(kind))), jnp.zeros(shape), jnp.zeros(shape[:2])
 
         def add(sums: Any, part: jax.Array) -> tuple[Any, None]:
-            x, counts = self._project(part, projection)
-            members = counts[:, None] * _members(part[..., VALUES:], regions)  # [n, regions, k]
-            with jax.named_scope("gmm"):
+            values, is_present = self.scaled(part[..., kind.columns], kind)
+            with jax.named_scope(kind.pca):
+                x = jnp.matmul(values - mean[None, None], kernel, precision="highest")
+            if self.dims_of(kind) > self.dims:
+                x = jnp.concatenate([x, part[..., -2:] / 255 - 0.5], -1)
+            members = is_present[:, None] * _members(part[..., -2:], regions)  # [n, regions, k]
+            with jax.named_scope(kind.gmm):
                 of_regions = members[..., None] * posteriors(x, mixture)[:, None]
                 moments = jnp.concatenate([x, x**2], -1)
                 products = jnp.einsum("nrkw,nkd->nrwd", of_regions, moments, precision="highest")
@@ -184,17 +229,11 @@ class FisherVector(nn.Module):
         (moments, shares, counts), _ = jax.lax.scan(add, zeros, parts)
         return fisher_vector(moments, shares, counts, mixture)
 
-    def _project(
-        self, part: jax.Array, projection: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns [n, k, 130] as dimensions of the words [n, k, dims], and which rows count."""
-        values, is_present = unit_length(part[..., :VALUES], root=self.root)
-        mean, kernel = projection
-        with jax.named_scope("pca"):
-            x = jnp.matmul(values - mean[None, None], kernel, precision="highest")
-        if self.xy:
-            x = jnp.concatenate([x, part[..., VALUES:] / 255 - 0.5], -1)
-        return x, is_present.astype(jnp.float32)
+    def scaled(self, values: jax.Array, kind: Kind) -> tuple[jax.Array, jax.Array]:
+        """Returns descriptors [..., values] as they are projected, and which are not zero."""
+        if kind == SIFT:
+            return unit_length(values, root=self.root)
+        return values / 255, (values > 0).any(-1)
 
     def _normalise(self, fisher: jax.Array) -> jax.Array:
         """Normalises [n, regions, words, 2, dims]; with several regions, each of them first."""
@@ -226,15 +265,14 @@ def posteriors(x: jax.Array, mixture: Mixture) -> jax.Array:
 
     The squared distances are two matrix products.
     """
-    with jax.named_scope("gmm"):
-        precision = 1 / mixture.var
-        linear = jnp.matmul(x, (mixture.mean * precision).T, precision="highest")
-        square = jnp.matmul(x**2, precision.T, precision="highest")
-        constant = jax.nn.log_softmax(mixture.log_weight) - 0.5 * (
-            jnp.log(mixture.var) + mixture.mean**2 * precision
-        ).sum(-1)
-        constant = constant.reshape(*[1] * (x.ndim - 1), -1)
-        return jax.nn.softmax(constant + linear - 0.5 * square)
+    precision = 1 / mixture.var
+    linear = jnp.matmul(x, (mixture.mean * precision).T, precision="highest")
+    square = jnp.matmul(x**2, precision.T, precision="highest")
+    constant = jax.nn.log_softmax(mixture.log_weight) - 0.5 * (
+        jnp.log(mixture.var) + mixture.mean**2 * precision
+    ).sum(-1)
+    constant = constant.reshape(*[1] * (x.ndim - 1), -1)
+    return jax.nn.softmax(constant + linear - 0.5 * square)
 
 
 def fisher_vector(
@@ -282,8 +320,9 @@ def Model(variant: str = "256", **fields: Any) -> FisherVector:
     """
     model = variants.build(FisherVector, VARIANTS, variant, fields)
     variants.check_choices(model, CHOICES)
-    if not 1 <= model.dims <= VALUES:
-        raise ValueError(f"model.dims={model.dims} must be from 1 to {VALUES}")
+    most = min(kind.values for kind in model.kinds)
+    if not 1 <= model.dims <= most:
+        raise ValueError(f"model.dims={model.dims} must be from 1 to {most}")
     if model.words < 1 or model.sample < 1:
         raise ValueError("model.words and model.sample must be positive")
     return model
@@ -297,11 +336,13 @@ def _sizes(fisher: int) -> dict[str, tuple[int, ...]]:
 
 
 # Of the 45,067 descriptors of the recipe `voc2007`, and 20 classes.
-_INPUT = (45_067, COLUMNS, 1)
+_INPUT = (45_067, 130, 1)
 FACTS = {
     "256": Facts(_INPUT, 870_804, 4_154_654_720, _sizes(40_960), _SOURCE),
     "512": Facts(_INPUT, 1_731_220, 7_847_772_160, _sizes(81_920), _SOURCE),
     "256-xy": Facts(_INPUT, 892_308, 4_246_982_656, _sizes(41_984), _SOURCE),
     "512-xy": Facts(_INPUT, 1_774_228, 8_032_428_032, _sizes(83_968), _SOURCE),
     "256-spm": Facts(_INPUT, 6_605_204, 17_102_755_840, _sizes(327_680), _SOURCE, "327K"),
+    "512-colours": Facts((45_067, 98, 1), 1_728_628, 7_732_387_840, _sizes(81_920), _SOURCE),
+    "512-xy-colours": Facts((45_067, 226, 1), 3_502_836, 15_764_815_872, _sizes(165_888), _SOURCE),
 }

@@ -149,7 +149,7 @@ def _found_and_true(title: str, kept: Kept, config: Any) -> Figure:
 
 def open_images(kept: Kept, config: Any) -> Split:
     """Opens the images of detections; UserError if they are not there, or others."""
-    split = splits.open_one_to_test(config.data, config.data.eval_split)
+    split = splits.open_one_to_test(config, config.data.eval_split)
     if split.name != kept.split or len(split.examples) != len(kept.objects):
         raise UserError(
             f"the final test was of {len(kept.objects):,} images of {kept.split}, and "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cnn_papers.claims.loading import NOT_STARTED
 from cnn_papers.errors import listed
-from cnn_papers.reporting import asked_often, average_precisions, wording
+from cnn_papers.reporting import asked_often, average_precisions, grid_tests, wording
 from cnn_papers.reporting.results import NOT_RUN, ClaimResult, Results
 
 SHOWN = 10  # names of a list on the terminal and in Markdown; the page has all
@@ -45,6 +45,8 @@ def _of_claims(results: Results, base: str | None) -> str:
             for run in results.others
         ]
         tables.append(_table(wording.others_header(results.others), rows))
+    if means := grid_tests.table(results.others):
+        tables += [grid_tests.CAPTION, _table(means[0], means[1:])]
     return "\n\n".join([*tables, _lines(lines)]) + "\n"
 
 

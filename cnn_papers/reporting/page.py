@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnn_papers.claims.loading import NOT_STARTED
-from cnn_papers.reporting import asked_often, average_precisions, svg, wording
+from cnn_papers.reporting import asked_often, average_precisions, grid_tests, svg, wording
 from cnn_papers.reporting.results import (
     ASK_AGAIN,
     NOT_RUN,
@@ -86,6 +86,9 @@ def _sweep(results: Results, base: str | None) -> list[str]:
             for run in results.others
         ]
         parts += ["<h2>Other runs</h2>", _table(wording.others_header(results.others), rows)]
+    if means := grid_tests.table(results.others):
+        rows = [_row(*map(_text, cells)) for cells in means[1:]]
+        parts.append(_table(means[0], rows, grid_tests.CAPTION))
     for word in (ASK_AGAIN, NOT_RUN):
         parts += _without_verdict(word, [claim for claim in results.claims if claim.word == word])
     return parts

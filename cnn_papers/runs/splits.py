@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from cnn_papers import tasks
-from cnn_papers.data import proposals
+from cnn_papers.data import proposals, slices
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.reader import cutting_out, with_object_to_cut_out
 from cnn_papers.data.sources import open_split, open_to_test
@@ -15,13 +15,18 @@ from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import processes
 
 
-def open_one(data: Any, split: str, *, name: str = "") -> Split:
-    """Opens a split of `data`, which is `config.data`, or of another data set `name`."""
+def open_one(config: Any, split: str, *, name: str = "") -> Split:
+    """Opens a split of `config.data`, or of another data set `name`.
+
+    A random part of each class that names no seed is drawn by `config.seed`.
+    """
+    data, split = config.data, slices.with_seed(split, config.seed)
     return open_split(name or data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
 
 
-def open_one_to_test(data: Any, split: str) -> Split:
+def open_one_to_test(config: Any, split: str) -> Split:
     """Opens a split as `open_one` does, for what needs no other split of the data set."""
+    data, split = config.data, slices.with_seed(split, config.seed)
     return open_to_test(data.name, split, data.data_dir, max_bad_boxes=_max_bad_boxes(data))
 
 
@@ -44,7 +49,7 @@ def open_splits(config: Any) -> tuple[Split, Split]:
     _check_boxes(train, config.task)
     if data.get("proposals", ""):
         check_classes(config, train)
-    held_out = with_classes_of(open_one(data, data.eval_split), train.class_names)
+    held_out = with_classes_of(open_one(config, data.eval_split), train.class_names)
     eval_host = parse_host(data.eval_host, key="data.eval_host")
     held_out = with_object_to_cut_out(held_out, eval_host)
     return with_proposals(train, config), with_proposals(held_out, config)
@@ -59,7 +64,7 @@ def open_train(config: Any) -> Split:
       UserError: as `open_splits`, about this split.
     """
     train_host = parse_host(config.data.train_host, key="data.train_host")
-    return with_object_to_cut_out(open_one(config.data, config.data.train_split), train_host)
+    return with_object_to_cut_out(open_one(config, config.data.train_split), train_host)
 
 
 def with_proposals(split: Split, config: Any) -> Split:

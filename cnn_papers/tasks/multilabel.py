@@ -214,10 +214,12 @@ def result_of(
     scores = np.mean([outcome.scores for outcome in outcomes], 0)[:, : len(class_names)]
     is_fitted = ~np.isneginf(scores).all(0)
     curves = average_precision.of_classes(scores, np.where(is_fitted, labels, -1))
+    unfitted = [name for name, fitted in zip(class_names, is_fitted, strict=True) if not fitted]
     if not any(curves):
+        fitted_to = f" but {listed(unfitted)}, which no SVM could be fitted to" if unfitted else ""
         raise UserError(
-            f"{protocol}: no image of the test shows a class, so there is no average precision; "
-            "test another split with --config.data.eval_split"
+            f"{protocol}: no image of the test shows a class{fitted_to}, so there is no average "
+            "precision; test another split with --config.data.eval_split"
         )
     return Result(
         who=who,
@@ -228,13 +230,11 @@ def result_of(
         programs=sum(outcome.programs for outcome in outcomes),
         seconds=sum(outcome.seconds for outcome in outcomes),
         compiling=sum(outcome.compiling for outcome in outcomes),
-        notes=_notes(labels, is_fitted, class_names),
+        notes=_notes(labels, unfitted),
     )
 
 
-def _notes(
-    labels: np.ndarray, is_fitted: np.ndarray, class_names: Sequence[str]
-) -> tuple[str, ...]:
+def _notes(labels: np.ndarray, unfitted: Sequence[str]) -> tuple[str, ...]:
     """Returns the lines that say which labels and classes do not count."""
     notes, difficult = [], int((labels == 0).sum())
     if difficult:
@@ -242,7 +242,6 @@ def _notes(
         notes.append(
             f"{difficult:,} {several} of difficult objects only, neither positive nor negative"
         )
-    unfitted = [name for name, fitted in zip(class_names, is_fitted, strict=True) if not fitted]
     if unfitted:
         notes.append(f"no SVM could be fitted to {listed(unfitted)}: left out of the mean")
     return tuple(notes)

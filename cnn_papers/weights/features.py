@@ -32,7 +32,7 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
       UserError: no such layer or split, missing data, an image that cannot be decoded.
     """
     config = network.config
-    opened = splits.open_one_to_test(config.data, split)
+    opened = splits.open_one_to_test(config, split)
     if set(opened.class_names) <= set(network.class_names):
         opened = with_classes_of(opened, network.class_names)
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")

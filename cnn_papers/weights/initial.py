@@ -28,12 +28,17 @@ def read_or_fit(config: Any, model: nn.Module, train: Pipeline) -> convert.Flat:
     Layers that `config.init_from` brings are not fitted.
 
     Raises:
-      UserError: as `read` and `fitting.fit`; layers to fit that would be trained.
+      UserError: as `read` and `fitting.fit`; layers to fit that would be trained, or that a run
+        has fitted to other descriptors.
     """
     fitted = fitting.layers_to_fit(model)
     fitting.check_frozen(model, config.optim.frozen)
     arrays = read(config, model, train.image_shape, train.split.class_names)
-    if fitted <= {convert.layer_of(path) for path in arrays}:
+    taken = {convert.layer_of(path) for path in arrays}
+    place = pathlib.Path(config.init_from)
+    if taken & {*fitted} and place.is_dir():
+        fitting.check_descriptors(place, trained.open_run(place).config, config)
+    if {*fitted} <= taken:
         return arrays
     return arrays | fitting.fit(model, train, config.seed)
 
@@ -126,7 +131,7 @@ def _head(model: Any, image_shape: tuple[int, ...]) -> set[str]:
 
 def _warn_of_frozen(fresh: Iterable[str], model: nn.Module, pattern: str) -> None:
     """Warns if `pattern` (`config.optim.frozen`) freezes layers that start from random weights."""
-    random = {*fresh} - fitting.layers_to_fit(model)
+    random = {*fresh} - {*fitting.layers_to_fit(model)}
     frozen = sorted(layer for layer in random if re.fullmatch(pattern, layer))
     if frozen:
         logging.getLogger(__name__).warning(

@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_papers import tasks
 from cnn_papers.data import host_ops
+from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import scores
@@ -113,7 +114,12 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
     def prepare(encoded: bytes) -> np.ndarray:
         image: Any = encoded
         for op in parsed:
-            image = op(image, rng=np.random.default_rng(0), epoch=0)
+            try:
+                image = op(image, rng=np.random.default_rng(0), epoch=0)
+            except ValueError as error:
+                if op.name == "decode" or isinstance(error, TooManyPixels):
+                    raise  # their texts say what is wrong with the file
+                raise ValueError(f"cannot be prepared by {op.name}: {error}") from error
         if image.shape != shape and parsed[-1].name in host_ops.DESCRIPTORS:
             raise ValueError(
                 f"has {image.shape[0]:,} descriptors, not {shape[0]:,}: bring images to one size "

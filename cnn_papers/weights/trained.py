@@ -217,7 +217,7 @@ def open_labelled(network: Trained, split: str) -> Split:
     Raises:
       UserError: no such split, or a class that the network does not know.
     """
-    opened = splits.open_one_to_test(network.config.data, split)
+    opened = splits.open_one_to_test(network.config, split)
     if not network.class_names:
         logging.getLogger(__name__).info(
             "the names of this network's classes are unknown: class i of %s is taken for output i",
@@ -236,8 +236,8 @@ def open_trained_on(network: Trained) -> Split:
     Raises:
       UserError: the data is missing, or has a class that the network does not know.
     """
-    data = network.config.data
-    split = splits.open_one(data, data.train_split, name=network.trained_on)
+    config = network.config
+    split = splits.open_one(config, config.data.train_split, name=network.trained_on)
     labelled = with_classes_of(split, network.class_names, network=network.description)
     return splits.with_proposals(labelled, network.config)
 

@@ -1,4 +1,4 @@
-"""Dense SIFT: OpenCV's descriptors, places, sizes and mirror images; bad input."""
+"""Dense SIFT and colours: their values, places, sizes and mirror images; bad input."""
 
 import cv2
 import jax
@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.image_folders import write_images
+from threadpoolctl import threadpool_info
 
 from cnn_papers.boxes import Boxed
-from cnn_papers.data import descriptors, host_ops, mirror
+from cnn_papers.data import descriptors, host_ops, mirror, prefetch
 from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.image_files import TooManyPixels
 from cnn_papers.data.pipeline import parse_host
@@ -27,6 +28,10 @@ def photograph(height, width, seed=0):
     return np.clip(128 + image, 0, 255).astype(np.uint8)
 
 
+def sift_of(image, *grid):
+    return descriptors.dense(image, ("sift",), *grid)
+
+
 def by_opencv(image, rows, columns, bin_size):
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     # A bin has three times the scale of a keypoint, whose size is twice its scale.
@@ -42,7 +47,7 @@ def by_opencv(image, rows, columns, bin_size):
 @pytest.mark.parametrize("shape", [(64, 64), (80, 47)])
 def test_descriptors_are_opencvs_to_one_level(shape, bin_size):
     image = photograph(*shape)
-    ours = descriptors.dense_sift(image, 5, bin_size, (1.0,))[:, :128].astype(np.float32)
+    ours = sift_of(image, 5, bin_size, (1.0,))[:, :128].astype(np.float32)
     rows, columns = (descriptors.grid(side, 5, bin_size) for side in shape)
     theirs = by_opencv(image, rows, columns, bin_size)
     assert len(ours) == len(rows) * len(columns) > 0
@@ -56,10 +61,10 @@ def test_a_scale_is_the_image_resized():
     small = cv2.resize(
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (48, 48), None, 0, 0, 3
     )
-    both = descriptors.dense_sift(image, 4, 4, (1.0, 0.5))
-    whole = descriptors.dense_sift(image, 4, 4, (1.0,))
+    both = sift_of(image, 4, 4, (1.0, 0.5))
+    whole = sift_of(image, 4, 4, (1.0,))
     np.testing.assert_array_equal(both[: len(whole)], whole)
-    half = descriptors.dense_sift(np.rint(small).astype(np.uint8)[..., None], 4, 4, (1.0,))
+    half = sift_of(np.rint(small).astype(np.uint8)[..., None], 4, 4, (1.0,))
     np.testing.assert_allclose(both[len(whole) :].astype(int), half.astype(int), atol=8)
     assert len(both) == 21**2 + 9**2 == descriptors.count((96, 96), 4, 4, (1.0, 0.5))
 
@@ -71,7 +76,7 @@ def test_places_are_symmetric_and_bins_lie_within_the_image():
         assert np.all(np.diff(centers) == 4)
         assert 0 <= (length - 1) - (centers[0] + centers[-1]) <= 1
         assert centers[0] >= 15 and centers[-1] <= length - 16
-    (row,) = descriptors.dense_sift(photograph(33, 65), 40, 8, (1.0,))
+    (row,) = sift_of(photograph(33, 65), 40, 8, (1.0,))
     assert row[128:].tolist() == [128, 128]
 
 
@@ -80,6 +85,59 @@ def test_grey_images_are_those_of_equal_channels():
     np.testing.assert_array_equal(
         host_ops.dense_sift(grey), host_ops.dense_sift(np.repeat(grey, 3, -1))
     )
+
+
+def test_colours_are_means_and_deviations_of_bins():
+    image = photograph(41, 50)
+    rows = host_ops.dense_colours(image, step=5, bin_size=6, scales=(1.0,))
+    tops, lefts = (descriptors.grid(side, 5, 6) - 11 for side in (41, 50))
+    assert rows.shape == (len(tops) * len(lefts), 98, 1) and len(rows) == 4 * 6
+    assert tops[0] == 1 and lefts[-1] + 24 <= 50
+    bins = rows[:, :96, 0].reshape(len(tops), len(lefts), 4, 4, 2, 3)
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            patch = image[top : top + 24, left : left + 24].astype(float)
+            cells = patch.reshape(4, 6, 4, 6, 3)
+            np.testing.assert_allclose(bins[i, j, :, :, 0], cells.mean((1, 3)), atol=0.51)
+            np.testing.assert_allclose(bins[i, j, :, :, 1], 2 * cells.std((1, 3)), atol=0.51)
+
+
+def test_colours_lie_beside_sift():
+    image = photograph(40, 60)
+    both = host_ops.dense_sift(image, longest=64, colours=True)
+    assert both.shape[1:] == (226, 1)
+    sift, colours = (
+        host_ops.dense_sift(image, longest=64),
+        host_ops.dense_colours(image, longest=64),
+    )
+    np.testing.assert_array_equal(both[:, :128], sift[:, :128])
+    np.testing.assert_array_equal(both[:, 128:], colours)
+    np.testing.assert_array_equal(sift[:, 128:], colours[:, 96:])
+    assert not both[-1].any()
+
+
+def test_an_area_of_one_colour_has_a_colour_and_a_place_but_no_sift():
+    image = np.full((40, 40, 3), (200, 100, 0), np.uint8)
+    rows = host_ops.dense_sift(image, scales=(1.0,), colours=True)[:, :, 0]
+    bins = rows[:, 128:224].reshape(-1, 16, 6)
+    assert not rows[:, :128].any()
+    assert np.all(bins == [200, 100, 0, 0, 0, 0])
+    assert len({(y, x) for y, x in rows[:, 224:].tolist()}) == len(rows) == 9
+    assert not host_ops.dense_colours(np.zeros_like(image)).any()
+
+
+def test_the_mirror_image_of_colours_is_that_of_the_image():
+    image = photograph(44, 44)
+    for colours in (host_ops.dense_colours, host_ops.dense_sift):
+        options = {"colours": True} if colours is host_ops.dense_sift else {}
+        rows = colours(image, scales=(1.0,), **options)
+        expected = colours(image[:, ::-1], scales=(1.0,), **options)
+        mirrored = mirror.descriptors(rows).reshape(4, 4, -1)[:, ::-1].reshape(rows.shape)
+        np.testing.assert_array_equal(mirrored[:, -98:-2], expected[:, -98:-2])
+        np.testing.assert_array_equal(
+            mirror.descriptors(jnp.asarray(rows)), mirror.descriptors(rows)
+        )
+        np.testing.assert_array_equal(mirror.descriptors(mirror.descriptors(rows)), rows)
 
 
 @pytest.mark.parametrize("width", [65, 68])
@@ -145,7 +203,7 @@ def test_an_image_of_one_colour_has_rows_of_zeros(level):
     "arguments", [{"step": 0}, {"bin_size": 0}, {"scales": ()}, {"scales": (1.0, 0.0)}]
 )
 def test_arguments_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(UserError, match="dense_sift takes a positive step, bin_size and scales"):
+    with pytest.raises(UserError, match="descriptors take a positive step, bin_size and scales"):
         host_ops.dense_sift(photograph(40, 40), **arguments)
 
 
@@ -165,6 +223,18 @@ def test_images_with_boxes_have_no_descriptors():
 def reader(folder, ops):
     split = open_split(f"folder:{folder}", "train")
     return Reader(split, parse_host(ops, key="data.train_host"), num_classes=2, max_skips=0)
+
+
+def test_reader_threads_use_one_thread_of_blas_each():
+    """Several would wait for each other, for several times the CPU time of the descriptors."""
+
+    def threads(_: int = 0) -> list[int]:
+        libraries = threadpool_info()
+        return [found["num_threads"] for found in libraries if found["user_api"] == "blas"]
+
+    before = threads()
+    assert before and list(prefetch.read(2, threads)) == [[1] * len(before)] * 2
+    assert threads() == before
 
 
 def test_nothing_follows_descriptors(tmp_path):

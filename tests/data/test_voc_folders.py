@@ -193,15 +193,16 @@ def test_the_classes_of_a_split_are_known_without_its_images(pets):
 
 
 def test_a_run_that_is_older_than_bad_boxes_leaves_out_none(pets):
-    data = ConfigDict({"name": f"voc_folder:{pets}", "data_dir": ""})
-    assert len(splits.open_one(data, "train").examples) == 2
+    data = {"name": f"voc_folder:{pets}", "data_dir": ""}
+    config = ConfigDict({"data": data, "seed": 0})
+    assert len(splits.open_one(config, "train").examples) == 2
     (pets / "Annotations/a.xml").write_text(annotation([CAT, ("dog", (5, 6, 5, 9))]))
     with pytest.raises(UserError, match="has 1 bad box"):
-        splits.open_one(data, "train")
-    data.max_bad_boxes = 1
-    objects = splits.open_one(data, "train").objects
+        splits.open_one(config, "train")
+    config.data.max_bad_boxes = 1
+    objects = splits.open_one(config, "train").objects
     assert objects is not None and [len(image.classes) for image in objects] == [1, 1]
-    assert len(splits.open_one_to_test(data, "train").examples) == 2
+    assert len(splits.open_one_to_test(config, "train").examples) == 2
 
 
 # --- prepare --------------------------------------------------------------------------------------

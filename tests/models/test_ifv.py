@@ -149,10 +149,18 @@ def test_a_padded_batch_is_image_by_image(spm):
 
 
 @pytest.mark.parametrize(
-    ("variant", "size"), [("256", 40_960), ("256-spm", 327_680), ("512-xy", 83_968)]
+    ("variant", "size"),
+    [
+        ("256", 40_960),
+        ("256-spm", 327_680),
+        ("512-xy", 83_968),
+        ("512-colours", 81_920),
+        ("512-xy-colours", 165_888),
+    ],
 )
 def test_sizes_are_the_papers(variant, size):
-    image = jax.ShapeDtypeStruct((1, 100, 130, 1), jnp.float32)
+    columns = ifv.FACTS[variant].input[1]
+    image = jax.ShapeDtypeStruct((1, 100, columns, 1), jnp.float32)
     (logits, ends), _ = jax.eval_shape(
         ifv.Model(variant).init_with_output, jax.random.key(0), image
     )
@@ -181,6 +189,39 @@ def test_a_pyramid_is_the_vector_of_each_region():
     )
     assert expected.any(1).tolist() == [True, True, True, False, False, True, True, False]
     np.testing.assert_allclose(parts, expected / math.sqrt(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["none", "improved"])
+def test_colours_have_words_of_their_own_beside_sift(norm):
+    sift, both = small(norm=norm, xy=True), small(norm=norm, xy=True, colours="beside")
+    colours = small(norm=norm, xy=True, colours="only")
+    random, rows = np.random.default_rng(3), images(2, 60)
+    values = random.integers(0, 256, (2, 60, 96, 1)).astype(np.float32)
+    rows[:, 50:, :128], values[:, :5] = 0, 0  # each kind lacks some
+    joined = np.concatenate([rows[:, :, :128], values, rows[:, :, 128:]], 2)
+    of_colours = mixture(dims=colours.dims, seed=1)
+    params = variables_of(sift, mixture())["params"]
+    pca = {"mean": jnp.full(96, 0.5), "kernel": jnp.eye(96, colours.dims)}
+    colour_params = {"colour_pca": pca, "colour_gmm": of_colours._asdict()}
+
+    def vectors(model, params, image):
+        abstract = jax.eval_shape(model.init, jax.random.key(0), image)["params"]["classifier"]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), abstract)
+        return encoded(model, {"params": params | {"classifier": zeros}}, image)
+
+    sift_params = {name: params[name] for name in ("pca", "gmm")}
+    parts = [
+        vectors(sift, sift_params, rows),
+        vectors(colours, colour_params, np.concatenate([values, rows[:, :, 128:]], 2)),
+    ]
+    assert parts[1].shape == (2, 2 * WORDS * colours.dims)
+    x = values[0, 5:, :, 0].astype(np.float64) / 255
+    if norm == "none":
+        naive = by_loops(x[:, : colours.dims] - 0.5, as_scikit_learns(of_colours))
+        np.testing.assert_allclose(parts[1][0], naive, rtol=1e-4, atol=1e-4)
+    expected = np.concatenate(parts, 1) / (1 if norm == "none" else math.sqrt(2))
+    together = vectors(both, sift_params | colour_params, joined)
+    np.testing.assert_allclose(together, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_norms():
@@ -216,17 +257,24 @@ def test_an_image_without_descriptors_is_zero_and_never_nan(fields):
     np.testing.assert_array_equal(logits, np.ones((1, 3)))
 
 
-def test_images_in_place_of_descriptors_are_refused():
-    with pytest.raises(
-        ValueError, match="it takes descriptors, 130×1 values each, not images of 3"
-    ):
-        jax.eval_shape(ifv.Model().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+@pytest.mark.parametrize(
+    ("variant", "shape", "message"),
+    [
+        ("256", (32, 32, 3), r"130×1 values each, not images of 32×32×3: .* with dense_sift\n"),
+        ("512-xy-colours", (9, 130, 1), r"226×1 values .* with dense_sift\(colours=True\)"),
+        ("512-colours", (9, 130, 1), "98×1 values .* with dense_colours"),
+    ],
+)
+def test_images_in_place_of_descriptors_are_refused(variant, shape, message):
+    with pytest.raises(ValueError, match=f"it takes descriptors, {message}"):
+        jax.eval_shape(ifv.Model(variant).init, jax.random.key(0), jnp.zeros((1, *shape)))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"dims": 129}, r"model\.dims=129 must be from 1 to 128"),
+        ({"dims": 97, "colours": "beside"}, r"model\.dims=97 must be from 1 to 96"),
         ({"dims": 0}, r"model\.dims=0 must be from 1 to 128"),
         ({"words": 0}, r"model\.words and model\.sample must be positive"),
         ({"norm": "l3"}, r"unknown model\.norm 'l3'; there are: none, l2, improved, intra"),

@@ -21,7 +21,7 @@ from support.written_sweeps import (
 
 from cnn_papers import report
 from cnn_papers.claims import catalogue, plan
-from cnn_papers.reporting import gather, markdown, results, results_file, wording
+from cnn_papers.reporting import gather, grid_tests, markdown, results, results_file, wording
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -230,7 +230,8 @@ def test_a_run_that_diverged_counts_as_guessing(tmp_path, own_claims):
 
 def test_runs_of_a_grid_are_listed(sweep):
     job = plan.make_job("configs/resnet.py", {"optim.lr": 0.5, "seed": 0})
-    write_job(sweep, job, rows(0, 0))
+    test = {"step": 4, "test/protocol": "svm()", "test/split": "x", "test/top1_error": 7.5}
+    write_job(sweep, job, [*rows(0, 0), test])
     asked = json.loads((sweep / "sweep.json").read_text())
     asked["jobs"].append({"id": job.id, "config": job.config, "overrides": dict(job.overrides)})
     (sweep / "sweep.json").write_text(json.dumps(asked))
@@ -240,6 +241,37 @@ def test_runs_of_a_grid_are_listed(sweep):
         line in (sweep / "report.md").read_text()
         and "Other runs" in (sweep / "report.html").read_text()
     )
+    for form in ("report.md", "report.html"):
+        text = (sweep / form).read_text()
+        assert grid_tests.CAPTION in text and "7.50 %" in text
+
+
+def test_final_tests_of_a_grid_have_means_over_seeds_and_deviations():
+    def run(seed, lr, error, *protocols, task="classify"):
+        tests = [
+            {
+                "test/protocol": protocol,
+                "test/top1_error": error,
+                "test/mean_class_error": error + 1,
+                "test/map": 50.0,
+            }
+            for protocol in protocols
+        ]
+        overrides = {"optim.lr": lr, "batch_size": 8, "seed": seed}
+        return results.GridRun(f"{seed}", "c", overrides, tests=tests, task=task)
+
+    runs = [run(0, 0.1, 10.0, "svm()"), run(1, 0.1, 13.0, "svm()", "ten_crop"), run(0, 0.2, 2.0)]
+    assert grid_tests.table(runs) == [
+        ("settings", "protocol", "runs", "top-1 error", "top-5 error", "top-1 error, mean of "
+         "classes"),
+        ("", "svm()", "2", "11.50 ± 2.12 %", "–", "12.50 ± 2.12 %"),
+        ("", "ten_crop", "1", "13.00 %", "–", "14.00 %"),
+    ]  # fmt: skip
+    (_, first, second) = grid_tests.table([runs[0], run(0, 0.2, 2.0, "svm()")])
+    assert (first[0], second[0]) == ("optim.lr=0.1", "optim.lr=0.2")
+    (header, row) = grid_tests.table([run(0, 0.1, 1.0, "svm()", task="multilabel")])
+    assert "mean of classes" not in " ".join(header) and "50.00" in row[3]
+    assert grid_tests.table([run(0, 0.1, 1.0)]) == []
 
 
 def test_signs_are_explained_on_the_page_and_in_markdown(sweep):

@@ -213,6 +213,9 @@ def test_several_networks_are_averaged_by_their_scores():
 def test_a_test_without_any_positive_image_is_refused():
     with pytest.raises(UserError, match=r"^single_view: no image of the test shows a class"):
         multilabel.result_of("run", "single_view", [outcome([[1.0]], [[-1]])], ("ant",))
+    of_unfitted = [outcome([[-np.inf, 1.0]], [[1, -1]])]
+    with pytest.raises(UserError, match="shows a class but ant, which no SVM could be fitted to"):
+        multilabel.result_of("run", "svm()", of_unfitted, ("ant", "bee"))
 
 
 # --- what is refused ------------------------------------------------------------------------------

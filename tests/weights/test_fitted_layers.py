@@ -63,6 +63,24 @@ def test_components_and_words_are_scikit_learns(capsys):
     assert "fitted 3 words of 12 dimensions in " in capsys.readouterr().out
 
 
+def test_colours_are_fitted_to_the_rows_that_have_some():
+    rows = np.concatenate([sample()[:, :128], sample(seed=1)[:, :98]], 1)
+    rows[:50, 128:224], rows[50:80, :128] = 0, 0  # each kind lacks some
+    model = ifv.Model(words=3, dims=10, xy=True, colours="beside")
+    mean, kernel, log_weight, means, variances = fitting.fit_to(model, rows, 7, ifv.COLOURS)
+    values = rows[50:, 128:224].astype(np.float32) / 255
+    pca = PCA(10, svd_solver="covariance_eigh").fit(values)
+    np.testing.assert_allclose(mean, pca.mean_, atol=1e-6)
+    np.testing.assert_allclose(kernel, pca.components_.T, atol=1e-4)
+    assert (log_weight.shape, means.shape, variances.shape) == ((3,), (3, 10), (3, 10))
+    of_sift = fitting.fit_to(model, rows, 7)
+    only_sift = np.delete(rows[np.r_[:50, 80:400]], np.r_[128:224], 1)
+    plain = fitting.fit_to(ifv.Model(words=3, dims=10, xy=True), only_sift, 7)
+    for ours, expected in zip(of_sift, plain, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert of_sift[3].shape == (3, 12)
+
+
 def test_a_sample_has_as_many_descriptors_of_each_image():
     images = np.stack([np.full((30, 130, 1), i + 1, np.uint8) for i in range(8)])
     images[3] = 0
@@ -89,7 +107,7 @@ def test_a_run_fits_before_its_first_step_and_only_the_classifier_moves(finished
     run = assemble(config, tmp_path / "run")
     arrays = initial.read_or_fit(config, run.model, run.data.train)
     said = capsys.readouterr()
-    assert "fits layers pca and gmm to 200 descriptors of 12 images" in said.out
+    assert "fits components and words to 200 descriptors of 12 images" in said.out
     assert "at random" not in said.err
     network = trained.from_run(finished)
     params = convert.flatten({"params": network.variables["params"]}, network.model)
@@ -165,6 +183,22 @@ def test_a_word_that_dies_is_refused():
         fitting.check_alive(np.array([np.nan, np.nan]), 1000)
 
 
+@pytest.mark.fault(
+    "config: components and words of other descriptors than the run's", "refused with both values"
+)
+def test_a_run_does_not_start_from_words_of_other_descriptors(finished, tmp_path):
+    config = tiny(tmp_path, init_from=str(finished))
+    run = assemble(config, tmp_path / "second")
+    config.data.train_host = "decode|dense_sift(step=2, bin_size=5)"
+    with pytest.raises(
+        UserError,
+        match=rf"{finished} has components .* of other .* \(bin_size=4 there, 5 now\): take the",
+    ):
+        initial.read_or_fit(config, run.model, run.data.train)
+    config.data.train_host = "decode|dense_sift(step=1, bin_size=4, longest=99)"
+    assert len(initial.read_or_fit(config, run.model, run.data.train)) > 4
+
+
 def test_images_without_any_descriptor_are_refused():
     with pytest.raises(
         UserError, match="no descriptor in 3 training images: all are of one colour"
@@ -214,4 +248,13 @@ def test_images_of_other_sizes_are_refused_in_a_prediction(finished):
     pixels = np.random.default_rng(0).integers(0, 255, (48, 32, 3), np.uint8)
     encoded = cv2.imencode(".png", pixels)[1].tobytes()
     with pytest.raises(ValueError, match="has 198 descriptors, not 98: bring images to one size"):
+        predictor.prepare(encoded)
+
+
+def test_an_image_too_small_for_one_descriptor_is_said_in_a_prediction(finished):
+    predictor = make_predictor(trained.from_run(finished))
+    encoded = cv2.imencode(".png", np.zeros((12, 32, 3), np.uint8))[1].tobytes()
+    with pytest.raises(
+        ValueError, match=r"^cannot be prepared by dense_sift: an image of 12×32 is too small"
+    ):
         predictor.prepare(encoded)
