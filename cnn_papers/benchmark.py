@@ -3,18 +3,24 @@
     python -m cnn_papers.benchmark --config=configs/x.py
     python -m cnn_papers.benchmark --model=resnet --variant=50
 
-By default it measures, in images a second, the train step (on a synthetic batch that lies on the
-devices) and the input pipeline, each without the other; the peak memory; and the time from the
-start of a process to the end of its first step, with an empty compilation cache and then with what
-that left in it. (A run opens its data before its first step, too.)
+By default it measures, in images a second, the train step and the forward pass in evaluation (on a
+synthetic batch that lies on the devices) and the input pipeline, each without the others; and the
+time from the start of a process to the end of its first step, and its peak memory, with an empty
+compilation cache and then with what that left in it. (A run opens its data before its first step,
+too.)
 
-  --versus=torchvision          trains torchvision's copy of the network in turns with ours
+  --versus=torchvision          runs torchvision's copy of the network in turns with ours,
+                                with --compile also compiled by torch
   --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
   --input_batches=10000         watches memory over that many batches of input
   --measure=saving              measures what checkpoints cost
   --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
 
-With --model, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
+`--suite` measures a table of networks in turns with torch's, with --compile also compiled, and says
+what it skips. `--suite --results=results/speed.json` keeps the results of this machine in a file;
+`--results=results/speed.json` prints the tables of docs/speed.md.
+
+With --model or --suite, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
 
 `--mesh="data:1;data:4;data:4,column:2"` measures the step over each mesh instead, on fake devices
 where there are too few others: what its devices send by layer and the least they could, their
@@ -39,18 +45,21 @@ from cnn_papers.benchmarks import (
     saving,
     scaling,
     step_speed,
+    suite,
     timing,
     torchvision,
     traffic,
     wording,
     workload,
 )
+from cnn_papers.benchmarks.step_speed import FORWARD, STEP
+from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import compile_cache
 
-MEASURES = ("start", "step", "input", "saving", "windows")
+MEASURES = ("start", "step", "forward", "input", "saving", "windows")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
 
 
@@ -63,13 +72,43 @@ def main(argv: list[str]) -> None:
         )
     if unknown := sorted(set(values.measure) - set(MEASURES)):
         raise UserError(f"--measure={unknown[0]}: there are {', '.join(MEASURES)}")
-    if values.mesh or values.topology:
+    if values.suite or values.results:
+        results, as_text = _suite(), suite.as_markdown
+    elif values.mesh or values.topology:
         results, as_text = _measure_meshes(), wording.meshes_as_text
     elif (values.num_processes or 1) > 1:
         raise UserError("several processes measure a mesh together: add --mesh=data:N")
     else:
         results, as_text = _measure(), wording.as_text
     print(json.dumps(results, indent=1) if values.json else as_text(results))
+
+
+def _suite() -> list[dict[str, Any]]:
+    """Returns the results of `--suite` on this machine, or those that `--results` keeps."""
+    values = flags.FLAGS
+    path = pathlib.Path(values.results)
+    if values.config or values.model:
+        raise UserError("--suite and --results have networks of their own: leave out the network")
+    if not values.suite:
+        return suite.read(path)
+    earlier = suite.read(path) if values.results and path.exists() else []
+    _share_memory()
+    compile_cache.enable()
+    results = suite.measure(
+        suite.QUICK if values.quick else suite.ROWS,
+        _speeds_of(),
+        _say,
+        against_compiled=values.compile,
+        dtype=values.dtype if values["dtype"].present else "",
+    )
+    if values.results:
+        suite.keep(results, earlier, path)
+    return [results]
+
+
+def _share_memory() -> None:
+    """Lets torch use the devices too: JAX would take most of a GPU's memory when it starts."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _measure() -> dict[str, Any]:
@@ -79,19 +118,25 @@ def _measure() -> dict[str, Any]:
     torch_name = ""
     if values.versus:
         torch_name = torchvision.torch_name(work.model_name, work.model["variant"])
+        if values.compile:
+            torchvision.check_compiler()
         work = work._replace(devices=1)  # torch trains on one device
-        # JAX would take most of a GPU's memory when it starts.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        _share_memory()
     compile_cache.enable()
     load = os.getloadavg()[0]  # of others: taken before this process works
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
         _say("starting two fresh processes that take one step")
-        first = {"first_step_seconds": timing.first_step_seconds(work)}
+        first = {"first_step": timing.first_step(work)}
     results = _facts(work) | {"load_average": load} | first
-    if "step" in values.measure or torch_name:
+    hows = [EAGER, COMPILED] if values.compile else [EAGER]
+    rivals = [step_speed.rival(work, torch_name, how) for how in hows if torch_name]
+    if "step" in values.measure:
         _say("measuring the train step")
-        results |= step_speed.measure(work, _speeds_of(), torch_name)
+        results[STEP] = step_speed.measure(work, STEP, _speeds_of(), rivals)
+    if "forward" in values.measure:
+        _say("measuring the forward pass")
+        results[FORWARD] = step_speed.measure(work, FORWARD, _speeds_of(), rivals)
     if "saving" in values.measure:
         _say("measuring what saving costs")
         every_steps = config.checkpoint.every_steps if config else EVERY_STEPS
@@ -233,9 +278,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_list(
         "measure",
-        list(MEASURES[:3]),
-        "what to measure: any of start (fresh processes), step, input (the pipeline), "
-        "saving (checkpoints) and windows (features of windows, SPP-net against R-CNN)",
+        list(MEASURES[:4]),
+        "what to measure: any of start (fresh processes), step, forward (in evaluation), "
+        "input (the pipeline), saving (checkpoints) and windows (features of windows, SPP-net "
+        "against R-CNN)",
     )
     doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")
@@ -250,7 +296,14 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "input_batches", 0, "number of batches of input to watch memory over", lower_bound=0
     )
-    flags.DEFINE_enum("versus", None, ["torchvision"], "measure its train step too")
+    flags.DEFINE_enum("versus", None, ["torchvision"], "measure its network too")
+    flags.DEFINE_bool("compile", False, "measure torch's network compiled by torch.compile, too")
+    flags.DEFINE_bool("suite", False, "measure a table of networks in turns with torch's")
+    flags.DEFINE_bool("quick", False, "with --suite, only two small networks")
+    doors.path_flag(
+        "results",
+        "JSON file that --suite keeps its results in; without --suite, print it as Markdown",
+    )
     flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
     flags.DEFINE_bool("json", False, "print one JSON object")
     doors.hosts_flags()
