@@ -14,6 +14,7 @@ too.)
   --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
   --input_batches=10000         watches memory over that many batches of input
   --measure=saving              measures what checkpoints cost
+  --measure=protocols           measures test protocols (--protocols) against views one by one
   --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
 
 `--suite` measures a table of networks in turns with torch's, with --compile also compiled, and says
@@ -59,7 +60,7 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import compile_cache
 
-MEASURES = ("start", "step", "forward", "input", "saving", "windows")
+MEASURES = ("start", "step", "forward", "input", "saving", "windows", "protocols")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
 
 
@@ -143,6 +144,8 @@ def _measure() -> dict[str, Any]:
         results["saving"] = saving.measure(work, pathlib.Path(values.workdir), every_steps)
     if "windows" in values.measure:
         results["windows"] = _measure_windows(work)
+    if "protocols" in values.measure:
+        results["protocols"] = _measure_protocols(work)
     if "input" in values.measure:
         results["input_pipeline"] = _measure_input(config)
     return results
@@ -175,6 +178,20 @@ def _measure_windows(work: Workload) -> dict[str, Any]:
         raise UserError(f"--measure=windows needs {error.name}, which is not installed") from error
     _say("measuring features of windows, for minutes where R-CNN's network is large")
     return windows.measure(work)
+
+
+def _measure_protocols(work: Workload) -> dict[str, Any]:
+    """Returns the speed of `--protocols`, or of the config's, in batches and one by one."""
+    try:
+        from cnn_papers.benchmarks import protocol_speed
+    except ImportError as error:
+        raise UserError(
+            f"--measure=protocols needs {error.name}, which is not installed"
+        ) from error
+    values = flags.FLAGS
+    configured = values.config.eval.protocol if values.config else protocol_speed.USUAL
+    _say("measuring test protocols")
+    return protocol_speed.measure(work, values.protocols or configured, _speeds_of())
 
 
 def _measure_meshes() -> dict[str, Any]:
@@ -280,8 +297,8 @@ def define_flags() -> None:
         "measure",
         list(MEASURES[:4]),
         "what to measure: any of start (fresh processes), step, forward (in evaluation), "
-        "input (the pipeline), saving (checkpoints) and windows (features of windows, SPP-net "
-        "against R-CNN)",
+        "input (the pipeline), saving (checkpoints), windows (features of windows, SPP-net "
+        "against R-CNN) and protocols",
     )
     doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")
@@ -295,6 +312,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         "input_batches", 0, "number of batches of input to watch memory over", lower_bound=0
+    )
+    flags.DEFINE_string(
+        "protocols", "", "to measure, joined by |; by default the config's, or ten_crop|vgg_dense"
     )
     flags.DEFINE_enum("versus", None, ["torchvision"], "measure its network too")
     flags.DEFINE_bool("compile", False, "measure torch's network compiled by torch.compile, too")

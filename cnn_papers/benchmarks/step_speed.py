@@ -1,6 +1,5 @@
 """Measures a network's train step and forward pass, in turns with torch's copy of the network."""
 
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ def measure(
         results["versus"] = {
             rival.how: {
                 **speeds[rival.how]._asdict(),
-                **_ratio(ours, speeds[rival.how]),
+                **timing.ratio(ours, speeds[rival.how]),
                 "what": torchvision.describe(rival),
             }
             for rival in rivals
@@ -75,8 +74,3 @@ def _make_rival(rival: Rival, work: Workload, part: str) -> Contender:
     return torchvision.make_trainer(
         rival, **batch, settings=work.optim, aux_weight=work.step.aux_weight
     )
-
-
-def _ratio(ours: Speed, theirs: Speed) -> dict[str, Any]:
-    ratios = [mine / other for mine, other in zip(ours.windows, theirs.windows, strict=True)]
-    return {"ratio": statistics.median(ratios), "ratios": [min(ratios), max(ratios)]}

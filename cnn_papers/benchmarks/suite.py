@@ -195,7 +195,7 @@ def _parts(machine: dict[str, Any]) -> list[str]:
 
 def _column(part: str, how: str) -> str:
     name = "step" if part == STEP else "forward"
-    return f"{name}, to {how}" if how else f"{name}, images/s"
+    return f"{name} / {how}" if how else name
 
 
 def _value(result: dict[str, Any], how: str) -> str:

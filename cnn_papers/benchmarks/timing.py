@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -60,6 +60,12 @@ def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
         windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
     return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
+
+
+def ratio(speed: Speed, other: Speed) -> dict[str, Any]:
+    """Returns the median `ratio` of windows side by side, and the smallest and largest `ratios`."""
+    ratios = [ours / theirs for ours, theirs in zip(speed.windows, other.windows, strict=True)]
+    return {"ratio": statistics.median(ratios), "ratios": [min(ratios), max(ratios)]}
 
 
 def _timed(run: Contender, batches: int) -> float:

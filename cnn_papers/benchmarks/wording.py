@@ -33,6 +33,13 @@ def as_text(results: dict[str, Any]) -> str:
         lines |= _saving(saving)
     if windows := results.get("windows"):
         lines |= _windows(windows)
+    for name, speed in results.get("protocols", {}).items():
+        other = speed["one_by_one"]
+        low, high = other["ratios"]
+        faster = (
+            f"{other['ratio']:.2f} times as fast as one view at a time ({low:.2f} to {high:.2f})"
+        )
+        lines[name] = f"{_speed(speed)}, {faster}"
     if pipeline := results.get("input_pipeline"):
         lines |= _input(pipeline)
     width = max(14, *map(len, lines))

@@ -24,7 +24,7 @@ from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.optim import OptimizerSettings
-from cnn_papers.training.placement import make_training
+from cnn_papers.training.placement import make_training, over_mesh
 from cnn_papers.training.step import StepSettings, make_predict_step
 
 OBJECTS, PROPOSALS = 3, 500  # boxes of a synthetic image, for a task that finds boxes
@@ -218,14 +218,12 @@ class Step(NamedTuple):
     """A train step on its mesh.
 
     Attributes:
-      net: the network as it is applied on the mesh.
       train: jitted, (state, batch, key) -> (state, scalars); the state passed in is donated.
       init: jitted, key -> a fresh state.
       abstract: the shapes, types and shardings of the state.
     """
 
     mesh: jax.sharding.Mesh
-    net: Any
     train: Any
     init: Any
     abstract: Any
@@ -254,7 +252,7 @@ def make_step(work: Workload, devices: Sequence[Any] | None = None) -> Step:
         total_steps=work.total_steps,
         shard_params=work.shard_params,
     )
-    return Step(mesh, training.net, training.step, training.init, training.abstract)
+    return Step(mesh, training.step, training.init, training.abstract)
 
 
 def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callable[[int], None]:
@@ -275,18 +273,40 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
     return train
 
 
+class Network(NamedTuple):
+    """A network with random weights on its mesh, and the operations on images in evaluation."""
+
+    model: Any
+    variables: Any
+    normalise: DeviceTransform
+    mesh: jax.sharding.Mesh
+
+
+def make_network(work: Workload) -> Network:
+    """Returns the network of `work` as it is evaluated.
+
+    Raises:
+      UserError: the network, an operation or the mesh is impossible.
+    """
+    mesh = meshes.make_mesh(work.devices, work.column)
+    model: Any = zoo.build_model(work.model_name, **work.model)
+    image = np.zeros((1, *work.image_shape), np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    variables = processes.put(variables, meshes.replicated(mesh))
+    return Network(over_mesh(model, mesh), variables, synthetic_normalise(work), mesh)
+
+
 def make_forward(work: Workload) -> Callable[[int], None]:
     """Returns a function that computes the logits of a batch, as in evaluation, that many times.
 
-    It waits for the last. Its first call compiles. Errors are those of `make_step`.
+    It waits for the last. Its first call compiles. Errors are those of `make_network`.
     """
-    step = make_step(work)
-    predict = jax.jit(make_predict_step(step.net, synthetic_normalise(work)))
-    state = step.init(jax.random.key(0))
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    image = processes.put(synthetic_batch(work)["image"], meshes.data_sharding(step.mesh))
+    network = make_network(work)
+    meshes.check_batch(network.mesh, work.batch_size)
+    predict = jax.jit(make_predict_step(network.model, network.normalise))
+    image = processes.put(synthetic_batch(work)["image"], meshes.data_sharding(network.mesh))
 
     def forward(batches: int) -> None:
-        jax.block_until_ready([predict(variables, image) for _ in range(batches)])
+        jax.block_until_ready([predict(network.variables, image) for _ in range(batches)])
 
     return forward

@@ -218,9 +218,7 @@ def test_the_forward_pass_computes_what_evaluation_does(monkeypatch):
     workload.make_forward(work)(3)
     monkeypatch.undo()
     assert len(logits[0]) == 3
-    model = zoo.build_model(work.model_name, **work.model)
-    state = workload.make_step(work).init(jax.random.key(0))
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    model, variables, _, _ = workload.make_network(work)
     image = workload.synthetic_batch(work)["image"].astype(np.float32) * 0.5
     expected = model.apply(variables, image)[0]
     for values in logits[0]:
@@ -310,7 +308,7 @@ def test_a_config_without_its_data_says_why(tmp_path, command):
         ),
         (
             ["--model=resnet", "--measure=speed"],
-            "--measure=speed: there are start, step, forward, input, saving, windows",
+            "--measure=speed: there are start, step, forward, input, saving, windows, protocols",
         ),
         (
             ["--model=resnet", "--versus=torchvision"],

@@ -1,4 +1,4 @@
-"""Torch's networks: the same as ours, run as they are said to run, and compared window by window."""
+"""Torch's networks: the same as ours, run as they should be, and compared window by window."""
 
 import sys
 import types
