@@ -101,10 +101,14 @@ def _suite() -> list[dict[str, Any]]:
         _say,
         against_compiled=values.compile,
         dtype=values.dtype if values["dtype"].present else "",
-    )
+    ) | {"clock": _clock()}
     if values.results:
         suite.keep(results, earlier, path)
     return [results]
+
+
+def _clock() -> str:
+    return "CPU time" if flags.FLAGS.cpu_time else "wall clock"
 
 
 def _share_memory() -> None:
@@ -211,8 +215,9 @@ def _measure_meshes() -> dict[str, Any]:
 
 
 def _speeds_of() -> Any:
-    """Returns `timing.measure` for as long as `--seconds` says."""
-    return functools.partial(timing.measure, seconds=flags.FLAGS.seconds)
+    """Returns `timing.measure` for as long as `--seconds` and by the clock that the flags say."""
+    values = flags.FLAGS
+    return functools.partial(timing.measure, seconds=values.seconds, cpu_time=values.cpu_time)
 
 
 def _workload() -> tuple[Any, Workload]:
@@ -250,7 +255,7 @@ def _facts(work: Workload) -> dict[str, Any]:
         "kind": mesh.devices.flat[0].device_kind,
         "cpu_threads": timing.cpu_threads(),
     }
-    return _network_facts(work) | {"devices": devices}
+    return _network_facts(work) | {"devices": devices, "clock": _clock()}
 
 
 def _network_facts(work: Workload) -> dict[str, Any]:
@@ -320,6 +325,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("compile", False, "measure torch's network compiled by torch.compile, too")
     flags.DEFINE_bool("suite", False, "measure a table of networks in turns with torch's")
     flags.DEFINE_bool("quick", False, "with --suite, only two small networks")
+    flags.DEFINE_bool(
+        "cpu_time",
+        False,
+        "count this process's time on all cores, not that of the clock: on a CPU that others use",
+    )
     doors.path_flag(
         "results",
         "JSON file that --suite keeps its results in; without --suite, print it as Markdown",

@@ -174,7 +174,8 @@ def _parts(machine: dict[str, Any]) -> list[str]:
     threads = machine["cpu_threads"]
     about = (
         f"{machine['device']}, {threads} CPU thread{'s' if threads > 1 else ''}, "
-        f"{machine['dtype']}, load {machine['load_average']:.1f} before; {versions}:"
+        f"{machine['dtype']}, {machine['clock']}, load {machine['load_average']:.1f} before; "
+        f"{versions}:"
     )
     hows = [
         how

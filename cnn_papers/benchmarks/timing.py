@@ -46,19 +46,34 @@ class Memory(NamedTuple):
     of: str
 
 
-def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
+def measure(
+    contenders: dict[str, Contender], batch_size: int, seconds: float, *, cpu_time: bool = False
+) -> dict[str, Speed]:
     """Returns the speed of every contender, each measured for about `seconds`.
 
-    The contenders run in turns, a window each, so that all see the same machine.
+    The contenders run in turns, a window each, so that all see the same machine. With `cpu_time`
+    the seconds are those of this process on all cores, so that other processes count little.
+
+    Raises:
+      UserError: `cpu_time` where the CPU does not compute.
     """
+    if cpu_time and jax.default_backend() != "cpu":
+        raise UserError(f"--cpu_time: JAX runs on {jax.default_backend()}, use the wall clock")
+    now = time.process_time if cpu_time else time.perf_counter
+
+    def timed(run: Contender, batches: int) -> float:
+        began = now()
+        run(batches)
+        return now() - began
+
     batches = {}  # of a window
     for name, run in contenders.items():
         run(2)  # compiles, fills caches
-        count = round(2 * seconds / WINDOWS / _timed(run, 2))
+        count = round(2 * seconds / WINDOWS / timed(run, 2))
         batches[name] = processes.broadcast(functools.partial(max, 1, count))
     windows: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
-        windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
+        windows[name].append(batches[name] * batch_size / timed(run, batches[name]))
     return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
 
 
@@ -66,12 +81,6 @@ def ratio(speed: Speed, other: Speed) -> dict[str, Any]:
     """Returns the median `ratio` of windows side by side, and the smallest and largest `ratios`."""
     ratios = [ours / theirs for ours, theirs in zip(speed.windows, other.windows, strict=True)]
     return {"ratio": statistics.median(ratios), "ratios": [min(ratios), max(ratios)]}
-
-
-def _timed(run: Contender, batches: int) -> float:
-    began = time.perf_counter()
-    run(batches)
-    return time.perf_counter() - began
 
 
 def peak_memory() -> Memory:

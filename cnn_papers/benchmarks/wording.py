@@ -10,7 +10,8 @@ def as_text(results: dict[str, Any]) -> str:
     """Returns the results with a line for each value or group of values."""
     devices, lines = results["devices"], {"network": _network(results)}
     place = f"{devices['count']} × {devices['kind']}, {devices['cpu_threads']} CPU threads"
-    lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}"
+    clock = f", {results['clock']}"
+    lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}{clock}"
     if results["load_average"] > devices["cpu_threads"] / 2:
         load = f"load {results['load_average']:.1f}"
         lines["warning"] = f"others use this machine ({load}): expect no fair comparison"

@@ -101,6 +101,17 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
     assert machine.calls[4:] == [("ours", 16), ("theirs", 4)] * 5  # a fifth of the 40 seconds each
 
 
+def test_cpu_time_counts_only_this_process(monkeypatch):
+    machine = Machine({"ours": [1.0] * 7})
+    monkeypatch.setattr(timing.time, "process_time", lambda: machine.now)
+    speeds = timing.measure({"ours": machine.contender("ours")}, 3, seconds=5, cpu_time=True)
+    assert speeds["ours"] == (3.0, [3.0] * 5)
+    assert machine.calls == [("ours", 2), ("ours", 2), *[("ours", 1)] * 5]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(UserError, match="--cpu_time: JAX runs on gpu, use the wall clock"):
+        timing.measure({}, 3, seconds=5, cpu_time=True)
+
+
 def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
     machine = Machine({"slow": [100.0] * 7})
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
@@ -367,6 +378,7 @@ FACTS = {
     "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
     "jax": "0.10.2",
     "load_average": 0.4,
+    "clock": "wall clock",
 }
 
 

@@ -56,6 +56,7 @@ def test_the_line_of_a_protocol():
         "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
         "jax": "0.10.2",
         "load_average": 0.4,
+        "clock": "wall clock",
         "protocols": {"ten_crop": {**speed, "one_by_one": one_by_one}},
     }
     assert wording.as_text(facts).splitlines()[-1] == (

@@ -9,7 +9,7 @@ from support.commands import exit_code
 from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import suite, torchvision
+from cnn_papers.benchmarks import step_speed, suite, torchvision
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.benchmarks.suite import Row
 from cnn_papers.benchmarks.timing import Speed
@@ -19,17 +19,15 @@ from cnn_papers.errors import UserError
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def measure(rows: Any, *, fails: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
-    """The suite, in which everything runs once and all speeds are the same."""
+def say(text: str) -> None:
+    """Nobody listens."""
 
-    def speeds_of(contenders: Any, batch_size: int) -> dict[str, Speed]:
-        for name, run in contenders.items():
-            if name in fails:
-                raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
-            run(1)
-        return {name: Speed(8.0, [6.0, 8.0, 9.0]) for name in contenders}
 
-    return suite.measure(rows, speeds_of, lambda text: None, **options)
+def speeds_of(contenders: Any, batch_size: int) -> dict[str, Speed]:
+    """Everything runs once, and is as fast as the other."""
+    for run in contenders.values():
+        run(1)
+    return {name: Speed(8.0, [6.0, 8.0, 9.0]) for name in contenders}
 
 
 def test_every_row_is_a_network_that_both_have():
@@ -39,46 +37,75 @@ def test_every_row_is_a_network_that_both_have():
         assert min(row.batch_size, row.large_batch, row.pixels) > 0
 
 
-def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch):
-    """Without torchvision, and with a compiler that fails, the others are measured."""
+def test_both_parts_of_a_row_are_measured_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
-    find_spec = torchvision.importlib.util.find_spec
-    monkeypatch.setattr(
-        torchvision.importlib.util,
-        "find_spec",
-        lambda name: None if name == "torchvision" else find_spec(name),
-    )
-
-    def no_compiler() -> None:
-        raise UserError("torch.compile cannot compile here: no compiler")
-
-    monkeypatch.setattr(torchvision, "check_compiler", no_compiler)
-    rows = Row("resnet", "cifar-8", 8, 8, 8), Row("densenet", "121", 1, 32, 1)
+    rows = (Row("resnet", "cifar-8", 8, 8, 1024),)
     with hasty_compiler():
-        results = measure(rows, against_compiled=True)
-    cifar, densenet = results["rows"]
-    assert (cifar["model"], cifar["variant"], cifar["batch_size"]) == ("resnet", "cifar-8", 8)
+        results = suite.measure(rows, speeds_of, say, against_compiled=False)
+    (row,) = results["rows"]
+    assert (row["model"], row["variant"], row["batch_size"]) == ("resnet", "cifar-8", 8)
     for part in (STEP, FORWARD):
-        assert cifar[part]["versus"][EAGER]["ratio"] == 1
-        assert densenet[part]["images_per_second"] == 8 and "versus" not in densenet[part]
+        assert row[part]["images_per_second"] == 8 and row[part]["versus"][EAGER]["ratio"] == 1
+    assert results["dtype"] == "float32" and results["skipped"] == []
+    assert results["cpu_threads"] > 0 and set(results["versions"]) >= {"python", "jax", "torch"}
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[tuple[str, str, list[str]]]:
+    """Variant, part and rivals of what is measured; nothing is."""
+    calls = []
+
+    def measure(work: Any, part: str, speeds_of: Any, rivals: Any) -> dict[str, Any]:
+        calls.append((work.model["variant"], part, [rival.how for rival in rivals]))
+        return {"images_per_second": 1.0}
+
+    monkeypatch.setattr(step_speed, "measure", measure)
+    return calls
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measured, compiles):
+    """Without torchvision, and with a compiler or one that fails."""
+
+    def check_compiler() -> None:
+        if not compiles:
+            raise UserError("torch.compile cannot compile here: no compiler")
+
+    monkeypatch.setattr(torchvision, "check_compiler", check_compiler)
+    there = {"torch"}
+    monkeypatch.setattr(
+        torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
+    )
+    rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "18", 2, 32, 2)
+    results = suite.measure(rows, speeds_of, say, against_compiled=True)
+    hows = [EAGER, COMPILED] if compiles else [EAGER]
+    assert measured == [
+        *[("cifar-8", part, hows) for part in (STEP, FORWARD)],
+        *[("18", part, []) for part in (STEP, FORWARD)],
+    ]
+    no_compiler = [] if compiles else ["torch.compile cannot compile here: no compiler"]
     assert results["skipped"] == [
-        "torch.compile cannot compile here: no compiler",
-        "torch's densenet '121': --versus=torchvision: torch is installed, torchvision is not; "
+        *no_compiler,
+        "torch's resnet '18': --versus=torchvision: torch is installed, torchvision is not; "
         "pip install torch torchvision",
     ]
-    assert results["dtype"] == "float32" and results["versions"]["jax"]
 
 
-def test_a_row_that_fails_leaves_the_others():
-    rows = (Row("resnet", "cifar-8", 8, 8, 8),)
-    with hasty_compiler():
-        results = measure(rows, fails=("ours",), against_compiled=False)
-    assert STEP not in results["rows"][0] and FORWARD not in results["rows"][0]
-    name = "resnet 'cifar-8' at 8 pixels, batch 8"
-    assert results["skipped"][-2:] == [
-        f"{name}, train step: RESOURCE_EXHAUSTED: out of memory",
-        f"{name}, forward: RESOURCE_EXHAUSTED: out of memory",
-    ]
+def test_a_row_that_fails_leaves_the_others(monkeypatch, measured):
+    measure = step_speed.measure
+
+    def fail_once(work: Any, part: str, *others: Any) -> dict[str, Any]:
+        if (work.batch_size, part) == (8, STEP):
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
+        return measure(work, part, *others)
+
+    monkeypatch.setattr(step_speed, "measure", fail_once)
+    rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "cifar-20", 2, 32, 2)
+    results = suite.measure(rows, speeds_of, say, against_compiled=False)
+    assert [row.keys() & {STEP, FORWARD} for row in results["rows"]] == [{FORWARD}, {STEP, FORWARD}]
+    assert results["skipped"][-1] == (
+        "resnet 'cifar-8' at 32 pixels, batch 8, train step: RESOURCE_EXHAUSTED: out of memory"
+    )
 
 
 # --- the file and its tables ----------------------------------------------------------------------
@@ -88,6 +115,7 @@ MACHINE = {
     "device": "One CPU",
     "cpu_threads": 1,
     "dtype": "float32",
+    "clock": "CPU time",
     "load_average": 0.25,
     "versions": {"python": "3.11.7", "jax": "0.10.2"},
     "rows": [
@@ -102,7 +130,7 @@ MACHINE = {
     "skipped": ["no reason"],
 }
 TABLE = """\
-One CPU, 1 CPU thread, float32, load 0.2 before; python 3.11.7, jax 0.10.2:
+One CPU, 1 CPU thread, float32, CPU time, load 0.2 before; python 3.11.7, jax 0.10.2:
 
 | network | batch | pixels | step | step / eager | forward | forward / eager |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -236,6 +236,7 @@ def test_rivals_have_a_line_each():
         "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
         "jax": "0.10.2",
         "load_average": 0.4,
+        "clock": "wall clock",
     }
     lines = wording.as_text(facts | {STEP: step}).splitlines()
     own = "8.0 images/s (7.0 to 8.0 in 2 windows)"
