@@ -73,6 +73,10 @@ def main(argv: list[str]) -> None:
         )
     if unknown := sorted(set(values.measure) - set(MEASURES)):
         raise UserError(f"--measure={unknown[0]}: there are {', '.join(MEASURES)}")
+    if values.compile and not (values.suite or values.versus):
+        raise UserError("--compile goes with --suite or --versus=torchvision")
+    if values.quick and not values.suite:
+        raise UserError("--quick goes with --suite")
     if values.suite or values.results:
         results, as_text = _suite(), suite.as_markdown
     elif values.mesh or values.topology:
@@ -325,11 +329,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("compile", False, "measure torch's network compiled by torch.compile, too")
     flags.DEFINE_bool("suite", False, "measure a table of networks in turns with torch's")
     flags.DEFINE_bool("quick", False, "with --suite, only two small networks")
-    flags.DEFINE_bool(
-        "cpu_time",
-        False,
-        "count this process's time on all cores, not that of the clock: on a CPU that others use",
-    )
+    flags.DEFINE_bool("cpu_time", False, "count CPU seconds: on a CPU that others use too")
     doors.path_flag(
         "results",
         "JSON file that --suite keeps its results in; without --suite, print it as Markdown",

@@ -197,8 +197,17 @@ def test_the_quick_suite(monkeypatch, capfd, tmp_path):
         assert row[STEP]["images_per_second"] > 0 and row[FORWARD]["images_per_second"] > 0
 
 
-def test_mistakes_are_one_line(capsys):
-    assert exit_code(benchmark.cli, "--suite", "--model=resnet") == 2
-    assert capsys.readouterr().err == (
-        "error: --suite and --results have networks of their own: leave out the network\n"
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--suite", "--model=resnet"],
+            "--suite and --results have networks of their own: leave out the network",
+        ),
+        (["--model=resnet", "--compile"], "--compile goes with --suite or --versus=torchvision"),
+        (["--model=resnet", "--quick"], "--quick goes with --suite"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, arguments, message):
+    assert exit_code(benchmark.cli, *arguments) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
