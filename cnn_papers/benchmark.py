@@ -3,19 +3,26 @@
     python -m cnn_papers.benchmark --config=configs/x.py
     python -m cnn_papers.benchmark --model=resnet --variant=50
 
-By default it measures, in images a second, the train step (on a synthetic batch that lies on the
-devices) and the input pipeline, each without the other; the peak memory; and the time from the
-start of a process to the end of its first step, with an empty compilation cache and then with what
-that left in it. (A run opens its data before its first step, too.)
+By default it measures, in images a second, the train step and the forward pass in evaluation (on a
+synthetic batch that lies on the devices) and the input pipeline, each without the others; and the
+time from the start of a process to the end of its first step, and its peak memory, with an empty
+compilation cache and then with what that left in it. (A run opens its data before its first step,
+too.)
 
-  --versus=torchvision          trains torchvision's copy of the network in turns with ours
+  --versus=torchvision          runs torchvision's copy of the network in turns with ours,
+                                with --compile also compiled by torch
   --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
   --input_batches=10000         watches memory over that many batches of input
   --measure=saving              measures what checkpoints cost
+  --measure=protocols           measures test protocols (--protocols) against views one by one
   --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
   --measure=encoding --model=ifv measures SIFT, the Fisher vector, and the fits around it
 
-With --model, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
+`--suite` measures a table of networks in turns with torch's, with --compile also compiled, and says
+what it skips. `--suite --results=results/speed.json` keeps the results of this machine in a file;
+`--results=results/speed.json` prints the tables of docs/speed.md.
+
+With --model or --suite, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
 
 `--mesh="data:1;data:4;data:4,column:2"` measures the step over each mesh instead, on fake devices
 where there are too few others: what its devices send by layer and the least they could, their
@@ -40,18 +47,21 @@ from cnn_papers.benchmarks import (
     saving,
     scaling,
     step_speed,
+    suite,
     timing,
     torchvision,
     traffic,
     wording,
     workload,
 )
+from cnn_papers.benchmarks.step_speed import FORWARD, STEP
+from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.runs import compile_cache
 
-MEASURES = ("start", "step", "input", "saving", "windows", "encoding")
+MEASURES = ("start", "step", "forward", "input", "saving", "windows", "encoding", "protocols")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
 
 
@@ -64,13 +74,51 @@ def main(argv: list[str]) -> None:
         )
     if unknown := sorted(set(values.measure) - set(MEASURES)):
         raise UserError(f"--measure={unknown[0]}: there are {', '.join(MEASURES)}")
-    if values.mesh or values.topology:
+    if values.compile and not (values.suite or values.versus):
+        raise UserError("--compile goes with --suite or --versus=torchvision")
+    if values.quick and not values.suite:
+        raise UserError("--quick goes with --suite")
+    if values.suite or values.results:
+        results, as_text = _suite(), suite.as_markdown
+    elif values.mesh or values.topology:
         results, as_text = _measure_meshes(), wording.meshes_as_text
     elif (values.num_processes or 1) > 1:
         raise UserError("several processes measure a mesh together: add --mesh=data:N")
     else:
         results, as_text = _measure(), wording.as_text
     print(json.dumps(results, indent=1) if values.json else as_text(results))
+
+
+def _suite() -> list[dict[str, Any]]:
+    """Returns the results of `--suite` on this machine, or those that `--results` keeps."""
+    values = flags.FLAGS
+    path = pathlib.Path(values.results)
+    if values.config or values.model:
+        raise UserError("--suite and --results have networks of their own: leave out the network")
+    if not values.suite:
+        return suite.read(path)
+    earlier = suite.read(path) if values.results and path.exists() else []
+    _share_memory()
+    compile_cache.enable()
+    results = suite.measure(
+        suite.QUICK if values.quick else suite.ROWS,
+        _speeds_of(),
+        _say,
+        against_compiled=values.compile,
+        dtype=values.dtype if values["dtype"].present else "",
+    ) | {"clock": _clock()}
+    if values.results:
+        suite.keep(results, earlier, path)
+    return [results]
+
+
+def _clock() -> str:
+    return "CPU time" if flags.FLAGS.cpu_time else "wall clock"
+
+
+def _share_memory() -> None:
+    """Lets torch use the devices too: JAX would take most of a GPU's memory when it starts."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _measure() -> dict[str, Any]:
@@ -80,19 +128,25 @@ def _measure() -> dict[str, Any]:
     torch_name = ""
     if values.versus:
         torch_name = torchvision.torch_name(work.model_name, work.model["variant"])
+        if values.compile:
+            torchvision.check_compiler()
         work = work._replace(devices=1)  # torch trains on one device
-        # JAX would take most of a GPU's memory when it starts.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        _share_memory()
     compile_cache.enable()
     load = os.getloadavg()[0]  # of others: taken before this process works
     first: dict[str, Any] = {}
     if "start" in values.measure:  # before this process takes the devices
         _say("starting two fresh processes that take one step")
-        first = {"first_step_seconds": timing.first_step_seconds(work)}
+        first = {"first_step": timing.first_step(work)}
     results = _facts(work) | {"load_average": load} | first
-    if "step" in values.measure or torch_name:
+    hows = [EAGER, COMPILED] if values.compile else [EAGER]
+    rivals = [step_speed.rival(work, torch_name, how) for how in hows if torch_name]
+    if "step" in values.measure:
         _say("measuring the train step")
-        results |= step_speed.measure(work, _speeds_of(), torch_name)
+        results[STEP] = step_speed.measure(work, STEP, _speeds_of(), rivals)
+    if "forward" in values.measure:
+        _say("measuring the forward pass")
+        results[FORWARD] = step_speed.measure(work, FORWARD, _speeds_of(), rivals)
     if "saving" in values.measure:
         _say("measuring what saving costs")
         every_steps = config.checkpoint.every_steps if config else EVERY_STEPS
@@ -101,6 +155,8 @@ def _measure() -> dict[str, Any]:
         results["windows"] = _measure_windows(work)
     if "encoding" in values.measure:
         results["encoding"] = _measure_encoding(work)
+    if "protocols" in values.measure:
+        results["protocols"] = _measure_protocols(work)
     if "input" in values.measure:
         results["input_pipeline"] = _measure_input(config)
     return results
@@ -147,6 +203,20 @@ def _measure_encoding(work: Workload) -> dict[str, Any]:
         return encoding.measure(work, fitting.fit_to)
 
 
+def _measure_protocols(work: Workload) -> dict[str, Any]:
+    """Returns the speed of `--protocols`, or of the config's, in batches and one by one."""
+    try:
+        from cnn_papers.benchmarks import protocol_speed
+    except ImportError as error:
+        raise UserError(
+            f"--measure=protocols needs {error.name}, which is not installed"
+        ) from error
+    values = flags.FLAGS
+    configured = values.config.eval.protocol if values.config else protocol_speed.USUAL
+    _say("measuring test protocols")
+    return protocol_speed.measure(work, values.protocols or configured, _speeds_of())
+
+
 def _measure_meshes() -> dict[str, Any]:
     """Returns the results over each of `--mesh`, or on `--topology`, there without the speed."""
     values = flags.FLAGS
@@ -164,8 +234,9 @@ def _measure_meshes() -> dict[str, Any]:
 
 
 def _speeds_of() -> Any:
-    """Returns `timing.measure` for as long as `--seconds` says."""
-    return functools.partial(timing.measure, seconds=flags.FLAGS.seconds)
+    """Returns `timing.measure` for as long as `--seconds` and by the clock that the flags say."""
+    values = flags.FLAGS
+    return functools.partial(timing.measure, seconds=values.seconds, cpu_time=values.cpu_time)
 
 
 def _workload() -> tuple[Any, Workload]:
@@ -203,7 +274,7 @@ def _facts(work: Workload) -> dict[str, Any]:
         "kind": mesh.devices.flat[0].device_kind,
         "cpu_threads": timing.cpu_threads(),
     }
-    return _network_facts(work) | {"devices": devices}
+    return _network_facts(work) | {"devices": devices, "clock": _clock()}
 
 
 def _network_facts(work: Workload) -> dict[str, Any]:
@@ -248,10 +319,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_list(
         "measure",
-        list(MEASURES[:3]),
-        "what to measure: any of start (fresh processes), step, input (the pipeline), "
-        "saving (checkpoints), windows (features of windows, SPP-net against R-CNN) and encoding "
-        "(descriptors, Fisher vector, fits)",
+        list(MEASURES[:4]),
+        "what to measure: any of start (fresh processes), step, forward (in evaluation), "
+        "input (the pipeline), saving (checkpoints), windows (features of windows, SPP-net "
+        "against R-CNN), encoding (descriptors, Fisher vector, fits) and protocols",
     )
     doors.path_flag("workdir", "folder on the disk that saving is measured on", default=".")
     flags.DEFINE_string("mesh", "", "measure the step over meshes instead: data:1;data:4,column:2")
@@ -266,7 +337,18 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "input_batches", 0, "number of batches of input to watch memory over", lower_bound=0
     )
-    flags.DEFINE_enum("versus", None, ["torchvision"], "measure its train step too")
+    flags.DEFINE_string(
+        "protocols", "", "to measure, joined by |; by default the config's, or ten_crop|vgg_dense"
+    )
+    flags.DEFINE_enum("versus", None, ["torchvision"], "measure its network too")
+    flags.DEFINE_bool("compile", False, "measure torch's network compiled by torch.compile, too")
+    flags.DEFINE_bool("suite", False, "measure a table of networks in turns with torch's")
+    flags.DEFINE_bool("quick", False, "with --suite, only two small networks")
+    flags.DEFINE_bool("cpu_time", False, "count CPU seconds: on a CPU that others use too")
+    doors.path_flag(
+        "results",
+        "JSON file that --suite keeps its results in; without --suite, print it as Markdown",
+    )
     flags.DEFINE_float("seconds", 10.0, "how long each speed is measured", lower_bound=0.0)
     flags.DEFINE_bool("json", False, "print one JSON object")
     doors.hosts_flags()

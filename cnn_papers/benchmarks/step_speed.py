@@ -1,48 +1,76 @@
-"""Measures the train step: its speed and memory, and the speed of torchvision's network."""
+"""Measures a network's train step and forward pass, in turns with torch's copy of the network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from cnn_papers.benchmarks import timing, torchvision, workload
 from cnn_papers.benchmarks.timing import Contender, Speed
+from cnn_papers.benchmarks.torchvision import Rival
 from cnn_papers.benchmarks.workload import Workload
+
+STEP, FORWARD = "train_step", "forward"
+PASSES = {STEP: 3, FORWARD: 1}  # the backward pass costs twice the forward pass
 
 
 def measure(
     work: Workload,
+    part: str,
     speeds_of: Callable[[dict[str, Contender], int], dict[str, Speed]],
-    torch_name: str = "",
+    rivals: Sequence[Rival] = (),
 ) -> dict[str, Any]:
-    """Returns the speed and memory of the train step, as values of JSON.
+    """Returns the speed of the STEP or FORWARD pass, as values of JSON.
+
+    A step has the `peak_memory` after its first. `versus` has for each rival, by how it runs, its
+    speed and, over the windows, the median `ratio` of our speed to its, with the smallest and the
+    largest as `ratios`.
 
     Args:
       speeds_of: (contenders by name, images a batch) -> their speeds by name.
-      torch_name: torchvision's name of the network, to train it in turns with ours; "" for none.
     """
-    network, bfloat16 = workload.network(work), work.model["dtype"] == "bfloat16"
-    contenders = {"ours": workload.make_trainer(work)}
+    make_ours = workload.make_trainer if part == STEP else workload.make_forward
+    contenders = {"ours": make_ours(work)}
     contenders["ours"](1)
-    results: dict[str, Any] = {"peak_memory": timing.peak_memory()._asdict()}
-    if torch_name:
-        contenders["torch"] = torchvision.make_trainer(
-            torch_name,
-            **workload.synthetic_batch(work),
-            num_classes=workload.num_classes(work),
-            parameters=network.params,
-            settings=work.optim,
-            aux_weight=work.step.aux_weight,
-            bfloat16=bfloat16,
-            platform=jax.default_backend(),
-            threads=timing.cpu_threads(),
-        )
+    memory = {"peak_memory": timing.peak_memory()._asdict()} if part == STEP else {}
+    contenders |= {rival.how: _make_rival(rival, work, part) for rival in rivals}
     speeds = speeds_of(contenders, work.batch_size)
-    rate = speeds["ours"].images_per_second
-    flops = 3 * 2 * network.macs * rate  # the backward pass costs twice the forward pass
-    results["train_step"] = {**speeds["ours"]._asdict(), "model_flops_per_second": flops}
-    if torch_name:
-        ratio = rate / speeds["torch"].images_per_second
-        what = torchvision.description(torch_name, bfloat16=bfloat16)
-        results["torchvision"] = {**speeds["torch"]._asdict(), "what": what, "ratio": ratio}
+    ours = speeds["ours"]
+    macs = workload.network(work).macs
+    results: dict[str, Any] = {
+        **ours._asdict(),
+        **memory,
+        "model_flops_per_second": 2 * PASSES[part] * macs * ours.images_per_second,
+    }
+    if rivals:
+        results["versus"] = {
+            rival.how: {
+                **speeds[rival.how]._asdict(),
+                **timing.ratio(ours, speeds[rival.how]),
+                "what": torchvision.describe(rival),
+            }
+            for rival in rivals
+        }
     return results
+
+
+def rival(work: Workload, name: str, how: str) -> Rival:
+    """Returns torch's network `name` with the outputs, parameters and numbers of `work`."""
+    return Rival(
+        name,
+        how,
+        num_classes=workload.num_classes(work),
+        parameters=workload.network(work).params,
+        bfloat16=work.model["dtype"] == "bfloat16",
+        platform=jax.default_backend(),
+        threads=timing.cpu_threads(),
+    )
+
+
+def _make_rival(rival: Rival, work: Workload, part: str) -> Contender:
+    batch = workload.synthetic_batch(work)
+    if part == FORWARD:
+        return torchvision.make_forward(rival, batch["image"])
+    return torchvision.make_trainer(
+        rival, **batch, settings=work.optim, aux_weight=work.step.aux_weight
+    )

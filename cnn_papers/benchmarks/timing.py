@@ -1,8 +1,11 @@
-"""Measures speeds in turns, the time to the first step of a process, and peak memory."""
+"""Measures speeds in turns, time and memory of the first step of a process, and peak memory."""
 
 import functools
 import itertools
 import os
+import pathlib
+import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -10,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -43,26 +46,41 @@ class Memory(NamedTuple):
     of: str
 
 
-def measure(contenders: dict[str, Contender], batch_size: int, seconds: float) -> dict[str, Speed]:
+def measure(
+    contenders: dict[str, Contender], batch_size: int, seconds: float, *, cpu_time: bool = False
+) -> dict[str, Speed]:
     """Returns the speed of every contender, each measured for about `seconds`.
 
-    The contenders run in turns, a window each, so that all see the same machine.
+    The contenders run in turns, a window each, so that all see the same machine. With `cpu_time`
+    the seconds are those of this process on all cores, so that other processes count little.
+
+    Raises:
+      UserError: `cpu_time` where the CPU does not compute.
     """
+    if cpu_time and jax.default_backend() != "cpu":
+        raise UserError(f"--cpu_time: JAX runs on {jax.default_backend()}, use the wall clock")
+    now = time.process_time if cpu_time else time.perf_counter
+
+    def timed(run: Contender, batches: int) -> float:
+        began = now()
+        run(batches)
+        return now() - began
+
     batches = {}  # of a window
     for name, run in contenders.items():
         run(2)  # compiles, fills caches
-        count = round(2 * seconds / WINDOWS / _timed(run, 2))
+        count = round(2 * seconds / WINDOWS / timed(run, 2))
         batches[name] = processes.broadcast(functools.partial(max, 1, count))
     windows: dict[str, list[float]] = {name: [] for name in contenders}
     for _, (name, run) in itertools.product(range(WINDOWS), contenders.items()):
-        windows[name].append(batches[name] * batch_size / _timed(run, batches[name]))
+        windows[name].append(batches[name] * batch_size / timed(run, batches[name]))
     return {name: Speed(statistics.median(speeds), speeds) for name, speeds in windows.items()}
 
 
-def _timed(run: Contender, batches: int) -> float:
-    began = time.perf_counter()
-    run(batches)
-    return time.perf_counter() - began
+def ratio(speed: Speed, other: Speed) -> dict[str, Any]:
+    """Returns the median `ratio` of windows side by side, and the smallest and largest `ratios`."""
+    ratios = [ours / theirs for ours, theirs in zip(speed.windows, other.windows, strict=True)]
+    return {"ratio": statistics.median(ratios), "ratios": [min(ratios), max(ratios)]}
 
 
 def peak_memory() -> Memory:
@@ -73,9 +91,19 @@ def peak_memory() -> Memory:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in stat for stat in stats):
         return Memory(max(stat["peak_bytes_in_use"] for stat in stats), "of the fullest device")
+    return Memory(process_peak(), "of the whole process, compiling included")
+
+
+def process_peak() -> int:
+    """Returns the peak memory of this process in bytes.
+
+    `getrusage` would count, on Linux, what the process that started this one held at that moment.
+    """
+    status = pathlib.Path("/proc/self/status")
+    if status.exists() and (match := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(match[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
-    bytes_used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Memory(bytes_used, "of the whole process, compiling included")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def cpu_threads() -> int:
@@ -83,12 +111,28 @@ def cpu_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def first_step_seconds(work: Workload) -> dict[str, float]:
-    """Returns the time from the start of a fresh process to the end of its first step.
+def cpu_name() -> str:
+    """Returns the model of the CPU, as the system tells it."""
+    path = pathlib.Path("/proc/cpuinfo")
+    if path.exists() and (match := re.search(r"model name\s*: (.+)", path.read_text())):
+        return match[1]
+    return platform.processor() or platform.machine()
 
-    It is taken with an empty compilation cache ("cold"), and with what that left ("warm").
+
+class FirstStep(NamedTuple):
+    """Seconds from the start of a process to the end of its first step, and its peak memory."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def first_step(work: Workload) -> dict[str, FirstStep]:
+    """Returns time and memory of fresh processes that take one step.
+
+    The first has an empty compilation cache ("cold"), the second what that left ("warm"): the
+    memory of the second is that of running, of the first that of compiling if it is larger.
     """
-    command, seconds = [sys.executable, "-c", FIRST_STEP, work.as_text()], {}
+    command, steps = [sys.executable, "-c", FIRST_STEP, work.as_text()], {}
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
         for name in ("cold", "warm"):
@@ -97,12 +141,16 @@ def first_step_seconds(work: Workload) -> dict[str, float]:
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise UserError(f"the process that takes one step failed: {reason}")
-            seconds[name] = float(done.stdout.split()[-1]) - began
-    return seconds
+            ended, peak_bytes = done.stdout.split()[-2:]
+            steps[name] = FirstStep(float(ended) - began, int(peak_bytes))
+    return steps
 
 
 def take_first_step(text: str) -> None:
-    """Takes one step of the workload in `text` and prints when it ended, in seconds since 1970."""
+    """Takes one step of the workload in `text`.
+
+    Prints when it ended, in seconds since 1970, and the peak memory of this process in bytes.
+    """
     compile_cache.enable()
     workload.make_trainer(workload.from_text(text))(1)
-    print(time.time())
+    print(time.time(), process_peak())

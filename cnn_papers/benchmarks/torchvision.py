@@ -1,13 +1,21 @@
-"""Trains torchvision's copy of a network on one batch, for `benchmark --versus=torchvision`."""
+"""Runs torchvision's copy of a network on one batch, for `benchmark --versus=torchvision`.
+
+It runs as fast as PyTorch's documentation says that it can: channels last, cuDNN's benchmark, TF32
+or autocast, a fused optimiser; eagerly, or compiled by `torch.compile`.
+"""
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_papers.benchmarks import torch_cifar
 from cnn_papers.errors import UserError
 from cnn_papers.training.optim import OptimizerSettings
+
+EAGER, COMPILED = "eager", "compiled"
+CIFAR = "cifar_resnet"  # and a depth: a network of `torch_cifar`
 
 # The networks that both have, with equal layers, parameters and multiply-adds: ours and theirs.
 TORCHVISION = {
@@ -25,6 +33,7 @@ TORCHVISION = {
         "50-v1.5": "resnet50",
         "101-v1.5": "resnet101",
         "152-v1.5": "resnet152",
+        **{f"cifar-{depth}": f"{CIFAR}{depth}" for depth in (8, 20, 32, 44, 56, 110)},
     },
     "vgg": {
         **{"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"},
@@ -33,8 +42,30 @@ TORCHVISION = {
 }
 
 
+class Rival(NamedTuple):
+    """A network of torch, and how it runs.
+
+    Attributes:
+      name: torchvision's, or one of `torch_cifar`.
+      how: EAGER or COMPILED.
+      num_classes: outputs of its head.
+      parameters: their number, which must be ours.
+      bfloat16: autocast to it; otherwise float32, with TF32 where the device has it, as in JAX.
+      platform: where JAX runs, "cpu" or "gpu".
+      threads: for the CPU.
+    """
+
+    name: str
+    how: str
+    num_classes: int
+    parameters: int
+    bfloat16: bool
+    platform: str
+    threads: int
+
+
 def torch_name(model_name: str, variant: str) -> str:
-    """Returns torchvision's name of a network.
+    """Returns torch's name of a network.
 
     Raises:
       UserError: torchvision has no equal network, or is not installed.
@@ -50,60 +81,61 @@ def torch_name(model_name: str, variant: str) -> str:
         raise UserError(
             "--versus=torchvision: torch is not installed; pip install torch torchvision"
         )
-    if importlib.util.find_spec("torchvision") is None:
+    name = TORCHVISION[model_name][variant]
+    if not name.startswith(CIFAR) and importlib.util.find_spec("torchvision") is None:
         raise UserError(
             "--versus=torchvision: torch is installed, torchvision is not; "
             "pip install torch torchvision"
         )
-    return TORCHVISION[model_name][variant]
+    return name
+
+
+def check_compiler() -> None:
+    """Raises UserError if `torch.compile` cannot compile here, for want of a C++ compiler, say."""
+    torch = _package("torch")
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2))
+    except Exception as error:  # of many kinds
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"torch.compile cannot compile here: {reason}") from error
 
 
 def make_trainer(
-    name: str,
+    rival: Rival,
     image: np.ndarray,
     label: np.ndarray,
-    *,
-    num_classes: int,
-    parameters: int,
     settings: OptimizerSettings,
     aux_weight: float,
-    bfloat16: bool,
-    platform: str,
-    threads: int,
 ) -> Callable[[int], None]:
-    """Returns a function that takes a given number of steps of eager torch and waits for the last.
+    """Returns a function that takes a given number of steps of torch and waits for the last.
 
     Args:
-      name: torchvision's name of the network.
       image, label: the batch, uint8 [n, h, w, c] and int32 [n].
-      parameters: number of parameters that the network must have.
       settings: `lr`, `momentum`, `nesterov` and `weight_decay` of SGD.
       aux_weight: weight of the losses of auxiliary heads.
-      bfloat16: autocast to it; otherwise float32, with TF32 where the device has it, as in JAX.
-      platform: where JAX runs, "cpu" or "gpu".
-      threads: for the CPU.
 
     Raises:
       UserError: the network differs from ours, or torch cannot use the device that JAX runs on.
     """
-    torch, _ = _packages()
-    device = _device(torch, platform, threads)
-    network = _network(name, num_classes, parameters)
-    network = network.to(device, memory_format=torch.channels_last)
+    torch, (device, network, x) = _package("torch"), _placed(rival, image)
     rules = {key: getattr(settings, key) for key in ("lr", "momentum", "nesterov", "weight_decay")}
-    optimizer = torch.optim.SGD(network.parameters(), **rules)
-    x = torch.from_numpy(image).to(device).permute(0, 3, 1, 2)  # channels last in memory
+    optimizer = torch.optim.SGD(network.parameters(), **rules, fused=True)
     y = torch.from_numpy(label).long().to(device)
     cross_entropy = torch.nn.functional.cross_entropy
+
+    def loss_of(x: Any, y: Any) -> Any:
+        outputs = network(x.float() / 128)
+        main, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
+        return cross_entropy(main, y) + sum(aux_weight * cross_entropy(head, y) for head in aux)
+
+    if rival.how == COMPILED:
+        loss_of = torch.compile(loss_of, dynamic=False)
 
     def train(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-                outputs = network(x.float() / 128)
-                main, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
-                aux_loss = sum(aux_weight * cross_entropy(head, y) for head in aux)
-                loss = cross_entropy(main, y) + aux_loss
+            with torch.autocast(device, torch.bfloat16, enabled=rival.bfloat16):
+                loss = loss_of(x, y)
             loss.backward()
             optimizer.step()
         if device == "cuda":
@@ -112,14 +144,49 @@ def make_trainer(
     return train
 
 
-def description(name: str, *, bfloat16: bool) -> str:
-    """Returns what `make_trainer` trains, in words."""
-    torch, torchvision = _packages()
-    dtype = "bfloat16 autocast" if bfloat16 else "float32"
-    return (
-        f"torchvision {torchvision.__version__} {name}, torch {torch.__version__}, "
-        f"eager, {dtype}, channels_last, SGD"
-    )
+def make_forward(rival: Rival, image: np.ndarray) -> Callable[[int], None]:
+    """Returns a function that computes logits of `image` (uint8 [n, h, w, c]) that many times.
+
+    The network is in evaluation mode. Errors are those of `make_trainer`.
+    """
+    torch, (device, network, x) = _package("torch"), _placed(rival, image)
+    network.eval()
+
+    def logits_of(x: Any) -> Any:
+        return network(x.float() / 128)
+
+    if rival.how == COMPILED:
+        logits_of = torch.compile(logits_of, dynamic=False)
+
+    def forward(batches: int) -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device, torch.bfloat16, enabled=rival.bfloat16),
+        ):
+            for _ in range(batches):
+                logits_of(x)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return forward
+
+
+def describe(rival: Rival) -> str:
+    """Returns what runs, in words."""
+    dtype = "bfloat16 autocast" if rival.bfloat16 else "float32"
+    name = f"{rival.name} of plain torch"
+    if not rival.name.startswith(CIFAR):
+        name = f"torchvision {_package('torchvision').__version__} {rival.name}"
+    version = _package("torch").__version__
+    return f"{name}, torch {version}, {rival.how}, {dtype}, channels_last, fused SGD"
+
+
+def _placed(rival: Rival, image: np.ndarray) -> tuple[str, Any, Any]:
+    """Returns the name of the device, and network and images on it, channels last in memory."""
+    torch = _package("torch")
+    device = _device(torch, rival.platform, rival.threads)
+    network = _network(rival).to(device, memory_format=torch.channels_last)
+    return device, network, torch.from_numpy(image).to(device).permute(0, 3, 1, 2)
 
 
 def _device(torch: Any, platform: str, threads: int) -> str:
@@ -136,24 +203,27 @@ def _device(torch: Any, platform: str, threads: int) -> str:
     return device
 
 
-def _network(name: str, num_classes: int, parameters: int) -> Any:
-    """Returns torchvision's network `name`; UserError if it has other than `parameters`."""
-    _, torchvision = _packages()
-    options = {"init_weights": False} if name == "googlenet" else {}  # its own draws take a minute
-    network = getattr(torchvision.models, name)(num_classes=num_classes, **options)
+def _network(rival: Rival) -> Any:
+    """Returns the network; UserError if it has other than the expected number of parameters."""
+    name, torch = rival.name, _package("torch")
+    if name.startswith(CIFAR):
+        network = torch_cifar.resnet(torch, int(name.removeprefix(CIFAR)), rival.num_classes)
+    else:
+        # GoogLeNet's own draws of initial weights take a minute.
+        options = {"init_weights": False} if name == "googlenet" else {}
+        make = getattr(_package("torchvision").models, name)
+        network = make(num_classes=rival.num_classes, **options)
     count = sum(parameter.numel() for parameter in network.parameters())
-    if count != parameters:
+    if count != rival.parameters:
         raise UserError(
-            f"torchvision's {name} has {count:,} parameters, ours {parameters:,}: "
+            f"torch's {name} has {count:,} parameters, ours {rival.parameters:,}: "
             "set no other model fields"
         )
     return network
 
 
-def _packages() -> tuple[Any, Any]:
+def _package(name: str) -> Any:
     try:
-        return importlib.import_module("torch"), importlib.import_module("torchvision")
+        return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:  # a torchvision built for another torch
-        raise UserError(
-            f"--versus=torchvision: torch and torchvision do not load together: {error}"
-        ) from error
+        raise UserError(f"--versus=torchvision: {name} does not load: {error}") from error

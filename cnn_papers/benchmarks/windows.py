@@ -6,18 +6,17 @@ Both have the same network, image and windows; what is timed is what a test of d
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from cnn_papers import zoo
+from cnn_papers.benchmarks import workload
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.detection import crops, windows
 from cnn_papers.detection.windows import Stages
 from cnn_papers.errors import UserError
-from cnn_papers.parallel import mesh as meshes
-from cnn_papers.parallel import processes
 
 IMAGE = (375, 500)  # pixels of most images of VOC, for a network whose input is 224 pixels
 COUNTS = (500, 2000)  # windows; selective search proposes about 2,000 an image (SPP-net §4.1)
@@ -29,15 +28,6 @@ MEASURED_ON = (
     "its 270, 102 (one scale), 49 and 38 (five) are of ZF-5 in Caffe on a GPU: means over "
     "100 images of VOC with about 2,000 windows each, fc included in 102 and 38 (Table 10)"
 )
-
-
-class _Network(NamedTuple):
-    """What the stages need of a trained network."""
-
-    model: Any
-    variables: Any
-    normalise: Any
-    mesh: jax.sharding.Mesh
 
 
 class _Timed:
@@ -64,7 +54,12 @@ def measure(work: Workload) -> dict[str, Any]:
     Raises:
       UserError: a network without a spatial pyramid.
     """
-    network = _make_network(work)
+    model: Any = zoo.build_model(work.model_name, **work.model)
+    if not getattr(model, "levels", ()):
+        raise UserError(
+            "--measure=windows takes a network with a spatial pyramid, such as --model=spp"
+        )
+    network = workload.make_network(work)
     side = work.image_shape[0]
     spp_stages, rcnn_stages = windows.stages(network), crops.stages(network)
     rng = np.random.default_rng(0)
@@ -92,24 +87,6 @@ def measure(work: Workload) -> dict[str, Any]:
             row = {"windows": count, "scales": scales, "spp": of_spp, "rcnn": of_rcnn}
             rows.append({**row, "ratios": ratios, "paper": PAPER[len(scales)]})
     return {"image": (height, width), "side": side, "rows": rows, "measured_on": MEASURED_ON}
-
-
-def _make_network(work: Workload) -> _Network:
-    """Returns the network with random weights; its images are scaled to about -1 … 1."""
-    model: Any = zoo.build_model(work.model_name, **work.model)
-    if not getattr(model, "levels", ()):
-        raise UserError(
-            "--measure=windows takes a network with a spatial pyramid, such as --model=spp"
-        )
-    mesh = meshes.make_mesh(work.devices)
-    image = np.zeros((1, *work.image_shape), np.float32)
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    variables = processes.put(variables, meshes.replicated(mesh))
-
-    def normalise(image: jax.Array, key: jax.Array) -> jax.Array:
-        return image.astype(np.float32) / 128 - 1
-
-    return _Network(model, variables, normalise, mesh)
 
 
 def _random_boxes(count: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnn_papers.benchmarks import traffic
+from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.terminal import counted
 
 
@@ -10,31 +11,43 @@ def as_text(results: dict[str, Any]) -> str:
     """Returns the results with a line for each value or group of values."""
     devices, lines = results["devices"], {"network": _network(results)}
     place = f"{devices['count']} × {devices['kind']}, {devices['cpu_threads']} CPU threads"
-    lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}"
+    clock = f", {results['clock']}"
+    lines["batch"] = f"{results['batch_size']} images on {place}, JAX {results['jax']}{clock}"
     if results["load_average"] > devices["cpu_threads"] / 2:
         load = f"load {results['load_average']:.1f}"
         lines["warning"] = f"others use this machine ({load}): expect no fair comparison"
-    if first := results.get("first_step_seconds"):
-        cold, warm = f"{first['cold']:.1f} s", f"{first['warm']:.1f} s"
-        lines["first step"] = f"{cold} after the start, {warm} with a compilation cache"
-    if step := results.get("train_step"):
-        milliseconds = 1000 * results["batch_size"] / step["images_per_second"]
-        lines["train step"] = f"{_speed(step)}, {milliseconds:,.1f} ms a step"
-        lines["model FLOP/s"] = f"{step['model_flops_per_second'] / 1e9:,.1f} billion"
-        memory = results["peak_memory"]
+    if first := results.get("first_step"):
+        cold, warm = first["cold"], first["warm"]
+        lines["first step"] = (
+            f"{cold.seconds:.1f} s after the start, {warm.seconds:.1f} s with a compilation cache"
+        )
+        lines["its memory"] = (
+            f"{cold.peak_bytes / 1e6:,.0f} MB of a process that compiles, "
+            f"{warm.peak_bytes / 1e6:,.0f} MB of one that only runs"
+        )
+    if step := results.get(STEP):
+        lines |= _passes("train step", step, results["batch_size"])
+        memory = step["peak_memory"]
         lines["peak memory"] = f"{memory['bytes'] / 1e6:,.0f} MB {memory['of']}"
-    if theirs := results.get("torchvision"):
-        lines["torchvision"] = f"{_speed(theirs)}, {theirs['what']}"
-        lines["ratio"] = f"{theirs['ratio']:.2f} (ours / torchvision)"
+    if forward := results.get(FORWARD):
+        lines |= _passes("forward", forward, results["batch_size"])
     if saving := results.get("saving"):
         lines |= _saving(saving)
     if windows := results.get("windows"):
         lines |= _windows(windows)
     if encoding := results.get("encoding"):
         lines |= _encoding(encoding)
+    for name, speed in results.get("protocols", {}).items():
+        other = speed["one_by_one"]
+        low, high = other["ratios"]
+        faster = (
+            f"{other['ratio']:.2f} times as fast as one view at a time ({low:.2f} to {high:.2f})"
+        )
+        lines[name] = f"{_speed(speed)}, {faster}"
     if pipeline := results.get("input_pipeline"):
         lines |= _input(pipeline)
-    return "\n".join(f"{name:>14}  {text}" for name, text in lines.items())
+    width = max(14, *map(len, lines))
+    return "\n".join(f"{name:>{width}}  {text}" for name, text in lines.items())
 
 
 def meshes_as_text(results: dict[str, Any]) -> str:
@@ -48,6 +61,19 @@ def meshes_as_text(results: dict[str, Any]) -> str:
             text += f"\nstep    {milliseconds:,.1f} ms, {_speed(step)}"
         parts.append(text)
     return "\n\n".join(parts)
+
+
+def _passes(name: str, speed: dict[str, Any], batch_size: int) -> dict[str, str]:
+    """Returns the lines of the train step or the forward pass, with those of torch's."""
+    milliseconds = 1000 * batch_size / speed["images_per_second"]
+    billions = speed["model_flops_per_second"] / 1e9
+    text = f"{_speed(speed)}, {milliseconds:,.1f} ms, {billions:,.1f} billion model FLOP/s"
+    lines = {name: text}
+    for how, theirs in speed.get("versus", {}).items():
+        low, high = theirs["ratios"]
+        ratio = f"ours {theirs['ratio']:.2f} times as fast ({low:.2f} to {high:.2f})"
+        lines[f"{name}, {how}"] = f"{_speed(theirs)}, {ratio}: {theirs['what']}"
+    return lines
 
 
 def _network(results: dict[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""Builds the train step that `benchmark` measures, as a run takes it, on a synthetic batch.
+"""Builds the train step and the forward pass that `benchmark` measures, on a synthetic batch.
+
+Both are what a run takes.
 
 Needs only JAX, Flax, Optax and NumPy.
 """
@@ -18,11 +20,12 @@ from cnn_papers.data import augment
 from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.data.statistics import Statistics, Whitening
 from cnn_papers.errors import UserError
+from cnn_papers.opstrings import OpString
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.training.optim import OptimizerSettings
-from cnn_papers.training.placement import make_training
-from cnn_papers.training.step import StepSettings
+from cnn_papers.training.placement import make_training, over_mesh
+from cnn_papers.training.step import StepSettings, make_predict_step
 
 OBJECTS, PROPOSALS = 3, 500  # boxes of a synthetic image, for a task that finds boxes
 
@@ -33,7 +36,8 @@ class Workload(NamedTuple):
     Attributes:
       model: arguments of the network's `Model`, `variant` and `dtype` among them.
       image_shape: (h, w, c) of the images of a batch.
-      train_device: operations on the images, an op string of `data.device_ops`.
+      train_device, eval_device: operations on the images in training and in evaluation, op strings
+        of `data.device_ops`.
       devices: number of devices that the batch is split over; -1 is all.
       column, shard_params: as in `config.mesh`.
       steps_per_epoch, total_steps: for the schedule; the cost of a step does not depend on them.
@@ -45,6 +49,7 @@ class Workload(NamedTuple):
     image_shape: tuple[int, ...]
     batch_size: int
     train_device: str
+    eval_device: str
     optim: OptimizerSettings
     step: StepSettings
     devices: int = -1
@@ -80,6 +85,7 @@ def from_config(config: Any, image_shape: tuple[int, ...]) -> Workload:
         image_shape=image_shape,
         batch_size=config.batch_size,
         train_device=config.data.train_device,
+        eval_device=config.data.eval_device,
         optim=OptimizerSettings.from_config(config),
         step=StepSettings.from_config(config),
         devices=config.mesh.data,
@@ -112,6 +118,7 @@ def from_paper(
         image_shape=(image_size or height, image_size or width, channels),
         batch_size=batch_size,
         train_device="scale(0.0078125)",
+        eval_device="scale(0.0078125)",
         optim=OptimizerSettings(lr=1e-3, lr_batch=batch_size, weight_decay=1e-4),
         step=StepSettings(aux_weight=0.3),
     )
@@ -181,13 +188,23 @@ def synthetic_augment(work: Workload) -> DeviceTransform:
       UserError: an operation that does not exist or does not take its arguments.
     """
     train_device = augment.parse_device(work.train_device, key="data.train_device")
+    return augment.compose(train_device, _statistics(work, train_device), train=True)
+
+
+def synthetic_normalise(work: Workload) -> DeviceTransform:
+    """Returns the same for `work.eval_device`."""
+    eval_device = augment.parse_device(work.eval_device, key="data.eval_device")
+    return augment.compose(eval_device, _statistics(work, eval_device), train=False)
+
+
+def _statistics(work: Workload, device: OpString) -> Statistics:
     full = functools.partial(np.full, dtype=np.float32)
     eye = functools.partial(np.eye, dtype=np.float32)
     shape, channels = work.image_shape, work.image_shape[-1]
     values, whitening = int(np.prod(shape)), None
-    if augment.before_whitening(train_device, train_device) is not None:
+    if augment.before_whitening(device, device) is not None:
         whitening = Whitening(full(values, 0.0), full(values, 1.0), eye(values))
-    statistics = Statistics(
+    return Statistics(
         mean=full(channels, 127.5),
         std=full(channels, 74.0),
         mean_image=full(shape, 127.5),
@@ -195,7 +212,6 @@ def synthetic_augment(work: Workload) -> DeviceTransform:
         eigenvectors=eye(channels),
         whitening=whitening,
     )
-    return augment.compose(train_device, statistics, train=True)
 
 
 class Step(NamedTuple):
@@ -255,3 +271,42 @@ def make_trainer(work: Workload, devices: Sequence[Any] | None = None) -> Callab
         jax.block_until_ready(state)
 
     return train
+
+
+class Network(NamedTuple):
+    """A network with random weights on its mesh, and the operations on images in evaluation."""
+
+    model: Any
+    variables: Any
+    normalise: DeviceTransform
+    mesh: jax.sharding.Mesh
+
+
+def make_network(work: Workload) -> Network:
+    """Returns the network of `work` as it is evaluated.
+
+    Raises:
+      UserError: the network, an operation or the mesh is impossible.
+    """
+    mesh = meshes.make_mesh(work.devices, work.column)
+    model: Any = zoo.build_model(work.model_name, **work.model)
+    image = np.zeros((1, *work.image_shape), np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    variables = processes.put(variables, meshes.replicated(mesh))
+    return Network(over_mesh(model, mesh), variables, synthetic_normalise(work), mesh)
+
+
+def make_forward(work: Workload) -> Callable[[int], None]:
+    """Returns a function that computes the logits of a batch, as in evaluation, that many times.
+
+    It waits for the last. Its first call compiles. Errors are those of `make_network`.
+    """
+    network = make_network(work)
+    meshes.check_batch(network.mesh, work.batch_size)
+    predict = jax.jit(make_predict_step(network.model, network.normalise))
+    image = processes.put(synthetic_batch(work)["image"], meshes.data_sharding(network.mesh))
+
+    def forward(batches: int) -> None:
+        jax.block_until_ready([predict(network.variables, image) for _ in range(batches)])
+
+    return forward

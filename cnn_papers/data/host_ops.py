@@ -38,23 +38,29 @@ WINDOWS = ("center_crop", "random_crop", "corner_crop")
 DESCRIPTORS = ("dense_sift", "dense_colours")
 
 
-def decode(image: bytes, channels: int = 3) -> np.ndarray:
+def decode(image: bytes, channels: int = 3, short: int = 0) -> np.ndarray:
     """Decodes a JPEG, PNG, BMP or WebP to uint8 [h, w, channels], RGB or grey.
 
     EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit images are converted,
     grey images are replicated to three channels. A JPEG has no checksums: if its inside is damaged,
     libjpeg decodes what it can.
 
+    `short`, for training, is the length of the shorter side that is enough: a JPEG of at least
+    twice that is decoded smaller, as `image_files.read` says, which takes less time and gives
+    slightly other pixels. 0 decodes every pixel.
+
     Raises:
       ValueError: bytes of another kind, a file that is cut off, an image of more than MAX_PIXELS.
       TypeError: pixels in place of bytes.
-      UserError: `channels` other than 1 and 3.
+      UserError: `channels` other than 1 and 3; a negative `short`.
     """
     if channels not in (1, 3):
         raise UserError(f"an image decodes to 1 or 3 channels, not {channels}")
     if not isinstance(image, bytes):
         raise TypeError("it takes the bytes of a file")
-    pixels = image_files.read(image)
+    if short < 0:
+        raise UserError(f"decode(short={short}): it is a number of pixels, 0 for all")
+    pixels = image_files.read(image, short)
     if pixels.ndim == 2:
         return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if channels == 1 else pixels

@@ -5,6 +5,7 @@ before any memory is taken for it, and it applies transparency and EXIF orientat
 OpenCV applies one.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,6 +20,13 @@ HEAD = 18  # bytes that tell the kind of a file
 MAX_PIXELS = 2**27
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes that a BMP's second header has
 _ORIENTATION = 0x0112  # the EXIF tag
+# How many times smaller libjpeg can decode, and OpenCV's flag for it.
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: 0,
+}
 _FIRST_BYTES = 2**16  # of a JPEG have its size and orientation, as a rule
 # OpenCV's own messages about damaged files would repeat ours.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -47,10 +55,12 @@ def kind(head: bytes) -> str:
     return ""
 
 
-def read(image: bytes) -> np.ndarray:
+def read(image: bytes, short: int = 0) -> np.ndarray:
     """Decodes a file to uint8 pixels, grey [h, w] or RGB [h, w, 3], upright, laid on white.
 
-    Of an animation it is the first picture.
+    Of an animation it is the first picture. With `short` a JPEG is decoded at 1/8, 1/4 or 1/2 of
+    its size, the smallest that leaves its shorter side at least `short` pixels: sides become
+    ⌈side / k⌉, and each pixel is about the mean of k×k pixels, from libjpeg's smaller transform.
 
     Raises:
       ValueError: another kind of file, one that is cut off or damaged.
@@ -66,6 +76,8 @@ def read(image: bytes) -> np.ndarray:
     by_hand = name in ("PNG", "WebP") or (name == "BMP" and _bmp_has_alpha(image))
     try:
         flag = cv2.IMREAD_UNCHANGED if by_hand else cv2.IMREAD_COLOR_RGB
+        if name == "JPEG" and short:
+            flag |= _reduced(min(height, width), short)
         pixels = None
         if height and width and (name != "PNG" or _has_whole_chunks(image)):
             pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flag)
@@ -78,6 +90,15 @@ def read(image: bytes) -> np.ndarray:
     if name == "PNG" and pixels.ndim == 2:
         pixels = _clear_grey_to_white(pixels, image)
     return _upright(_eight_bits(pixels), _orientation(_exif(image, name)))
+
+
+def _reduced(side: int, short: int) -> int:
+    """Returns the flag that decodes a JPEG whose shorter side is `side` to `short` or little more.
+
+    OpenCV's flags also ask for BGR, which we do not want.
+    """
+    times = next(k for k in _REDUCED if k == 1 or math.ceil(side / k) >= short)
+    return _REDUCED[times] & ~cv2.IMREAD_COLOR_BGR
 
 
 # --- sizes ----------------------------------------------------------------------------------------

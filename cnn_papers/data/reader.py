@@ -1,5 +1,6 @@
 """Reads the examples of a split, and takes their images and boxes through the host operations."""
 
+import inspect
 import itertools
 import logging
 import math
@@ -17,6 +18,8 @@ from cnn_papers.data.objects import labels_of_images
 from cnn_papers.data.split import DamagedExample, Split, only
 from cnn_papers.errors import UserError
 from cnn_papers.opstrings import Op, OpString
+
+EVAL = "data.eval_host"  # the config key of the operations of evaluation
 
 
 def cutting_out(host: OpString) -> Op | None:
@@ -54,6 +57,11 @@ def with_object_to_cut_out(split: Split, host: OpString) -> Split:
     return only(split, kept)
 
 
+def _decodes_smaller(decode: Op) -> bool:
+    arguments = inspect.signature(decode.function).bind_partial(None, *decode.args, **decode.kwargs)
+    return bool(arguments.arguments.get("short"))
+
+
 class Reader:
     """The examples of a split after the host operations; many threads may read at once.
 
@@ -71,7 +79,8 @@ class Reader:
       skipped: ids of the examples that are left out.
 
     Raises:
-      UserError: operations that do not begin with `decode`, that cut out an object later than next,
+      UserError: operations that do not begin with `decode`, or decode an image smaller that is
+        tested or has boxes; that cut out an object later than next,
         or that the first image cannot have; an object of a class that is out of range.
     """
 
@@ -91,6 +100,11 @@ class Reader:
             raise UserError(
                 f"config.{self.key} must begin with 'decode': examples arrive as encoded bytes"
             )
+        if _decodes_smaller(self.ops[0]) and (self.key == EVAL or split.objects is not None):
+            reason = (
+                "a test scales whole images" if self.key == EVAL else "boxes are of whole images"
+            )
+            raise UserError(f"config.{self.key}: {reason}: write 'decode' without 'short'")
         cut_out = cutting_out(host)
         if cut_out is not None and any(op.needs("objects") for op in self.ops[2:]):
             raise UserError(

@@ -1,10 +1,8 @@
 """The benchmark: its measurements, and the four packages that it needs for a network."""
 
-import functools
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import types
@@ -18,9 +16,8 @@ from support.commands import exit_code
 from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import step_speed, timing, torchvision, wording, workload
+from cnn_papers.benchmarks import timing, wording, workload
 from cnn_papers.errors import UserError
-from cnn_papers.training.optim import OptimizerSettings
 from cnn_papers.training.step import StepSettings
 from configs import alexnet, googlenet
 
@@ -103,6 +100,17 @@ def test_windows_are_taken_in_turns_and_the_median_counts(monkeypatch):
     assert machine.calls[4:] == [("ours", 16), ("theirs", 4)] * 5  # a fifth of the 40 seconds each
 
 
+def test_cpu_time_counts_only_this_process(monkeypatch):
+    machine = Machine({"ours": [1.0] * 7})
+    monkeypatch.setattr(timing.time, "process_time", lambda: machine.now)
+    speeds = timing.measure({"ours": machine.contender("ours")}, 3, seconds=5, cpu_time=True)
+    assert speeds["ours"] == (3.0, [3.0] * 5)
+    assert machine.calls == [("ours", 2), ("ours", 2), *[("ours", 1)] * 5]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(UserError, match="--cpu_time: JAX runs on gpu, use the wall clock"):
+        timing.measure({}, 3, seconds=5, cpu_time=True)
+
+
 def test_a_slow_contender_gets_one_batch_a_window(monkeypatch):
     machine = Machine({"slow": [100.0] * 7})
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
@@ -120,8 +128,8 @@ def test_peak_memory_is_the_devices_where_they_count_it(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     assert timing.peak_memory() == (7, "of the fullest device")
     devices[0].memory_stats = lambda: None
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert timing.peak_memory() == (kibibytes * 1024, "of the whole process, compiling included")
+    monkeypatch.setattr(timing, "process_peak", lambda: 9)
+    assert timing.peak_memory() == (9, "of the whole process, compiling included")
 
 
 # --- the workload ---------------------------------------------------------------------------------
@@ -139,6 +147,7 @@ def test_a_config_gives_its_own_step():
     assert (work.model["variant"], work.model["dtype"]) == ("paper", "bfloat16")
     assert work.batch_size == 256
     assert work.train_device == "flip|photometric|pca_light(0.1)|subtract_mean"
+    assert work.eval_device == config.data.eval_device == "subtract_mean"
     assert work.step == StepSettings(aux_weight=0.3, ema_decay=0.9999)
     assert (work.devices, work.optim.lr) == (-1, 0.01)
     assert workload.network(work).macs == zoo.model_module("googlenet").FACTS["paper"].macs
@@ -188,16 +197,41 @@ def test_a_step_that_cannot_be(changes, message):
     assert message in str(caught.value)
 
 
-def test_time_to_the_first_step_is_taken_in_fresh_processes(monkeypatch):
+def test_the_first_step_is_taken_in_fresh_processes(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    seconds = timing.first_step_seconds(tiny())
-    assert list(seconds) == ["cold", "warm"] and all(
-        0.1 < value < 600 for value in seconds.values()
-    )
+    steps = timing.first_step(tiny())
+    assert list(steps) == ["cold", "warm"]
+    assert all(0.1 < step.seconds < 600 for step in steps.values())
+    assert all(1e8 < step.peak_bytes < 4e9 for step in steps.values())
     with pytest.raises(
         UserError, match=r"the process that takes one step failed: .*there is no 'flop'"
     ):
-        timing.first_step_seconds(tiny(train_device="flop"))
+        timing.first_step(tiny(train_device="flop"))
+
+
+def test_a_process_counts_only_its_own_memory():
+    """Linux counts what the parent held in `getrusage` of its child."""
+    code = "from cnn_papers.benchmarks import timing; print(timing.process_peak())"
+    ballast = np.ones(2**27)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert 5e7 < int(done.stdout) < ballast.nbytes
+
+
+def test_the_forward_pass_computes_what_evaluation_does(monkeypatch):
+    """With the operations of evaluation and moving averages, as many times as it is told."""
+    work = tiny(eval_device="scale(0.5)")
+    logits = []
+    ready = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda values: logits.append(ready(values)))
+    workload.make_forward(work)(3)
+    monkeypatch.undo()
+    assert len(logits[0]) == 3
+    model, variables, _, _ = workload.make_network(work)
+    image = workload.synthetic_batch(work)["image"].astype(np.float32) * 0.5
+    expected = model.apply(variables, image)[0]
+    for values in logits[0]:
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -224,7 +258,7 @@ def test_a_config_with_its_data(tiny_run, command):
     code, out, err = command(
         *RESNET,
         f"--config.data.data_dir={tiny_run.parent / 'data'}",
-        "--measure=step,input",
+        "--measure=step,forward,input",
         "--seconds=0.1",
         "--json",
     )
@@ -233,15 +267,15 @@ def test_a_config_with_its_data(tiny_run, command):
     assert results["network"]["input"] == [32, 32, 3] and results["network"]["variant"] == "cifar-8"
     assert results["batch_size"] == 64 and results["devices"]["count"] == 8
     step, pipeline = results["train_step"], results["input_pipeline"]
-    assert len(step["windows"]) == len(pipeline["windows"]) == 5
+    forward = results["forward"]
+    assert len(forward["windows"]) == len(step["windows"]) == len(pipeline["windows"]) == 5
     assert step["images_per_second"] == sorted(step["windows"])[2] > 0
-    assert (
-        step["model_flops_per_second"]
-        == 6 * results["network"]["multiply_adds"] * step["images_per_second"]
-    )
+    macs = results["network"]["multiply_adds"]
+    assert step["model_flops_per_second"] == 6 * macs * step["images_per_second"]
+    assert forward["model_flops_per_second"] == 2 * macs * forward["images_per_second"]
     assert pipeline["from"] == "a split on the devices" and pipeline["images_per_second"] > 0
-    assert results["peak_memory"]["bytes"] > 1e8 and results["load_average"] >= 0
-    assert "first_step_seconds" not in results and "torchvision" not in results
+    assert step["peak_memory"]["bytes"] > 1e8 and results["load_average"] >= 0
+    assert "first_step" not in results and "versus" not in step and "versus" not in forward
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -283,7 +317,7 @@ def test_a_config_without_its_data_says_why(tmp_path, command):
         ),
         (
             ["--model=resnet", "--measure=speed"],
-            "--measure=speed: there are start, step, input, saving, windows",
+            "--measure=speed: there are start, step, forward, input, saving, windows, protocols",
         ),
         (
             ["--model=resnet", "--versus=torchvision"],
@@ -307,12 +341,12 @@ def bare(code: str, *arguments: str, cwd: pathlib.Path) -> subprocess.CompletedP
 
 def test_a_machine_with_little_on_it_measures_a_network(tmp_path):
     code = "from cnn_papers.benchmark import cli; cli()"
-    options = ("--batch_size=2", "--image_size=8", "--measure=step,input", "--seconds=0.1")
+    options = ("--batch_size=2", "--image_size=8", "--measure=step,forward,input", "--seconds=0.1")
     done = bare(code, "--model=resnet", "--variant=cifar-8", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {line[:14].strip(): line[16:] for line in done.stdout.splitlines()}
     lines.pop("warning", None)  # of a busy machine
-    names = ["network", "batch", "train step", "model FLOP/s", "peak memory", "input pipeline"]
+    names = ["network", "batch", "train step", "peak memory", "forward", "input pipeline"]
     assert list(lines) == names and lines["network"] == "resnet 'cifar-8' at 8×8×3, float32"
     assert (
         lines["input pipeline"]
@@ -334,171 +368,7 @@ def test_what_the_benchmark_stands_on_imports_there(tmp_path):
     )
 
 
-# --- torchvision ----------------------------------------------------------------------------------
-
-PUBLISHED = {  # parameters, as torchvision's documentation states them
-    "alexnet": 61_100_840,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "densenet121": 7_978_856,
-    "densenet161": 28_681_000,
-    "densenet169": 14_149_480,
-    "densenet201": 20_013_928,
-    "vgg11": 132_863_336,
-    "vgg13": 133_047_848,
-    "vgg16": 138_357_544,
-    "vgg19": 143_667_240,
-    "vgg11_bn": 132_868_840,
-    "vgg13_bn": 133_053_736,
-    "vgg16_bn": 138_365_992,
-    "vgg19_bn": 143_678_248,
-    "googlenet": 13_004_888,  # with its auxiliary heads, which the documentation leaves out
-}
-
-
-def test_what_is_compared_is_the_same_network():
-    ours = {
-        theirs: zoo.model_module(model).FACTS[variant].params
-        for model, variants in torchvision.TORCHVISION.items()
-        for variant, theirs in variants.items()
-    }
-    assert ours == PUBLISHED
-
-
-def test_torchvision_that_is_not_there(monkeypatch):
-    there = {"torch"}
-    monkeypatch.setattr(
-        torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
-    )
-    with pytest.raises(
-        UserError, match="torch is installed, torchvision is not; pip install torch torchvision"
-    ):
-        torchvision.torch_name("resnet", "18")
-    there.clear()
-    with pytest.raises(UserError, match="torch is not installed; pip install torch torchvision"):
-        torchvision.torch_name("resnet", "18")
-    there |= {"torch", "torchvision"}
-    assert torchvision.torch_name("resnet", "50-v1.5") == "resnet50"
-
-
-@pytest.fixture
-def torch_networks(monkeypatch) -> Any:
-    """torch, with a torchvision that has one network, `tiny`; returns the networks made of it.
-
-    Each keeps in `seen` what it was called on.
-    """
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    networks = []
-
-    class Tiny(torch.nn.Module):
-        def __init__(self, num_classes: int):
-            super().__init__()
-            self.head, self.seen = torch.nn.Linear(3, num_classes), []
-            networks.append(self)
-
-        def forward(self, image: Any) -> Any:
-            self.seen.append((image.shape, image.is_contiguous(memory_format=torch.channels_last)))
-            return self.head(image.mean((2, 3)))
-
-    models = types.SimpleNamespace(tiny=Tiny)
-    monkeypatch.setitem(
-        sys.modules, "torchvision", types.SimpleNamespace(models=models, __version__="0.0")
-    )
-    return networks
-
-
-def torch_trainer(**changes: Any) -> timing.Contender:
-    settings = OptimizerSettings(lr=0.1, lr_batch=4)
-    batch = {"image": np.full((4, 6, 5, 3), 128, np.uint8), "label": np.full(4, 2, np.int32)}
-    options = {
-        "num_classes": 7,
-        "parameters": 28,
-        "aux_weight": 0.5,
-        "bfloat16": False,
-        "platform": "cpu",
-        "threads": 2,
-    }
-    return torchvision.make_trainer("tiny", **batch, settings=settings, **(options | changes))
-
-
-def test_torch_takes_the_steps(torch_networks):
-    import torch
-
-    train = torch_trainer()
-    train(3)
-    network = torch_networks[0]
-    assert network.seen == [((4, 3, 6, 5), True)] * 3 and torch.get_num_threads() == 2
-    logits = network.head(torch.ones(3)).detach().numpy()
-    train(40)
-    after = network.head(torch.ones(3)).detach().numpy()
-    assert after[2] - after.mean() > logits[2] - logits.mean() + 1  # the label's
-    assert torchvision.description("tiny", bfloat16=True) == (
-        f"torchvision 0.0 tiny, torch {torch.__version__}, "
-        "eager, bfloat16 autocast, channels_last, SGD"
-    )
-
-
-def test_torch_computes_in_bfloat16_where_we_do(torch_networks):
-    import torch
-
-    dtypes = []
-    train = torch_trainer(bfloat16=True)
-    torch_networks[0].head.register_forward_hook(
-        lambda module, given, result: dtypes.append(result.dtype)
-    )
-    train(1)
-    assert dtypes == [torch.bfloat16]
-
-
-def test_torch_adds_the_losses_of_auxiliary_heads(torch_networks):
-    """Only the second output, an auxiliary one, depends on parameters: they move by its weight."""
-    import torch
-
-    moves = []
-    for aux_weight in (0.25, 1.0):
-        train = torch_trainer(aux_weight=aux_weight)
-        head = torch_networks[-1].head
-        for parameter in head.parameters():
-            torch.nn.init.zeros_(parameter)
-        torch_networks[-1].forward = lambda image, head=head: (
-            torch.zeros(4, 7),
-            head(image.mean((2, 3))),
-        )
-        train(1)
-        moves.append(head.bias.detach().numpy())
-    np.testing.assert_allclose(
-        moves[1], [0.1 * (label == 2) - 0.1 / 7 for label in range(7)], rtol=1e-5
-    )
-    np.testing.assert_allclose(moves[0], 0.25 * moves[1], rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"parameters": 29}, "torchvision's tiny has 28 parameters, ours 29"),
-        ({"platform": "tpu"}, "JAX runs on tpu, torch .* cannot"),
-    ],
-)
-def test_torch_that_cannot_be_compared(torch_networks, changes, message):
-    with pytest.raises(UserError, match=message):
-        torch_trainer(**changes)
-
-
-def test_the_ratio_is_ours_to_theirs(torch_networks, monkeypatch):
-    """Both really train; the torch network is a stand-in, so its count is set to ours."""
-    work = tiny(devices=1)
-    network = workload.network(work)._replace(params=40)
-    monkeypatch.setattr(workload, "network", lambda work: network)
-    results = step_speed.measure(work, functools.partial(timing.measure, seconds=0.1), "tiny")
-    theirs, ours = results["torchvision"], results["train_step"]
-    assert theirs["ratio"] == ours["images_per_second"] / theirs["images_per_second"]
-    assert len(theirs["windows"]) == 5 and "torchvision 0.0 tiny" in theirs["what"]
-    text = wording.as_text(FACTS | results)
-    assert text.splitlines()[-1] == f"         ratio  {theirs['ratio']:.2f} (ours / torchvision)"
-
+# --- the text -------------------------------------------------------------------------------------
 
 FACTS = {
     "network": {"model": "resnet", "variant": "50", "input": (8, 8, 3), "dtype": "float32"},
@@ -506,6 +376,7 @@ FACTS = {
     "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
     "jax": "0.10.2",
     "load_average": 0.4,
+    "clock": "wall clock",
 }
 
 
@@ -517,3 +388,12 @@ def test_a_busy_machine_is_told():
         "       warning  others use this machine (load 1.2): expect no fair comparison"
         in busy.splitlines()
     )
+
+
+def test_time_and_memory_of_the_first_step_are_told():
+    steps = {"cold": timing.FirstStep(20.04, 2_345_600_000), "warm": timing.FirstStep(4.0, 9e8)}
+    lines = wording.as_text(FACTS | {"first_step": steps}).splitlines()
+    assert lines[2:] == [
+        "    first step  20.0 s after the start, 4.0 s with a compilation cache",
+        "    its memory  2,346 MB of a process that compiles, 900 MB of one that only runs",
+    ]

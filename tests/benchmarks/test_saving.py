@@ -80,6 +80,7 @@ def test_lines():
         "batch_size": 8,
         "jax": "0.10.2",
         "load_average": 0.4,
+        "clock": "wall clock",
         "saving": facts,
     }
     results["devices"] = {"count": 1, "kind": "cpu", "cpu_threads": 2}

@@ -242,6 +242,11 @@ def test_some_examples_of_a_split_keep_all_that_is_known_of_them():
             "config.data.train_host: an object is cut out of the whole image: write "
             "'random_object' once, right after 'decode'",
         ),
+        (
+            [make_objects(2)] * COUNT,
+            "decode(short=4)|random_object(0.1)",
+            "config.data.train_host: boxes are of whole images: write 'decode' without 'short'",
+        ),
     ],
 )
 def test_an_object_that_cannot_be_cut_out_is_refused(objects, ops, message):

@@ -399,6 +399,41 @@ def test_an_image_decodes_to_one_or_three_channels(pixels):
         host_ops.decode(encode(pixels), channels=4)
 
 
+@pytest.mark.parametrize(
+    ("short", "shape"),
+    [
+        (0, (75, 101)),
+        (38, (38, 51)),
+        (39, (75, 101)),
+        (19, (19, 26)),
+        (10, (10, 13)),
+        (1, (10, 13)),
+    ],
+)
+def test_a_jpeg_decodes_smaller_where_that_is_enough(short, shape):
+    """Its shorter side stays at least `short`; every pixel is about the mean of those it covers."""
+    ramp = np.add.outer(np.arange(75), np.arange(101)).astype(np.uint8)
+    data = encode(np.stack([ramp, ramp // 2, 200 - ramp], -1), "JPEG", quality=95)
+    full = host_ops.decode(data)
+    decoded = host_ops.decode(data, short=short)
+    assert decoded.shape == (*shape, 3)
+    times = round(75 / shape[0])
+    blocks = full[: 75 // times * times, : 101 // times * times].astype(float)
+    means = blocks.reshape(75 // times, times, 101 // times, times, 3).mean((1, 3))
+    inside = decoded[: means.shape[0], : means.shape[1]]
+    np.testing.assert_allclose(inside, means, atol=0 if times == 1 else 5)
+
+
+def test_a_smaller_jpeg_is_upright_and_other_files_are_whole(pixels):
+    tall = encode(np.zeros((40, 80, 3), np.uint8), "JPEG", exif=exif_of(6))
+    assert host_ops.decode(tall, short=20).shape == (40, 20, 3)
+    assert host_ops.decode(tall, 1, short=10).shape == (20, 10, 1)
+    for form in ("PNG", "BMP", "WEBP"):
+        assert host_ops.decode(encode(pixels, form), short=2).shape == (12, 17, 3)
+    with pytest.raises(UserError, match=r"^decode\(short=-1\): it is a number of pixels"):
+        host_ops.decode(encode(pixels), short=-1)
+
+
 # --- made to harm ---------------------------------------------------------------------------------
 
 

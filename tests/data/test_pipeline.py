@@ -468,6 +468,11 @@ def test_images_of_different_shapes_are_an_error(monkeypatch, part, resident):
         ("decode|center_crop", {}, "does not fit center_crop"),
         ("decode(4)", {}, "an image decodes to 1 or 3 channels, not 4"),
         (
+            "decode(3, 4)|center_crop(4)",
+            {"key": "data.eval_host"},
+            "config.data.eval_host: a test scales whole images: write 'decode' without 'short'",
+        ),
+        (
             "decode|resize(0)",
             {},
             r"config.data.train_host: 'resize' fails on image_0, \(6, 6, 3\): ",
