@@ -8,11 +8,11 @@ devices) and the input pipeline, each without the other; the peak memory; and th
 start of a process to the end of its first step, with an empty compilation cache and then with what
 that left in it. (A run opens its data before its first step, too.)
 
-  --versus=torchvision          trains torchvision's copy of the network in turns with ours
-  --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
-  --input_batches=10000         watches memory over that many batches of input
-  --measure=saving              measures what checkpoints cost
-  --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
+- `--versus=torchvision`: trains torchvision's copy of the network in turns with ours.
+- `--input_versus=tf.data,torch`: reads the images with other libraries in turns with ours.
+- `--input_batches=10000`: watches memory over that many batches of input.
+- `--measure=saving`: measures what checkpoints cost.
+- `--measure=windows --model=spp`: measures SPP-net's features of windows against R-CNN's.
 
 With --model, only JAX, Flax, Optax and NumPy need be installed (and Orbax for saving).
 
