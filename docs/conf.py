@@ -12,7 +12,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-suppress_warnings = ["toc.empty_glob"]  # the glob of how-to guides may add nothing to those listed
 default_role = "literal"  # docstrings write code in single backticks, as Markdown does
 
 # Markdown and notebooks. Nothing is executed or loaded from elsewhere.
@@ -38,6 +37,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,

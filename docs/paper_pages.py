@@ -10,7 +10,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 from api_pages import autodoc
 
@@ -25,6 +24,8 @@ from cnn_papers.runs import config_files, recipe_sources, workdir
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "desk.json"
 SAME_PAPER = {"ifv": "cnn_fms", "sppnet": "spp"}  # config files that belong to another's page
+INDEX = """A page has the networks of a paper with their exact numbers, our deviations from it, the
+results that it reports, the recipes, and its claims with our verdicts."""
 ARXIV = re.compile(r"arXiv:(\d+\.\d+)")
 
 
@@ -40,8 +41,9 @@ def pages() -> dict[str, str]:
         files.sort(key=lambda name: name != page)  # the file that gives the page its name first
         texts[f"papers/{page}.md"] = _page(files, verdicts)
     order = sorted(by_page, key=lambda page: (_year(page), page))
-    index = ["# The papers\n", "```{toctree}", ":maxdepth: 1", "", *order, "```\n"]
-    return texts | {"papers/index.md": "\n".join(index)}
+    entries = [f"{_short_title(page)} ({_year(page)}) <{page}>" for page in order]
+    index = ["# The papers", INDEX, "\n".join(["```{toctree}", *entries, "```"])]
+    return texts | {"papers/index.md": "\n\n".join(index) + "\n"}
 
 
 def _config(name: str) -> ModuleType:
@@ -51,6 +53,10 @@ def _config(name: str) -> ModuleType:
 def _title(name: str) -> str:
     """Returns the first line of a config file: a paper's short name, authors and year."""
     return (_config(name).__doc__ or name).splitlines()[0].rstrip(".")
+
+
+def _short_title(name: str) -> str:
+    return _title(name).partition(" (")[0]
 
 
 def _year(name: str) -> int:
@@ -64,16 +70,14 @@ def _page(files: Sequence[str], verdicts: dict[str, ClaimResult]) -> str:
         for recipe in recipe_sources.recipes(f"configs/{name}.py"):
             config = config_files.read(f"configs/{name}.py:{recipe}")
             networks.setdefault(config.model_name, {})[config.model.variant] = None
-    parts = [f"# {_title(files[0])}"]
+    parts = [f"# {_short_title(files[0])}", _linked(f"{_title(files[0])}.")]
     for network, variants in networks.items():
         parts += _network(network, [*variants], whole=_owner(network) in files)
     for name in files:
-        parts += _reported(name)
-    for name in files:
-        parts += _recipes(name)
-    claims = [name for name in files if name in catalogue.claims_of()]
-    for name in claims:
-        parts += _claims(name, verdicts)
+        of_file = f" of `{name}`" if len(files) > 1 else ""
+        parts += _reported(name, of_file)
+        parts += _recipes(name, of_file)
+        parts += _claims(name, of_file, verdicts)
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,15 +93,16 @@ def _owner(network: str) -> str:
 def _network(name: str, variants: Sequence[str], *, whole: bool) -> list[str]:
     """Returns the sections on a network; of another paper's only the table of these variants."""
     module = zoo.model_module(name)
-    link = f"[`{name}`](../../cnn_papers/models/{name}.py)"
+    file = f"cnn_papers/models/{name}.py"
+    head, link = f"## The network `{name}`", f"[`{file}`](../../{file})"
     if not whole:
         owner = _owner(name)
-        about = f"The network is {link}, on [the page of its own paper]({owner}.md)."
-        return [f"## `{name}`", about, _variants(module, variants)]
+        about = f"{link} has it; [the page of its own paper]({owner}.md) has all of its variants."
+        return [head, about, _variants(module, variants)]
     docstring = inspect.getdoc(module) or ""
     about, _, deviations = docstring.partition("Deviations:\n")
     _, *paragraphs = about.strip().split("\n\n")
-    parts = [f"## `{name}`", *map(_linked, paragraphs), f"The code is {link}."]
+    parts = [head, *map(_linked, paragraphs), f"The code: {link}."]
     if deviations:
         parts += ["### Deviations from the paper", textwrap.dedent(deviations).rstrip()]
     parts += ["### Variants", _variants(module, [*module.FACTS])]
@@ -136,7 +141,7 @@ def _reference(module: ModuleType) -> str:
 # --- results and recipes --------------------------------------------------------------------------
 
 
-def _reported(name: str) -> list[str]:
+def _reported(name: str, of_file: str) -> list[str]:
     """Returns the section on what the paper reports; nothing of a config file without results."""
     results = _config(name).REPORTED
     if not results:
@@ -150,16 +155,19 @@ def _reported(name: str) -> list[str]:
         row += (measure.number(result.value), result.data, result.protocol)
         rows.append((*row, f"`{result.measured_by}`" if result.measured_by else "–", result.source))
     about = 'Column "ours" has the protocol of ours that measures in the same way.'
-    return [f"## Results that the paper reports: `configs/{name}.py`", about, table(header, rows)]
+    return [f"## Reported results{of_file}", about, table(header, rows)]
 
 
-def _recipes(name: str) -> list[str]:
+def _recipes(name: str, of_file: str) -> list[str]:
     """Returns the section on the recipes of a config file: their commands, and how they differ."""
     file = f"configs/{name}.py"
     _, _, commands = (_config(name).__doc__ or "").partition("\n\n")
-    parts = [f"## Recipes: [`{file}`](../../{file})", f"```text\n{commands.strip()}\n```"]
+    parts = [f"## Recipes{of_file}", f"The file: [`{file}`](../../{file})."]
+    parts.append(f"```text\n{textwrap.dedent(commands).strip()}\n```")
     recipes = recipe_sources.recipes(file)
-    anchors = ", ".join(f"[`{recipe}`](../recipes.md#{_anchor(file, recipe)})" for recipe in recipes)
+    anchors = ", ".join(
+        f"[`{recipe}`](../recipes.md#{_anchor(file, recipe)})" for recipe in recipes
+    )
     parts.append(f"Every value with its source: {anchors}.")
     values = {recipe: _values(f"{file}:{recipe}") for recipe in recipes}
     keys = dict.fromkeys(key for of_recipe in values.values() for key in of_recipe)
@@ -190,11 +198,13 @@ def _values(config: str) -> dict[str, str]:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def _claims(name: str, verdicts: dict[str, ClaimResult]) -> list[str]:
-    """Returns the section on the claims of a config file."""
+def _claims(name: str, of_file: str, verdicts: dict[str, ClaimResult]) -> list[str]:
+    """Returns the section on the claims of a config file; nothing of one without claims."""
+    if name not in catalogue.claims_of():
+        return []
     file = f"configs/claims/{name}.py"
-    parts = [f"## Claims: [`{file}`](../../{file})"]
-    parts.append(f"[Results](../results.md) has all verdicts, and how they were reached.")
+    parts = [f"## Claims{of_file}", f"The file: [`{file}`](../../{file})."]
+    parts.append("[Results](../results.md) has all verdicts and the runs that they rest on.")
     for claim_name, claim in catalogue.claims_of()[name].items():
         parts += [f"### `{claim_name}`", _claim(claim_name, claim, verdicts[claim_name])]
     return parts
@@ -202,6 +212,7 @@ def _claims(name: str, verdicts: dict[str, ClaimResult]) -> list[str]:
 
 def _claim(name: str, claim: Claim, result: ClaimResult) -> str:
     """Returns what a claim says, how it is asked, and our verdict."""
+    arms = _arms(claim)
     lines = [f"{claim.statement} ({claim.source})\n"]
     verdict = f"- Verdict: **{result.word}**"
     if result.word in WORDS:
@@ -209,18 +220,17 @@ def _claim(name: str, claim: Claim, result: ClaimResult) -> str:
         seeds = f"{result.n} seed{'s' if result.n > 1 else ''}"
         verdict += f", {ours}, at scale {result.scale} with {seeds}"
     lines += [f"{verdict}.", f"- Paper: {wording.paper(result)}."]
-    lines.append(f"- Measured: `{claim.metric}`, expected {wording.expected(result)}.")
-    lines += [f"- Arm {arm}" for arm in _arms(claim)]
+    expected = wording.expected(result._replace(arms=dict.fromkeys(arms)))
+    lines.append(f"- Measured: `{claim.metric}`, expected {expected}.")
+    for arm, own in arms.items():
+        values = ", ".join(f"`{key}={value!r}`" for key, value in own.items())
+        lines.append(f"- Arm {arm}: {values or 'the recipe'}.")
     scale = next(iter(claim.scales))
     lines.append(f"- Ask it again: `python -m launch.sweep --claim={name} --scale={scale}`.")
     return "\n".join(lines)
 
 
-def _arms(claim: Claim) -> list[str]:
+def _arms(claim: Claim) -> plan.Arms:
     """Returns the arms of a claim at its first scale, each with what it sets for itself."""
     scale = claim.scales[next(iter(claim.scales))]
-    arms: dict[str, dict[str, Any]] = scale.arms or claim.arms
-    return [
-        f"{arm}: {', '.join(f'`{key}={value!r}`' for key, value in own.items()) or 'the recipe'}."
-        for arm, own in arms.items()
-    ]
+    return scale.arms or claim.arms
