@@ -83,7 +83,8 @@ def page(browser, address):
 
 def test_no_page_is_wider_than_its_window(page, site, address):
     places = [str(path.relative_to(site)) for path in site.rglob("*.html")]
-    places = sorted(place for place in places if "_static" not in place)
+    left_out = ("_static/", "source/")  # a page of a source file is one block, which scrolls
+    places = sorted(place for place in places if not place.startswith(left_out))
     assert {"index.html", "recipes.html", "faults.html", "papers/googlenet.html"} < {*places}
     too_wide = []
     for place in places:
