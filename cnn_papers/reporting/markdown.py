@@ -36,9 +36,7 @@ def _of_claims(results: Results, base: str | None) -> str:
     if requested:
         header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
         header += () if base is None else ("runs by seed",)
-        tables.append(
-            table(header, [_claim(claim, results.outcomes, base) for claim in requested])
-        )
+        tables.append(table(header, [_claim(claim, results.outcomes, base) for claim in requested]))
     if results.others:
         rows = [
             (_link(run.id, base, run.id), wording.overrides(run), *wording.headlines(run))
