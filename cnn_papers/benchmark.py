@@ -9,14 +9,14 @@ time from the start of a process to the end of its first step, and its peak memo
 compilation cache and then with what that left in it. (A run opens its data before its first step,
 too.)
 
-  --versus=torchvision          runs torchvision's copy of the network in turns with ours,
-                                with --compile also compiled by torch
-  --input_versus=tf.data,torch  reads the images with other libraries in turns with ours
-  --input_batches=10000         watches memory over that many batches of input
-  --measure=saving              measures what checkpoints cost
-  --measure=protocols           measures test protocols (--protocols) against views one by one
-  --measure=windows --model=spp measures SPP-net's features of windows against R-CNN's
-  --measure=encoding --model=ifv measures SIFT, the Fisher vector, and the fits around it
+- `--versus=torchvision`: runs torchvision's copy of the network in turns with ours; with
+  `--compile` also compiled by torch.
+- `--input_versus=tf.data,torch`: reads the images with other libraries in turns with ours.
+- `--input_batches=10000`: watches memory over that many batches of input.
+- `--measure=saving`: measures what checkpoints cost.
+- `--measure=protocols`: measures test protocols (`--protocols`) against views one by one.
+- `--measure=windows --model=spp`: measures SPP-net's features of windows against R-CNN's.
+- `--measure=encoding --model=ifv`: measures SIFT, the Fisher vector, and the fits around it.
 
 `--suite` measures a table of networks in turns with torch's, with --compile also compiled, and says
 what it skips. `--suite --results=results/speed.json` keeps the results of this machine in a file;

@@ -36,17 +36,15 @@ def _of_claims(results: Results, base: str | None) -> str:
     if requested:
         header = ("claim", "verdict", "ours [95 % interval]", "paper", "scale", "seeds", "time")
         header += () if base is None else ("runs by seed",)
-        tables.append(
-            _table(header, [_claim(claim, results.outcomes, base) for claim in requested])
-        )
+        tables.append(table(header, [_claim(claim, results.outcomes, base) for claim in requested]))
     if results.others:
         rows = [
             (_link(run.id, base, run.id), wording.overrides(run), *wording.headlines(run))
             for run in results.others
         ]
-        tables.append(_table(wording.others_header(results.others), rows))
+        tables.append(table(wording.others_header(results.others), rows))
     if means := grid_tests.table(results.others):
-        tables += [grid_tests.CAPTION, _table(means[0], means[1:])]
+        tables += [grid_tests.CAPTION, table(means[0], means[1:])]
     return "\n\n".join([*tables, _lines(lines)]) + "\n"
 
 
@@ -72,13 +70,13 @@ def _of_runs(results: Results, base: str | None) -> str:
         parts.append(f"{name}, {wording.single(run)}")
         if run.tests:
             header, *rows = wording.tested(run)
-            parts.append(_table(header, rows))
+            parts.append(table(header, rows))
         if run.precisions:
             header, *rows = average_precisions.table(run.precisions)
-            parts += [average_precisions.caption(run.precisions), _table(header, rows)]
+            parts += [average_precisions.caption(run.precisions), table(header, rows)]
         if run.reported:
             rows = [wording.against_paper(result) for result in run.reported]
-            parts += [wording.comparison(run), _table(wording.AGAINST_PAPER, rows)]
+            parts += [wording.comparison(run), table(wording.AGAINST_PAPER, rows)]
     return "\n\n".join([*parts, _lines(_about_runs(results))]) + "\n"
 
 
@@ -112,7 +110,8 @@ def _lines(items: list[str]) -> str:
     return "\n".join(f"- {item}" for item in items)
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Returns a Markdown table."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines

@@ -27,8 +27,8 @@ ROWS = {
 }
 HEAD = """# Faults
 
-What a run meets, what its user sees, and the tests that show it; \
-those marked slow or process run with `pytest -m slow` or `pytest -m process`.
+Each row has a fault, the outcome that the user sees, and the tests that show it. \
+Tests marked slow or process run with `pytest -m slow` or `pytest -m process`.
 Generated: `python tests/support/fault_table.py > docs/faults.md`.
 """
 
