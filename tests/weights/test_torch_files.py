@@ -136,7 +136,7 @@ WRAPPED: dict[str, tuple[Any, list[str]]] = {
             "curve": np.arange(3.0),
             "hyper_parameters": Settings(lr=0.1),
             "losses": collections.defaultdict(list, train=[1.0]),
-            "optimizer": torch.optim.SGD([torch.nn.Parameter(torch.ones(2))]).state_dict(),
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         },
         [],
     ),
