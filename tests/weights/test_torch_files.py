@@ -20,7 +20,7 @@ from cnn_papers.weights import convert, weight_files
 torch: Any = pytest.importorskip("torch", reason="writes files as torch does")
 
 SMALL = {"width": 0.05, "num_classes": 4}
-MODEL, IMAGE = resnet.Model("18", **SMALL), (64, 64, 3)
+MODEL, IMAGE = resnet.Model("18", blocks=(1, 1, 1, 1), **SMALL), (64, 64, 3)
 ARRAYS = convert.to_torch(random_variables(MODEL, IMAGE), "resnet", MODEL)
 STATE = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
 STATE["bn1.num_batches_tracked"] = torch.tensor(3)
