@@ -10,7 +10,6 @@
 # Environment: PYTHON (python); GRACE_S (30), seconds for the other processes to end after one has
 # ended; MODULE (cnn_papers.main), cnn_papers.benchmark for measurements over processes.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
 if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
     echo "usage: launch/local.sh N --config=configs/PAPER.py [FLAGS...]" >&2

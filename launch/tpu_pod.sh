@@ -34,6 +34,8 @@ while (($#)); do
     esac
     shift
 done
+[[ -n "$dry_run" ]] || git rev-parse --verify --quiet HEAD > /dev/null ||
+    fail "$PWD is no clone of the repository, whose last commit is copied"
 [[ -n "$name" && -n "$zone" ]] || fail "--name and --zone are missing"
 [[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
     fail "--name=$name: small letters, digits and hyphens"

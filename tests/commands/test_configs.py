@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from support.config_values import flat
@@ -120,7 +121,7 @@ def refusal(
 
 
 def network(config: Any) -> tuple[Any, Any]:
-    """Returns the shapes of the parameters of a recipe's network, and its layers."""
+    """Returns the shapes of the parameters of a recipe's network, and of its endpoints."""
     fields = tuple(config.model.items())
     return traced(config.model_name, fields, inputs.configured_input(config))
 
@@ -128,8 +129,12 @@ def network(config: Any) -> tuple[Any, Any]:
 @functools.cache  # some recipes share their network
 def traced(model_name: str, fields: Any, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
     model = zoo.build_model(model_name, **dict(fields))
-    params = counting.abstract_variables(model, image_shape)["params"]
-    return params, counting.count(model, image_shape).layers
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    (_, ends), variables = jax.eval_shape(
+        lambda image: model.init_with_output(rngs, image, train=True), image
+    )
+    return variables["params"], ends
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -276,9 +281,11 @@ def test_every_field_of_the_network_is_a_key_and_every_key_a_field(name, recipe)
 @each_recipe
 def test_the_network_takes_the_images_and_has_a_head_for_the_classes(name, recipe):
     config = config_file(name).get_config(recipe)
-    _, layers = network(config)
+    _, ends = network(config)
     heads = [
-        layer for layer in layers if layer.shape and layer.shape[-1] == config.model.num_classes
+        name
+        for name, end in ends.items()
+        if end.shape[-1] == config.model.num_classes and not name.startswith("aux_")
     ]
     assert heads, f"no layer of {config.model.num_classes} classes"
 

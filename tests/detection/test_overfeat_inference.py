@@ -131,7 +131,7 @@ def network(**fields: Any) -> Any:
     """A tiny network of random weights, as a `weights.trained.Trained` for a detector."""
     fields = {"width": 0.02, "conv1_stride": 1, "window": 36, "boxes": "shared"} | fields
     model = networks.Model("fast", num_classes=4, fine=True, weight_init="he", **fields)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 36, 36, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 36, 36, 3)))
     return types.SimpleNamespace(
         model=model,
         variables=variables,

@@ -111,7 +111,7 @@ def pair(request):
     with torch.no_grad():
         reference = make().eval()
         state = perturb(reference)
-    return name, model, reference, state, sizes
+    return name, model, reference, state, variables_of(state, name, model, sizes[0]), sizes
 
 
 def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tuple[int, int]) -> Any:
@@ -124,8 +124,7 @@ def variables_of(state: dict[str, np.ndarray], name: str, model: Any, size: tupl
 
 
 def test_logits_are_torchs_at_even_and_odd_sizes(pair):
-    name, model, reference, state, sizes = pair
-    variables = variables_of(state, name, model, sizes[0])
+    _, model, reference, _, variables, sizes = pair
     apply = jax.jit(lambda variables, image: model.apply(variables, image)[0])
     for size in sizes:
         image, theirs = images(*size)
@@ -137,8 +136,8 @@ def test_logits_are_torchs_at_even_and_odd_sizes(pair):
 
 
 def test_exported_weights_load_into_torch_and_are_the_same(pair):
-    name, model, reference, state, sizes = pair
-    exported = convert.to_torch(variables_of(state, name, model, sizes[0]), name, model)
+    name, model, reference, state, variables, _ = pair
+    exported = convert.to_torch(variables, name, model)
     assert exported.keys() == state.keys()
     for key, value in exported.items():
         np.testing.assert_array_equal(value, state[key], err_msg=key)

@@ -149,6 +149,7 @@ def alone(home) -> pathlib.Path:
     "signal: to one of two processes",
     "both save after the same step, exit code 143; going on gives the same losses",
 )
+@pytest.mark.process
 def test_two_processes_stopped_and_taken_up_again_train_as_one(home, alone, tmp_path):
     with started(home, tmp_path, processes=2, devices=2) as run:
         run.wait_for("step 10/30")

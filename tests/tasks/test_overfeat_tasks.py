@@ -1,5 +1,6 @@
 """OverFeat's tasks: losses by hand, negatives, a run of each from training to its final test."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -213,7 +214,10 @@ def test_the_gate_leaves_out_a_regressor_that_gives_nan(task):
         steps_per_epoch=10,
         total_steps=10,
     )
-    state = init_state(model, optimizer, (SIZE, SIZE, 3), KEY, ema=False, totals=task.Totals)
+    init = functools.partial(
+        init_state, model, optimizer, (SIZE, SIZE, 3), ema=False, totals=task.Totals
+    )
+    state = jax.jit(init)(KEY)
     step = jax.jit(make_train_step(model, optimizer, lambda image, key: image, settings(), task))
     good, _ = step(state, batch(), KEY)
     assert int(good.skipped) == 0 and int(good.totals.steps) == 1

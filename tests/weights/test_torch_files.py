@@ -20,7 +20,7 @@ from cnn_papers.weights import convert, weight_files
 torch: Any = pytest.importorskip("torch", reason="writes files as torch does")
 
 SMALL = {"width": 0.05, "num_classes": 4}
-MODEL, IMAGE = resnet.Model("18", **SMALL), (64, 64, 3)
+MODEL, IMAGE = resnet.Model("18", blocks=(1, 1, 1, 1), **SMALL), (64, 64, 3)
 ARRAYS = convert.to_torch(random_variables(MODEL, IMAGE), "resnet", MODEL)
 STATE = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
 STATE["bn1.num_batches_tracked"] = torch.tensor(3)
@@ -136,7 +136,7 @@ WRAPPED: dict[str, tuple[Any, list[str]]] = {
             "curve": np.arange(3.0),
             "hyper_parameters": Settings(lr=0.1),
             "losses": collections.defaultdict(list, train=[1.0]),
-            "optimizer": torch.optim.SGD([torch.nn.Parameter(torch.ones(2))]).state_dict(),
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         },
         [],
     ),
