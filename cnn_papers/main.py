@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         if flags.FLAGS.mode == "eval":
             ranges.check_ranges(config)
             if weights:
-                evaluate.evaluate_weights(pathlib.Path(weights), config)
+                evaluate.evaluate_weights(weights, config)
                 return 0
             evaluate.evaluate_runs(_folders(workdir), config, doors.config_overrides())
             return 0

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
     if values.workdir:
         network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
-        network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
+        network = trained.from_file(values.weights, doors.config_value())
     if detector.finds_objects(network) and not values.layer:
         return _find(network, paths)
     if values.out and not values.layer:
