@@ -6,6 +6,7 @@ huggingface_hub, which its variables HF_HOME, HF_HUB_OFFLINE and HF_TOKEN govern
 """
 
 import importlib.util
+import logging
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -78,6 +79,7 @@ def local_path(weights: str | pathlib.Path) -> pathlib.Path:
         except Exception as error:
             raise UserError(f"weights {weights}: {_reason(error, name)}") from error
         else:
+            logging.getLogger(__name__).info("weights %s are in %s", weights, path)
             return pathlib.Path(path)
     raise UserError(f"weights {weights}: {_missing(missing, files)}") from missing
 
