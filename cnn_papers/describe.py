@@ -303,7 +303,8 @@ def define_flags() -> None:
     doors.path_flag("workdir", "folder of a run: print its trained parameters instead")
     doors.path_flag(
         "weights",
-        "file of published weights for the network of --config: print its parameters instead",
+        "published weights, a file or a name on the hub, for the network of --config: "
+        "print its parameters instead",
     )
     flags.DEFINE_string(
         "topology",

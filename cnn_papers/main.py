@@ -68,7 +68,10 @@ def define_flags() -> None:
         ["train", "eval"],
         "start or continue a run, or test runs at their best checkpoints",
     )
-    doors.path_flag("weights", "with --mode=eval: a file of published weights instead of a run")
+    doors.path_flag(
+        "weights",
+        "with --mode=eval: published weights, a file or a name on the hub, instead of a run",
+    )
 
 
 def cli() -> None:
