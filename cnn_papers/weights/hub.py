@@ -5,6 +5,7 @@ The name is `hf:OWNER/NAME`, with `@REVISION` (a branch, tag or commit) if it is
 huggingface_hub, which its variables HF_HOME, HF_HUB_OFFLINE and HF_TOKEN govern.
 """
 
+import importlib
 import importlib.util
 import logging
 import pathlib
@@ -58,15 +59,15 @@ def local_path(weights: str | pathlib.Path) -> pathlib.Path:
     name = parse(weights)
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(f"weights {weights}: names on the hub need pip install huggingface_hub")
-    from huggingface_hub import errors, hf_hub_download
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity_error()  # it warns of each of its attempts; we say how it ends
+    library: Any = importlib.import_module("huggingface_hub")
+    errors: Any = importlib.import_module("huggingface_hub.errors")
+    # It warns of each of its attempts; we say how it ends.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     files = (name.file,) if name.file else FILES
     missing: Any = None
     for file in files:
         try:
-            path = hf_hub_download(
+            path = library.hf_hub_download(
                 name.repository,
                 file,
                 revision=name.revision or None,
@@ -86,8 +87,8 @@ def local_path(weights: str | pathlib.Path) -> pathlib.Path:
 
 def _missing(error: Any, files: tuple[str, ...]) -> str:
     """Says why none of `files` could be had, from the error of the first."""
-    from huggingface_hub import constants, errors
-
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    errors: Any = importlib.import_module("huggingface_hub.errors")
     if not isinstance(error, errors.LocalEntryNotFoundError):
         return f"the repository has no {' and no '.join(files)}"
     place = f"the cache {constants.HF_HUB_CACHE} does not have them"
@@ -98,8 +99,8 @@ def _missing(error: Any, files: tuple[str, ...]) -> str:
 
 def _reason(error: Exception, name: Name) -> str:
     """Says what an error of the hub means, and what to do."""
-    from huggingface_hub import constants, errors
-
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    errors: Any = importlib.import_module("huggingface_hub.errors")
     page = f"{constants.ENDPOINT}/{name.repository}"
     if isinstance(error, errors.GatedRepoError):
         return f"access is granted on {page}; then {LOG_IN}"

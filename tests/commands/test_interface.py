@@ -54,7 +54,9 @@ def test_models_by_name():
     assert list(models) == zoo.model_names()
     assert models["lenet"][0] == "original"
     for name, variants in models.items():
-        assert cnn_papers.create_model(name) == zoo.model_module(name).Model()
+        assert cnn_papers.create_model(name) == zoo.model_module(name).Model(
+            dtype=jnp.dtype("float32")
+        )
         assert cnn_papers.create_model(name, variants[-1]) is not None
     model = cnn_papers.create_model("resnet", variant="18", num_classes=7, dtype="bfloat16")
     assert (model.num_classes, model.dtype) == (7, jnp.bfloat16)
