@@ -11,7 +11,7 @@ import cv2
 import flax.linen as nn
 import numpy as np
 
-from cnn_papers import counting, zoo
+from cnn_papers import counting, files, zoo
 from cnn_papers.errors import UserError
 from cnn_papers.runs import config_files
 from cnn_papers.weights import arithmetic, detector, hub, predictor, trained, weight_files
@@ -63,7 +63,7 @@ def load_weights(
     """
     name = type(model).__module__.rpartition(".")[-1]
     shape = image_shape or arithmetic.paper_input(model)
-    return weight_files.read_variables(weights, name, model, shape)[0]
+    return weight_files.read_variables(files.expand(str(weights)), name, model, shape)[0]
 
 
 def read_config(config: str) -> Any:
@@ -89,6 +89,7 @@ def load_network(place: Place, config: Any = None) -> "Network":
     Raises:
       UserError: there is no such run or file, it is damaged, or it is of another network.
     """
+    place = files.expand(str(place))
     folder = pathlib.Path(place)
     if config is None and (folder.is_file() or hub.is_name(place)):
         raise UserError(
@@ -232,7 +233,7 @@ def _encoded(image: Image) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Place):
-        return pathlib.Path(image).expanduser().read_bytes()
+        return pathlib.Path(files.expand(str(image))).read_bytes()
     pixels = np.asarray(image)
     if (
         pixels.dtype != np.uint8

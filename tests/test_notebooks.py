@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Outputs of each that a run from top to bottom gives, beside its pictures.
 SHOWS = {
-    "claims": ("[0.", "points ["),
+    "claims": ("without", "points ["),
     "detection": ("mAP",),
     "googlenet": ("13,378,280", "best"),
     "papers_tests": ("crops_144", "vgg_dense"),

@@ -136,6 +136,15 @@ def test_features_have_the_shapes_of_the_layers(network, photo):
         network.features(photo, "conv9")
 
 
+def test_a_path_may_begin_with_the_home_folder(network, photo, tiny_run, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_run.parent))
+    assert cnn_papers.load_network(f"~/{tiny_run.name}").description == network.description
+    monkeypatch.setenv("HOME", photo.removesuffix("/photo.png"))
+    np.testing.assert_array_equal(network.prepare("~/photo.png"), network.prepare(photo))
+    with pytest.raises(UserError, match="gs://bucket/net is an address: give a path on"):
+        cnn_papers.load_network("gs://bucket/net")
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
