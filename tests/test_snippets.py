@@ -104,6 +104,7 @@ def run(block: str, names: dict[str, Any]) -> None:
         assert value == expected, line
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("surroundings")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
