@@ -423,7 +423,7 @@ def test_a_bar_in_a_notebook_that_can_draw_it(tmp_path, monkeypatch, has_widgets
     opened = []
     monkeypatch.setattr(rich.get_console(), "is_jupyter", True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: has_widgets or None)
-    monkeypatch.setattr(rich.progress.Progress, "start", opened.append)
+    monkeypatch.setattr(rich.progress.Progress, "start", lambda bar: opened.append(bar))
     _open(tmp_path).close()
     assert len(opened) == has_widgets
 
