@@ -68,11 +68,11 @@ def test_a_command_line_has_flags_and_keys_that_exist(module, arguments, capsys)
 
 
 def resnet18() -> bytes:
-    """A file as of `timm/resnet18.tv_in1k`, whose weights are all one."""
+    """A file as of `timm/resnet18.tv_in1k`, whose weights are all zero."""
     model = resnet.Model("18")
     shapes = counting.abstract_variables(model, (224, 224, 3))
-    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
-    return safetensors.numpy.save(convert.to_torch(ones, "resnet", model))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    return safetensors.numpy.save(convert.to_torch(zeros, "resnet", model))
 
 
 @pytest.fixture
