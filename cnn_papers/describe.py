@@ -109,7 +109,7 @@ def _trained_table() -> str:
             raise UserError("--workdir=RUN takes the config of the run: leave out --config")
         network = trained.from_run(pathlib.Path(values.workdir))
         return f"{network.description}\n{as_overview(network.variables, network.model)}"
-    config, path = doors.config_value(), pathlib.Path(values.weights)
+    config, path = doors.config_value(), values.weights
     model = zoo.build_model(config.model_name, **config.model)
     variables, _ = trained.read_file(path, config, model)
     return f"{trained.describe_file(path, config)}\n{as_overview(variables, model)}"
@@ -303,7 +303,8 @@ def define_flags() -> None:
     doors.path_flag("workdir", "folder of a run: print its trained parameters instead")
     doors.path_flag(
         "weights",
-        "file of published weights for the network of --config: print its parameters instead",
+        "published weights, a file or a name on the hub, for the network of --config: "
+        "print its parameters instead",
     )
     flags.DEFINE_string(
         "topology",

@@ -77,7 +77,7 @@ class Widths(NamedTuple):
 
 
 def evaluate_runs(
-    folders: Sequence[pathlib.Path], config: Any, overrides: Mapping[str, Any]
+    folders: Sequence[str | pathlib.Path], config: Any, overrides: Mapping[str, Any] | None = None
 ) -> list[Result]:
     """Tests the run in each folder at its best checkpoint and, of several runs, their ensemble.
 
@@ -91,20 +91,23 @@ def evaluate_runs(
       UserError: no run, a damaged one, another network's, a protocol that it cannot serve, data
         that is missing, several runs of a task whose outcomes have no mean.
     """
-    networks = [trained.from_run(folder, overrides) for folder in folders]
+    paths = [pathlib.Path(folder) for folder in folders]
+    networks = [trained.from_run(path, overrides) for path in paths]
     if all(network.config.model_name != config.model_name for network in networks):
         raise UserError(
-            f"{folders[0]} holds a run of {networks[0].config.model_name}, "
+            f"{paths[0]} holds a run of {networks[0].config.model_name}, "
             f"and --config names {config.model_name}"
         )
-    results = evaluate(networks, meshes.make_mesh(config.mesh.data), folders)
-    if len(folders) == 1 and processes.is_first():
-        summary.print_reported(networks[0].config, read_rows(folders[0] / METRICS))
+    results = evaluate(networks, meshes.make_mesh(config.mesh.data), paths)
+    if len(paths) == 1 and processes.is_first():
+        summary.print_reported(networks[0].config, read_rows(paths[0] / METRICS))
     return results
 
 
-def evaluate_weights(path: pathlib.Path, config: Any) -> list[Result]:
+def evaluate_weights(path: str | pathlib.Path, config: Any) -> list[Result]:
     """Tests the network of `config` with the weights of a file; prints a table, keeps no rows.
+
+    `path` may also be their name on the hub.
 
     Raises:
       UserError: as `evaluate_runs`, and for a file that does not fit the network.

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         if flags.FLAGS.mode == "eval":
             ranges.check_ranges(config)
             if weights:
-                evaluate.evaluate_weights(pathlib.Path(weights), config)
+                evaluate.evaluate_weights(weights, config)
                 return 0
             evaluate.evaluate_runs(_folders(workdir), config, doors.config_overrides())
             return 0
@@ -68,7 +68,10 @@ def define_flags() -> None:
         ["train", "eval"],
         "start or continue a run, or test runs at their best checkpoints",
     )
-    doors.path_flag("weights", "with --mode=eval: a file of published weights instead of a run")
+    doors.path_flag(
+        "weights",
+        "with --mode=eval: published weights, a file or a name on the hub, instead of a run",
+    )
 
 
 def cli() -> None:

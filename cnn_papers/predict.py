@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
     if values.workdir:
         network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
-        network = trained.from_file(pathlib.Path(values.weights), doors.config_value())
+        network = trained.from_file(values.weights, doors.config_value())
     if detector.finds_objects(network) and not values.layer:
         return _find(network, paths)
     if values.out and not values.layer:
@@ -200,7 +200,10 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     doors.config_flag()
     doors.path_flag("workdir", "folder of the run to predict with")
-    doors.path_flag("weights", "instead: a file of published weights, for the network of --config")
+    doors.path_flag(
+        "weights",
+        "instead: published weights, a file or a name on the hub, for the network of --config",
+    )
     flags.DEFINE_integer(
         "top", 5, "number of classes, or of boxes, to print for each image", lower_bound=1
     )

@@ -51,7 +51,7 @@ class RunFolder(NamedTuple):
     best: Checkpoints
 
 
-def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
+def train_and_evaluate(config: Any, folder: str | pathlib.Path) -> Outcome:
     """Starts or continues the run of `config` (a locked ConfigDict) in `folder`, and tests it.
 
     Returns DONE; DIVERGED after too many steps in a row whose loss is not finite or too large; or
@@ -62,6 +62,7 @@ def train_and_evaluate(config: Any, folder: pathlib.Path) -> Outcome:
         checkpoints.
     """
     # 1. Check the values of the config.
+    folder = pathlib.Path(folder)
     check_ranges(config)
 
     # 2. Lock the folder, which must hold this run or none.

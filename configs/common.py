@@ -90,7 +90,7 @@ def base(model_name: str, variant: str, num_classes: int, fields: Mapping[str, A
     config.model.dtype = "float32"  # of the layers' arithmetic; parameters are float32
     for field, value in fields.items():
         config.model[field] = config_dict.placeholder(value) if isinstance(value, type) else value
-    config.init_from = ""  # weights to start from: a file, or the folder of a run
+    config.init_from = ""  # weights to start from: a file, a name on the hub, a run's folder
     # a regular expression for the layers to take; "": all, except a head with other classes
     config.init_layers = ""
     config.data = _data()

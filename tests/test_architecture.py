@@ -45,7 +45,7 @@ FLAT = {  # the files of cnn_papers that are in no folder, by room
     "ground": "boxes errors facts files opstrings terminal",
     "counting": "counting zoo",
     "pages": "evaluate train",
-    "commands": "benchmark describe doors export main predict prepare report",
+    "commands": "benchmark describe doors export interface main predict prepare report",
 }
 ROOMS = {f"cnn_papers.{name}": room for room, names in FLAT.items() for name in names.split()}
 OUTSIDE = {  # packages that only these may import; a folder stands for its files

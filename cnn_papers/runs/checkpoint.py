@@ -23,6 +23,9 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 
+# orbax warns of files that our checkpoints do not have, which a notebook would show.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
 DIGESTS = "digests.json"
 # The fields of State that are saved as an item of their own, to be read without the optimiser.
 MODEL_FIELDS = ("params", "batch_stats", "ema")

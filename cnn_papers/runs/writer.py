@@ -4,6 +4,7 @@ metrics.jsonl is the record that everything else reads. Its rows depend only on 
 run that was killed and continued writes the same file; measured times go to timing.jsonl.
 """
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -132,7 +133,10 @@ class Writer:
 
 
 def _open_bar(start_step: int, total_steps: int) -> rich.progress.Progress | None:
-    if not sys.stdout.isatty():
+    """Returns a progress bar on a terminal or in a notebook; None where output is only text."""
+    # In a notebook, rich needs ipywidgets to draw one line again and again.
+    in_notebook = rich.get_console().is_jupyter and importlib.util.find_spec("ipywidgets")
+    if not (sys.stdout.isatty() or in_notebook):
         return None
     fields = ("{task.completed}/{task.total}", "{task.fields[text]}")
     bar = rich.progress.Progress(

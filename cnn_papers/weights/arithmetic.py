@@ -107,6 +107,16 @@ def check(origin: Origin | None, model: nn.Module, place: str, *, to_start_from:
     )
 
 
+def paper_input(model: nn.Module) -> tuple[int, int, int]:
+    """Returns the (h, w, c) of the images of the paper's network that `model` is.
+
+    Where fields make it none of the paper's networks, they are those of the file's main variant.
+    """
+    paper = importlib.import_module(type(model).__module__)
+    variant = _variant(model, fields_of(model)) or _variant(model, fields_of(paper.Model()))
+    return paper.FACTS[variant].input
+
+
 def _variant(model: nn.Module, fields: Mapping[str, Any]) -> str:
     """Returns the variant of the paper of `model` that has `fields`, "" if none has."""
     paper = importlib.import_module(type(model).__module__)

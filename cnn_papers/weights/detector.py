@@ -102,9 +102,18 @@ def find_objects(
                 if isinstance(result, str):
                     yield path, result
                 else:
-                    found = Found(result[0], detector.detect(*result))
-                    detections.check(found.detections, found.image.shape[:2], str(path))
-                    yield path, found
+                    yield path, find_on(detector, result, str(path))
+
+
+def find_on(detector: Detector, prepared: tuple[np.ndarray, np.ndarray | None], name: str) -> Found:
+    """Returns what is found on a prepared image; `name` is its, for errors.
+
+    Raises:
+      UserError: what is found is not finite or not on the image.
+    """
+    found = Found(prepared[0], detector.detect(*prepared))
+    detections.check(found.detections, found.image.shape[:2], name)
+    return found
 
 
 def best_of(found: Detections, top: int, min_score: float) -> Detections:

@@ -1,6 +1,7 @@
 """Reads or fits the weights that a run starts from.
 
-`config.init_from` is a file or the folder of a run; `fitting` fits layers that are not trained.
+`config.init_from` is a file, a name on the hub or the folder of a run. `fitting` fits layers that
+are not trained.
 """
 
 import logging
@@ -19,7 +20,7 @@ from cnn_papers.parallel import mesh as meshes
 from cnn_papers.parallel import processes
 from cnn_papers.runs import workdir
 from cnn_papers.training.step import State
-from cnn_papers.weights import convert, fitting, trained, weight_files
+from cnn_papers.weights import convert, fitting, hub, trained, weight_files
 
 
 def read_or_fit(config: Any, model: nn.Module, train: Pipeline) -> convert.Flat:
@@ -96,11 +97,11 @@ def read(
 
 
 def check_exists(config: Any) -> None:
-    """Raises UserError if there is nothing at `config.init_from`.
+    """Raises UserError if there is nothing at `config.init_from`; downloads weights of the hub.
 
     A run asks this before it opens its data, of which proposals and statistics may take long.
     """
-    place = pathlib.Path(config.init_from)
+    place = hub.local_path(config.init_from)
     if not place.exists():
         raise UserError(
             f"config.init_from: there is no run or weights file {place} to start from; "

@@ -132,20 +132,42 @@ def _preparation(ops: str, shape: tuple[int, ...]) -> Callable[[bytes], np.ndarr
     return prepare
 
 
+def outputs_of(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """Returns the outputs of prepared images, uint8 [n, h, w, c], of any number n > 0."""
+    batch_size = _batch_size(predictor, len(images))
+    parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    rows = [_padded_outputs(predictor, part, batch_size)[: len(part)] for part in parts]
+    return np.concatenate(rows)
+
+
+def _batch_size(predictor: Predictor, count: int) -> int:
+    """Returns the size of all batches of `count` images, so that one program serves them.
+
+    It is a multiple of the number of devices.
+    """
+    devices = jax.device_count()
+    return -(-min(predictor.batch_size, count) // devices) * devices
+
+
+def _padded_outputs(
+    predictor: Predictor, images: Sequence[np.ndarray] | np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Returns the outputs of images, the last of which is repeated to fill a batch."""
+    filling = [images[-1]] * (batch_size - len(images))
+    return predictor.outputs(np.stack([*images, *filling]))
+
+
 def predict_images(
     predictor: Predictor, paths: Sequence[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, np.ndarray | str]]:
     """Yields each image file in order with its outputs, or with a description of its error."""
-    devices = jax.device_count()
-    # All batches have this size, a multiple of the devices, so that one program serves them.
-    batch_size = -(-min(predictor.batch_size, len(paths)) // devices) * devices
+    batch_size = _batch_size(predictor, len(paths))
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
             loaded = list(pool.map(functools.partial(read_file, predictor.prepare), chunk))
             images = [image for image in loaded if isinstance(image, np.ndarray)]
-            padded = images + images[-1:] * (batch_size - len(images))
-            rows = iter(predictor.outputs(np.stack(padded)) if images else ())
+            rows = iter(_padded_outputs(predictor, images, batch_size) if images else ())
             for path, image in zip(chunk, loaded, strict=True):
                 yield path, image if isinstance(image, str) else next(rows)
 

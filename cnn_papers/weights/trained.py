@@ -24,7 +24,7 @@ from cnn_papers.runs.checkpoint import read_model
 from cnn_papers.runs.workdir import SavedRun, read_run
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
-from cnn_papers.weights import convert, weight_files
+from cnn_papers.weights import weight_files
 
 IMAGENET_CLASSES = 1000
 
@@ -105,8 +105,10 @@ def from_run(folder: pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     )
 
 
-def from_file(path: pathlib.Path, config: Any) -> Trained:
+def from_file(path: str | pathlib.Path, config: Any) -> Trained:
     """Opens the network of `config` (a ConfigDict) with the weights in a file.
+
+    `path` may also be their name on the hub.
 
     Raises:
       UserError: the file cannot be read or is of another network, or a device operation needs
@@ -146,22 +148,14 @@ def from_file(path: pathlib.Path, config: Any) -> Trained:
 
 
 def read_file(
-    path: pathlib.Path, config: Any, model: nn.Module
+    path: str | pathlib.Path, config: Any, model: nn.Module
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the variables of `model`, the network of `config`, from a weights file.
-
-    The second value are the names of its classes, () if the file does not name them.
-
-    Raises:
-      UserError: a file that cannot be read or is of another network.
-    """
+    """Returns what `weight_files.read_variables` does for `model`, the network of `config`."""
     shape = inputs.configured_input(config, "train_host")
-    source = weight_files.source(path, config.model_name, model, shape)
-    arrays, _ = convert.select(source, model, shape)
-    return convert.put({}, arrays, model), source.class_names
+    return weight_files.read_variables(path, config.model_name, model, shape)
 
 
-def describe_file(path: pathlib.Path, config: Any) -> str:
+def describe_file(path: str | pathlib.Path, config: Any) -> str:
     """Returns the network of `config` and the file of its weights in words."""
     return f"{config.model_name} '{config.model.variant}' with the weights of {path}"
 

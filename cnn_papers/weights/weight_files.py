@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from cnn_papers import files
 from cnn_papers.errors import UserError
-from cnn_papers.weights import arithmetic, convert, torch_files
+from cnn_papers.weights import arithmetic, convert, hub, torch_files
 
 # What else is given as weights, by its first bytes and by the end of its name.
 FORMATS = {
@@ -51,17 +51,34 @@ class Contents(NamedTuple):
 
 
 def source(
-    path: pathlib.Path, model_name: str, model: nn.Module, image_shape: tuple[int, ...]
+    weights: str | pathlib.Path, model_name: str, model: nn.Module, image_shape: tuple[int, ...]
 ) -> convert.Source:
     """Returns the weights of a file for `model`, which takes images of `image_shape` [h, w, c].
 
+    `weights` is the path of the file, or its name on the hub.
+
     Raises:
-      UserError: what `read` raises.
+      UserError: what `read` and `hub.local_path` raise.
     """
-    tensors, origin = read(path)
+    tensors, origin = read(hub.local_path(weights))
     return convert.from_torch(
-        tensors, model_name, model, image_shape, place=str(path), origin=origin
+        tensors, model_name, model, image_shape, place=str(weights), origin=origin
     )
+
+
+def read_variables(
+    weights: str | pathlib.Path, model_name: str, model: nn.Module, image_shape: tuple[int, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the variables of `model` from a weights file; the arguments are those of `source`.
+
+    The second value are the names of its classes, () if the file does not name them.
+
+    Raises:
+      UserError: a file that cannot be read or is of another network.
+    """
+    found = source(weights, model_name, model, image_shape)
+    arrays, _ = convert.select(found, model, image_shape)
+    return convert.put({}, arrays, model), found.class_names
 
 
 def read(path: pathlib.Path) -> Contents:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from support.commands import exit_code
 
+import cnn_papers
 from cnn_papers import predict, tasks
 from cnn_papers.detection.detections import Detections
+from cnn_papers.errors import UserError
 from cnn_papers.weights import detector
 
 # ml_collections reads configs with load_module
@@ -85,6 +87,22 @@ def test_objects_are_printed_for_people(run, images, command):
         "   1.000  0  [50.0, 20.0, 150.0, 120.0]",
         "   0.902  1  [200.0, 250.0, 300.0, 390.0]",
     ]
+
+
+def test_from_python_they_are_found_on_files_bytes_and_pixels(run, images):
+    network = cnn_papers.load_network(run)
+    path = images / "two.png"
+    pixels = cv2.imread(str(path))[..., ::-1]
+    for found in network.find_objects([path, path.read_bytes(), pixels]):
+        np.testing.assert_array_equal(found.image, pixels)
+        boxes, classes, scores = found.detections
+        assert boxes.tolist() == [[50, 20, 150, 120], [200, 250, 300, 390]]
+        assert [network.class_names[i] for i in classes] == ["0", "1"]
+        assert scores.tolist() == pytest.approx([1, 230 / 255])
+    with pytest.raises(UserError, match="finds objects: call find_objects"):
+        network(path)
+    with pytest.raises(UserError, match=r"none.png cannot be read: No such file"):
+        network.find_objects("none.png")
 
 
 def test_a_line_of_json_has_boxes_classes_and_scores(run, images, command):

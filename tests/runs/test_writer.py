@@ -1,5 +1,6 @@
 """Reports of a run: rows that survive a crash, TensorBoard events, pictures, lines and the bar."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import rich.progress
 from support import faults
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -414,6 +416,16 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
         in text
     )
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # the cursor comes back
+
+
+@pytest.mark.parametrize("has_widgets", [True, False])
+def test_a_bar_in_a_notebook_that_can_draw_it(tmp_path, monkeypatch, has_widgets):
+    opened = []
+    monkeypatch.setattr(rich.get_console(), "is_jupyter", True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: has_widgets or None)
+    monkeypatch.setattr(rich.progress.Progress, "start", lambda bar: opened.append(bar))
+    _open(tmp_path).close()
+    assert len(opened) == has_widgets
 
 
 CLOSED = """
