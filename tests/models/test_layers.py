@@ -204,3 +204,12 @@ def test_a_grouped_convolution_is_not_xlas_and_a_1x1_is_a_product():
     assert programs[3].count("conv_general_dilated") == 2
     assert programs[3].count("feature_group_count=1") == 2
     assert "conv_general_dilated" not in programs[1] and programs[1].count("dot_general") == 2
+
+
+def test_the_gradient_of_a_1x1_kernel_contracts_one_axis():
+    """XLA on CPU copies transposed activations where three axes are contracted."""
+    x, layer = random(2, 3, 5, 4), layers.Conv(6, size=1, use_bias=False)
+    params = layer.init(jax.random.key(0), x)
+    program = jax.make_jaxpr(jax.grad(lambda params: layer.apply(params, x).sum()))(params)
+    assert str(program).count("dot_general") == 2
+    assert str(program).count("dimension_numbers=(([0], [0]), ([], []))") == 1
