@@ -1,5 +1,7 @@
 """Shared layers against the papers' formulas and against torch."""
 
+import contextlib
+import functools
 import itertools
 
 import flax.linen as nn
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_papers.models.shared import layers, pooling
+from cnn_papers.models.shared import kernel_gradients, layers, pooling
 
 
 def random(*shape):
@@ -204,3 +206,83 @@ def test_a_grouped_convolution_is_not_xlas_and_a_1x1_is_a_product():
     assert programs[3].count("conv_general_dilated") == 2
     assert programs[3].count("feature_group_count=1") == 2
     assert "conv_general_dilated" not in programs[1] and programs[1].count("dot_general") == 2
+
+
+def test_the_gradient_of_a_1x1_kernel_contracts_one_axis():
+    """XLA on CPU copies transposed activations where three axes are contracted."""
+    x, layer = random(2, 3, 5, 4), layers.Conv(6, size=1, use_bias=False)
+    params = layer.init(jax.random.key(0), x)
+    program = jax.make_jaxpr(jax.grad(lambda params: layer.apply(params, x).sum()))(params)
+    assert str(program).count("dot_general") == 2
+    assert str(program).count("dimension_numbers=(([0], [0]), ([], []))") == 1
+
+
+def kernel_gradient(layer, params, x, gradient, *, blocks):
+    @jax.jit
+    def vjp(params, x):
+        with kernel_gradients.in_blocks() if blocks else contextlib.nullcontext():
+            return jax.vjp(layer.apply, params, x)[1](gradient)
+
+    return vjp(params, x)
+
+
+@pytest.mark.parametrize(
+    "size, groups, stride, padding, shape, block, dtype",
+    [
+        (3, 1, 1, 1, (3, 9, 10, 4), 1, jnp.float32),
+        (3, 1, 1, 1, (3, 9, 10, 4), 300, jnp.float32),
+        (3, 1, 1, 1, (3, 9, 10, 4), 300, jnp.bfloat16),
+        (3, 1, 2, 1, (3, 9, 10, 4), 100, jnp.float32),
+        (3, 2, 2, 0, (2, 8, 11, 4), 100, jnp.float32),
+        (7, 1, 2, 3, (2, 15, 12, 3), 100_000, jnp.float32),
+        (2, 1, 3, 0, (2, 8, 9, 2), 50, jnp.float32),  # a stride beyond the kernel
+        (3, 1, 1, 1, (1, 1, 1, 4), 1, jnp.float32),
+        (3, 1, 1, 1, (3, 9, 10, 4), None, jnp.float32),  # all at once
+        (3, 1, 1, 1, (3, 9, 10, 4), None, jnp.bfloat16),
+        (7, 2, 2, 3, (2, 15, 12, 4), None, jnp.float32),
+        (2, 1, 3, 0, (2, 8, 9, 2), None, jnp.float32),
+    ],
+)
+def test_gradients_in_blocks_are_those_of_the_plain_convolution(
+    size, groups, stride, padding, shape, block, dtype, monkeypatch
+):
+    """A block is one row, some rows that cross images, or everything."""
+    x = jnp.asarray(random(*shape), dtype)
+    layer = layers.Conv(6, size, stride, padding, groups=groups, dtype=dtype)
+    params = layer.init(jax.random.key(0), x)
+    gradient = jnp.asarray(random(*jax.eval_shape(layer.apply, params, x).shape), dtype)
+    plain = kernel_gradient(layer, params, x, gradient, blocks=False)
+    if block:
+        monkeypatch.setattr(kernel_gradients, "BLOCK", block)
+        monkeypatch.setattr(kernel_gradients, "SMALLEST", 0)
+    ours = kernel_gradient(layer, params, x, gradient, blocks=True)
+    tolerance = 1e-4 if dtype == jnp.float32 else 0.02
+    for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        assert got.dtype == want.dtype
+        got, want = (np.asarray(value, np.float32) for value in (got, want))
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+def test_gradients_in_blocks_under_vmap(monkeypatch):
+    monkeypatch.setattr(kernel_gradients, "BLOCK", 50)
+    monkeypatch.setattr(kernel_gradients, "SMALLEST", 0)
+    x, kernel = random(3, 2, 6, 5, 2), random(3, 3, 2, 4)
+
+    def of_kernel(convolve, x):
+        return jax.grad(lambda kernel: jnp.sin(convolve(x, kernel, 1, 1)).sum())(kernel)
+
+    ours, plain = (
+        jax.vmap(functools.partial(of_kernel, module.convolve))(x)
+        for module in (kernel_gradients, layers)
+    )
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_small_map_has_no_loop():
+    def program(shape):
+        kernel, x = jnp.zeros((3, 3, 4, 64)), jnp.zeros(shape)
+        values = functools.partial(kernel_gradients.convolve, stride=1, padding=1)
+        return str(jax.make_jaxpr(jax.grad(lambda kernel: values(x, kernel).sum()))(kernel))
+
+    assert "while" in program((8, 32, 32, 4)) or "scan" in program((8, 32, 32, 4))
+    assert not {"while", "scan"} & set(program((8, 31, 32, 4)).replace("[", " ").split())
