@@ -116,7 +116,9 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     scale, arms = sweep.scales[name], sweep.arms.get(name, {})
     result = without_verdict(file, name, claim, scale)
     trained = {} if scale == EXACT else arms
-    job_ids = dict.fromkeys(job.id for jobs in trained.values() for job in jobs)
+    job_ids = dict.fromkeys(
+        link.id for jobs in trained.values() for job in jobs for link in job.chain
+    )
     result = result._replace(
         runs={
             arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
@@ -183,13 +185,19 @@ def _paper(claim: Claim, scale: str | None) -> tuple[float | None, str]:
 
 
 def _of_another_recipe(jobs: Sequence[Job], sweep: Sweep, scale: str) -> bool:
-    """Tells whether finished runs of an arm had another config than its jobs have now."""
-    runs = [sweep.runs.get(job.id) for job in jobs]
-    done = [run for run in runs if isinstance(run, Finished)]
-    if not done:
-        return False
-    now = definitions.asked_of(plan.load(jobs[0]), scale)  # the same for every seed
-    return any(definitions.asked_of(run.config, scale) != now for run in done)
+    """Tells whether finished runs of an arm had another config than its jobs have now.
+
+    So it is where that holds for the runs that they start from.
+    """
+    for links in zip(*(job.chain for job in jobs), strict=True):
+        runs = [sweep.runs.get(link.id) for link in links]
+        done = [run for run in runs if isinstance(run, Finished)]
+        if not done:
+            continue
+        now = definitions.asked_of(plan.load(links[0]), scale)  # the same for every seed
+        if any(definitions.asked_of(run.config, scale) != now for run in done):
+            return True
+    return False
 
 
 def _grid_run(job: Job, run: Finished) -> GridRun:

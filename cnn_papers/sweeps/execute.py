@@ -1,5 +1,6 @@
 """Plans and runs a sweep: its runs that are not finished, on this machine or under SLURM."""
 
+import functools
 import pathlib
 import shlex
 import time
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from cnn_papers import files
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.records import FAILED, FINISHED, RUNNING, Record
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.sweeps import code_digest, local, process, slurm
 from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.sweeps.progress import Progress, summary
@@ -100,6 +101,8 @@ def run_task(folder: pathlib.Path, job_id: str, options: Options) -> int:
     if records[job_id].outcome in FINISHED:
         print(f"{job_id} has finished already")
         return 0
+    if job.start and process.read(folder, job.start).outcome not in FINISHED:
+        raise UserError(f"{job_id} starts from {job.start.id}, which has not finished")
     exit_codes: list[int] = []
 
     def begin(job: Job, place: Place) -> Running:
@@ -152,6 +155,11 @@ def _to_start(plan: Plan, records: dict[str, Record], options: Options) -> list[
     return [job for job in plan.jobs if records[job.id].outcome not in skipped]
 
 
+def _may_begin(records: dict[str, Record], job: Job) -> bool:
+    """Tells whether the run that `job` starts from, if there is one, has finished."""
+    return job.start is None or records[job.start.id].outcome in FINISHED
+
+
 def _print_commands(plan: Plan, options: Options) -> int:
     """Prints the commands that would be run, and the state of every run; returns the exit code."""
     records = _read_records(plan, options)
@@ -189,9 +197,12 @@ def _run_here(
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         progress.ended(run.job, process.end(plan.folder, run), running, waiting)
 
-    if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S):
+    may_begin = functools.partial(_may_begin, records)
+    if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S, may_begin):
         say("stopped; repeat the command to continue")
         return 128 + stopped
+    if blocked := [job.id for job in todo if not may_begin(job)]:
+        say(f"not started, since the runs that they start from failed: {listed(blocked)}")
     if todo:
         say("\n".join(summary(plan.folder, plan.jobs, records)))
     if any(record.outcome == FAILED for record in records.values()):
@@ -226,15 +237,21 @@ def _submit(plan: Plan, todo: Sequence[Job], records: dict[str, Record], options
             f"submitted to SLURM: {len(new)}, as job {', '.join(numbers)}; "
             "repeat the command to see how they go"
         )
+    if waiting := sum(not _may_begin(records, job) for job in todo):
+        print(f"not submitted: {waiting}, which start from others; repeat the command after those")
     return int(any(records[job.id].outcome == FAILED for job in plan.jobs if job not in todo))
 
 
 def _not_queued(plan: Plan, todo: Sequence[Job], records: dict[str, Record]) -> list[Job]:
-    """Returns those of `todo` that SLURM does not have already; prints how many it has."""
+    """Returns those of `todo` that SLURM may have and has not; prints how many it has."""
     queued = slurm.queued(plan.folder)
     if queued:
         print(f"running or waiting in SLURM: {len(queued)}")
-    return [job for job in todo if job.id not in queued and records[job.id].outcome != RUNNING]
+    return [
+        job
+        for job in todo
+        if job.id not in queued and records[job.id].outcome != RUNNING and _may_begin(records, job)
+    ]
 
 
 def _for_sbatch(options: Options) -> tuple[str, list[str]]:

@@ -33,7 +33,8 @@ class Request(NamedTuple):
 def jobs_of(request: Request) -> list[Job]:
     """Returns the runs of a request, each once.
 
-    All runs of one seed come before those of the next, so that pairs of arms are complete early.
+    All runs of one seed come before those of the next, so that pairs of arms are complete early; a
+    run that others start from comes before them.
     Claims at scale `exact` need no runs.
     """
     jobs = []
@@ -41,7 +42,7 @@ def jobs_of(request: Request) -> list[Job]:
         for name, scale in request.claims.items():
             if scale != EXACT:
                 by_arm = plan.jobs(catalogue.find(name), scale, [seed])
-                jobs += [job for (job,) in by_arm.values()]
+                jobs += [link for (job,) in by_arm.values() for link in job.chain]
         if request.config:
             for values in itertools.product(*request.grid.values()):
                 overrides = dict(zip(request.grid, values, strict=True))
@@ -191,7 +192,15 @@ def _listed(values: Sequence[Any]) -> str:
 
 def write_request(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
     """Writes `sweep.json`: the request and its runs."""
-    runs = [{"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs]
+    runs = [
+        {
+            "id": job.id,
+            "config": job.config,
+            "overrides": dict(job.overrides),
+            "start": job.start.id if job.start else "",
+        }
+        for job in jobs
+    ]
     with files.replacing(folder / SWEEP) as part:
         part.write_text(json.dumps({**request._asdict(), "jobs": runs}, indent=1))
 
@@ -200,7 +209,9 @@ def read_job(folder: pathlib.Path, job_id: str) -> Job:
     """Returns one job of the sweep in `folder`; UserError if there is none of that id."""
     for job in (_read_sweep(folder) or {"jobs": []})["jobs"]:
         if job["id"] == job_id:
-            return plan.make_job(job["config"], _tuples(job["overrides"]))
+            start_id = job.get("start", "")  # older sweeps have none
+            start = read_job(folder, start_id) if start_id else None
+            return plan.make_job(job["config"], _tuples(job["overrides"]), start)
     raise UserError(f"there is no run {job_id} in {folder / SWEEP}")
 
 
