@@ -53,7 +53,7 @@ _AUGMENTED_ON_IMAGENET = {
 }
 
 # Smaller: a quarter as wide, on scenes of digits. The network is trained before on digits that are
-# cut out of 4,000 other scenes.
+# cut out of 3,000 other scenes.
 _ON_SCENES: dict[str, Any] = {
     **common.SCENES,
     "config": "configs/cnn_fms.py",
@@ -67,10 +67,11 @@ _ON_SCENES: dict[str, Any] = {
 _ON_DIGITS = {
     **_ON_SCENES,
     "task": "classify",
-    "data.train_split": "train[1000:5000]",
+    "data.train_split": "train[1000:4000]",
     "data.train_host": "decode|random_object(0.5, square=True)|fit(64, 64)",
     "data.eval_host": "decode|largest_object(0.5, square=True)|fit(64, 64)",
-    "total_epochs": 8.0,
+    "total_epochs": 5.0,
+    "eval.every_epochs": 5.0,
 }
 _FEATURES = "conv.*|fc[67]"
 _TUNED_DESK = {
@@ -79,8 +80,8 @@ _TUNED_DESK = {
     "init_layers": _FEATURES,  # fc8 starts fresh
     "optim.lr": 0.002,
     "optim.lr_mults": (("fc8/kernel", 10.0), ("fc8/bias", 20.0), (".*/bias", 2.0)),
-    "total_epochs": 10.0,
-    "eval.every_epochs": 5.0,
+    "total_epochs": 8.0,
+    "eval.every_epochs": 4.0,
     "eval.protocol": "svm('fc7')|svm('fc7', normalise=False)",
 }
 # The first protocol of every arm is the one that is compared.
