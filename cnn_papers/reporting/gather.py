@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cnn_papers.claims import catalogue, definitions, plan, verdicts
 from cnn_papers.claims.loading import Sweep, Unfinished, load_sweep, versions_text
@@ -50,7 +50,7 @@ def _of_sweep(sweep: Sweep, address: str) -> Results:
         for file, claims in catalogue.claims_of().items()
         for name, claim in claims.items()
     ]
-    of_claims = {job_id for claim in claims for seeds in claim.runs.values() for job_id in seeds}
+    of_claims = {job_id for arms in sweep.arms.values() for job_id in _with_starts(arms)}
     done = {job_id: run for job_id, run in sweep.runs.items() if isinstance(run, Finished)}
     versions = [run.versions for run in done.values()]
     if EXACT in sweep.scales.values():
@@ -116,15 +116,14 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     scale, arms = sweep.scales[name], sweep.arms.get(name, {})
     result = without_verdict(file, name, claim, scale)
     trained = {} if scale == EXACT else arms
-    job_ids = dict.fromkeys(
-        link.id for jobs in trained.values() for job in jobs for link in job.chain
-    )
     result = result._replace(
         runs={
             arm: {job.id: dict(job.overrides)["seed"] for job in jobs}
             for arm, jobs in trained.items()
         },
-        seconds=_seconds(sweep.runs[job_id] for job_id in job_ids if job_id in sweep.runs),
+        seconds=_seconds(
+            sweep.runs[job_id] for job_id in _with_starts(trained) if job_id in sweep.runs
+        ),
     )
     if scale and any(_of_another_recipe(jobs, sweep, scale) for jobs in trained.values()):
         return result._replace(word=results.ASK_AGAIN)
@@ -144,6 +143,11 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
         for name, by_seed in readings.items()
     }
     return result._replace(**verdict._asdict() | {"arms": by_arm})
+
+
+def _with_starts(arms: Mapping[str, Sequence[Job]]) -> dict[str, None]:
+    """Returns the ids of the jobs of a claim, and of those that they start from, each once."""
+    return dict.fromkeys(link.id for jobs in arms.values() for job in jobs for link in job.chain)
 
 
 def without_verdict(file: str, name: str, claim: Claim, scale: str | None) -> ClaimResult:

@@ -88,6 +88,7 @@ _TUNED_DESK = {
 _TUNED_PAPER: dict[str, Any] = {
     "config": "configs/cnn_fms.py:voc2007",
     "start": {"config": "configs/cnn_fms.py:imagenet2012", "model.variant": "S"},
+    "init_layers": _FEATURES,
     "eval.protocol": (
         "svm('fc7', mirror=True, train='separate')"
         "|svm('fc7', mirror=True, train='separate', normalise=False)"

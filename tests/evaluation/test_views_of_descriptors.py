@@ -1,5 +1,7 @@
 """Augmentation and pooling of a shallow network: views are cut out of images, then described."""
 
+import math
+import tracemalloc
 from typing import Any
 
 import cv2
@@ -19,6 +21,7 @@ from configs import ifv
 
 SIDE, CROP, SHORT = 32, 24, 28
 SIFT = {"step": 4, "bin_size": 4, "longest": SIDE}
+SPLITS = ("train", "val")
 CROPS = f"ten_crop({CROP}, {SHORT}, whole=True)"
 
 
@@ -32,7 +35,7 @@ def fast_compiler():
 def tested(tmp_path_factory) -> Trained:
     """An encoder of random words, its classifier not trained, on images of two classes."""
     folder = tmp_path_factory.mktemp("images")
-    images = {f"{split}/{name}": 3 for split in ("train", "val") for name in "ab"}
+    images = {f"{split}/{name}": 3 for split in SPLITS for name in "ab"}
     config = ifv.get_config("folder")
     config.data.name, config.batch_size = write_images(folder, images), 4
     arguments = ", ".join(f"{name}={value}" for name, value in SIFT.items())
@@ -119,6 +122,22 @@ def test_without_mirror_images_crops_are_five(tested):
     found = layer_svms._features(protocol, "mean", member, member.source, member.programs, "crops")
     _, fisher = outputs(tested, descriptors(member, "C")[:, ::2])
     np.testing.assert_allclose(found.values, unit(fisher.mean(1)), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_flat_over_a_split(tested, tmp_path):
+    """The descriptors of 96 images take 4 MB, and are never all in memory."""
+    peaks = {}
+    for count in (12, 12, 96):  # the first compiles
+        data = write_images(tmp_path / str(count), {f"{split}/a": count for split in SPLITS})
+        changes = {"data.name": data, "data.eval_host": "decode|dense_sift(step=1, bin_size=4)"}
+        member = opened(tested, "svm('fisher')", **changes)
+        (protocol,) = member.protocols.values()
+        tracemalloc.start()
+        layer_svms._features(protocol, "mean", member, member.source, member.programs, "all")
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    size = math.prod(member.source.prepared.image_shape)
+    assert 84 * size > 3e6 and peaks[96] - peaks[12] < 0.3 * 84 * size
 
 
 @pytest.mark.fault("config: crops too small for one descriptor", "refused with both sizes")
