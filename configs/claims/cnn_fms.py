@@ -59,8 +59,8 @@ _ON_SCENES: dict[str, Any] = {
     "config": "configs/cnn_fms.py",
     "model.lrn": False,
     "model.conv1_stride": 2,
-    "data.train_host": "decode",
-    "data.eval_host": "decode",
+    "data.train_host": "decode|fit(64, 64)",
+    "data.eval_host": "decode|fit(64, 64)",
     "data.train_device": "permute_channels|invert|subtract_own_mean|scale(0.015625)",
     "data.eval_device": "subtract_own_mean|scale(0.015625)",
 }
