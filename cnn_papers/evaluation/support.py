@@ -150,14 +150,14 @@ def _described(
 ) -> Protocol | Svm:
     """Returns a protocol with `describe` after its views; prepared ones are described already."""
     if isinstance(protocol, Svm):
-        (part,) = _described(name, (protocol.part,), describe)
-        return protocol._replace(part=part)
-    return tuple(
-        part if part.prepared else _described_part(name, part, describe) for part in protocol
-    )
+        return protocol._replace(part=_described_part(name, protocol.part, describe))
+    return tuple(_described_part(name, part, describe) for part in protocol)
 
 
 def _described_part(name: str, part: Part, describe: Callable[[np.ndarray], np.ndarray]) -> Part:
+    if part.prepared:
+        return part
+
     def views(image: np.ndarray, method: str) -> list[np.ndarray]:
         return [describe(view) for view in part.views(image, method)]
 

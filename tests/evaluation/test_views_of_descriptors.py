@@ -4,7 +4,6 @@ import math
 import tracemalloc
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from cnn_papers.weights.trained import Trained
 from configs import ifv
 
 SIDE, CROP, SHORT = 32, 24, 28
-SIFT = {"step": 4, "bin_size": 4, "longest": SIDE}
+SIFT: dict[str, Any] = {"step": 4, "bin_size": 4, "longest": SIDE}
 SPLITS = ("train", "val")
 CROPS = f"ten_crop({CROP}, {SHORT}, whole=True)"
 
@@ -43,7 +42,7 @@ def tested(tmp_path_factory) -> Trained:
     config.model.update({"num_classes": 2, "words": 3, "dims": 8, "width": 1.0})
     model = zoo.build_model(config.model_name, **config.model)
     shape = host_ops.dense_sift(np.zeros((SIDE, SIDE, 3), np.uint8), **SIFT).shape
-    variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    variables: Any = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
     kernel = variables["params"]["classifier"]["kernel"]
     variables["params"]["classifier"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
     normalise = augment.compose(augment.parse_device("", key="eval_device"), None, train=False)
@@ -63,7 +62,7 @@ def descriptors(member: evaluate.Member, kind: str) -> np.ndarray:
     """Those of the views of each image, [images, views, k, 130, 1]; a mirror image follows each."""
     rows = []
     for example in member.source.raw.split.examples[:]:
-        image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        image = host_ops.decode(example["image"])
         cut = [image]
         if kind == "C":
             cut = views.five_crops(image, "area", size=CROP, short=SHORT, whole=True)
