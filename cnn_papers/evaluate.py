@@ -223,18 +223,16 @@ def _open_member(network: Trained, mesh: jax.sharding.Mesh, folder: pathlib.Path
         split = trained.open_labelled(network, network.config.data.eval_split)
         num_classes = 0  # those of the head
     source = tested_images.open_source(split, network.config, mesh, num_classes=num_classes)
-    settings = network.config.eval  # a run may be older than a key
-    precise_batches = settings.get("precise_bn", 0)
+    settings = tested_images.protocol_settings(network.config)
     protocols = tasks.task_module(network.config.task).protocols(
-        settings.protocol,
+        network.config.eval.protocol,
         network.model,
         network.variables,
         network.normalise,
         source.prepared.image_shape,
-        mirror=settings.get("mirror", True),
-        precise_bn=precise_batches,
+        **settings,
     )
-    if precise_batches:
+    if precise_batches := settings["precise_bn"]:
         variables = _with_precise_bn(network, folder, precise_batches)
         network = network._replace(variables=processes.put(variables, replicated))
     programs = passes.make_programs(network.model, network.variables, network.normalise, mesh)

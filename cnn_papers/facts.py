@@ -87,7 +87,8 @@ class Scale(NamedTuple):
 
     Attributes:
       overrides: of every arm, by flag without its `--config.`; the key "config" names the config
-        file and recipe.
+        file and recipe, the key "start" has the same of a run that is made first and whose weights
+        the arm starts from (or is None).
       arms: replace the claim's own, if the scale needs others (for example, a shallower net).
       paper_delta: the paper's on the data set of the scale, if that is not the claim's own.
     """

@@ -13,7 +13,11 @@ from cnn_papers.runs import inputs, workdir
 DIGITS = 12  # of a digest
 
 # The keys, and beginnings of keys, that say where and how a run computes, not what is asked of it.
-UNASKED = ("checkpoint", "data.data_dir", "data.resident", "mesh", "paper_recipe", "seed")
+# The run that `init_from` names is asked of with the job that starts from it.
+UNASKED = (
+    *("checkpoint", "data.data_dir", "data.resident", "init_from"),
+    *("mesh", "paper_recipe", "seed"),
+)
 
 
 def asked_of(config: Any, scale: str) -> dict[str, Any]:
@@ -41,6 +45,11 @@ def digest(claim: Claim, scale: str) -> str:
     Raises UserError if the claim has no such scale, a config file is missing or a key unknown.
     """
     arms = plan.jobs(claim, scale, [0]).values()
-    configs = [asked_of(plan.load(job), scale) for (job,) in arms]
+    configs = [_asked_of_job(job, scale) for (job,) in arms]
     asked = [configs, claim.metric, claim.expect, claim.bound, claim.ratio]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _asked_of_job(job: plan.Job, scale: str) -> dict[str, Any]:
+    values = asked_of(plan.load(job), scale)
+    return values | {"start": _asked_of_job(job.start, scale)} if job.start else values

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
       machine, versions: that it was made on, in words.
       value, censored: of the `Reading`; the value is None if it is not finite.
       looks: numbers of seeds at which the sweep looked; none if it had a fixed number.
-      config, overrides: of the run.
+      config, overrides: of the run; `start` is the id of the run that it starts from.
       started: local time at which its last attempt started.
       seconds: time of all its attempts.
     """
@@ -79,6 +79,8 @@ def entry_of(
     """Returns the line of one finished run of a claim."""
     overrides = dict(job.overrides)
     seed = overrides.pop("seed")
+    if job.start:
+        overrides["start"] = job.start.id
     value = reading.value if abs(reading.value) < float("inf") else None
     return Entry(
         claim=claim,

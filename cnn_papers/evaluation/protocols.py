@@ -204,8 +204,9 @@ def svm(
       layer: its name; of a map `pool`, "mean" or "max", takes one position, "" keeps all.
       C: the weight of the hinge loss.
       normalise: divide the features of an image by their ℓ2 norm.
-      views: a protocol with crops of one size, such as "ten_crop(whole=True)", as the views of an
-        image; with `mirror` their mirror images too.
+      views: a protocol with crops of one size, such as "ten_crop(whole=True)" (the paper's C), as
+        the views of an image; with `mirror` their mirror images too (F). A network that takes
+        descriptors gets those of each view.
       train: the features of several views of a training image: each a training example of its own
         ("separate", the paper's f), their "mean" (s), or one after the other ("stack", t).
       test: the same of a test image, "mean" or "stack"; "stack" goes with "stack".

@@ -1,5 +1,6 @@
 """Checks by tracing which test protocols a network can serve; nothing is compiled or read."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +51,7 @@ def supported(
     *,
     mirror: bool = True,
     precise_bn: int = 0,
+    describe: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, Protocol | Svm]:
     """Returns the protocols of `config.eval`, checked to be ones that the network can serve.
 
@@ -58,6 +60,8 @@ def supported(
       variables: of the network, or their shapes.
       normalise: device operations of evaluation.
       shape: (h, w, c) of the images that evaluation during training gives to `normalise`.
+      describe: takes each view of an image, uint8 [h, w, c], to what the network takes in its
+        place, such as its descriptors.
 
     Raises:
       UserError: a protocol that the network cannot serve, or batch statistics that it does not
@@ -66,6 +70,10 @@ def supported(
     protocols = parse(text)
     if not mirror:
         protocols = {name: _without_mirrors(protocol) for name, protocol in protocols.items()}
+    if describe:
+        protocols = {
+            name: _described(name, protocol, describe) for name, protocol in protocols.items()
+        }
     for name, protocol in protocols.items():
         check(name, protocol, model, variables, normalise, shape)
     check_precise_bn(precise_bn, variables)
@@ -135,6 +143,29 @@ def _without_mirrors(protocol: Protocol | Svm) -> Protocol | Svm:
         features = f"{protocol.features} without mirror images"
         return protocol._replace(features=features, part=protocol.part._replace(mirrored=False))
     return tuple(part._replace(mirrored=False) for part in protocol)
+
+
+def _described(
+    name: str, protocol: Protocol | Svm, describe: Callable[[np.ndarray], np.ndarray]
+) -> Protocol | Svm:
+    """Returns a protocol with `describe` after its views; prepared ones are described already."""
+    if isinstance(protocol, Svm):
+        return protocol._replace(part=_described_part(name, protocol.part, describe))
+    return tuple(_described_part(name, part, describe) for part in protocol)
+
+
+def _described_part(name: str, part: Part, describe: Callable[[np.ndarray], np.ndarray]) -> Part:
+    if part.prepared:
+        return part
+
+    def views(image: np.ndarray, method: str) -> list[np.ndarray]:
+        return [describe(view) for view in part.views(image, method)]
+
+    try:
+        shapes = [describe(np.zeros((*size, 3), np.uint8)).shape for size in part.sizes]
+    except ValueError as error:
+        raise UserError(f"config.{KEY}: {name}: {error}") from error
+    return part._replace(views=views, sizes=tuple((shape[0], shape[1]) for shape in shapes))
 
 
 def _served(model: Any, variables: Any, normalise: Any, shape: tuple[int, ...]) -> list[str]:

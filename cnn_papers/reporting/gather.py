@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cnn_papers.claims import catalogue, definitions, ledger, plan, sequential, verdicts
 from cnn_papers.claims.ledger import Entry
@@ -58,7 +58,7 @@ def of_sweep(sweep: Sweep, address: str) -> Results:
         for file, claims in catalogue.claims_of().items()
         for name, claim in claims.items()
     ]
-    of_claims = {job_id for claim in claims for seeds in claim.runs.values() for job_id in seeds}
+    of_claims = {job_id for arms in sweep.arms.values() for job_id in _with_starts(arms)}
     done = {job_id: run for job_id, run in sweep.runs.items() if isinstance(run, Finished)}
     known = ledger.runs_of(sweep.known.values())
     versions = [made.versions for made in (*done.values(), *known)]
@@ -130,7 +130,6 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
     scale, arms = sweep.scales[name], sweep.arms.get(name, {})
     result = without_verdict(file, name, claim, scale)
     trained = {} if scale == EXACT else arms
-    job_ids = dict.fromkeys(job.id for jobs in trained.values() for job in jobs)
     result = result._replace(
         runs={
             arm: {job.id: dict(job.overrides)["seed"] for job in jobs if job.id in sweep.jobs}
@@ -138,7 +137,7 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
         },
         seconds=_seconds(
             [
-                *(sweep.runs[job_id] for job_id in job_ids if job_id in sweep.runs),
+                *(sweep.runs[run] for run in _with_starts(trained) if run in sweep.runs),
                 *ledger.runs_of([sweep.known.get(name, {})]),
             ]
         ),
@@ -167,6 +166,11 @@ def _claim(file: str, name: str, claim: Claim, sweep: Sweep) -> ClaimResult:
         for name, by_seed in readings.items()
     }
     return result._replace(**verdict._asdict() | {"arms": by_arm})
+
+
+def _with_starts(arms: Mapping[str, Sequence[Job]]) -> dict[str, None]:
+    """Returns the ids of the jobs of a claim, and of those that they start from, each once."""
+    return dict.fromkeys(link.id for jobs in arms.values() for job in jobs for link in job.chain)
 
 
 def without_verdict(file: str, name: str, claim: Claim, scale: str | None) -> ClaimResult:
@@ -208,13 +212,19 @@ def _paper(claim: Claim, scale: str | None) -> tuple[float | None, str]:
 
 
 def _of_another_recipe(jobs: Sequence[Job], sweep: Sweep, scale: str) -> bool:
-    """Tells whether finished runs of an arm had another config than its jobs have now."""
-    runs = [sweep.runs.get(job.id) for job in jobs]
-    done = [run for run in runs if isinstance(run, Finished)]
-    if not done:
-        return False
-    now = definitions.asked_of(plan.load(jobs[0]), scale)  # the same for every seed
-    return any(definitions.asked_of(run.config, scale) != now for run in done)
+    """Tells whether finished runs of an arm had another config than its jobs have now.
+
+    So it is where that holds for the runs that they start from.
+    """
+    for links in zip(*(job.chain for job in jobs), strict=True):
+        runs = [sweep.runs.get(link.id) for link in links]
+        done = [run for run in runs if isinstance(run, Finished)]
+        if not done:
+            continue
+        now = definitions.asked_of(plan.load(links[0]), scale)  # the same for every seed
+        if any(definitions.asked_of(run.config, scale) != now for run in done):
+            return True
+    return False
 
 
 def _grid_run(job: Job, run: Finished) -> GridRun:

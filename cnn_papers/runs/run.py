@@ -14,7 +14,7 @@ from cnn_papers.data.class_weights import in_numbers
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import run_analyses
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import inputs, splits, summary, workdir
+from cnn_papers.runs import inputs, splits, summary, tested_images, workdir
 from cnn_papers.runs.checkpoint import evaluation_variables
 from cnn_papers.runs.rows import METRICS, evaluations, read_rows
 from cnn_papers.training import placement
@@ -77,7 +77,7 @@ def assemble(config: Any, folder: pathlib.Path) -> Run:
     )
     inputs.check_images(data, functools.partial(eval_step.eval_shape, variables), config.batch_size)
     evaluation = (model, variables, data.normalise, data.held_out.image_shape)
-    settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
+    settings = tested_images.protocol_settings(config)
     task.protocols(config.eval.protocol, *evaluation, **settings)
     run_analyses.check(config.eval.analyses, *evaluation)
     network = counting.count(model, data.train.image_shape)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from cnn_papers.data import host_ops
 from cnn_papers.data.pipeline import Pipeline, parse_host
 from cnn_papers.data.split import Split
 from cnn_papers.evaluation import passes
@@ -33,7 +34,7 @@ def open_source(
       max_skips: as for `pipeline.Pipeline`.
     """
     eval_host = parse_host(config.data.eval_host, key="data.eval_host")
-    sizing = [i for i, op in enumerate(eval_host.ops) if any(word in op.name for word in SIZING)]
+    sizing = [i for i, op in enumerate(eval_host.ops) if _sizes_or_describes(op)]
     before_sizing = eval_host.first(sizing[0]) if sizing else eval_host
 
     def open_pipeline(host: OpString) -> Pipeline:
@@ -56,6 +57,27 @@ def open_source(
         method=_resize_method(eval_host.ops),
         pixels=batch_size * height * width,
     )
+
+
+def protocol_settings(config: Any) -> dict[str, Any]:
+    """Returns the keyword arguments of a task's `protocols` that `config` sets.
+
+    A run may be older than one of the keys. Where the network takes descriptors, `describe` is the
+    host operation that makes them of an image.
+    """
+    settings = {
+        "mirror": config.eval.get("mirror", True),
+        "precise_bn": config.eval.get("precise_bn", 0),
+    }
+    ops = parse_host(config.data.eval_host, key="data.eval_host").ops
+    if ops and ops[-1].name in host_ops.DESCRIPTORS:
+        settings["describe"] = ops[-1]
+    return settings
+
+
+def _sizes_or_describes(op: Op) -> bool:
+    """Tells whether the views of a protocol take the place of what `op` makes of an image."""
+    return op.name in host_ops.DESCRIPTORS or any(word in op.name for word in SIZING)
 
 
 def _resize_method(ops: Sequence[Op]) -> str:

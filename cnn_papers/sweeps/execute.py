@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cnn_papers import files
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.records import FAILED, FINISHED, RUNNING, Record
-from cnn_papers.errors import UserError
+from cnn_papers.errors import UserError, listed
 from cnn_papers.sweeps import code_digest, local, process, rounds, slurm
 from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.sweeps.progress import Progress, summary
@@ -120,6 +120,8 @@ def run_task(folder: pathlib.Path, job_id: str, options: Options) -> int:
     if records[job_id].outcome in FINISHED:
         print(f"{job_id} has finished already")
         return 0
+    if job.start and process.read(folder, job.start).outcome not in FINISHED:
+        raise UserError(f"{job_id} starts from {job.start.id}, which has not finished")
     exit_codes: list[int] = []
 
     def begin(job: Job, place: Place) -> Running:
@@ -130,9 +132,7 @@ def run_task(folder: pathlib.Path, job_id: str, options: Options) -> int:
         print(f"{job_id} {record.outcome}: {process.last_line(folder, job)}", flush=True)
         exit_codes.append(record.exit_code or 0)
 
-    stopped = local.run_all(
-        [job], [Place()], begin, lambda: True, ended, lambda *_: None, TASK_GRACE_S
-    )
+    stopped = local.run_all([job], [Place()], begin, ended, lambda *_: None, TASK_GRACE_S)
     return 128 + stopped if stopped else exit_codes[0]
 
 
@@ -170,6 +170,11 @@ def _read_records(plan: Plan, options: Options) -> dict[str, Record]:
 def _to_start(plan: Plan, records: dict[str, Record], options: Options) -> list[Job]:
     skipped = FINISHED if options.retry_failed else (*FINISHED, FAILED)
     return [job for job in plan.jobs if records[job.id].outcome not in skipped]
+
+
+def _has_start(records: dict[str, Record], job: Job) -> bool:
+    """Tells whether the run that `job` starts from, if there is one, has finished."""
+    return job.start is None or records[job.start.id].outcome in FINISHED
 
 
 def _print_commands(plan: Plan, options: Options) -> int:
@@ -215,15 +220,20 @@ def _run_here(
         progress.ended(run.job, process.end(plan.folder, run), running, waiting)
         rounds.note(plan.folder, request, [run.job])
 
-    def may_begin() -> bool:
-        return sum(record.seconds for record in records.values()) < budget_s
+    def spent() -> float:
+        return sum(record.seconds for record in records.values())
 
-    if stopped := local.run_all(todo, places, begin, may_begin, ended, progress.tick, GRACE_S):
+    def may_begin(job: Job) -> bool:
+        return spent() < budget_s and _has_start(records, job)
+
+    if stopped := local.run_all(todo, places, begin, ended, progress.tick, GRACE_S, may_begin):
         say("stopped; repeat the command to continue")
         return 128 + stopped
+    if blocked := [job.id for job in todo if not _has_start(records, job)]:
+        say(f"not started, since the runs that they start from failed: {listed(blocked)}")
     if todo:
         say("\n".join(summary(plan.folder, plan.jobs, records)))
-    if not may_begin():
+    if spent() >= budget_s:
         say(f"the runs have taken {duration(budget_s)}, which is the budget: no other run starts")
     if any(record.outcome == FAILED for record in records.values()):
         say("--retry_failed starts failed runs again")
@@ -257,15 +267,21 @@ def _submit(plan: Plan, todo: Sequence[Job], records: dict[str, Record], options
             f"submitted to SLURM: {len(new)}, as job {', '.join(numbers)}; "
             "repeat the command to see how they go"
         )
+    if waiting := sum(not _has_start(records, job) for job in todo):
+        print(f"not submitted: {waiting}, which start from others; repeat the command after those")
     return int(any(records[job.id].outcome == FAILED for job in plan.jobs if job not in todo))
 
 
 def _not_queued(plan: Plan, todo: Sequence[Job], records: dict[str, Record]) -> list[Job]:
-    """Returns those of `todo` that SLURM does not have already; prints how many it has."""
+    """Returns those of `todo` that SLURM may have and has not; prints how many it has."""
     queued = slurm.queued(plan.folder)
     if queued:
         print(f"running or waiting in SLURM: {len(queued)}")
-    return [job for job in todo if job.id not in queued and records[job.id].outcome != RUNNING]
+    return [
+        job
+        for job in todo
+        if job.id not in queued and records[job.id].outcome != RUNNING and _has_start(records, job)
+    ]
 
 
 def _for_sbatch(options: Options) -> tuple[str, list[str]]:

@@ -1,6 +1,5 @@
 """Runs several jobs at once on this machine, each with its part of the cores and GPUs."""
 
-import collections
 import contextlib
 import os
 import shutil
@@ -44,32 +43,35 @@ def run_all(
     jobs: Sequence[Job],
     places: Sequence[Place],
     begin: Callable[[Job, Place], Running],
-    may_begin: Callable[[], bool],
     ended: Callable[[Running, Sequence[Running], Sequence[Job]], None],
     tick: Callable[[Sequence[Running], Sequence[Job]], None],
     grace_s: float,
+    may_begin: Callable[[Job], bool] = lambda job: True,
 ) -> int:
     """Runs `jobs`, one in each of `places` at a time.
 
-    Returns the signal that stopped them, 0 if all ran. A signal is passed on once; runs that are
+    Returns the signal that stopped them, 0 if none did. A signal is passed on once; runs that are
     alive `grace_s` seconds later are killed, at once on a second Ctrl-C.
 
     Args:
       jobs: the jobs, in the order of their start.
       places: the parts of this machine.
       begin: starts a job in a place.
-      may_begin: tells whether another job may start; those that wait are left once it does not.
       ended: called with a run whose process has ended, those that continue and those that wait.
       tick: called at every poll with the runs under way and those that wait.
       grace_s: seconds.
+      may_begin: a job waits until this is true of it; those of which it never is are not run.
     """
-    waiting, running, free = collections.deque(jobs), list[Running](), list(places)
+    waiting, running, free = list(jobs), list[Running](), list(places)
     passed_on, since = 0, 0.0  # the signal that was passed on, and the time it came
     with _signals() as signals:
         try:
-            while running or (waiting and not signals and may_begin()):
-                while free and waiting and not signals and may_begin():
-                    running.append(begin(waiting.popleft(), free.pop(0)))
+            while running or (waiting and not signals):
+                while free and not signals and (job := next(filter(may_begin, waiting), None)):
+                    waiting.remove(job)
+                    running.append(begin(job, free.pop(0)))
+                if not running:
+                    break
                 tick(running, waiting)
                 time.sleep(POLL_S)
                 for run in [run for run in running if run.process.poll() is not None]:

@@ -62,7 +62,7 @@ def command(folder: pathlib.Path, job: Job) -> list[str]:
         sys.executable,
         "-m",
         "cnn_papers.main",
-        *plan.flags_of(job),
+        *plan.flags_of(job, folder),
         f"--workdir={folder / job.id}",
     ]
 

@@ -51,7 +51,8 @@ def jobs_of(request: Request, folder: pathlib.Path | None = None) -> list[Job]:
 
     Left out are those whose readings its ledger has, unless `folder` holds their record.
 
-    All runs of one seed come before those of the next, so that pairs of arms are complete early.
+    All runs of one seed come before those of the next, so that pairs of arms are complete early; a
+    run that others start from comes before them.
     Claims at scale `exact` need no runs.
     """
     known: Mapping[str, Known] = {}
@@ -65,7 +66,7 @@ def jobs_of(request: Request, folder: pathlib.Path | None = None) -> list[Job]:
                 for arm, (job,) in plan.jobs(catalogue.find(name), scale, [seed]).items():
                     is_known = seed in known.get(name, {}).get(arm, {})
                     if not is_known or (folder and (folder / f"{job.id}.json").exists()):
-                        jobs.append(job)
+                        jobs += job.chain
         if request.config:
             for values in itertools.product(*request.grid.values()):
                 overrides = dict(zip(request.grid, values, strict=True))
@@ -232,7 +233,15 @@ def _listed(values: Sequence[Any]) -> str:
 
 def write_request(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
     """Writes `sweep.json`: the request and its runs."""
-    runs = [{"id": job.id, "config": job.config, "overrides": dict(job.overrides)} for job in jobs]
+    runs = [
+        {
+            "id": job.id,
+            "config": job.config,
+            "overrides": dict(job.overrides),
+            "start": job.start.id if job.start else "",
+        }
+        for job in jobs
+    ]
     with files.replacing(folder / SWEEP) as part:
         part.write_text(json.dumps({**request._asdict(), "jobs": runs}, indent=1))
 
@@ -241,7 +250,9 @@ def read_job(folder: pathlib.Path, job_id: str) -> Job:
     """Returns one job of the sweep in `folder`; UserError if there is none of that id."""
     for job in (_read_sweep(folder) or {"jobs": []})["jobs"]:
         if job["id"] == job_id:
-            return plan.make_job(job["config"], _tuples(job["overrides"]))
+            start_id = job.get("start", "")  # older sweeps have none
+            start = read_job(folder, start_id) if start_id else None
+            return plan.make_job(job["config"], _tuples(job["overrides"]), start)
     raise UserError(f"there is no run {job_id} in {folder / SWEEP}")
 
 

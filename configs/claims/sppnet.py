@@ -4,8 +4,8 @@ from typing import Any
 
 from cnn_papers.facts import Claim, Scale
 
-# The paper fine-tunes layers on the convolutions of a classifier. A sweep has no run to start from:
-# here all layers start fresh, for eight epochs of 1,000 scenes, and 100 scenes are tested.
+# The paper fine-tunes layers on the convolutions of a classifier. Here all layers start fresh, for
+# eight epochs of 1,000 scenes, and 100 scenes are tested.
 _DESK: dict[str, Any] = {
     "config": "configs/sppnet.py",
     "init_from": "",

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from cnn_papers.data.augment import compose
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import run_analyses
 from cnn_papers.runs import inputs, ranges
+from cnn_papers.weights import convert
 
 CLAIMS = {**EXAMPLES, **catalogue.all_claims()}
 COMPUTED = "sliding_difference"  # a metric that runs the papers' networks, which takes a while
@@ -69,6 +71,12 @@ def loaded(job: Job) -> Any:
 def jobs_of(name: str, scale: str, seed: int = 0) -> dict[str, Job]:
     """The job of each arm."""
     return {arm: job for arm, (job,) in plan.jobs(CLAIMS[name], scale, [seed]).items()}
+
+
+def all_jobs(seed: int = 0) -> list[Job]:
+    """The jobs of all claims at all scales, and those that they start from."""
+    jobs = {job for name, scale in CASES for job in jobs_of(name, scale, seed).values()}
+    return sorted({link for job in jobs for link in job.chain}, key=lambda job: job.id)
 
 
 def configs_of(name: str, scale: str) -> list[Any]:
@@ -156,8 +164,7 @@ def test_nothing_is_trained_twice():
 def test_the_command_line_gives_the_same_config():
     """`load` raises for an unknown key and for a wrong type."""
     problems = Problems()
-    jobs = {job for name, scale in CASES for job in jobs_of(name, scale, seed=7).values()}
-    for job in sorted(jobs):
+    for job in all_jobs(seed=7):
         with problems.of(job.id):
             config = plan.load(job)
             assert config.seed == 7 and config.is_locked
@@ -179,8 +186,7 @@ def config_of_flags(job: Job) -> Any:
 
 def test_data_operations_and_numbers_make_sense():
     problems = Problems()
-    jobs = {job for name, scale in CASES for job in jobs_of(name, scale).values()}
-    for job in sorted(jobs):
+    for job in all_jobs():
         with problems.of(f"{job.id}: {plan.flags_of(job)}"):
             config = loaded(job)
             ranges.check_ranges(config)
@@ -253,6 +259,31 @@ def check_tests(network: tuple[Any, Any, Any], task: str, protocol: str, analyse
         tasks.task_module(task).protocols(protocol, model, variables, normalise, shape)
     if analyses:
         run_analyses.check(analyses, model, variables, normalise, shape)
+
+
+@pytest.mark.parametrize("scale", ["desk", pytest.param("paper", marks=pytest.mark.process)])
+def test_a_run_takes_layers_of_the_run_that_it_starts_from(scale):
+    problems = Problems()
+    names = [name for name, claim in CLAIMS.items() if scale in claim.scales]
+    jobs = [job for name in names for job in jobs_of(name, scale).values()]
+    started = {job.id: job for job in jobs if job.start}
+    assert started
+    for job in started.values():
+        assert job.start
+        config = loaded(job)
+        own, others = shapes_of(config), shapes_of(loaded(job.start))
+        taken = {path for path in own if re.fullmatch(config.init_layers, convert.layer_of(path))}
+        with problems.of(job.id):
+            assert taken and all(own[path] == others.get(path) for path in taken)
+            assert {convert.layer_of(path) for path in own.keys() - taken} == {"fc8"}
+    assert problems == []
+
+
+def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's arrays."""
+    model = zoo.build_model(config.model_name, **config.model)
+    arrays = convert.abstract(model, inputs.configured_input(config))
+    return {path: array.shape for path, array in arrays.items()}
 
 
 # --- its metric -----------------------------------------------------------------------------------

@@ -61,6 +61,20 @@ def test_the_digest_changes_with_the_question(change):
     assert definitions.digest(changed, "desk") != definitions.digest(CLAIM, "desk")
 
 
+def test_the_digest_changes_with_the_run_that_an_arm_starts_from():
+    start = {"config": "configs/lenet.py", "total_steps": 5}
+    scales = [
+        at_desk(),
+        at_desk(start=None),  # the same
+        at_desk(start=start),
+        at_desk(start=start | {"total_steps": 6}),
+        at_desk(start=start | {"start": start}),
+        at_desk(start=start, init_from="runs/lenet"),  # of which the sweep takes no notice
+    ]
+    digests = [definitions.digest(CLAIM._replace(scales=scale), "desk") for scale in scales]
+    assert digests[0] == digests[1] and digests[2] == digests[5] and len({*digests}) == 4
+
+
 def test_the_digest_changes_with_the_recipe_behind_the_same_overrides(monkeypatch):
     before = definitions.digest(CLAIM, "desk")
 

@@ -1,5 +1,7 @@
 """The plan of the runs of claims: ids, flags, overrides; and what is refused before any starts."""
 
+import pathlib
+
 import pytest
 from support.commands import exit_code
 from support.example_claims import EXAMPLE, EXAMPLES
@@ -48,6 +50,31 @@ def test_flags_of_a_job():
         "--config.model.pool=(3, 2)",
         "--config.seed=3",
     ]
+
+
+def test_a_run_that_starts_from_another_is_planned_with_it():
+    """Of the same seed; what the other one does is part of what this one is."""
+    start = {"config": "configs/lenet.py:mnist", "total_steps": 2}
+    first = {"config": "configs/lenet.py", "total_steps": 3, "start": start}
+    claim = EXAMPLE._replace(
+        arms={"fresh": {"start": None}, "tuned": {}, "other": {"start": {**start, "seed": 9}}},
+        scales={"desk": Scale(first)},
+    )
+    found = plan.jobs(claim, "desk", [0, 1])
+    job = found["tuned"][1]
+    assert job.start == make_job("configs/lenet.py:mnist", {"total_steps": 2, "seed": 1})
+    assert job == make_job("configs/lenet.py", {"total_steps": 3, "seed": 1}, job.start)
+    assert job.chain == [job.start, job] and job.start.chain == [job.start]
+    assert found["fresh"][1].start is None
+    ids = [arm[1].id for arm in found.values()]
+    assert len({*ids, found["tuned"][0].id}) == 3  # `seed` of the sweep is that of the start too
+    assert ids[1] == ids[2]
+    folder = pathlib.Path("/runs")
+    assert plan.flags_of(job, folder) == [
+        *plan.flags_of(job),
+        f"--config.init_from=/runs/{job.start.id}",
+    ]
+    assert plan.flags_of(job.start, folder) == plan.flags_of(job.start)
 
 
 def test_the_jobs_of_a_claim_are_by_arm_and_seed():

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from support.commands import exit_code
-from support.written_sweeps import CLAIMS, DESK, claim_of, read
+from support.written_sweeps import CLAIMS, DESK, claim_of, read, rows, write_job
 
 from cnn_papers import report
 from cnn_papers.claims import catalogue, definitions, plan
 from cnn_papers.claims.plan import EXACT
 from cnn_papers.facts import Claim, Scale
 from cnn_papers.reporting import gather, results, results_file, wording
+from cnn_papers.runs import workdir
+from cnn_papers.sweeps import request
 
 DATA_SETS = "CIFAR-10|ILSVRC|ImageNet|MNIST|VOC"
 
@@ -176,3 +178,27 @@ def test_the_papers_numbers_say_of_which_data_they_are_beside_results_on_others(
             if data != {claim.paper_data}:
                 unnamed.append(f"{name} at {scale}, on {data}: {claim.paper}")
     assert unnamed == []
+
+
+def test_a_run_that_others_start_from_is_one_of_the_claim(tmp_path, monkeypatch):
+    """Its time counts, it is no run of a grid, and its recipe is part of the question."""
+    start = {"config": "configs/resnet.py", "optim.lr": 0.5}
+    claim = CLAIMS["resnet"]["resnet_lower"]._replace(
+        arms={"fresh": {"start": None}, "tuned": {}},
+        scales={"desk": Scale({"config": "configs/resnet.py", "start": start})},
+    )
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"resnet": {"resnet_lower": claim}})
+    asked = request.Request({"resnet_lower": "desk"}, "", {}, 3)
+    jobs = request.jobs_of(asked)
+    for job in jobs:
+        write_job(tmp_path, job, rows(1 if job.start else 0, dict(job.overrides)["seed"]))
+    request.write_request(tmp_path, asked, jobs)
+    found = gather.gather(tmp_path, tmp_path)
+    (result,) = found.claims
+    assert (len(jobs), result.word, result.seconds) == (9, "agrees", 270.0)
+    assert found.others == []
+    of_start = jobs[1]
+    assert jobs[2].start == of_start
+    workdir.write_run(tmp_path / of_start.id, plan.load(jobs[0]), {"machine": ""})
+    (result,) = gather.gather(tmp_path, tmp_path).claims
+    assert result.word == results.ASK_AGAIN

@@ -55,12 +55,13 @@ class WrittenRuns:
         todo: Sequence[Job],
         places: Any,
         begin: Any,
-        may_begin: Callable[[], bool],
         ended: Callable[[Any, Sequence[Any], Sequence[Job]], None],
-        *_: Any,
+        tick: Any,
+        grace_s: float,
+        may_begin: Callable[[Job], bool],
     ) -> int:
         for place, job in enumerate(todo):
-            if not may_begin():
+            if not may_begin(job):
                 break
             if self.stop_after is not None and len(self.ids) >= self.stop_after:
                 raise Killed

@@ -7,6 +7,8 @@ import os
 import pathlib
 import re
 import shlex
+import subprocess
+import time
 
 import pytest
 from support.commands import exit_code
@@ -380,6 +382,67 @@ def test_config_files_are_watched_with_what_they_import():
     jobs = [plan.make_job("configs/lenet.py:mnist", {"seed": 0})]
     names = {str(path.relative_to(ROOT)) for path in code_digest.config_files(jobs)}
     assert names >= {"configs/lenet.py", "configs/common.py"} and "configs/vgg.py" not in names
+
+
+CHAIN = Claim(
+    "Fine-tuning helps.",
+    "Table 2",
+    {
+        "fresh": {"start": None},
+        "tuned": {"start": {"config": "configs/lenet.py", "total_steps": 2}},
+    },
+    "last('val/top1_error')",
+    "lower",
+    "",
+    {"desk": Scale({"config": "configs/lenet.py", "total_steps": 3})},
+)
+CHAINED = ["--claim=chain", "--seeds=1"]
+
+
+@pytest.fixture
+def chain(monkeypatch) -> list[plan.Job]:
+    """The runs of a claim, one of which starts from another."""
+    monkeypatch.setattr(catalogue, "claims_of", lambda: {"lenet": {"chain": CHAIN}})
+    return request.jobs_of(request.Request({"chain": "desk"}, "", {}, 1))
+
+
+def test_a_run_finds_the_one_that_it_starts_from_in_the_folder(chain, tmp_path, capsys):
+    fresh, start, tuned = chain
+    assert tuned.start == start and start.start is None and fresh.start is None
+    commands, _ = dry(*CHAINED, f"--runs={tmp_path}", capsys=capsys)
+    assert ["init_from" in line for line in commands] == [False, False, True]
+    assert f"--config.init_from={tmp_path}/{start.id} --workdir" in commands[2]
+    request.write_request(tmp_path, request.Request({"chain": "desk"}, "", {}, 1), chain)
+    assert [request.read_job(tmp_path, job.id) for job in chain] == chain
+
+
+def test_a_run_does_not_start_from_one_that_failed(chain, tmp_path, monkeypatch, capsys):
+    """As SLURM starts it too, which gets only what may begin."""
+    fresh, start, tuned = chain
+    begun = []
+
+    def begin(folder, job, *_):
+        begun.append(job.id)
+        failed = subprocess.Popen(["false"])
+        return process.Running(job, process.Place(), failed, Record(), time.monotonic())
+
+    monkeypatch.setattr(process, "start", begin)
+    flags = [*CHAINED, f"--runs={tmp_path}"]
+    assert exit_code(sweep.cli, *flags) == 1
+    assert begun == [fresh.id, start.id]
+    said = f"not started, since the runs that they start from failed: {tuned.id}"
+    assert said in capsys.readouterr().out
+    assert exit_code(sweep.cli, f"--runs={tmp_path}", f"--task={tuned.id}") == 2
+    assert f"{tuned.id} starts from {start.id}, which has not finished" in capsys.readouterr().err
+
+
+def test_slurm_gets_a_run_after_the_one_that_it_starts_from(chain, fake_slurm, tmp_path, capsys):
+    flags = [*CHAINED, "--executor=slurm", f"--runs={tmp_path / 'runs'}"]
+    assert exit_code(sweep.cli, *flags) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "submitted to SLURM: 2, as job 70; repeat the command to see how they go",
+        "not submitted: 1, which start from others; repeat the command after those",
+    ]
 
 
 def test_what_has_not_trained_may_be_run_by_other_code(tmp_path, capsys):

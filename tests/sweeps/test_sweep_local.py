@@ -101,6 +101,22 @@ def test_each_place_runs_one_at_a_time():
     assert pool.seen == [("a", (0,)), ("b", (1,)), ("c", (1,)), ("d", (1,))]
 
 
+def test_a_run_waits_for_the_one_that_it_starts_from():
+    """The third waits while the fourth goes first; the last never may begin."""
+    pool = Pool(a="sleep 0.3", b="sleep 0.5", c="exit 1", d="true", e="true")
+    starts = {"c": "a", "e": "c"}
+
+    def may_begin(job: plan.Job) -> bool:
+        return job.id not in starts or pool.codes.get(starts[job.id]) == 0
+
+    jobs = [plan.Job(name, "", ()) for name in pool.programs]
+    places = [Place((core,)) for core in range(3)]
+    tick = lambda running, waiting: None  # noqa: E731
+    assert local.run_all(jobs, places, pool.begin, pool.ended, tick, 9.0, may_begin) == 0
+    assert [name for name, _ in pool.seen] == ["a", "b", "d", "c"]
+    assert pool.codes == {"a": 0, "b": 0, "c": 1, "d": 0}
+
+
 WAITS = (
     "trap 'echo {name} >> {log}; exit 143' TERM USR1; touch {log}.{name}; "
     "while true; do sleep 0.02; done"

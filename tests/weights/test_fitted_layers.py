@@ -231,11 +231,6 @@ def test_layers_that_are_fitted_cannot_be_trained(tmp_path):
             "decode|resize(32)",
             "it takes descriptors, 130×1 values each, not image",
         ),
-        (
-            "eval.protocol",
-            "ten_crop(16, 20)",
-            "ten_crop.* has views of 16×16: it takes descriptors",
-        ),
     ],
 )
 def test_images_and_descriptors_are_not_mixed_up(tmp_path, key, value, message):
