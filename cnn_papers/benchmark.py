@@ -37,6 +37,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -183,21 +184,17 @@ def _measure_input(config: Any) -> dict[str, Any]:
 
 def _measure_windows(work: Workload) -> dict[str, Any]:
     """Returns the seconds for features of windows, of SPP-net and of R-CNN."""
-    try:
+    with _importing("windows"):
         from cnn_papers.benchmarks import windows
-    except ImportError as error:
-        raise UserError(f"--measure=windows needs {error.name}, which is not installed") from error
     _say("measuring features of windows, for minutes where R-CNN's network is large")
     return windows.measure(work)
 
 
 def _measure_encoding(work: Workload) -> dict[str, Any]:
     """Returns the seconds of descriptors, encoding and fits of the shallow baseline."""
-    try:
+    with _importing("encoding"):
         from cnn_papers.benchmarks import encoding
         from cnn_papers.weights import fitting
-    except ImportError as error:
-        raise UserError(f"--measure=encoding needs {error.name}, which is not installed") from error
     _say("measuring descriptors, their encoding, and fits, for minutes")
     with contextlib.redirect_stdout(sys.stderr):  # a fit says how it ends
         return encoding.measure(work, fitting.fit_to)
@@ -205,16 +202,23 @@ def _measure_encoding(work: Workload) -> dict[str, Any]:
 
 def _measure_protocols(work: Workload) -> dict[str, Any]:
     """Returns the speed of `--protocols`, or of the config's, in batches and one by one."""
-    try:
+    with _importing("protocols"):
         from cnn_papers.benchmarks import protocol_speed
-    except ImportError as error:
-        raise UserError(
-            f"--measure=protocols needs {error.name}, which is not installed"
-        ) from error
     values = flags.FLAGS
     configured = values.config.eval.protocol if values.config else protocol_speed.USUAL
     _say("measuring test protocols")
     return protocol_speed.measure(work, values.protocols or configured, _speeds_of())
+
+
+@contextlib.contextmanager
+def _importing(measure: str) -> Iterator[None]:
+    """Raises UserError if a package that `measure` needs is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"--measure={measure} needs {error.name}, which is not installed"
+        ) from error
 
 
 def _measure_meshes() -> dict[str, Any]:
