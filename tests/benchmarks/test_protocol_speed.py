@@ -69,7 +69,7 @@ def test_the_line_of_a_protocol():
     ("protocol", "message"),
     [
         ("spp_full", "spp_full needs a network with a spatial pyramid"),
-        ("svm('block1_0')", r"--protocols: svm\('block1_0'\) fits SVMs, which is not measured"),
+        ("svm('fc')", r"--protocols: svm\('fc'\) fits SVMs, which is not measured"),
     ],
 )
 def test_protocols_that_cannot_be_measured(protocol, message):

@@ -37,6 +37,7 @@ def test_every_row_is_a_network_that_both_have():
         assert min(row.batch_size, row.large_batch, row.pixels) > 0
 
 
+@pytest.mark.process
 def test_both_parts_of_a_row_are_measured_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
     rows = (Row("resnet", "cifar-8", 8, 8, 1024),)
