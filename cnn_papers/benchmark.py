@@ -37,7 +37,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -79,6 +79,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--compile goes with --suite or --versus=torchvision")
     if values.quick and not values.suite:
         raise UserError("--quick goes with --suite")
+    results: Any
+    as_text: Callable[[Any], str]
     if values.suite or values.results:
         results, as_text = _suite(), suite.as_markdown
     elif values.mesh or values.topology:

@@ -97,7 +97,7 @@ def test_two_ledgers_are_merged_by_concatenating_them(written, tmp_path):
     assert both.read_text() == two.read_text()
 
 
-@pytest.mark.fault("data: two lines of a ledger that contradict each other", "refused by name")
+@pytest.mark.fault("config: two lines of a ledger that contradict each other", "refused by name")
 def test_lines_that_contradict_each_other_are_named(written, tmp_path, capsys):
     path = tmp_path / "ledger.jsonl"
     written.ask(tmp_path / "sweep", ANY, "--seeds=2", f"--ledger={path}")
@@ -112,7 +112,7 @@ def test_lines_that_contradict_each_other_are_named(written, tmp_path, capsys):
     assert written.ask(tmp_path / "other", ANY, "--seeds=2", f"--ledger={path}") == 2
 
 
-@pytest.mark.fault("data: a damaged line of a ledger", "refused with its number")
+@pytest.mark.fault("config: a damaged line of a ledger", "refused with its number")
 @pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"claim": "clear"}'])
 def test_a_damaged_line_is_named(line, written, tmp_path, capsys):
     path = tmp_path / "ledger.jsonl"
