@@ -43,13 +43,8 @@ _GPU: dict[str, Any] = {
 _PAPER: dict[str, Any] = {"config": "configs/overfeat.py:imagenet2012", "eval.protocol": _AT_281}
 _TESTS = {"desk": Scale(_DESK), "gpu": Scale(_GPU)}
 _ACCURATE = {"config": "configs/overfeat.py:accurate"}
-<<<<<<< HEAD
-# The paper's detector starts from a classifier. Here all layers start fresh, for six epochs of
-# 2,000 scenes, and three scales are tested.
-=======
-# The paper's detector starts from a classifier. A sweep has no run to start from: here all layers
-# start fresh, for eight epochs of 3,000 scenes, and three scales are tested.
->>>>>>> h_objects
+# The paper's detector starts from a classifier. Here all layers start fresh, for eight epochs of
+# 3,000 scenes, and three scales are tested.
 _DETECTOR: dict[str, Any] = {
     "config": "configs/overfeat.py:scenes_detect",
     "init_from": "",
