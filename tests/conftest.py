@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import jax
 import pytest
-from support.compiling import hasty_compiler
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 CACHE_FOLDER = pytest.StashKey[str]()
@@ -20,8 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most tests compile programs that do little. In haste this takes a tenth of the time, and programs
-# run slower; so do those of the processes that tests start.
+# Most tests compile programs that do little. In haste that takes a third of the time and
+# less, and programs run slower; so do those of the processes that tests start.
 HASTE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{HASTE} {os.environ.get('XLA_FLAGS', '')}"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -77,8 +76,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     config = resnet.get_config()
     config.total_steps, config.model.blocks, config.model.widths = 3, (1,), (8,)
     config.data.data_dir = str(folder / "data")
-    with hasty_compiler():
-        assert train.train_and_evaluate(config, folder / "run") == train.DONE
+    assert train.train_and_evaluate(config, folder / "run") == train.DONE
     return folder / "run"
 
 

@@ -14,7 +14,6 @@ import pytest
 import safetensors.numpy
 from support import hub_cache
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 
 from cnn_papers import counting, doors
 from cnn_papers.models import resnet
@@ -111,6 +110,5 @@ def run(block: str, names: dict[str, Any]) -> None:
 )
 def test_python_runs_and_gives_the_values_beside_it(page):
     names: dict[str, Any] = {}
-    with hasty_compiler():
-        for block in blocks(page, "python"):
-            run(block, names)
+    for block in blocks(page, "python"):
+        run(block, names)

@@ -6,14 +6,12 @@ import pathlib
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
 from cnn_papers.benchmarks import timing, wording, workload
@@ -50,14 +48,6 @@ class Refuse(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Refuse())
 """
 TINY = {"variant": "cifar-8", "blocks": (1,), "widths": (4,), "num_classes": 10, "dtype": "float32"}
-
-
-@pytest.fixture(autouse=True)
-def compile_hastily(monkeypatch) -> Iterator[None]:
-    """In this process and those it starts: nothing measured here need be fast."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    with hasty_compiler():
-        yield
 
 
 def tiny(**changes: Any) -> workload.Workload:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers.benchmarks import protocol_speed, wording, workload
 from cnn_papers.benchmarks.timing import Speed
@@ -38,8 +37,7 @@ def test_views_run_in_batches_and_one_by_one(monkeypatch):
         return {"batches": Speed(6.0, [6.0, 6.0]), "one_by_one": Speed(2.0, [2.0, 3.0])}
 
     monkeypatch.setattr(passes, "make_programs", recorded)
-    with hasty_compiler():
-        results = protocol_speed.measure(tiny(), "ten_crop(8, 9)|single_view", speeds_of)
+    results = protocol_speed.measure(tiny(), "ten_crop(8, 9)|single_view", speeds_of)
     of_ten_crop = [(), (True, 20, 8, 8, 3), (), *[(True, 1, 8, 8, 3)] * 20]
     of_single_view = [(), (False, 4, 8, 8, 3), (), *[(False, 1, 8, 8, 3)] * 4]
     assert shapes == of_ten_crop + of_single_view
@@ -73,5 +71,5 @@ def test_the_line_of_a_protocol():
     ],
 )
 def test_protocols_that_cannot_be_measured(protocol, message):
-    with pytest.raises(UserError, match=message), hasty_compiler():
+    with pytest.raises(UserError, match=message):
         protocol_speed.measure(tiny(), protocol, lambda contenders, images: {})

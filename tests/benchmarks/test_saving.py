@@ -6,7 +6,6 @@ import math
 import jax
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark
 from cnn_papers.benchmarks import saving, wording, workload
@@ -20,12 +19,6 @@ TINY = {
     "num_classes": 10,
     "dtype": "float32",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def tiny() -> workload.Workload:

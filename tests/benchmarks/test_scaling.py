@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark
 from cnn_papers.benchmarks import scaling, topologies, traffic, workload
@@ -31,12 +30,6 @@ RESNET = {
     "num_classes": 10,
     "dtype": "float32",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def work(

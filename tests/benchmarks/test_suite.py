@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 
 from cnn_papers import benchmark, zoo
 from cnn_papers.benchmarks import step_speed, suite, torchvision
@@ -41,8 +40,7 @@ def test_every_row_is_a_network_that_both_have():
 def test_both_parts_of_a_row_are_measured_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
     rows = (Row("resnet", "cifar-8", 8, 8, 1024),)
-    with hasty_compiler():
-        results = suite.measure(rows, speeds_of, say, against_compiled=False)
+    results = suite.measure(rows, speeds_of, say, against_compiled=False)
     (row,) = results["rows"]
     assert (row["model"], row["variant"], row["batch_size"]) == ("resnet", "cifar-8", 8)
     for part in (STEP, FORWARD):
@@ -187,9 +185,8 @@ def test_another_file_is_refused(tmp_path, content, message):
 def test_the_quick_suite(monkeypatch, capfd, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     path = tmp_path / "speed.json"
-    with hasty_compiler():
-        arguments = "--suite", "--quick", "--seconds=0", f"--results={path}"
-        assert exit_code(benchmark.cli, *arguments) in (None, 0)
+    arguments = "--suite", "--quick", "--seconds=0", f"--results={path}"
+    assert exit_code(benchmark.cli, *arguments) in (None, 0)
     out = capfd.readouterr().out
     (machine,) = suite.read(path)
     assert out == suite.as_markdown([machine]) + "\n"

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 
 from cnn_papers import predict, zoo
@@ -282,12 +281,11 @@ def averaged() -> State:
     """A fresh state of the run's network with a running average."""
     model = zoo.build_model("resnet", variant="cifar-8", num_classes=10, blocks=(1,), widths=(8,))
     optimizer = Optimizer(lambda params: {}, None, None, None)
-    with hasty_compiler():
-        return jax.jit(
-            lambda: init_state(
-                model, optimizer, (32, 32, 3), jax.random.key(1), ema=True, totals=Totals
-            )
-        )()
+    return jax.jit(
+        lambda: init_state(
+            model, optimizer, (32, 32, 3), jax.random.key(1), ema=True, totals=Totals
+        )
+    )()
 
 
 def save_best(folder: pathlib.Path, state: State) -> None:

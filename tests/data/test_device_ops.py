@@ -8,18 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers.data import device_ops
 from cnn_papers.data.augment import before_whitening, compose, needs_statistics, parse_device
 from cnn_papers.data.statistics import compute, compute_whitening
 from cnn_papers.errors import UserError
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def composed(text, statistics, *, train):

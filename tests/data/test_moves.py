@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import opstrings
 from cnn_papers.boxes import NONE, Boxed, area
@@ -220,12 +219,11 @@ def test_a_device_operation_moves_boxes_as_it_moves_pixels(name, statistics):
     device = parse_device(DEVICE[name], key="data.train_device")
     noise, with_box = (np.stack([image] * 16) for image in painted(SIDE, SIDE, SMALL))
     boxes = np.tile(SMALL, (16, 1, 1))
-    with hasty_compiler():
-        transform = jax.jit(compose(device, statistics, train=True))
-        key = jax.random.key(3)
-        pixels, moved = transform(Boxed(with_box, boxes), key)
-        before = np.asarray(transform(noise, key))
-        np.testing.assert_array_equal(transform(with_box, key), pixels)
+    transform = jax.jit(compose(device, statistics, train=True))
+    key = jax.random.key(3)
+    pixels, moved = transform(Boxed(with_box, boxes), key)
+    before = np.asarray(transform(noise, key))
+    np.testing.assert_array_equal(transform(with_box, key), pixels)
     changes = np.abs(np.asarray(pixels) - before).mean(-1)
     places = set()
     for change, (box,) in zip(changes, np.asarray(moved), strict=True):
@@ -258,9 +256,8 @@ def test_a_batch_is_moved_with_its_boxes_and_proposals():
     batch["image"][:, 0, 0] = batch["image"][:, 5, 5] = 255
     device = parse_device("flip|pad_crop(4)", key="data.train_device")
     augment = compose(device, None, train=True)
-    with hasty_compiler():
-        moved = jax.jit(lambda batch: augment_batch(augment, batch, jax.random.key(0)))(batch)
-        alone = jax.jit(augment)(batch["image"], jax.random.key(0))
+    moved = jax.jit(lambda batch: augment_batch(augment, batch, jax.random.key(0)))(batch)
+    alone = jax.jit(augment)(batch["image"], jax.random.key(0))
     np.testing.assert_array_equal(moved["image"], alone)
     np.testing.assert_array_equal(moved["label"], batch["label"])
     boxes, classes = np.asarray(moved["boxes"]), np.asarray(moved["classes"])

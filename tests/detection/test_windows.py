@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers.data import host_ops
@@ -16,12 +15,6 @@ from cnn_papers.models import spp
 from cnn_papers.parallel import mesh as meshes
 
 FIELDS = {"width": 0.05, "levels": (3, 2, 1), "weight_init": "he", "lrn": False}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import counting, opstrings, zoo
 from cnn_papers.errors import UserError
@@ -20,12 +19,6 @@ LABEL = DRAW.integers(0, 3, 6).astype(np.int32)
 def same_draws():
     """Each test draws the same, whichever ran before it in this worker."""
     DRAW.bit_generator.state = np.random.default_rng(0).bit_generator.state
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 class Small(nn.Module):

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 from support.voc_folders import write_voc
 
@@ -24,12 +23,6 @@ from configs import lenet
 SIDE = 28
 CAT, DOG, OWL = (("cat", (2, 3, 20, 30)), ("dog", (1, 1, 40, 60)), ("owl", (5, 5, 9, 9)))
 KINDS = [[CAT], [DOG], [CAT, DOG], []]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compiler():
-    with hasty_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

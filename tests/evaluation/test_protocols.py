@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting, opstrings
@@ -24,12 +23,6 @@ CLASSES = 6
 draw = np.random.default_rng(3)
 IMAGES = [draw.integers(0, 256, (*size, 3), np.uint8) for size in draw.integers(9, 26, (19, 2))]
 KERNEL = draw.normal(size=(3, 2, 3, CLASSES)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 class Tiny(nn.Module):

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 
 from cnn_papers import evaluate, zoo
@@ -22,12 +21,6 @@ SIDE, CROP, SHORT = 32, 24, 28
 SIFT: dict[str, Any] = {"step": 4, "bin_size": 4, "longest": SIDE}
 SPLITS = ("train", "val")
 CROPS = f"ten_crop({CROP}, {SHORT}, whole=True)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compiler():
-    with hasty_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

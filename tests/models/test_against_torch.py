@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers.models import alexnet, densenet, googlenet, resnet, vgg
 from cnn_papers.weights import arithmetic, convert
@@ -68,12 +67,6 @@ PAIRS = {
         ((64, 64), (107, 93)),
     ),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def perturb(module: Any) -> dict[str, np.ndarray]:

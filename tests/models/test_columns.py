@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers.benchmarks.collectives import collectives
@@ -21,12 +20,6 @@ from cnn_papers.training.step import StepSettings, init_state, make_train_step
 
 IMAGE, CLASSES, BATCH = (67, 67, 3), 10, 8
 SMALL = {"width": 0.125, "num_classes": CLASSES}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def sent(compiled: Any) -> list[tuple[str, str]]:

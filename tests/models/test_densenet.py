@@ -7,7 +7,6 @@ import re
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting
@@ -15,12 +14,6 @@ from cnn_papers.models import densenet
 
 SMALL = {"blocks": (3, 2, 1), "width": 0.5, "num_classes": 5}
 IMAGE = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 @pytest.mark.parametrize("variant", ["121", "40-12", "B-40-12", "C-40-12", "BC-100-12"])

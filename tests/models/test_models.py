@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.errors import InvalidRngError
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting, zoo
@@ -24,12 +23,6 @@ VARIANTS = [
     for variant in importlib.import_module(f"cnn_papers.models.{name}").VARIANTS
 ]
 CLASSES = 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 class Small(NamedTuple):

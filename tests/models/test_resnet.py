@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting
@@ -15,12 +14,6 @@ from cnn_papers.models import resnet
 # the last stage is too short for a loop
 DEEP = {"blocks": (3, 3, 2), "width": 0.5, "num_classes": 5}
 IMAGE = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def convert(variables, blocks):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import counting
 from cnn_papers.models import spp
@@ -16,12 +15,6 @@ from cnn_papers.models.shared import pooling
 
 window_features = jax.jit(pooling.window_features, static_argnames=("levels", "stride", "offset"))
 pyramid_pool = jax.jit(pooling.pyramid_pool, static_argnames="levels")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def bin_edges(size, m):

@@ -3,19 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 
 from cnn_papers import counting
 from cnn_papers.models import vgg
 
 SMALL = {"width": 0.0625, "num_classes": 5}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def kernels(variant):

@@ -8,7 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 
 from cnn_papers import evaluate, train
@@ -40,12 +39,6 @@ def config_on(name: str, **changes):
     keys = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(keys)
     return config
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_a_hurry():
-    with hasty_compiler():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.recipes import RECIPES
 
 from cnn_papers import counting, evaluate, opstrings, tasks, train, zoo
@@ -31,12 +30,6 @@ CROPS = "single_view|ten_crop(32, 36)"
 def run(tiny_run, tmp_path) -> pathlib.Path:
     """A copy of the tiny run, to be written to."""
     return shutil.copytree(tiny_run, tmp_path / "run")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_hurry():
-    with hasty_compiler():
-        yield
 
 
 def test_folder(*folders, **overrides):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import evaluate, tasks
 from cnn_papers.detection import detections
@@ -26,7 +25,7 @@ PROTOCOLS = "single_view|ten_crop(32, 36)"
 @pytest.fixture(scope="module", autouse=True)
 def task() -> Iterator[Any]:
     """The task of `whole_images.py` is found by its name, as one in the package is."""
-    with pytest.MonkeyPatch.context() as patch, hasty_compiler():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "__path__", [*tasks.__path__, str(FOLDER)])
         yield tasks.task_module("whole_images")
     del sys.modules["cnn_papers.tasks.whole_images"]

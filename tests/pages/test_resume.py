@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from support import faults
-from support.compiling import hasty_compiler
 from support.processes import NETWORK, ROOT, TINY, arrays, assert_same_run, run, start, wait_for
 
 from cnn_papers import train
@@ -242,8 +241,7 @@ def compiled_programs(tmp_path):
     """Keeps what this process compiles, in haste, so that compiling it again takes no time."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     compilation_cache.reset_cache()
-    with hasty_compiler():
-        yield
+    yield
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 

@@ -4,18 +4,11 @@ import shutil
 
 import jax
 import pytest
-from support.compiling import hasty_compiler
 from support.processes import NETWORK, arrays
 
 from cnn_papers import train
 from cnn_papers.runs.rows import METRICS, read_rows
 from configs import resnet
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 @pytest.mark.process

@@ -4,7 +4,6 @@ import json
 
 import jax
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import train
 from cnn_papers.errors import UserError
@@ -31,14 +30,13 @@ def rows(folder):
 
 @pytest.mark.process
 def test_sizes_take_turns_over_shared_weights_in_one_program_each(tmp_path, capsys):
-    with hasty_compiler():
-        assert train.train_and_evaluate(config(tmp_path), tmp_path / "whole") == train.DONE
-        assert "at 40×40×3 and by epoch 32×32×3 (2 programs)" in capsys.readouterr().out
-        run = assemble(config(tmp_path), tmp_path / "by_hand")
-        state, sides = run.training.init(jax.random.key(0)), []
-        for batch in run.data.train.train_batches(20, seed=0, steps=range(12)):
-            state, _ = run.training.step(state, batch, jax.random.key(0))
-            sides.append(batch["image"].shape[1])
+    assert train.train_and_evaluate(config(tmp_path), tmp_path / "whole") == train.DONE
+    assert "at 40×40×3 and by epoch 32×32×3 (2 programs)" in capsys.readouterr().out
+    run = assemble(config(tmp_path), tmp_path / "by_hand")
+    state, sides = run.training.init(jax.random.key(0)), []
+    for batch in run.data.train.train_batches(20, seed=0, steps=range(12)):
+        state, _ = run.training.step(state, batch, jax.random.key(0))
+        sides.append(batch["image"].shape[1])
     assert sides == [40, 40, 32, 32] * 3
     assert run.training.step._cache_size() == 2
     losses = [row["train/loss"] for row in rows(tmp_path / "whole") if "train/loss" in row]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from support.compiling import hasty_compiler
 
 from cnn_papers import evaluate, tasks, train
 from cnn_papers.claims import metrics
@@ -30,7 +29,7 @@ RATE, STEPS = 0.003, 24
 @pytest.fixture(scope="module", autouse=True)
 def task() -> Iterator[Any]:
     """The task is found by its name, as one in the package is."""
-    with pytest.MonkeyPatch.context() as patch, hasty_compiler():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "__path__", [*tasks.__path__, str(FOLDER)])
         yield tasks.task_module("digit_size")
     del sys.modules["cnn_papers.tasks.digit_size"]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 from support.random_variables import random_variables
 from support.voc_folders import HEIGHT, WIDTH, write_voc
 
@@ -25,12 +24,6 @@ from cnn_papers.training.step import StepSettings
 from configs import sppnet as recipes
 
 CLASSES = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def random_boxes(rng, count, side=64):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 from support.voc_folders import HEIGHT, WIDTH, annotation, write_voc
 
 from cnn_papers import evaluate, predict, train
@@ -71,15 +70,13 @@ def configured(data: str, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("multilabel") / "run"
-    with hasty_compiler():
-        assert train.train_and_evaluate(configured(data), folder) == train.DONE
+    assert train.train_and_evaluate(configured(data), folder) == train.DONE
     return folder
 
 
 def final_test(run: pathlib.Path, protocol: str, **overrides: Any) -> list[Any]:
     config = workdir.read_run(run).config
-    with hasty_compiler():
-        return evaluate.evaluate_runs([run], config, {"eval.protocol": protocol, **overrides})
+    return evaluate.evaluate_runs([run], config, {"eval.protocol": protocol, **overrides})
 
 
 # --- training and evaluation ----------------------------------------------------------------------
@@ -255,8 +252,7 @@ def test_a_run_by_ranking_whose_balanced_weights_count_the_images_of_each_class(
     data, tmp_path, capsys
 ):
     changes = {"loss.ranking": True, "loss.class_weights": ("balanced",), "total_steps": 3}
-    with hasty_compiler():
-        assert train.train_and_evaluate(configured(data, **changes), tmp_path / "run") == train.DONE
+    assert train.train_and_evaluate(configured(data, **changes), tmp_path / "run") == train.DONE
     # blue, which is difficult in one, green, red: 11, 12 and 12 of 24 training images
     assert "class weights  blue 1.06, green 0.972, red 0.972" in capsys.readouterr().out
     (row,) = [row for row in read_rows(tmp_path / "run" / METRICS) if "train/loss" in row]
@@ -277,8 +273,7 @@ def test_a_run_on_real_images(test_data, tmp_path):
     changes = {"model.num_classes": 20, "total_steps": 4, "eval.protocol": "single_view|svm('F6')"}
     config = configured(f"voc_folder:{test_data}/voc/VOCdevkit/VOC2007", **changes)
     config.data.train_split = "trainval"
-    with hasty_compiler():
-        assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
+    assert train.train_and_evaluate(config, tmp_path / "run") == train.DONE
     single, svm = read_rows(tmp_path / "run" / METRICS)[-2:]
     assert (single["test/protocol"], svm["test/protocol"]) == ("single_view", "svm('F6')")
     assert single["test/images"] == svm["test/images"] == 30

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import evaluate, train
 from cnn_papers.boxes import NONE
@@ -24,12 +23,6 @@ from configs import overfeat as recipes
 
 CLASSES, SIZE = 3, 50  # 5×5 windows of 34 pixels, 4 pixels apart
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _hasty():
-    with hasty_compiler():
-        yield
 
 
 def network(background: int, **fields: Any) -> overfeat.OverFeat:

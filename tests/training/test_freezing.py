@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers import zoo
 from cnn_papers.errors import UserError
@@ -25,12 +24,6 @@ SHAPE, CLASSES, N = (8, 8, 3), 4, 12
 OPTIM = OptimizerSettings(0.1, N, weight_decay=0.1, max_norms=((".*/kernel", 0.5),))
 LOWER = "(conv|bn)1"
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _hasty():
-    with hasty_compiler():
-        yield
 
 
 def _scaled(images, key):

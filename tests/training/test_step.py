@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.compiling import hasty_compiler
 
 from cnn_papers.counting import abstract_variables
 from cnn_papers.models import resnet
@@ -20,12 +19,6 @@ from cnn_papers.training.step import StepSettings, init_state, make_predict_step
 
 SHAPE, CLASSES, N = (2, 2, 1), 3, 12
 RATE, MOMENTUM, DECAY = 0.5, 0.9, 0.01
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _hasty():
-    with hasty_compiler():
-        yield
 
 
 class Linear(nn.Module):

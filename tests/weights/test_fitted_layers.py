@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 
 from cnn_papers import train
@@ -16,12 +15,6 @@ from cnn_papers.runs.run import assemble
 from cnn_papers.weights import convert, fitting, initial, trained
 from cnn_papers.weights.predictor import make_predictor
 from configs import ifv as recipes
-
-
-@pytest.fixture(autouse=True)
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def sample(size=400, seed=0):
@@ -97,8 +90,7 @@ def test_a_sample_has_as_many_descriptors_of_each_image():
 def finished(tmp_path_factory):
     """The folder of a finished run of the recipe `tiny`, beside its images."""
     folder = tmp_path_factory.mktemp("fitted")
-    with hasty_compiler():
-        assert train.train_and_evaluate(tiny(folder), folder / "run").code == 0
+    assert train.train_and_evaluate(tiny(folder), folder / "run").code == 0
     return folder / "run"
 
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from support.commands import exit_code
-from support.compiling import hasty_compiler
 from support.image_folders import write_images
 
 from cnn_papers import counting, evaluate, export, train, zoo
@@ -47,12 +46,6 @@ def started(config: Any, folder: pathlib.Path) -> tuple[Any, convert.Flat]:
     arrays = initial.read(config, run.model, train.image_shape, train.split.class_names)
     state = initial.insert(run.training.init(jax.random.key(config.seed)), arrays, run.model)
     return state, convert.flatten({"params": state.params}, run.model)
-
-
-@pytest.fixture(autouse=True)
-def hasty():
-    with hasty_compiler():
-        yield
 
 
 def test_a_run_starts_from_anothers_weights(tiny_run, tmp_path, capsys):
