@@ -6,6 +6,7 @@ taken. The classes are neither imported nor called.
 """
 
 import collections
+import errno
 import functools
 import importlib
 import logging
@@ -72,8 +73,10 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         files.refuse_bomb(path)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols
             loaded = _load(path, torch)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise UserError(f"weights {path} are damaged: the file was cut off") from error
     except pickle.UnpicklingError as error:  # torch's own message explains how to load it anyway
         raise UserError(
             f"weights {path} contain other objects than tensors: refused, since loading them could "
@@ -113,7 +116,7 @@ def entries(path: pathlib.Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, ValueError, RuntimeError):
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):  # OSError: a file cut off
         return []  # torch.load says what is wrong
 
 

@@ -189,6 +189,9 @@ def test_data_operations_and_numbers_make_sense():
     for job in all_jobs():
         with problems.of(f"{job.id}: {plan.flags_of(job)}"):
             config = loaded(job)
+            if job.start:
+                config = config.copy_and_resolve_references()
+                config.init_from = job.start.id
             ranges.check_ranges(config)
             ops = inputs.parse_data(config.data)
             compose(ops.train_device, None, train=True)

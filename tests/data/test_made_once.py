@@ -12,7 +12,7 @@ import pytest
 from cnn_papers.data import proposals, statistics
 from cnn_papers.data.split import Split
 
-WAITS = "waiting for the process that makes"
+WAITS = "waiting for the process that writes"
 
 
 @pytest.fixture
