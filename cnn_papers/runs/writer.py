@@ -136,8 +136,7 @@ class Writer:
 def _open_bar(start_step: int, total_steps: int) -> rich.progress.Progress | None:
     """Returns a progress bar on a terminal or in a notebook; None where output is only text."""
     # In a notebook, rich needs ipywidgets to draw one line again and again.
-    console = rich.console.Console()  # of this stdout
-    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets")
+    in_notebook = rich.get_console().is_jupyter and importlib.util.find_spec("ipywidgets")
     if not (sys.stdout.isatty() or in_notebook):
         return None
     fields = ("{task.completed}/{task.total}", "{task.fields[text]}")
@@ -148,7 +147,8 @@ def _open_bar(start_step: int, total_steps: int) -> rich.progress.Progress | Non
         rich.progress.TextColumn(fields[1]),
         rich.progress.TextColumn("ETA"),
         rich.progress.TimeRemainingColumn(),
-        console=console,
+        # The shared one may be of another stdout.
+        console=rich.get_console() if in_notebook else rich.console.Console(),
     )
     bar.add_task("train", total=total_steps, completed=start_step, text="compiling")
     bar.start()

@@ -307,7 +307,7 @@ def test_a_config_without_its_data_says_why(tmp_path, command):
         ),
         (
             ["--model=resnet", "--measure=speed"],
-            "--measure=speed: there are start, step, forward, input, saving, windows, encoding, protocols",
+            "--measure=speed: there are start, step, forward, input, saving, windows, encoding, ",
         ),
         (
             ["--model=resnet", "--versus=torchvision"],

@@ -89,7 +89,10 @@ def _moved(before: Any, after: Any) -> set[str]:
 
 
 def _program(training):
-    """The step's jaxpr as text, without what nothing uses, and its number of floating-point operations when compiled."""
+    """The step's jaxpr as text, and its number of floating-point operations when compiled.
+
+    What nothing uses is left out.
+    """
     batch = {
         "image": jax.ShapeDtypeStruct((N, *SHAPE), np.uint8),
         "label": jax.ShapeDtypeStruct((N,), np.int32),
