@@ -2,7 +2,8 @@
 
 RUNS is the folder of a sweep, of one run, or of several runs. `report.html`, `report.md` and
 `results.json`, from which the other two can be written again, go to RUNS or to `--out`. RUNS may
-also be such a JSON file, or a ledger of claims (`.jsonl`), as in this repository's `results/`.
+also be such a JSON file, as this repository's `results/desk.json`, or a ledger of claims
+(`.jsonl`).
 """
 
 import os

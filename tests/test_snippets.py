@@ -15,9 +15,9 @@ import safetensors.numpy
 from support import hub_cache
 from support.commands import exit_code
 
-from cnn_papers import counting, doors
+from cnn_papers import counting, doors, export
 from cnn_papers.models import resnet
-from cnn_papers.weights import convert
+from cnn_papers.weights import convert, trained
 
 # ml_collections reads configs with load_module
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -75,7 +75,7 @@ def resnet18() -> bytes:
 
 
 @pytest.fixture
-def surroundings(tmp_path, monkeypatch, digits_folder):
+def surroundings(tmp_path, monkeypatch, digits_folder, tiny_run):
     """A folder with what the snippets name, and a hub without a network."""
     hub = pytest.importorskip("huggingface_hub.constants")
     hub_cache.write(tmp_path / "hub", "timm/resnet18.tv_in1k", {"model.safetensors": resnet18()})
@@ -83,6 +83,7 @@ def surroundings(tmp_path, monkeypatch, digits_folder):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits_folder))
     monkeypatch.chdir(tmp_path)
+    export.write_program(pathlib.Path("net.stablehlo"), trained.from_run(tiny_run))
     cv2.imwrite("digit.png", np.full((40, 30, 3), 200, np.uint8))
 
 

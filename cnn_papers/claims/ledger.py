@@ -2,7 +2,7 @@
 
 Each line is a JSON object, one reading of one arm and seed with all that it depends on. The order
 of lines means nothing and a line may be there twice, so that two ledgers are merged by
-concatenating them, as git's `merge=union` does. `write` sorts the lines and drops repeated ones.
+concatenating them, as git's `merge=union` does. `add` sorts the lines and drops repeated ones.
 """
 
 import json
@@ -63,6 +63,12 @@ class Entry(NamedTuple):
         return Reading(float("nan") if self.value is None else self.value, self.censored)
 
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("claim", "scale", "asked", "arm", "code", "machine", "versions"), str),
+    **dict.fromkeys(("config", "started"), str),
+    **{"seed": int, "value": float | int | None, "censored": bool, "looks": list},
+    **{"overrides": dict, "seconds": float | int},
+}
 Known = dict[str, dict[int, Entry]]  # the lines of a claim by arm and seed
 
 
@@ -123,8 +129,9 @@ def read(path: pathlib.Path) -> list[Entry]:
         if (other.value, other.censored) != (entry.value, entry.censored):
             raise UserError(
                 f"{path}: lines {first} and {place} contradict each other: {entry.claim}, "
-                f"{entry.arm}, seed {entry.seed} is {other.value:g} and {entry.value:g} with the "
-                "same code, machine and versions; remove the wrong one"
+                f"{entry.arm}, seed {entry.seed} is {other.reading.value:g} and "
+                f"{entry.reading.value:g} with the same code, machine and versions; "
+                "remove the wrong one"
             )
     return [entry for _, entry in found.values()]
 
@@ -134,11 +141,14 @@ def add(path: pathlib.Path, entries: Iterable[Entry]) -> None:
 
     Raises UserError if the ledger is damaged, contradicted or cannot be written.
     """
-    with files.one_at_a_time(path):
-        lines = [*map(_line, read(path)), *map(_line, entries)]
-        with files.atomic_write(path) as part:
-            part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
-            read(part)
+    try:
+        with files.one_at_a_time(path):
+            lines = [*map(_line, read(path)), *map(_line, entries)]
+            with files.atomic_write(path) as part:
+                part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
+                read(part)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def known(
@@ -177,8 +187,9 @@ def _entry(line: str, where: str) -> Entry:
         entry = Entry(**values)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where} is no reading of a claim: {error}") from error
-    if not isinstance(entry.value, float | int | None) or not isinstance(entry.seed, int):
-        raise UserError(f"{where} is no reading of a claim: its value or seed is no number")
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(entry, name), kind)]
+    if wrong:
+        raise UserError(f"{where} is no reading of a claim: {wrong[0]} is {values[wrong[0]]!r}")
     return entry
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from cnn_papers.claims import catalogue, definitions, ledger, plan, sequential, verdicts
-from cnn_papers.claims.ledger import Entry
+from cnn_papers.claims.ledger import DIGITS, Entry
 from cnn_papers.claims.loading import Sweep, Unfinished, load_ledger, load_sweep, versions_text
 from cnn_papers.claims.metrics import Finished
 from cnn_papers.claims.plan import EXACT, SWEEP, Job
@@ -18,8 +18,6 @@ from cnn_papers.facts import Claim
 from cnn_papers.reporting import figure_data, results, results_file, single_runs
 from cnn_papers.reporting.results import ArmResult, ClaimResult, GridRun, Results, SeedResult
 from cnn_papers.runs import workdir
-
-DIGITS = 12  # of a digest
 
 
 def of_ledger(path: pathlib.Path) -> Results:

@@ -11,7 +11,7 @@ from cnn_papers import files
 from cnn_papers.claims.plan import EXACT, Job
 from cnn_papers.claims.records import FAILED, FINISHED, RUNNING, Record
 from cnn_papers.errors import UserError, listed
-from cnn_papers.sweeps import code_digest, local, process, rounds, slurm
+from cnn_papers.sweeps import code_digest, ledger_lines, local, process, rounds, slurm
 from cnn_papers.sweeps.process import Place, Running
 from cnn_papers.sweeps.progress import Progress, summary
 from cnn_papers.sweeps.request import (
@@ -105,7 +105,7 @@ def _run(plan: Plan, request: Request, options: Options, places: Sequence[Place]
     records = _read_records(plan, options)
     todo = _to_start(plan, records, options)
     write_request(plan.folder, request, plan.jobs)
-    rounds.note(plan.folder, request, [job for job in plan.jobs if job not in todo])
+    ledger_lines.add(plan.folder, request, [job for job in plan.jobs if job not in todo])
     say("\n".join(summary(plan.folder, plan.jobs, records)))
     if options.executor == "local":
         return _run_here(plan, request, places, todo, records, options.budget_s)
@@ -218,7 +218,7 @@ def _run_here(
 
     def ended(run: Running, running: Sequence[Running], waiting: Sequence[Job]) -> None:
         progress.ended(run.job, process.end(plan.folder, run), running, waiting)
-        rounds.note(plan.folder, request, [run.job])
+        ledger_lines.add(plan.folder, request, [run.job])
 
     def spent() -> float:
         return sum(record.seconds for record in records.values())

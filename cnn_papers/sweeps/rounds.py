@@ -2,15 +2,14 @@
 
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from cnn_papers.claims import catalogue, definitions, ledger, plan, sequential
-from cnn_papers.claims.loading import Sweep, load_run, load_sweep
+from cnn_papers.claims import catalogue, plan, sequential
+from cnn_papers.claims.loading import Sweep, load_sweep
 from cnn_papers.claims.metrics import Finished
-from cnn_papers.claims.plan import EXACT, Job
-from cnn_papers.claims.readings import looks_of, of_sweep, read_claim
+from cnn_papers.claims.plan import EXACT
+from cnn_papers.claims.readings import looks_of, of_sweep
 from cnn_papers.claims.verdicts import UNDECIDED
-from cnn_papers.errors import UserError
 from cnn_papers.sweeps.request import Request
 from cnn_papers.terminal import duration, say
 
@@ -33,7 +32,9 @@ def extended(folder: pathlib.Path, request: Request, budget_s: float) -> Request
     reached = dict(request.reached)
     for name in sorted(needed, key=needed.__getitem__):
         look = next(seeds for seeds in request.looks if seeds > request.seeds_of(name))
-        text = f"{name}: undecided at {request.seeds_of(name)} seeds; {needed[name]} may decide"
+        text = (
+            f"{name}: undecided at {request.seeds_of(name)} seeds; {needed[name]} seeds may decide"
+        )
         seconds = _seconds(sweep, name, range(request.seeds_of(name), look))
         if seconds > left:
             say(f"{text}, which the budget does not allow: {duration(seconds)} to {look} seeds")
@@ -44,41 +45,6 @@ def extended(folder: pathlib.Path, request: Request, budget_s: float) -> Request
     if stopped:
         say(f"not expected to be decided by {request.seeds} seeds: {', '.join(stopped)}")
     return request._replace(reached=reached)
-
-
-def note(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
-    """Adds the readings of those of `jobs` that have finished to the request's ledger, if any.
-
-    What cannot be read or added is said, and the sweep goes on.
-    """
-    if not request.ledger:
-        return
-    runs = {job.id: load_run(folder, job.id) for job in jobs}
-    lines = []
-    for name, scale in request.claims.items():
-        claim = catalogue.find(name)
-        arms = {} if scale == EXACT else plan.jobs(claim, scale, range(request.seeds_of(name)))
-        arms = {arm: [job for job in of if job.id in runs] for arm, of in arms.items()}
-        if not any(arms.values()):
-            continue
-        asked = definitions.digest(claim, scale)
-        try:
-            readings = read_claim(claim, arms, runs)
-        except UserError as error:
-            say(f"not in the ledger: claim {name}: {error}")
-            continue
-        for arm, of in arms.items():
-            for job in of:
-                run, seed = runs[job.id], dict(job.overrides)["seed"]
-                if isinstance(run, Finished):
-                    reading = readings[arm][seed]
-                    lines.append(
-                        ledger.entry_of(name, scale, asked, arm, job, run, reading, request.looks)
-                    )
-    try:
-        ledger.add(pathlib.Path(request.ledger), lines)
-    except UserError as error:
-        say(f"not in the ledger: {error}")
 
 
 def _undecided(sweep: Sweep, request: Request) -> tuple[Mapping[str, int], list[str]]:

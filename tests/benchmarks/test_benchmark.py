@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from support.commands import exit_code
+from support.measured import FACTS
 
 from cnn_papers import benchmark, zoo
 from cnn_papers.benchmarks import timing, wording, workload
@@ -359,15 +360,6 @@ def test_what_the_benchmark_stands_on_imports_there(tmp_path):
 
 
 # --- the text -------------------------------------------------------------------------------------
-
-FACTS = {
-    "network": {"model": "resnet", "variant": "50", "input": (8, 8, 3), "dtype": "float32"},
-    "batch_size": 8,
-    "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
-    "jax": "0.10.2",
-    "load_average": 0.4,
-    "clock": "wall clock",
-}
 
 
 def test_a_busy_machine_is_told():

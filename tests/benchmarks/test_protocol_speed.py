@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support.measured import FACTS
 
 from cnn_papers.benchmarks import protocol_speed, wording, workload
 from cnn_papers.benchmarks.timing import Speed
@@ -48,16 +49,8 @@ def test_views_run_in_batches_and_one_by_one(monkeypatch):
 def test_the_line_of_a_protocol():
     speed = {"images_per_second": 6.0, "windows": [5.0, 6.0]}
     one_by_one = {**speed, "ratio": 2.5, "ratios": [2.0, 3.0]}
-    facts = {
-        "network": {"model": "vgg", "variant": "A", "input": (8, 8, 3), "dtype": "float32"},
-        "batch_size": 8,
-        "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
-        "jax": "0.10.2",
-        "load_average": 0.4,
-        "clock": "wall clock",
-        "protocols": {"ten_crop": {**speed, "one_by_one": one_by_one}},
-    }
-    assert wording.as_text(facts).splitlines()[-1] == (
+    protocols = {"ten_crop": {**speed, "one_by_one": one_by_one}}
+    assert wording.as_text(FACTS | {"protocols": protocols}).splitlines()[-1] == (
         "      ten_crop  6.0 images/s (5.0 to 6.0 in 2 windows), "
         "2.50 times as fast as one view at a time (2.00 to 3.00)"
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.measured import FACTS
 
 from cnn_papers import zoo
 from cnn_papers.benchmarks import step_speed, timing, torch_cifar, torchvision, wording, workload
@@ -230,15 +231,7 @@ def test_rivals_have_a_line_each():
     theirs = {**speed, "ratio": 0.5, "ratios": [0.25, 1.0], "what": "torch"}
     memory = {"bytes": 5e6, "of": "of the process"}
     step = {**speed, "peak_memory": memory, "versus": {EAGER: theirs, COMPILED: theirs}}
-    facts = {
-        "network": {"model": "resnet", "variant": "50", "input": (8, 8, 3), "dtype": "float32"},
-        "batch_size": 8,
-        "devices": {"count": 1, "kind": "cpu", "cpu_threads": 2},
-        "jax": "0.10.2",
-        "load_average": 0.4,
-        "clock": "wall clock",
-    }
-    lines = wording.as_text(facts | {STEP: step}).splitlines()
+    lines = wording.as_text(FACTS | {STEP: step}).splitlines()
     own = "8.0 images/s (7.0 to 8.0 in 2 windows)"
     ratio = "ours 0.50 times as fast (0.25 to 1.00): torch"
     assert lines[2:] == [

@@ -1,13 +1,15 @@
 """The ledger of readings: what sweeps add, skip and refuse, and what a report draws from it."""
 
+import errno
 import json
+import os
 import pathlib
 
 import pytest
 from support.asked_sweeps import CLAIMS, Killed
 from support.commands import exit_code
 
-from cnn_papers import report
+from cnn_papers import files, report
 from cnn_papers.claims import ledger
 from launch import sweep
 
@@ -112,11 +114,38 @@ def test_lines_that_contradict_each_other_are_named(written, tmp_path, capsys):
     assert written.ask(tmp_path / "other", ANY, "--seeds=2", f"--ledger={path}") == 2
 
 
+@pytest.mark.fault("config: two lines of a ledger that contradict each other", "refused by name")
+def test_a_reading_that_is_no_number_contradicts_one_that_is(written, tmp_path, capsys):
+    path = tmp_path / "ledger.jsonl"
+    written.ask(tmp_path / "sweep", ANY, "--seeds=1", f"--ledger={path}")
+    line = json.loads(path.read_text().splitlines()[0])
+    path.write_text(f"{path.read_text()}{json.dumps(line | {'value': None})}\n")
+    capsys.readouterr()
+    assert exit_code(report.cli, str(path)) == 2
+    assert f"is {line['value']:g} and nan with the same code" in capsys.readouterr().err
+
+
+@pytest.mark.fault("full disk: a ledger that cannot be written", "said; the sweep goes on")
+def test_a_ledger_that_cannot_be_written_is_said(written, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "ledger.jsonl"
+
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "one_at_a_time", full)
+    assert written.ask(tmp_path / "sweep", ANY, "--seeds=1", f"--ledger={path}") == 0
+    assert len(written.ids) == 4
+    expected = f"not in the ledger: cannot write {path}: No space left on device"
+    assert expected in capsys.readouterr().out
+
+
 @pytest.mark.fault("config: a damaged line of a ledger", "refused with its number")
-@pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"claim": "clear"}'])
+@pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"claim": "clear"}', "seconds"])
 def test_a_damaged_line_is_named(line, written, tmp_path, capsys):
     path = tmp_path / "ledger.jsonl"
     written.ask(tmp_path / "sweep", ANY, "--seeds=1", f"--ledger={path}")
+    if line == "seconds":  # of the wrong kind
+        line = json.dumps(json.loads(path.read_text().splitlines()[0]) | {line: "long"})
     path.write_text(path.read_text() + line)
     places = len(path.read_text().splitlines())
     capsys.readouterr()

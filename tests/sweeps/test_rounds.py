@@ -32,7 +32,7 @@ def test_claims_go_on_while_seeds_may_decide_them(written, tmp_path, capsys):
     folder = tmp_path / "sweep"
     assert written.ask(folder, ANY, "--until_decided") == 0
     out = capsys.readouterr().out
-    assert "slight: undecided at 3 seeds; 5 may decide, goes on to 6" in out
+    assert "slight: undecided at 3 seeds; 5 seeds may decide, goes on to 6" in out
     assert "not expected to be decided by 12 seeds: none" in out
     assert seeds(written) == {0.1: [*range(6)], 0.2: [0, 1, 2], 0.3: [*range(6)], 0.4: [0, 1, 2]}
     asked = json.loads((folder / "sweep.json").read_text())
