@@ -185,13 +185,18 @@ def changed(results: Results) -> list[str]:
 
 
 def runs(results: Results) -> str:
-    """Returns the number of runs, how they ended, their total time, and their first start."""
+    """Returns the number of runs, how they ended, their total time, and their first start.
+
+    Of runs that only a ledger knows it returns the time and the start.
+    """
     count = Counter(results.outcomes.values())
     parts = [", ".join(f"{count[name]} {name}" for name in sorted(count)) or "none"]
     if total := duration(results.seconds):
         parts.append(f"{total} in all")
     if results.started:
         parts.append(f"from {results.started} on")
+    if not results.outcomes and total:
+        return f"Runs of other folders, from the ledger: {'; '.join(parts[1:])}."
     return f"{_count(len(results.outcomes), 'run')}: {'; '.join(parts)}."
 
 

@@ -29,6 +29,8 @@ def add(folder: pathlib.Path, request: Request, jobs: Sequence[Job]) -> None:
         if scale != EXACT:
             of_claim = [seed for seed in seeds if seed < request.seeds_of(name)]
             lines += _lines(name, scale, of_claim, finished, request.looks)
+    if not lines:
+        return
     try:
         ledger.add(pathlib.Path(request.ledger), lines)
     except UserError as error:
