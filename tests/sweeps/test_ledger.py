@@ -52,9 +52,7 @@ def test_another_checkout_with_the_ledger_runs_nothing_and_gives_the_same_table(
     assert len(here) == 3 and len(runs) == 18
     found = json.loads((tmp_path / "b" / "results.json").read_text())
     assert found["seconds"] == 18 * 30.0 and found["outcomes"] == {}
-    expected = (
-        "- Runs of other folders, from the ledger: 9 min in all; from 2026-01-01 10:00:00 on."
-    )
+    expected = "Runs of other folders, from the ledger: 9 min in all; from 2026-01-01 10:00:00 on."
     assert expected in (tmp_path / "b" / "report.html").read_text()
     assert json.loads((tmp_path / "a" / "results.json").read_text())["seconds"] == 18 * 30.0
 
