@@ -23,8 +23,9 @@ from cnn_papers.errors import UserError
 from cnn_papers.parallel import processes
 from cnn_papers.training.step import State
 
-# orbax warns of files that our checkpoints do not have, which a notebook would show.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# orbax warns of files that our checkpoints do not have, and logs the errors that it raises. The
+# doors silence it too; a notebook does not come through them.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 DIGESTS = "digests.json"
 # The fields of State that are saved as an item of their own, to be read without the optimiser.
