@@ -17,6 +17,7 @@ import paper_pages
 
 ROOT = pathlib.Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()([^)\s#]*)(?=[)#])")  # the address in [text](address#part)
+PICTURE_ELSEWHERE = re.compile(r"!\[([^]]*)\]\(https?:[^)]*\)")  # ![text](address)
 ELSEWHERE = {"README.md": "index.md", "WORKSPACE.md": "design.md"}  # pages outside docs/
 LANGUAGES = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".yaml": "yaml", ".json": "json"}
 
@@ -43,6 +44,9 @@ def pages(notebooks: pathlib.Path) -> dict[str, tuple[str, str]]:
 def with_sources(texts: dict[str, tuple[str, str]]) -> dict[str, str]:
     """Returns the pages with links as on the site, and a page for every source that they link to.
 
+    A picture of another host, such as a notebook's badge, becomes its text: the site asks nothing
+    of other hosts.
+
     Raises:
       FileNotFoundError: a page links to a file that does not exist.
     """
@@ -65,7 +69,7 @@ def with_sources(texts: dict[str, tuple[str, str]]) -> dict[str, str]:
         def replace(link: re.Match[str], place: str = place, file: str = file) -> str:
             return address(link, place, file)
 
-        rewritten[place] = LINK.sub(replace, text)
+        rewritten[place] = LINK.sub(replace, PICTURE_ELSEWHERE.sub(r"\1", text))
     return rewritten | {place: source_page(file) for file, place in sources.items()}
 
 
