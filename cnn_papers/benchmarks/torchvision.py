@@ -68,7 +68,7 @@ def torch_name(model_name: str, variant: str) -> str:
     """Returns torch's name of a network.
 
     Raises:
-      UserError: torchvision has no equal network, or is not installed.
+      UserError: torchvision has no equal network, is not installed or does not load.
     """
     if variant not in TORCHVISION.get(model_name, {}):
         both = "; ".join(
@@ -77,16 +77,16 @@ def torch_name(model_name: str, variant: str) -> str:
         raise UserError(
             f"torchvision has no network equal to {model_name} '{variant}'; both have: {both}"
         )
-    if importlib.util.find_spec("torch") is None:
-        raise UserError(
-            "--versus=torchvision: torch is not installed; pip install torch torchvision"
-        )
     name = TORCHVISION[model_name][variant]
-    if not name.startswith(CIFAR) and importlib.util.find_spec("torchvision") is None:
+    needed = ["torch"] if name.startswith(CIFAR) else ["torch", "torchvision"]
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
         raise UserError(
-            "--versus=torchvision: torch is installed, torchvision is not; "
+            f"--versus=torchvision: not installed: {', '.join(missing)}; "
             "pip install torch torchvision"
         )
+    for package in needed:
+        _package(package)
     return name
 
 

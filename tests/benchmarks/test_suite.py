@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measure
     no_compiler = [] if compiles else ["torch.compile cannot compile here: no compiler"]
     assert results["skipped"] == [
         *no_compiler,
-        "torch's resnet '18': --versus=torchvision: torch is installed, torchvision is not; "
+        "torch's resnet '18': --versus=torchvision: not installed: torchvision; "
         "pip install torch torchvision",
     ]
 

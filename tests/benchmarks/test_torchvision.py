@@ -78,16 +78,28 @@ def test_torchvision_that_is_not_there(monkeypatch):
         torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
     )
     with pytest.raises(
-        UserError, match="torch is installed, torchvision is not; pip install torch torchvision"
+        UserError, match="not installed: torchvision; pip install torch torchvision"
     ):
         torchvision.torch_name("resnet", "18")
     there.clear()
-    with pytest.raises(UserError, match="torch is not installed; pip install torch torchvision"):
+    with pytest.raises(UserError, match="not installed: torch, torchvision; pip install"):
         torchvision.torch_name("resnet", "18")
     there |= {"torch", "torchvision"}
+    monkeypatch.setattr(torchvision, "_package", {"torch": 1, "torchvision": 2}.__getitem__)
     assert torchvision.torch_name("resnet", "50-v1.5") == "resnet50"
     there.remove("torchvision")
     assert torchvision.torch_name("resnet", "cifar-20") == "cifar_resnet20"  # of plain torch
+
+
+def test_a_torchvision_that_does_not_load_is_said_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("torch", reason="torch is not installed")
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('no operator nms')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(UserError, match="torchvision does not load: no operator nms"):
+        torchvision.torch_name("resnet", "18")
 
 
 @pytest.fixture
