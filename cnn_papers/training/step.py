@@ -294,7 +294,14 @@ def _moved_average(average: Any, params: Any, decay: float) -> Any:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    """Tells whether all values are finite.
+
+    Every array of the state reads this. XLA repeats cheap operations, here hundreds of `and`s, in
+    each program that reads their result, but not a square root: without it, compiling the step of
+    DenseNet-121 took six times as long and twice the memory.
+    """
+    each = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+    return jnp.sqrt(each.all().astype(jnp.float32)) > 0
 
 
 def _updated_if(good: jax.Array, updated: State, state: State) -> State:
