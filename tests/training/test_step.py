@@ -299,6 +299,14 @@ def test_statistics_never_become_infinite():
     assert int(after.skipped) == 1
 
 
+def test_the_check_of_finite_values_is_compiled_once_and_not_for_every_array():
+    state, step = _training(resnet.Model("cifar-8", num_classes=CLASSES), shape=(8, 8, 3))
+    program = step.func.lower(state, _batch(shape=(8, 8, 3)), **step.keywords).compile().as_text()
+    checked = len(jax.tree.leaves((state.params, state.batch_stats)))
+    assert checked > 30
+    assert checked < program.count(" and(") < 3 * checked
+
+
 # --- statistics, averages, parts ------------------------------------------------------------------
 
 
