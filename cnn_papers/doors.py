@@ -176,10 +176,19 @@ def path_flag(name: str, text: str, default: str = "") -> None:
 
 
 def config_value() -> Any:
-    """Returns the locked ConfigDict of `--config` with its overrides applied."""
+    """Returns the locked ConfigDict of `--config` with its overrides applied.
+
+    Raises:
+      UserError: there is none, or an override has no effect.
+    """
     config = flags.FLAGS.config
     if config is None:
         raise UserError(NO_CONFIG + config_files.list_files())
+    if "total_epochs" in config_overrides() and config.total_steps:
+        raise UserError(
+            f"config.total_epochs={config.total_epochs} has no effect beside "
+            f"config.total_steps={config.total_steps}: set that to 0, too"
+        )
     return config
 
 

@@ -4,6 +4,8 @@
 - `--config=configs/vgg.py:torchvision --weights=vgg16.safetensors`: published weights.
 - `--layer=fc7 --out=features.npz`: writes the outputs of that layer instead, for the images or,
   with `--split=test`, for a split of the config's data set.
+- `--show=sheet.png`: draws the first 64 images with their classes; with `--cam`, each beside itself
+  under the class activation map of its best class.
 
 Where an image may show several classes, each has a score. One above 0 speaks for the class, unless
 the network was trained by `config.loss.ranking`: then only the order of images by it counts.
@@ -24,7 +26,7 @@ import json
 import math
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,9 +36,12 @@ from cnn_papers import doors, files
 from cnn_papers.data import folders
 from cnn_papers.errors import UserError
 from cnn_papers.runs import compile_cache
-from cnn_papers.weights import detector, features, trained
+from cnn_papers.terminal import counted
+from cnn_papers.weights import detector, features, prediction_sheet, trained
+from cnn_papers.weights.class_maps import make_class_maps
 from cnn_papers.weights.detector import Found
-from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
+from cnn_papers.weights.prediction_sheet import Prediction
+from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images, read_file
 from cnn_papers.weights.trained import Trained
 
 LAYER_ALONE = "--layer=NAME and --out=FILE.npz go together, and --split=NAME with them"
@@ -92,6 +97,10 @@ def main(argv: list[str]) -> int:
         )
     if (values.layer and not values.out) or (values.split and not values.layer):
         raise UserError(LAYER_ALONE)
+    if values.cam and not values.show:
+        raise UserError("--cam draws maps on the sheet of --show=FILE.png")
+    if values.show and (values.layer or not values.show.lower().endswith(".png")):
+        raise UserError(f"--show={values.show}: a sheet of predictions is FILE.png; not of --layer")
     if values.layer and not values.out.endswith(".npz"):
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
     paths = find_images([files.expand(argument) for argument in argv[1:]])
@@ -100,7 +109,11 @@ def main(argv: list[str]) -> int:
         network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
         network = trained.from_file(values.weights, doors.config_value())
+    if values.show and len(network.image_shape) != 3:
+        raise UserError(f"--show: {network.description} reads descriptors, which are no pictures")
     if detector.finds_objects(network) and not values.layer:
+        if values.show:
+            raise UserError(f"--show is of classes; boxes are drawn in the folder --out={PICTURES}")
         return _find(network, paths)
     if values.out and not values.layer:
         raise UserError(LAYER_ALONE)
@@ -111,12 +124,16 @@ def main(argv: list[str]) -> int:
         features.of_split(network, values.layer, values.split, pathlib.Path(values.out))
         return 0
     predictor = make_predictor(network, values.layer)
+    class_maps = make_class_maps(network) if values.cam else None
     outputs = _readable(predict_images(predictor, paths))
     if values.layer:
         rows = list(outputs)
         features.of_images(values.layer, rows, pathlib.Path(values.out))
         return 0 if len(rows) == len(paths) else 2
-    return 0 if _show(outputs, predictor, values.top, values.json) == len(paths) else 2
+    predicted = _print(outputs, predictor, values.top, values.json)
+    if values.show and predicted:
+        _draw(predicted, predictor, class_maps, pathlib.Path(values.show))
+    return 0 if len(predicted) == len(paths) else 2
 
 
 def _readable(
@@ -130,28 +147,45 @@ def _readable(
             yield path, result
 
 
-def _show(
+def _print(
     outputs: Iterator[tuple[pathlib.Path, np.ndarray]],
     predictor: Predictor,
     top: int,
     as_json: bool,
-) -> int:
-    """Prints the `top` classes of every image; returns the number of images."""
-    count = 0
+) -> list[tuple[pathlib.Path, list[dict[str, Any]]]]:
+    """Prints the `top` classes of every image, and returns them."""
+    predicted = []
     for path, of_image in outputs:
-        count += 1
         classes = _top(of_image, predictor, top)
+        predicted.append((path, classes))
         if as_json:
             print(json.dumps({"image": str(path), "classes": classes}), flush=True)
         else:
-            lines = [
-                f"{row['score']:8.3f}  {row['class']}"
-                if predictor.has_scores
-                else f"{100 * row['probability']:7.2f}%  {row['class']}"
-                for row in classes
-            ]
-            print("\n".join([str(path), *lines]), flush=True)
-    return count
+            print("\n".join([str(path), *map(_class_text, classes)]), flush=True)
+    return predicted
+
+
+def _class_text(row: dict[str, Any]) -> str:
+    if "score" in row:
+        return f"{row['score']:8.3f}  {row['class']}"
+    return f"{100 * row['probability']:7.2f}%  {row['class']}"
+
+
+def _draw(
+    predicted: Sequence[tuple[pathlib.Path, list[dict[str, Any]]]],
+    predictor: Predictor,
+    class_maps: Callable[[np.ndarray], np.ndarray] | None,
+    target: pathlib.Path,
+) -> None:
+    """Draws the first images with their classes in the file `target`."""
+    predictions = []
+    for path, classes in predicted[: prediction_sheet.MOST]:
+        image: Any = read_file(predictor.prepare, path)  # it could be read before
+        lines = [_class_text(row).strip() for row in classes]
+        predictions.append(Prediction(path, image, classes[0]["label"], lines))
+    prediction_sheet.write(target, predictions, class_maps)
+    of_all = "" if len(predictions) == len(predicted) else f" of {len(predicted)}"
+    print(f"{target} shows {counted(len(predictions), 'image')}{of_all}", file=sys.stderr)
 
 
 def _find(network: Trained, paths: Sequence[pathlib.Path]) -> int:
@@ -209,6 +243,8 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("min_score", -math.inf, "leave out boxes of a lower score")
     flags.DEFINE_bool("json", False, "print one line of JSON for each image")
+    doors.path_flag("show", "draw images with their classes in this PNG file")
+    flags.DEFINE_bool("cam", False, "with --show: draw class activation maps too")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
     doors.path_flag(
         "out", f"the .npz file to write features to; or the folder of pictures, else {PICTURES}"

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
         print(wording.verdicts(found))
     print(wording.runs(found))
     for why, names in wording.unfinished(found).items():
+        names = [runs.name if name == "." else name for name in names]
         print(f"not finished ({why}): {listed(names, markdown.SHOWN)}")
     print(f"the report is in {out / 'report.html'}")
 

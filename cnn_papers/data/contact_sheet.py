@@ -1,4 +1,4 @@
-"""Draws a contact sheet: images in a grid, each with the name of its class."""
+"""Draws a contact sheet: images in a grid, each with a text below it."""
 
 import cv2
 import numpy as np
@@ -29,20 +29,29 @@ def displayable(augmented: np.ndarray, normalised: np.ndarray, pixels: np.ndarra
     return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
 
 
-def draw(images: np.ndarray, names: list[str]) -> np.ndarray:
-    """Draws uint8 images [n, h, w, c] with a name below each; returns uint8 RGB [h, w, 3]."""
+def draw(images: np.ndarray, texts: list[str], across: int = COLUMNS) -> np.ndarray:
+    """Draws uint8 images [n, h, w, c] with the lines of a text below each, `across` in a row.
+
+    Returns uint8 RGB [h, w, 3].
+    """
     height, width = images.shape[1:3]
     enlarged = max(1, round(TILE / max(height, width)))
     tile_height, tile_width = height * enlarged, max(width * enlarged, 4 * LINE)
-    rows, columns = -(-len(images) // COLUMNS), min(COLUMNS, len(images))
-    cell_height, cell_width = tile_height + LINE + MARGIN, tile_width + MARGIN
+    rows, columns = -(-len(images) // across), min(across, len(images))
+    lines = max(len(text.splitlines()) for text in texts)
+    cell_height, cell_width = tile_height + lines * LINE + MARGIN, tile_width + MARGIN
     sheet = np.full((rows * cell_height + MARGIN, columns * cell_width + MARGIN, 3), 255, np.uint8)
-    for i, (image, name) in enumerate(zip(images, names, strict=True)):
-        top, left = MARGIN + i // COLUMNS * cell_height, MARGIN + i % COLUMNS * cell_width
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        top, left = MARGIN + i // across * cell_height, MARGIN + i % across * cell_width
         tile = image.repeat(enlarged, 0).repeat(enlarged, 1)
         # The assignment makes three channels of one.
         sheet[top : top + tile_height, left : left + width * enlarged] = tile
-        text, place = drawing.fitting(name, tile_width), (left, top + tile_height + LINE - 4)
-        font, scale = drawing.FONT, drawing.FONT_SCALE
-        cv2.putText(sheet, text, place, font, scale, drawing.BLACK, 1, cv2.LINE_AA)
+        for number, line in enumerate(text.splitlines(), 1):
+            place = (left, top + tile_height + number * LINE - 4)
+            written, font, scale = (
+                drawing.fitting(line, tile_width),
+                drawing.FONT,
+                drawing.FONT_SCALE,
+            )
+            cv2.putText(sheet, written, place, font, scale, drawing.BLACK, 1, cv2.LINE_AA)
     return sheet

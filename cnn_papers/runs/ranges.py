@@ -37,7 +37,8 @@ def check_ranges(config: Any) -> None:
     group, part = config.optim.bn_group, config.batch_size // config.optim.accumulate
     if group and part % group:
         raise UserError(
-            f"config.optim.bn_group={group} does not divide the batch of {config.batch_size}"
+            f"config.optim.bn_group={group} does not divide the batch of {part}: set it to a "
+            "divisor, or to 0 for statistics of the whole batch"
         )
     if config.init_layers and not config.init_from:
         raise UserError("config.init_layers selects layers of config.init_from, which is empty")

@@ -36,6 +36,8 @@ def print_start(
     devices = f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
     if jax.process_count() > 1:
         devices += f" of {jax.process_count()} processes"
+    if split := [f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1]:
+        devices += f", {' × '.join(split)}"
     lines = {
         "recipe": recipe,
         "data": f"{train.split.name}, {len(train):,} images, {place}; "

@@ -294,14 +294,15 @@ def _moved_average(average: Any, params: Any, decay: float) -> Any:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    """Tells whether all values are finite.
+    """Tells whether all values are finite: only then are their products with zero zero.
 
-    Every array of the state reads this. XLA repeats cheap operations, here hundreds of `and`s, in
-    each program that reads their result, but not a square root: without it, compiling the step of
+    XLA sums on CPU without an array of what is finite, which took twice as long. Every array of the
+    state reads the result. XLA repeats cheap operations, here the sum over hundreds of arrays, in
+    each program that reads it, but not a square root: without it, compiling the step of
     DenseNet-121 took six times as long and twice the memory.
     """
-    each = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
-    return jnp.sqrt(each.all().astype(jnp.float32)) > 0
+    zeros = jnp.stack([(0 * leaf).sum() for leaf in jax.tree.leaves(tree)])
+    return jnp.sqrt(zeros.sum()) == 0
 
 
 def _updated_if(good: jax.Array, updated: State, state: State) -> State:

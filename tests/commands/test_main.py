@@ -277,7 +277,10 @@ PIECES = [
         "--config.mesh.column=9",
         "config.mesh.column=9 needs 9 devices and 8 are available; 1 disables column parallelism",
     ),
-    ("--config.optim.bn_group=7", "config.optim.bn_group=7 does not divide the batch of 64"),
+    (
+        "--config.optim.bn_group=7",
+        "config.optim.bn_group=7 does not divide the batch of 64: set it to a",
+    ),
     ("--weights=a.pth", "--weights goes with --mode=eval and without --workdir"),
     (
         "--config.mesh.data=9",
@@ -291,6 +294,14 @@ PIECES = [
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(command, tmp_path, flag, message):
     assert message in assert_one_line(command(RESNET, flag, "--workdir=deep/run"))
     assert [name for name in contents(tmp_path) if not name.startswith("cache")] == []
+
+
+@pytest.mark.parametrize("steps", [[], ["--config.total_steps=100"]])
+def test_a_number_of_epochs_that_counts_for_nothing_is_refused(command, steps):
+    arguments = [f"{RESNET}:cifar10", "--config.total_epochs=3", *steps, "--workdir=deep/run"]
+    message = assert_one_line(command(*arguments))
+    number = 100 if steps else 64000
+    assert f"total_epochs=3.0 has no effect beside config.total_steps={number}" in message
 
 
 def test_in_the_default_workdir_a_mistake_leaves_nothing_behind_either(command, tmp_path):

@@ -138,7 +138,7 @@ def saved(workdir: pathlib.Path) -> list[int]:
 def alone(home) -> pathlib.Path:
     """The run of one process with four devices."""
     out = finished(home, home / "alone", processes=1, devices=4)
-    assert "4 × cpu\n" in out
+    assert "4 × cpu, " in out
     return home / "alone"
 
 
@@ -155,7 +155,7 @@ def test_two_processes_stopped_and_taken_up_again_train_as_one(home, alone, tmp_
         run.wait_for("step 10/30")
         run.children[1].send_signal(signal.SIGTERM)  # to one that does not write
         assert run.wait() == [143, 143], (run.output(0), run.output(1))
-        assert "4 × cpu of 2 processes\n" in run.output(0)
+        assert "4 × cpu of 2 processes, " in run.output(0)
         assert "SIGTERM at another process: saving, then stopping\n" in run.output(0)
     *_, before, stopped = saved(tmp_path)
     assert 10 <= stopped < STEPS
@@ -179,7 +179,7 @@ def test_two_processes_stopped_and_taken_up_again_train_as_one(home, alone, tmp_
 @pytest.mark.parametrize("processes, devices", [(4, 1), (2, 1)])
 def test_any_processes_and_devices_train_as_one(home, alone, tmp_path, processes, devices):
     out = finished(home, tmp_path, processes=processes, devices=devices)
-    assert f"{processes * devices} × cpu of {processes} processes\n" in out
+    assert f"{processes * devices} × cpu of {processes} processes, " in out
     assert_same_losses(tmp_path, alone)
 
 
