@@ -13,8 +13,8 @@ SAID_FROM = 1e9  # bytes; a fit that takes more says so before it starts
 # Of each value: 8 in LinearSVC's float64 copy, and 16 in liblinear's list of those that are not 0.
 BYTES_A_VALUE = 24
 MOST_ITERATIONS = 1000  # scikit-learn's own limit
-# From so many values on, `_with_inner_products_of` takes less time than it saves each class.
-LARGE = 2**24
+# From so many values on, `_with_inner_products_of` takes less time than it saves a single class.
+LARGE = 2**20
 JITTER = 1e-5  # added to squared norms, in their mean, for the rounding of float32
 
 
