@@ -22,7 +22,7 @@ from cnn_papers.reporting.results import WORDS, ClaimResult
 from cnn_papers.runs import config_files, recipe_sources, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "desk.json"
+RESULTS, LEDGER = ROOT / "results" / "desk.json", ROOT / "results" / "ledger.jsonl"
 SAME_PAPER = {"ifv": "cnn_fms", "sppnet": "spp"}  # config files that belong to another's page
 INDEX = """A page has the networks of a paper with their exact numbers, our deviations from it, the
 results that it reports, the recipes, and its claims with our verdicts."""
@@ -35,7 +35,9 @@ def pages() -> dict[str, str]:
     by_page: dict[str, list[str]] = {}
     for name in names:
         by_page.setdefault(SAME_PAPER.get(name, name), []).append(name)
-    verdicts = {claim.name: claim for claim in gather.of_today(results_file.read(RESULTS)).claims}
+    earlier, later = gather.of_today(results_file.read(RESULTS)), gather.of_ledger(LEDGER)
+    asked_since = [claim for claim in later.claims if claim.word in WORDS]
+    verdicts = {claim.name: claim for claim in (*earlier.claims, *asked_since)}
     texts = {}
     for page, files in by_page.items():
         files.sort(key=lambda name: name != page)  # the file that gives the page its name first

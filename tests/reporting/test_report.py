@@ -401,4 +401,19 @@ def test_docs_and_readme_show_the_committed_results():
     assert (
         f"papers' {claims} claims, {agree} agree, {disagree} disagree and {undecided} are undecided"
     ) in words
-    assert f"{again} are to be asked again" in words and f"{not_run} have not been asked" in words
+    assert f"{again} are to be asked again" in words
+    assert f"{not_run} were not asked then" in words
+
+
+def test_docs_and_readme_show_the_committed_ledger():
+    text = markdown.markdown(gather.of_ledger(ROOT / "results" / "ledger.jsonl"))
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert rows and all(row in page for row in rows), "put the table in docs/results.md"
+    asked = re.search(r"- (\d+) claims run: (\d+) agree, (\d+) disagree, (\d+) undecided\.", text)
+    number, agree, disagree, undecided = asked.groups()
+    words = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"{number} claims on detectors and encodings have been: {agree} agree, {disagree} "
+        f"disagree, {undecided} are undecided"
+    ) in words
