@@ -69,11 +69,11 @@ def draw_filters(path: pathlib.Path, params: Any, channels: int, columns: int = 
     height, width, _, count = by_column[0].shape
     if min(height, width) < LEGIBLE:
         raise UserError(
-            f"the filters of the first layer are {height}×{width} pixels: "
-            f"they are drawn from {LEGIBLE}×{LEGIBLE} on"
+            f"the first layer's filters of {height}×{width} pixels are too small to draw: "
+            f"{LEGIBLE}×{LEGIBLE} is the least"
         )
     grids = [filter_grid(kernels, columns=IN_A_ROW, zoom=1) for kernels in by_column]
-    between = np.full((height, grids[0].shape[1], 3), 255, np.uint8)
+    between = np.full((height // 2, grids[0].shape[1], 3), 255, np.uint8)
     image = np.concatenate([part for grid in grids for part in (between, grid)][1:])
     zoom = max(1, round(WIDE / image.shape[1]))
     encoded = cv2.imencode(".png", image.repeat(zoom, 0).repeat(zoom, 1)[..., ::-1])[1]
