@@ -92,15 +92,15 @@ def _add_macs(
     """Adds each equation's multiply-adds to the layer of `names` in whose scope it was traced."""
     for eqn in program.eqns:
         scope = outer + tuple(str(eqn.source_info.name_stack).split("/"))
-        cost = _equation_macs(eqn)
+        cost = equation_macs(eqn)
         if cost:
             macs[next((name for name in scope if name in names), "")] += cost * times
         repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        for inner in _inner_programs(eqn):
+        for inner in inner_programs(eqn):
             _add_macs(inner, macs, scope, times * repeats, names)
 
 
-def _equation_macs(eqn: Any) -> int:
+def equation_macs(eqn: Any) -> int:
     """Returns the multiply-adds of a convolution or matrix product, 0 for other operations."""
     if eqn.primitive.name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
@@ -113,7 +113,7 @@ def _equation_macs(eqn: Any) -> int:
     return 0
 
 
-def _inner_programs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+def inner_programs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     """Returns the programs that an equation calls (jit, remat, scan, custom derivatives, …)."""
     programs = []
     for value in jax.tree.leaves(

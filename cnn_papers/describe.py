@@ -6,6 +6,10 @@
 - `--mesh=data:4,column:2`: the train step over that mesh, on devices that need not exist: which
   layers communicate, how many bytes a step against the least possible, and what each device holds.
 - `--topology=v5e:2x2`: the same, compiled for such TPUs; `h100:8` for GPUs.
+- `--plot=net.svg`: the network as a diagram instead, with the branches of its layers, and for each
+  its output and its share of parameters and multiply-adds.
+- `--filters=filters.png`, with `--workdir=RUN` or `--weights=FILE`: the filters of the first layer
+  instead, each stretched over its own range, those of each column apart.
 - `--sources`: every key of the recipe of `--config` with its value and where that comes from: a
   section of the paper, a released file, or ours; in Markdown. Without `--config`, of all recipes;
   docs/recipes.md is its output.
@@ -54,11 +58,14 @@ def main(argv: list[str]) -> None:
             f"unexpected argument '{argv[1]}'; overrides are written --config.key=value"
         )
     if values.workdir or values.weights:
-        print(_trained_table())
+        print(_trained())
         return
-    if values.format != "text" and (values.zoo or values.sources or values.mesh or values.topology):
+    if values.filters:
+        raise UserError("--filters is of trained weights: add --workdir=RUN, or --weights=FILE")
+    of_others = values.zoo or values.sources or values.mesh or values.topology
+    if sum(map(bool, (values.format != "text", values.plot, of_others))) > 1:
         raise UserError(
-            "--format is for the table of one network: "
+            "--format is for the table of one network, --plot draws it instead: "
             "--zoo and --sources are Markdown, --mesh and --topology are text"
         )
     if values.zoo:
@@ -87,19 +94,30 @@ def _network_table() -> str:
     size = tuple(map(int, size))
     if values.mesh or values.topology:
         return _step(config, size)
-    return FORMATS[values.format](counting.count(model, size or inputs.configured_input(config)))
+    network = counting.count(model, size or inputs.configured_input(config))
+    if not values.plot:
+        return FORMATS[values.format](network)
+    from cnn_papers.reporting import network_diagram
+
+    name = zoo.full_name(config.model_name, **config.model)
+    network_diagram.write(pathlib.Path(values.plot), name, model, network)
+    return f"{values.plot}: {name}, {len(network.layers)} layers"
 
 
-def _trained_table() -> str:
-    """Returns the trained parameters and batch statistics of `--workdir` or `--weights`."""
+def _trained() -> str:
+    """Returns the trained parameters and batch statistics of `--workdir` or `--weights`.
+
+    With `--filters` it draws the first layer's filters, and returns what is in the picture.
+    """
     from cnn_papers import zoo
     from cnn_papers.errors import UserError
+    from cnn_papers.runs import inputs, pictures
     from cnn_papers.weights import trained
 
     values = flags.FLAGS
     if values.workdir and values.weights:
         raise UserError("--workdir=RUN and --weights=FILE each name a network: give one of them")
-    for name in ("zoo", "sources", "mesh", "topology", "input", "format"):
+    for name in ("zoo", "sources", "mesh", "topology", "input", "format", "plot"):
         if values[name].present:
             raise UserError(
                 f"--{name} does not go with --workdir or --weights, which print trained parameters"
@@ -108,11 +126,18 @@ def _trained_table() -> str:
         if values.config is not None:
             raise UserError("--workdir=RUN takes the config of the run: leave out --config")
         network = trained.from_run(pathlib.Path(values.workdir))
-        return f"{network.description}\n{as_overview(network.variables, network.model)}"
-    config, path = doors.config_value(), values.weights
-    model = zoo.build_model(config.model_name, **config.model)
-    variables, _ = trained.read_file(path, config, model)
-    return f"{trained.describe_file(path, config)}\n{as_overview(variables, model)}"
+        name, model, variables = network.description, network.model, network.variables
+        channels = network.image_shape[-1]
+    else:
+        config = doors.config_value()
+        model = zoo.build_model(config.model_name, **config.model)
+        variables, _ = trained.read_file(values.weights, config, model)
+        name = trained.describe_file(values.weights, config)
+        channels = inputs.configured_input(config)[-1]
+    if not values.filters:
+        return f"{name}\n{as_overview(variables, model)}"
+    path, columns = pathlib.Path(values.filters), getattr(model, "columns", 1)
+    return f"{path}: {pictures.draw_filters(path, variables['params'], channels, columns)}, {name}"
 
 
 def as_overview(variables: Mapping[str, Any], model: Any) -> str:
@@ -295,6 +320,8 @@ def define_flags() -> None:
         [],
         "height,width,channels to trace with, instead of what the config feeds the network",
     )
+    doors.path_flag("plot", "draw the network of --config to this file instead", suffix=".svg")
+    doors.path_flag("filters", "draw the first layer's filters to this file", suffix=".png")
     flags.DEFINE_bool("zoo", False, "print every variant of every network instead")
     flags.DEFINE_bool("sources", False, "print where every value of the recipe comes from instead")
     flags.DEFINE_string(

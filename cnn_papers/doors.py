@@ -159,20 +159,29 @@ def config_flag() -> None:
 
 
 class _PathParser(flags.ArgumentParser):
-    """Reads the value of a flag that names a file or folder, as `files.expand` does."""
+    """Reads the value of a flag that names a file or folder, as `files.expand` does.
+
+    It refuses a name that does not end in `suffix`.
+    """
 
     syntactic_help = "a path"
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, suffix: str):
+        self.name, self.suffix = name, suffix
 
     def parse(self, argument: str) -> str:
+        if argument and not argument.lower().endswith(self.suffix):
+            raise UserError(f"--{self.name}={argument}: the name ends in {self.suffix}")
         return files.expand(argument, f"--{self.name}=")
 
 
-def path_flag(name: str, text: str, default: str = "") -> None:
-    """Defines a flag that names a file or folder; `text` describes it."""
-    flags.DEFINE(_PathParser(name), name, default, text, serializer=flags.ArgumentSerializer())
+def path_flag(name: str, text: str, default: str = "", suffix: str = "") -> None:
+    """Defines a flag that names a file or folder; `text` describes it.
+
+    With a `suffix`, such as ".svg", names must end in it.
+    """
+    parser = _PathParser(name, suffix)
+    flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer())
 
 
 def config_value() -> Any:

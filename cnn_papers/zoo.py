@@ -53,6 +53,19 @@ def build_model(name: str, *, dtype: str = "float32", **fields: Any) -> nn.Modul
         raise UserError(f"config.model: {error}") from error
 
 
+def full_name(name: str, *, variant: str, **fields: Any) -> str:
+    """Returns a network's variant and those of its fields that are set, in words.
+
+    Its number of classes and its dtype are left out.
+    """
+    others = ", ".join(
+        f"{field}={value}"
+        for field, value in fields.items()
+        if field not in ("num_classes", "dtype") and value is not None
+    )
+    return f"{name} '{variant}'" + (f" ({others})" if others else "")
+
+
 def matching_layers(layers: Iterable[str], pattern: str, *, key: str) -> set[str]:
     """Returns those of `layers` whose whole name matches the regular expression `pattern`.
 

@@ -43,7 +43,7 @@ ORDER = [
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 FLAT = {  # the files of cnn_papers that are in no folder, by room
     "ground": "boxes errors facts files opstrings terminal",
-    "counting": "counting zoo",
+    "counting": "branches counting zoo",
     "pages": "evaluate train",
     "commands": "benchmark describe doors export interface main predict prepare report",
 }

@@ -23,7 +23,6 @@ from cnn_papers.weights.trained import Trained
 
 SHOWN, MEASURED = 8, 256  # images in a picture, images of a distribution
 WIDE = 480  # pixels of a picture on the page, about
-LEGIBLE = 5  # least width and height of a filter, in pixels, for a picture
 BINS = 48  # of a distribution
 OUTERMOST = (0.5, 99.5)  # percentiles; values beyond them are in the outermost bins
 
@@ -91,7 +90,7 @@ def _filters(network: Trained) -> tuple[str, list[Picture]]:
     text = f"Kernels of {_name(network)}, each stretched to its own range."
     panels = []
     for i, kernel in enumerate(kernels, 1):
-        if min(kernel.shape[:2]) >= LEGIBLE:
+        if min(kernel.shape[:2]) >= pictures.LEGIBLE:
             name = f"column {i}" if columns > 1 else "first layer"
             height, width, _, count = kernel.shape
             alt = f"{count} filters of {height} by {width} pixels: {name}"
@@ -185,15 +184,9 @@ def _endpoint_shapes(network: Trained, images: np.ndarray) -> dict[str, tuple[in
 
 def _name(network: Trained) -> str:
     """Returns a network's variant, the fields that its run set, its data and its steps."""
-    model, data = network.config.model, network.config.data
-    known = ("variant", "num_classes", "dtype")
-    fields = ", ".join(
-        f"{field}={value}"
-        for field, value in model.items()
-        if field not in known and value is not None
-    )
-    name = f"{network.config.model_name} '{model.variant}'" + (f" ({fields})" if fields else "")
-    return f"{name} on {data.name} after {network.step:,} steps"
+    config = network.config
+    name = zoo.full_name(config.model_name, **config.model)
+    return f"{name} on {config.data.name} after {network.step:,} steps"
 
 
 def _row(images: np.ndarray) -> np.ndarray:

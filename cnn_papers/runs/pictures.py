@@ -1,14 +1,20 @@
-"""Draws a run's learning curves and the kernels of its first layer."""
+"""Draws a run's learning curves and the kernels of a first layer."""
 
 import pathlib
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 
+from cnn_papers import files
+from cnn_papers.errors import UserError
 from cnn_papers.facts import Measure
 from cnn_papers.parallel import processes
 from cnn_papers.runs.rows import METRICS, read_rows
+
+LEGIBLE = 5  # least width and height of a filter, in pixels, for a picture
+IN_A_ROW, WIDE = 16, 960  # filters in a row of a file, its width in pixels, about
 
 
 def first_kernels(params: Any, channels: int, columns: int = 1) -> list[np.ndarray]:
@@ -45,6 +51,36 @@ def filter_grid(kernel: np.ndarray, columns: int = 8, zoom: int = 6) -> np.ndarr
         top, left = i // columns * (h + 1), i % columns * (w + 1)
         grid[top : top + h, left : left + w] = scaled[..., i]
     return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def draw_filters(path: pathlib.Path, params: Any, channels: int, columns: int = 1) -> str:
+    """Writes a network's first kernels as a PNG; returns in words what is in the picture.
+
+    Each kernel is stretched over its own range. Those of a column are below those of the column
+    before it. The file is replaced if it exists. Arguments are those of `first_kernels`.
+
+    Raises:
+      UserError: no convolution reads the image, its kernels are smaller than LEGIBLE pixels, or
+        `path` cannot be written.
+    """
+    by_column = first_kernels(params, channels, columns)
+    if not by_column:
+        raise UserError("no convolution of this network reads the image: it has no filters to draw")
+    height, width, _, count = by_column[0].shape
+    if min(height, width) < LEGIBLE:
+        raise UserError(
+            f"the first layer's filters of {height}×{width} pixels are too small to draw: "
+            f"{LEGIBLE}×{LEGIBLE} is the least"
+        )
+    grids = [filter_grid(kernels, columns=IN_A_ROW, zoom=1) for kernels in by_column]
+    between = np.full((height // 2, grids[0].shape[1], 3), 255, np.uint8)
+    image = np.concatenate([part for grid in grids for part in (between, grid)][1:])
+    zoom = max(1, round(WIDE / image.shape[1]))
+    encoded = cv2.imencode(".png", image.repeat(zoom, 0).repeat(zoom, 1)[..., ::-1])[1]
+    with files.atomic_write(path) as part:
+        part.write_bytes(encoded.tobytes())
+    of_column = f" in each of {columns} columns" if columns > 1 else ""
+    return f"{count} filters of {height}×{width} pixels{of_column}"
 
 
 def draw_curves(workdir: pathlib.Path, headline: Measure) -> pathlib.Path:

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from support.commands import exit_code
 
 from cnn_papers import describe, zoo
+from cnn_papers.runs import pictures
 from cnn_papers.weights import convert, trained, weight_files
 
 # ml_collections reads configs with load_module
@@ -155,6 +157,41 @@ def test_a_format_that_a_table_has_not(command):
         assert code == 2 and "--zoo and --sources are Markdown" in err
 
 
+def test_a_network_as_a_diagram(command, tmp_path):
+    path = tmp_path / "new" / "net.SVG"
+    code, out, err = command(
+        "--config=configs/lenet.py", "--config.model.dtype=bfloat16", f"--plot={path}"
+    )
+    assert (code, err) == (None, "")
+    assert out == f"{path}: lenet 'relu', 7 layers\n"
+    texts = [element.text for element in ElementTree.parse(path).iter()]
+    assert texts[:2] == ["\n", "lenet 'relu'"]
+    for row in command("--config=configs/lenet.py")[1].splitlines()[2:9]:
+        name, shape, *numbers = row.split()
+        assert {name, shape, *numbers} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot=net.png"], "--plot=net.png: the name ends in .svg"),
+        (["--plot=/dev/null/net.svg"], "cannot write /dev/null/net.svg: "),
+        (["--plot=net.svg", "--format=json"], "--format is for the table of one network, --plot"),
+        (["--plot=net.svg", "--zoo"], "--format is for the table of one network, --plot draws it"),
+        (["--plot=net.svg", "--mesh=data:2"], "--format is for the table of one network, --plot"),
+        (["--plot=net.svg", "--input=1,1,3"], "config.model: "),
+        (["--filters=a.png"], "--filters is of trained weights: add --workdir=RUN, or --weights"),
+        (["--filters=a.jpg"], "--filters=a.jpg: the name ends in .png"),
+    ],
+)
+def test_pictures_that_cannot_be(command, tmp_path, monkeypatch, arguments, message):
+    config = f"--config={pathlib.Path('configs/lenet.py').resolve()}"
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(config, *arguments)
+    assert (code, out) == (2, "") and not list(tmp_path.iterdir())
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
 # --- trained parameters ---------------------------------------------------------------------------
 
 TINY_RESNET = (
@@ -214,6 +251,26 @@ def test_the_parameters_of_a_weights_file(tiny_run, tmp_path, command):
     assert table == command(f"--workdir={tiny_run}")[1].split("\n", 1)[1]
 
 
+def test_the_filters_of_a_run_and_of_a_weights_file(tiny_run, tmp_path, command, monkeypatch):
+    """Those of 3×3 pixels are too small, unless the limit is lower."""
+    network, weights = trained.from_run(tiny_run), tmp_path / "net.safetensors"
+    weight_files.write(weights, network.variables, "resnet", network.model)
+    path = tmp_path / "filters.png"
+    code, out, err = command(f"--workdir={tiny_run}", f"--filters={path}")
+    assert (code, out) == (2, "") and not path.exists()
+    assert "filters of 3×3 pixels are too small to draw: 5×5 is the least" in err
+    monkeypatch.setattr(pictures, "LEGIBLE", 3)
+    code, out, err = command(f"--workdir={tiny_run}", f"--filters={path}")
+    assert (code, err) == (None, "")
+    assert out == f"{path}: 8 filters of 3×3 pixels, {network.description}\n"
+    of_run = path.read_bytes()
+    code, out, err = command(*TINY_RESNET, f"--weights={weights}", f"--filters={path}")
+    assert (code, err) == (None, "") and path.read_bytes() == of_run
+    assert (
+        out == f"{path}: 8 filters of 3×3 pixels, resnet 'cifar-8' with the weights of {weights}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -227,6 +284,7 @@ def test_the_parameters_of_a_weights_file(tiny_run, tmp_path, command):
         (["--workdir=run", "--topology=cpu:2"], "--topology does not go with --workdir or"),
         (["--workdir=run", "--input=32,32,3"], "--input does not go with --workdir or --weights"),
         ([*TINY_RESNET, "--weights=a.pth", "--format=json"], "--format does not go with"),
+        (["--workdir=run", "--plot=a.svg"], "--plot does not go with --workdir or --weights"),
     ],
 )
 def test_mistakes_about_trained_parameters_are_one_line(command, arguments, message):

@@ -19,7 +19,7 @@ from cnn_papers.data import augment
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.reporting import figure_data, gather, network_figures, svg
 from cnn_papers.reporting.results import Line, Lines, Picture
-from cnn_papers.runs import inputs
+from cnn_papers.runs import inputs, pictures
 from cnn_papers.weights import trained
 from configs import alexnet, maxout, nin
 
@@ -203,6 +203,6 @@ def test_a_figure_whose_network_is_gone_says_so(tmp_path):
 
 def test_small_filters_of_a_real_run_are_not_shown(tiny_run, monkeypatch):
     assert network_figures.filters("3×3", tiny_run) == []
-    monkeypatch.setattr(network_figures, "LEGIBLE", 3)
+    monkeypatch.setattr(pictures, "LEGIBLE", 3)
     (figure,) = network_figures.filters("3×3", tiny_run)
     assert figure.panels[0].alt == "8 filters of 3 by 3 pixels: first layer"

@@ -344,6 +344,39 @@ def test_a_constant_filter_is_black_and_other_depths_are_averaged():
     assert filter_grid(kernel, columns=1, zoom=1).tolist() == [[[127, 127, 127]]]
 
 
+def test_the_filters_of_columns_are_apart_in_a_file(tmp_path):
+    """Of 20 filters a column has 10; between columns are white pixels."""
+    kernel = np.random.default_rng(0).normal(size=(6, 5, 3, 20)).astype(np.float32)
+    path = tmp_path / "new" / "filters.png"
+    words = pictures.draw_filters(path, {"conv1": {"kernel": kernel}}, channels=3, columns=2)
+    assert words == "10 filters of 6×5 pixels in each of 2 columns"
+    grids = [filter_grid(part, columns=16, zoom=1) for part in np.split(kernel, 2, -1)]
+    width = 10 * (5 + 1) - 1
+    assert grids[0].shape == (6, width, 3)
+    image = np.concatenate([grids[0], np.full((3, width, 3), 255, np.uint8), grids[1]])
+    zoom = round(960 / width)
+    pixels = cv2.imread(str(path))
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[..., ::-1], image.repeat(zoom, 0).repeat(zoom, 1))
+    assert [file.name for file in path.parent.iterdir()] == ["filters.png"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"fc": {"kernel": np.ones((8, 4))}}, "no convolution of this network reads the image"),
+        (
+            {"conv": {"kernel": np.ones((5, 4, 3, 2))}},
+            "the first layer's filters of 5×4 pixels are too small to draw: 5×5 is the least",
+        ),
+    ],
+)
+def test_no_file_without_filters_large_enough(tmp_path, params, message):
+    with pytest.raises(UserError, match=message):
+        pictures.draw_filters(tmp_path / "filters.png", params, channels=3)
+    assert not list(tmp_path.iterdir())
+
+
 # --- lines and the bar ----------------------------------------------------------------------------
 
 
