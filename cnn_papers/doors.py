@@ -170,9 +170,10 @@ class _PathParser(flags.ArgumentParser):
         self.name, self.suffix = name, suffix
 
     def parse(self, argument: str) -> str:
-        if argument and not argument.lower().endswith(self.suffix):
+        path = files.expand(argument, f"--{self.name}=")
+        if path and not path.lower().endswith(self.suffix):
             raise UserError(f"--{self.name}={argument}: the name ends in {self.suffix}")
-        return files.expand(argument, f"--{self.name}=")
+        return path
 
 
 def path_flag(name: str, text: str, default: str = "", suffix: str = "") -> None:
