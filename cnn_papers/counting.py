@@ -1,5 +1,9 @@
-"""Counts a network's parameters and multiply-adds by tracing, without compiling or allocating."""
+"""Counts a network's parameters and multiply-adds by tracing, without compiling or allocating.
 
+A network is a value, its fields, so that the same one is traced for the same images once.
+"""
+
+import functools
 import math
 from collections import Counter
 from typing import Any, NamedTuple
@@ -10,6 +14,8 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from cnn_papers.errors import UserError
+
+TRACES = 256  # that are kept
 
 
 class Layer(NamedTuple):
@@ -38,6 +44,11 @@ def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[s
     Raises:
       UserError: an image that the network cannot take.
     """
+    return jax.tree.map(lambda leaf: leaf, _abstract_variables(model, input_shape))  # a copy
+
+
+@functools.lru_cache(TRACES)
+def _abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     try:
@@ -51,6 +62,7 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+@functools.lru_cache(TRACES)
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Counts `model` on one image of `input_shape` (h, w, c), in evaluation.
 

@@ -225,14 +225,20 @@ def configured_input(config: Any, host: str = "eval_host") -> tuple[int, ...]:
 
     If the host operations keep the size of the images, it is the paper's input size.
     """
-    op_string = parse_host(config.data[host], key=f"data.{host}")
+    shapes = _shapes_after(config.data[host], f"data.{host}")
+    if len(shapes) == 1:
+        return next(iter(shapes))
+    return zoo.model_module(config.model_name).FACTS[config.model.variant].input
+
+
+@functools.cache  # descriptors of an image take a while
+def _shapes_after(op_string: str, key: str) -> frozenset[tuple[int, ...]]:
+    """Returns the shapes that host operations make of images of two sizes."""
     shapes = set()
     for size in ((48, 64, 3), (600, 500, 3)):
         image: Any = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
-        for op in op_string.ops:
+        for op in parse_host(op_string, key=key).ops:
             if not op.needs("objects"):  # the image stands for one object
                 image = op(image, rng=np.random.default_rng(0), epoch=0)
         shapes.add(image.shape)
-    if len(shapes) == 1:
-        return shapes.pop()
-    return zoo.model_module(config.model_name).FACTS[config.model.variant].input
+    return frozenset(shapes)

@@ -125,6 +125,31 @@ def test_an_image_smaller_than_the_papers_counts_less():
     assert 4 * (small.macs - 512_000) == whole.macs - 512_000
 
 
+def test_a_network_is_traced_once_and_its_shapes_are_the_callers():
+    traced = []
+
+    class Traced(nn.Module):
+        width: int
+
+        @nn.compact
+        def __call__(self, image, *, train=False):
+            traced.append(self.width)
+            x = nn.Dense(self.width, name="fc")(image.mean((1, 2)))
+            return x, {"fc": x}
+
+    for width, shape in ((2, (4, 4, 3)), (2, (4, 4, 3)), (2, (5, 4, 1)), (3, (4, 4, 3))):
+        params = counting.abstract_variables(Traced(width), shape)["params"]
+        assert params.pop("fc")["kernel"].shape == (shape[-1], width)
+    assert traced == [2, 2, 3]
+
+
+def test_a_field_may_be_a_list():
+    fields = {"widths": (8,), "num_classes": 5}
+    networks = (resnet.Model(blocks=blocks, **fields) for blocks in ([1], (1,)))
+    first, second = (counting.count(network, (8, 8, 3)) for network in networks)
+    assert first == second
+
+
 def test_nothing_is_allocated():
     variables = counting.abstract_variables(alexnet.Model(), (227, 227, 3))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables))

@@ -46,14 +46,14 @@ def test_s_is_m_with_other_strides():
 
 def test_padding_of_the_released_s_leaves_fc6_its_map(monkeypatch):
     """Without padding in conv2 the parameters and fc6's 6×6 map are the same (Deviations)."""
-    paper = counting.count(cnn_fms.Model("S"), (224, 224, 3))
+    paper = cnn_fms.Model("S")
     released = cnn_fms.TABLE["S"] | {"conv2": cnn_fms.Conv(256, 5, 1, 0, pool=(2, 2))}
-    monkeypatch.setitem(cnn_fms.TABLE, "S", released)
-    network = counting.count(cnn_fms.Model("S"), (224, 224, 3))
+    monkeypatch.setitem(cnn_fms.TABLE, "released", released)
+    network = counting.count(paper.clone(net="released"), (224, 224, 3))
     shapes = {layer.name: layer.shape for layer in network.layers}
-    assert network.params == paper.params == 102_908_520
+    assert network.params == cnn_fms.FACTS["S"].params == 102_908_520
     assert (shapes["conv2"], shapes["pool5"]) == ((33, 33, 256), (6, 6, 512))
-    assert network.macs < paper.macs
+    assert network.macs < cnn_fms.FACTS["S"].macs
 
 
 def test_gray_reads_one_channel():

@@ -24,7 +24,11 @@ def build(
     """
     if variant not in variants:
         raise ValueError(f"unknown model.variant '{variant}'; there are: {', '.join(variants)}")
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {
+        name: tuple(value) if isinstance(value, list) else value  # a network can be hashed
+        for name, value in fields.items()
+        if value is not None
+    }
     names = set(inspect.signature(module).parameters) - {"parent", "name"}
     if unknown := sorted(set(given) - names):
         raise ValueError(
