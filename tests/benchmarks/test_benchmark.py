@@ -220,7 +220,7 @@ def test_the_forward_pass_computes_what_evaluation_does(monkeypatch):
     assert len(logits[0]) == 3
     model, variables, _, _ = workload.make_network(work)
     image = workload.synthetic_batch(work)["image"].astype(np.float32) * 0.5
-    expected = model.apply(variables, image)[0]
+    expected = jax.jit(model.apply)(variables, image)[0]
     for values in logits[0]:
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 

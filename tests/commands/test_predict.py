@@ -407,7 +407,8 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     )
     network = trained.from_run(run_copy)
     image = np.stack([make_predictor(network).prepare(split.examples[7]["image"])])
-    _, ends = network.model.apply(network.variables, network.normalise(image, jax.random.key(0)))
+    seen = network.normalise(image, jax.random.key(0))
+    _, ends = jax.jit(network.model.apply)(network.variables, seen)
     np.testing.assert_allclose(written["features"][7], ends["pool"][0], rtol=1e-5, atol=1e-6)
 
 

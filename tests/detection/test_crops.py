@@ -67,7 +67,7 @@ def test_features_are_those_of_the_network_on_the_crop(net, monkeypatch):
     features = crops.features(stages, IMAGE, boxes, side=32, context=2)
     pixels = np.stack([_crop(box, context=2).pixels for box in boxes])
     images = net.normalise(pixels, jax.random.key(0))
-    logits, ends = net.model.apply(net.variables, images)
+    logits, ends = jax.jit(net.model.apply)(net.variables, images)
     for layer in ("spp", "fc6", "fc7"):
         expected = np.asarray(ends[layer])[:, 0, 0]
         np.testing.assert_allclose(features[layer], expected, rtol=1e-4, atol=1e-5)
@@ -80,7 +80,7 @@ def test_pixels_beyond_the_image_are_zero_after_normalisation(net):
     features = crops.features(crops.stages(net), IMAGE, box, side=32, context=4)
     image = np.array(net.normalise(_crop(box[0]).pixels[None], jax.random.key(0)))
     image[:, :4] = image[:, :, 28:] = 0
-    expected = net.model.apply(net.variables, image)[1]["fc7"][:, 0, 0]
+    expected = jax.jit(net.model.apply)(net.variables, image)[1]["fc7"][:, 0, 0]
     np.testing.assert_allclose(features["fc7"], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Targets of dense training against loops: the nearest object, sums of the regressor, negatives."""
 
+import functools
 from typing import Any
 
 import jax
@@ -63,8 +64,8 @@ def looped(window, boxes, classes, share):
 )
 def test_the_nearest_object_of_each_window(train, rows, columns, stride, share):
     batch = scene(np.random.default_rng(1))
-    near = dense_targets.nearest(MODEL, batch, train=train, share=share)
-    near = jax.tree.map(np.asarray, near)
+    nearest = functools.partial(dense_targets.nearest, MODEL, train=train, share=share)
+    near = jax.tree.map(np.asarray, jax.jit(nearest)(batch))
     assert near.label.shape == (3, rows * columns)
     found = 0
     for image in range(3):
@@ -101,7 +102,7 @@ def regression(per_class: bool) -> tuple[Any, dense_targets.Regression]:
 
 @pytest.mark.parametrize("per_class", [False, True])
 def test_sums_of_the_regressor_by_hand(per_class):
-    sums = dense_targets.box_sums(*regression(per_class))
+    sums = jax.jit(dense_targets.box_sums)(*regression(per_class))
     assert float(sums["squares"]) == pytest.approx(0.2**2 + 0.2**2)
     assert float(sums["overlaps"]) == pytest.approx(40 / (50 + 56 - 40))
     assert float(sums["windows"]) == 1
@@ -109,7 +110,8 @@ def test_sums_of_the_regressor_by_hand(per_class):
 
 def test_only_windows_that_learn_have_a_gradient():
     edges, targets = regression(per_class=True)
-    slope = jax.grad(lambda edges: dense_targets.box_sums(edges, targets)["squares"])(edges)
+    squares = jax.jit(lambda edges: dense_targets.box_sums(edges, targets)["squares"])
+    slope = jax.grad(squares)(edges)
     assert np.argwhere(np.asarray(slope)).tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 3]]
 
 

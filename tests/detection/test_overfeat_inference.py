@@ -166,7 +166,7 @@ def test_maps_are_the_networks_in_pixels_of_the_image(boxes):
     # 44×60 pixels have 3×7 positions, 60×80 have 7×12
     assert first.scores.shape == (21, 3) and second.scores.shape == (84, 3)
     resized = overfeat_protocols.resize(image, 44, 60, "bilinear")[None]
-    ends = tested.model.apply(tested.variables, resized.astype(np.float32) / 255)[1]
+    _, ends = jax.jit(tested.model.apply)(tested.variables, resized.astype(np.float32) / 255)
     scores = jax.nn.softmax(ends["fc8"][0, 2, 5])[:3]  # the last output is the background
     np.testing.assert_allclose(first.scores[2 * 7 + 5], scores, rtol=1e-5)
     edges = np.asarray(ends["box3"][0, 2, 5])  # of the window at (8, 20), of 34×34 pixels

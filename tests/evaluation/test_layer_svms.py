@@ -37,7 +37,7 @@ def data(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def variables():
     model = zoo.build_model("lenet", variant="relu", num_classes=3, width=0.5)
-    return model.init(jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.float32))
+    return jax.jit(model.init)(jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.float32))
 
 
 def network(data: str, variables: Any, task: str = "multilabel", **changes: Any) -> Trained:
@@ -69,11 +69,11 @@ def scores_of(member: Any) -> dict[str, np.ndarray]:
 
 def features(tested: Trained, split: Any, layer: str, views: Any) -> np.ndarray:
     """Outputs of a layer of each view of each image, [images, views, d]."""
-    rows = []
+    rows, apply = [], jax.jit(tested.model.apply)
     for example in split.examples[:]:
         image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         stack = 0.01 * np.stack(views(image)).astype(np.float32)
-        outputs = tested.model.apply(tested.variables, stack)[1][layer]
+        outputs = apply(tested.variables, stack)[1][layer]
         rows.append(np.asarray(outputs).reshape(len(stack), -1))
     return np.stack(rows)
 

@@ -304,7 +304,7 @@ def test_the_full_image_view_is_the_pyramid_over_everything():
     variables = random_variables(model, (64, 64, 3))
     outcome = run(protocols.spp_full(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=16, longest=1.0)
-    (look,) = model.apply(variables, view_of(whole[None], None))[0]
+    (look,) = jax.jit(model.apply)(variables, view_of(whole[None], None))[0]
     np.testing.assert_allclose(outcome.scores[2], softmax(np.array(look)), rtol=1e-4)
 
 
@@ -313,9 +313,9 @@ def test_a_dense_network_averages_its_map_before_the_softmax():
     variables = random_variables(model, (32, 32, 3))
     outcome = run(protocols.vgg_dense(64, longest=1.0), model, variables, pixels=10**5)
     (whole,) = views.whole(IMAGES[2], "bilinear", scales=(64,), step=32, longest=1.0)
+    apply = jax.jit(model.apply)
     maps = [
-        model.apply(variables, view_of(view[None], None))[1]["fc8"][0]
-        for view in (whole, whole[:, ::-1])
+        apply(variables, view_of(view[None], None))[1]["fc8"][0] for view in (whole, whole[:, ::-1])
     ]
     assert maps[0].shape == (2, 2, CLASSES)
     expected = softmax(np.array(maps, np.float64).mean((1, 2))).mean(0)

@@ -35,7 +35,7 @@ def tested(tmp_path_factory) -> Trained:
     config.model.update({"num_classes": 2, "words": 3, "dims": 8, "width": 1.0})
     model = zoo.build_model(config.model_name, **config.model)
     shape = host_ops.dense_sift(np.zeros((SIDE, SIDE, 3), np.uint8), **SIFT).shape
-    variables: Any = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    variables: Any = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
     kernel = variables["params"]["classifier"]["kernel"]
     variables["params"]["classifier"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
     normalise = augment.compose(augment.parse_device("", key="eval_device"), None, train=False)
@@ -68,7 +68,7 @@ def descriptors(member: evaluate.Member, kind: str) -> np.ndarray:
 def outputs(tested: Trained, described: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Softmax outputs and Fisher vectors of [images, views, k, 130, 1]."""
     flat = described.reshape(-1, *described.shape[2:]).astype(np.float32)
-    logits, ends = tested.model.apply(tested.variables, flat)
+    logits, ends = jax.jit(tested.model.apply)(tested.variables, flat)
     both = jax.nn.softmax(logits), ends["fisher"]
     probabilities, fisher = (np.asarray(x).reshape(*described.shape[:2], -1) for x in both)
     return probabilities, fisher

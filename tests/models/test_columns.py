@@ -103,7 +103,8 @@ def test_dropout_differs_between_columns_and_devices():
         return drop.apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
 
     spec = columns.activation_spec(4)
-    masks = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones((4, 1, 1, 64)))
+    dropped = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec))
+    masks = dropped(jnp.ones((4, 1, 1, 64)))
     parts = [
         np.asarray(masks)[rows, ..., cols]
         for rows in (slice(2), slice(2, 4))
@@ -228,7 +229,7 @@ def test_vggs_fully_connected_layers_split_by_annotation_only():
     apply = jax.jit(
         lambda v, x: model.apply(v, x)[0], in_shardings=(places, meshes.data_sharding(mesh))
     )
-    expected = model.apply(variables, image)[0]
+    expected = jax.jit(model.apply)(variables, image)[0]
     np.testing.assert_allclose(
         apply(variables, image), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
     )

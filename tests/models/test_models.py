@@ -164,7 +164,7 @@ def test_a_gradient_reaches_every_parameter(net):
     unreached = [
         jax.tree_util.keystr(path)
         for path, g in jax.tree.leaves_with_path(gradients)
-        if not g.any()
+        if not np.asarray(g).any()
     ]
     assert unreached == []
 

@@ -136,9 +136,12 @@ def test_the_classifier_is_the_same_with_a_regressor():
     without = {name: layer for name, layer in variables["params"].items() if "box" not in name}
     alone = jax.jit(plain.init)(jax.random.key(0), image)["params"]
     jax.tree.map(np.testing.assert_array_equal, without, alone)
-    logits, ends = model.apply(variables, image)
-    np.testing.assert_array_equal(logits, plain.apply({"params": without}, image)[0])
-    assert [*ends][-1] == "fc8"  # `evaluation.scores` takes the last endpoint for the map of scores
+    logits, _ = jax.jit(model.apply)(variables, image)
+    expected, _ = jax.jit(plain.apply)({"params": without}, image)
+    np.testing.assert_array_equal(logits, expected)
+    names: list[str] = []
+    jax.eval_shape(lambda v, x: names.extend(model.apply(v, x)[1]), variables, image)
+    assert names[-1] == "fc8"  # `evaluation.scores` takes the last endpoint for the map of scores
 
 
 @pytest.mark.parametrize("boxes", overfeat.BOXES)

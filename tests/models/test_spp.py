@@ -190,7 +190,7 @@ def test_geometry_is_that_of_the_receptive_fields(net):
     params = counting.abstract_variables(model, (64, 64, 3))["params"]
     variables = {
         "params": jax.tree.map(
-            lambda leaf: jnp.full(leaf.shape, 1 / math.prod(leaf.shape[:-1])), params
+            lambda leaf: np.full(leaf.shape, 1 / math.prod(leaf.shape[:-1]), np.float32), params
         )
     }
     width, (stride, offset) = 256, model.geometry()

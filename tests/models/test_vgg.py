@@ -95,7 +95,7 @@ def test_an_image_smaller_than_the_first_fully_connected_layer_is_refused():
     with pytest.raises(
         ValueError, match=r"^an image of 63×80 is too small: fc6 has no pixels left"
     ):
-        model.apply(variables, np.zeros((1, 63, 80, 3), np.float32))
+        jax.eval_shape(model.apply, variables, np.zeros((1, 63, 80, 3), np.float32))
     jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(
         ValueError, match=r"^an image of 31×31 is too small: pool5 has no pixels left"
