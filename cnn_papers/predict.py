@@ -99,8 +99,8 @@ def main(argv: list[str]) -> int:
         raise UserError(LAYER_ALONE)
     if values.cam and not values.show:
         raise UserError("--cam draws maps on the sheet of --show=FILE.png")
-    if values.show and (values.layer or not values.show.lower().endswith(".png")):
-        raise UserError(f"--show={values.show}: a sheet of predictions is FILE.png; not of --layer")
+    if values.show and values.layer:
+        raise UserError("--show draws predictions, and --layer makes none")
     if values.layer and not values.out.endswith(".npz"):
         raise UserError(f"--out={values.out}: the name of a file of features ends in .npz")
     paths = find_images([files.expand(argument) for argument in argv[1:]])
@@ -243,7 +243,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("min_score", -math.inf, "leave out boxes of a lower score")
     flags.DEFINE_bool("json", False, "print one line of JSON for each image")
-    doors.path_flag("show", "draw images with their classes in this PNG file")
+    doors.path_flag("show", "draw images with their classes in this file", suffix=".png")
     flags.DEFINE_bool("cam", False, "with --show: draw class activation maps too")
     flags.DEFINE_string("layer", "", "write the outputs of this layer to --out instead")
     doors.path_flag(

@@ -48,10 +48,7 @@ def draw(images: np.ndarray, texts: list[str], across: int = COLUMNS) -> np.ndar
         sheet[top : top + tile_height, left : left + width * enlarged] = tile
         for number, line in enumerate(text.splitlines(), 1):
             place = (left, top + tile_height + number * LINE - 4)
-            written, font, scale = (
-                drawing.fitting(line, tile_width),
-                drawing.FONT,
-                drawing.FONT_SCALE,
-            )
+            written = drawing.fitting(line, tile_width)
+            font, scale = drawing.FONT, drawing.FONT_SCALE
             cv2.putText(sheet, written, place, font, scale, drawing.BLACK, 1, cv2.LINE_AA)
     return sheet

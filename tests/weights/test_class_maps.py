@@ -100,9 +100,12 @@ def test_predict_shows_its_images_and_says_how_many(tiny_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--show=sheet.jpg"], "--show=sheet.jpg: a sheet of predictions is FILE.png"),
+        (["--show=sheet.jpg"], "--show=sheet.jpg: the name ends in .png"),
         (["--cam"], "--cam draws maps on the sheet of --show=FILE.png"),
-        (["--show=a.png", "--layer=fc", "--out=f.npz"], "not of --layer"),
+        (
+            ["--show=a.png", "--layer=fc", "--out=f.npz"],
+            "--show draws predictions, and --layer makes none",
+        ),
     ],
 )
 def test_a_sheet_that_cannot_be(tiny_run, tmp_path, capsys, arguments, message):
