@@ -1,6 +1,5 @@
 """Shared by all tests: fake CPU devices, strict numerics, a compilation cache, data, and a run."""
 
-import gc
 import os
 import pathlib
 import pwd
@@ -26,8 +25,6 @@ HASTE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 os.environ["XLA_FLAGS"] = f"{HASTE} {os.environ.get('XLA_FLAGS', '')}"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_disable_most_optimizations", True)
-# Tracing makes many objects: looking for garbage after every 700 takes an eighth of the time.
-gc.set_threshold(100_000)
 # The cache is for processes that tests start; tests themselves compile nothing twice.
 jax.config.update("jax_compilation_cache_dir", None)
 
