@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from paper_pages import RESULTS, ROOT
 
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, UNDECIDED
 from cnn_papers.reporting import gather, results_file
 from cnn_papers.reporting.results import ClaimResult
-from cnn_papers.reporting.svg import COLOURS, MUTED, SETTINGS
+from cnn_papers.reporting.svg import COLOURS, MUTED, SETTINGS, as_text
 
-ROOT = pathlib.Path(__file__).parents[1]
 STATIC = ROOT / "docs" / "_static"
 LOOKS = {AGREES: COLOURS[2], DISAGREES: COLOURS[1], UNDECIDED: MUTED}
 ROW = 0.19  # inches
@@ -61,8 +61,7 @@ def draw_claims(claims: Sequence[ClaimResult], path: pathlib.Path) -> None:
         seen = [word for word in words if any(claim.word == word for claim in claims)]
         marks = [Line2D([], [], color=LOOKS[word], marker="o", markersize=4) for word in seen]
         figure.legend(marks, seen, loc="outside upper right", ncols=len(seen))
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(path, format="svg", metadata=nothing)
+        path.write_text(as_text(figure))
 
 
 def towards_the_claim(claim: ClaimResult) -> tuple[float, float, float]:
@@ -77,7 +76,7 @@ def towards_the_claim(claim: ClaimResult) -> tuple[float, float, float]:
 
 def main(run: pathlib.Path) -> None:
     """Draws both pictures; `run` is the folder of a finished run."""
-    results = gather.of_today(results_file.read(ROOT / "results" / "desk.json"))
+    results = gather.of_today(results_file.read(RESULTS))
     draw_claims(in_points(results.claims), STATIC / "claims.svg")
     shutil.copyfile(run / "curves.png", STATIC / "curves.png")
 

@@ -1,9 +1,14 @@
 """The style sheet of a report's page: for screens, narrow or wide, and for paper."""
 
 STYLE = """
-:root { --ink: #1d1d1f; --muted: #595959; --rule: #d9d9d9; --agrees: #0072b2; --disagrees: #b84a00; }
+:root {
+  --ink: #1d1d1f; --muted: #595959; --rule: #d9d9d9; --agrees: #0072b2; --disagrees: #b84a00;
+}
 * { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
+body {
+  margin: 0; background: #fff; color: var(--ink);
+  font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif;
+}
 main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.7rem; font-weight: 600; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; font-weight: 600; margin: 2.5rem 0 .75rem; }
@@ -17,12 +22,16 @@ cite, em, caption, figcaption { color: var(--muted); font-style: normal; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .5rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; font-weight: normal; }
+th, td {
+  text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; font-weight: normal;
+}
 thead th { color: var(--muted); font-size: .85rem; border-bottom: 1px solid var(--rule); }
 tbody th { font-weight: 600; }
 tr + tr th, tr + tr td, tbody + tbody tr:first-child > * { border-top: 1px solid var(--rule); }
 tr.group th { padding-top: 1.4rem; color: var(--muted); }
-tr.about td { border: 0; padding: 0 0 .9rem 1rem; font-size: .88rem; line-height: 1.55; max-width: 60rem; }
+tr.about td {
+  border: 0; padding: 0 0 .9rem 1rem; font-size: .88rem; line-height: 1.55; max-width: 60rem;
+}
 .whole { display: inline-block; white-space: nowrap; }
 .agrees { color: var(--agrees); stroke: var(--agrees); fill: var(--agrees); }
 .disagrees { color: var(--disagrees); stroke: var(--disagrees); fill: var(--disagrees); }
@@ -50,4 +59,4 @@ figcaption b { color: var(--ink); }
   .wide { overflow: visible; }
   a { text-decoration: none; }
 }
-"""  # noqa: E501
+"""

@@ -57,11 +57,16 @@ def draw(panels: Sequence[Lines | Heat]) -> str:
             lines, names = places[0].get_legend_handles_labels()
             columns = max(1, LETTERS * across // (max(map(len, names)) + 8))
             figure.legend(lines, names, loc="outside upper left", ncols=columns)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
-    text = file.getvalue()
+        text = as_text(figure)
     return text[text.index("<svg") :]
+
+
+def as_text(figure: Any) -> str:
+    """Returns a figure of matplotlib as an SVG file's text, without a date or another origin."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=nothing)
+    return file.getvalue()
 
 
 def data_uri(content: bytes, kind: str) -> str:
