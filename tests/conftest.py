@@ -90,6 +90,16 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A data_dir in which `digits/scenes` lies ready. Not to be written to."""
+    from cnn_papers.data.tfds import make_digits  # here: most tests need none
+
+    folder = tmp_path_factory.mktemp("scenes")
+    make_digits("digits/scenes", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, digits_folder: pathlib.Path) -> pathlib.Path:
     """The folder for data, statistics and runs of a module's processes; `digits` is in `tfds`."""
