@@ -64,7 +64,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, digits_folder: pathlib.Path) -> pathlib.Path:
     """The folder of a finished run of three steps, not to be written to; `data` is beside it.
 
     The data set is `digits`. The network has one stage of one block and compiles in seconds.
@@ -75,7 +75,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("tiny")
     config = resnet.get_config()
     config.total_steps, config.model.blocks, config.model.widths = 3, (1,), (8,)
-    config.data.data_dir = str(folder / "data")
+    config.data.data_dir = str(shutil.copytree(digits_folder, folder / "data"))
     assert train.train_and_evaluate(config, folder / "run") == train.DONE
     return folder / "run"
 

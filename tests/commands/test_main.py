@@ -15,7 +15,6 @@ import pytest
 from support.commands import exit_code
 
 from cnn_papers import main
-from cnn_papers.data.sources import open_split
 from cnn_papers.runs import compile_cache, inputs, summary, workdir
 from cnn_papers.runs.rows import read_rows
 from cnn_papers.tasks.classify import MEASURES
@@ -36,15 +35,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-@pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+@pytest.fixture(scope="module")
+def digits_dir(home: pathlib.Path) -> pathlib.Path:
     """A data_dir in which `digits` lies ready."""
-    folder = tmp_path_factory.mktemp("main_data")
-    open_split("digits", "train", str(folder))
-    return folder
+    return home / "tfds"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[str, str]:
     """Environment of a process: one device, none of the user's folders, this checkout."""
     cache = tmp_path_factory.mktemp("main_cache")
@@ -57,7 +54,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[st
     return {**os.environ, **{name: str(path) for name, path in paths.items()}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pathlib.Path, Outcome]:
     """The folder in which a process started a run of two steps, and the outcome of the process."""
     folder = tmp_path_factory.mktemp("finished")
