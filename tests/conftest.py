@@ -46,7 +46,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """Has the garbage collector pass over all that imports made, which lives as long as tests do.
 
-    It looks as often as usual, for what a test leaves open; only each look takes less time.
+    It still looks for what a test leaves open, and each look takes less time.
     """
     gc.collect()
     gc.freeze()
