@@ -141,7 +141,7 @@ class Given(NamedTuple):
 def _given(calls: list[Call], name: str) -> Given:
     """Returns the place of the value that the innermost of `calls` gave the key `name`."""
     call, *callers = calls
-    statement = _read(call.file).statement(call.line)
+    statement = _read(call.file).statements[call.line]
     for target, value in _assigned(statement):
         if isinstance(target, ast.Attribute) and target.attr == name:
             return _follow(calls, value, statement)
@@ -153,7 +153,7 @@ def _given(calls: list[Call], name: str) -> Given:
 
 def _named(calls: list[Call], name: str) -> Given:
     """Returns the place of the value that a dictionary or a call has under `name`."""
-    statement = _read(calls[0].file).statement(calls[0].line)
+    statement = _read(calls[0].file).statements[calls[0].line]
     return _follow(calls, _entry(statement, name) or statement, statement)
 
 
@@ -170,7 +170,7 @@ def _follow(calls: list[Call], node: ast.AST, statement: ast.stmt) -> Given:
     parameters = _read(call.file).parameters(call)
     if value.id not in parameters:
         return here
-    above = _read(callers[0].file).statement(callers[0].line)
+    above = _read(callers[0].file).statements[callers[0].line]
     argument = _argument(above, call.function, value.id, parameters.index(value.id))
     if argument is None:
         return here
@@ -237,20 +237,13 @@ class File(NamedTuple):
       tree: its syntax.
       comments: by line.
       alone: lines that hold only a comment.
+      statements: by line, the shortest over it.
     """
 
     tree: ast.Module
     comments: dict[int, str]
     alone: set[int]
-
-    def statement(self, line: int) -> ast.stmt:
-        """Returns the shortest statement over `line`."""
-        over = [
-            node
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
-        ]
-        return min(over, key=lambda node: (node.end_lineno or 0) - node.lineno)
+    statements: dict[int, ast.stmt]
 
     def parameters(self, call: Call) -> list[str]:
         """Returns the names of the parameters of the function that `call` was in."""
@@ -281,4 +274,15 @@ def _read(file: str) -> File:
             comments[token.start[0]] = token.string.lstrip("#").strip()
             if token.line.lstrip().startswith("#"):
                 alone.add(token.start[0])
-    return File(ast.parse(text, file), comments, alone)
+    tree = ast.parse(text, file)
+    return File(tree, comments, alone, _statements(tree))
+
+
+def _statements(tree: ast.Module) -> dict[int, ast.stmt]:
+    """Returns the shortest statement over each line."""
+    found: dict[int, ast.stmt] = {}
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    for node in sorted(nodes, key=lambda node: (node.end_lineno or 0) - node.lineno):
+        for line in range(node.lineno, (node.end_lineno or 0) + 1):
+            found.setdefault(line, node)
+    return found

@@ -1,6 +1,7 @@
 """Digests of what decides the numbers of a run: the source it computes with, its configuration."""
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -62,11 +63,17 @@ def _with_imports(paths: Iterable[pathlib.Path], folder: pathlib.Path) -> list[p
 
 def _imported(path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the modules of `folder` that a file imports, within functions too."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    names = _imported_names(path.read_bytes())
+    paths = [(ROOT.parent / name.replace(".", "/")).with_suffix(".py") for name in names]
+    return [path for path in paths if path.is_relative_to(folder) and path.is_file()]
+
+
+@functools.cache  # every round of a sweep reads the same source
+def _imported_names(source: bytes) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
-    paths = [(ROOT.parent / name.replace(".", "/")).with_suffix(".py") for name in names]
-    return [path for path in paths if path.is_relative_to(folder) and path.is_file()]
+    return tuple(names)

@@ -203,7 +203,7 @@ def test_the_first_step_is_taken_in_fresh_processes(monkeypatch):
 def test_a_process_counts_only_its_own_memory():
     """Linux counts what the parent held in `getrusage` of its child."""
     code = "from cnn_papers.benchmarks import timing; print(timing.process_peak())"
-    ballast = np.ones(2**27)
+    ballast = np.ones(2**26)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert 5e7 < int(done.stdout) < ballast.nbytes

@@ -1,6 +1,7 @@
 """The input pipeline's measurements: comparisons, other libraries' operations, and memory."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ def ops(text):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, digits_folder):
     config = resnet.get_config()
-    config.data.data_dir = str(tmp_path_factory.mktemp("input_speed"))
+    config.data.data_dir = str(
+        shutil.copytree(digits_folder, tmp_path_factory.mktemp("input_speed") / "data")
+    )
     config.batch_size, config.mesh.data = 16, 1
     return config
 

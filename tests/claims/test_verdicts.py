@@ -198,7 +198,7 @@ def test_a_clear_effect_is_found():
     assert share(simulate(claim("higher"), tables), DISAGREES) > 0.99
 
 
-@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize("n", [3, pytest.param(5, marks=pytest.mark.process)])
 @pytest.mark.parametrize("expect", ["lower", "at_most", "same"])
 @pytest.mark.parametrize("limit", [1.5, 3.0])
 def test_censoring_never_makes_false_agreement_likelier_than_it_should_be(expect, limit, n):

@@ -18,13 +18,12 @@ import pytest
 from support.config_values import flat
 from support.recipes import FOLDER, NAMES, RECIPES, config_file, recipes
 
-from cnn_papers import counting, tasks, zoo
+from cnn_papers import counting, opstrings, tasks, zoo
 from cnn_papers.data import host_ops
 from cnn_papers.data.augment import compose, parse_device
 from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.facts import Reported
-from cnn_papers.opstrings import parse
 from cnn_papers.runs import inputs, ranges
 from cnn_papers.training import optim
 from configs import common
@@ -109,10 +108,8 @@ def refusal(
 ) -> str:
     model = zoo.build_model(model_name, **dict(fields))
     variables = counting.abstract_variables(model, size)
-    colour, square = np.zeros(size[-1], np.float32), np.eye(size[-1], dtype=np.float32)
-    pixels = Statistics(colour, colour, np.zeros(size, np.float32), colour, square)
     ops = parse_device(eval_device, key="data.eval_device")
-    normalise = compose(ops, pixels, train=False)
+    normalise = compose(ops, statistics(size), train=False)
     try:
         tasks.task_module(task).protocols(protocol, model, variables, normalise, size)
     except UserError as error:
@@ -120,10 +117,16 @@ def refusal(
     return ""
 
 
-def network(config: Any) -> tuple[Any, Any]:
-    """Returns the shapes of the parameters of a recipe's network, and of its endpoints."""
+def statistics(shape: tuple[int, ...]) -> Statistics:
+    """Returns statistics of images of `shape`, (h, w, c)."""
+    colour, square = np.zeros(shape[-1], np.float32), np.eye(shape[-1], dtype=np.float32)
+    return Statistics(colour, colour, np.zeros(shape, np.float32), colour, square)
+
+
+def network(config: Any, host: str = "train_host") -> tuple[Any, Any]:
+    """Returns the shapes of the variables of a recipe's network, and of its endpoints."""
     fields = tuple(config.model.items())
-    return traced(config.model_name, fields, inputs.configured_input(config))
+    return traced(config.model_name, fields, inputs.configured_input(config, host))
 
 
 @functools.cache  # some recipes share their network
@@ -134,7 +137,7 @@ def traced(model_name: str, fields: Any, image_shape: tuple[int, ...]) -> tuple[
     (_, ends), variables = jax.eval_shape(
         lambda image: model.init_with_output(rngs, image, train=True), image
     )
-    return variables["params"], ends
+    return variables, ends
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -281,13 +284,30 @@ def test_every_field_of_the_network_is_a_key_and_every_key_a_field(name, recipe)
 @each_recipe
 def test_the_network_takes_the_images_and_has_a_head_for_the_classes(name, recipe):
     config = config_file(name).get_config(recipe)
-    _, ends = network(config)
-    heads = [
-        name
-        for name, end in ends.items()
-        if end.shape[-1] == config.model.num_classes and not name.startswith("aux_")
-    ]
-    assert heads, f"no layer of {config.model.num_classes} classes"
+    for host in ("train_host", "eval_host"):
+        _, ends = network(config, host)
+        heads = [
+            name
+            for name, end in ends.items()
+            if end.shape[-1] == config.model.num_classes and not name.startswith("aux_")
+        ]
+        assert heads, f"no layer of {config.model.num_classes} classes"
+
+
+@each_recipe
+def test_the_network_can_serve_the_protocols(name, recipe):
+    config = config_file(name).get_config(recipe)
+    if config.eval.protocol == "single_view" and not config.eval.precise_bn:
+        return
+    variables, _ = network(config)
+    model = zoo.build_model(config.model_name, **config.model)
+    shape = inputs.configured_input(config)
+    ops = inputs.parse_data(config.data).eval_device
+    normalise = compose(ops, statistics(shape), train=False)
+    settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
+    task = tasks.task_module(config.task)
+    protocols = task.protocols(config.eval.protocol, model, variables, normalise, shape, **settings)
+    assert [*protocols] == opstrings.split(config.eval.protocol)
 
 
 @each_recipe
@@ -295,15 +315,19 @@ def test_operations_schedule_and_numbers_make_sense(name, recipe):
     config = config_file(name).get_config(recipe)
     ranges.check_ranges(config)
     for key in ("train_host", "eval_host"):
-        ops = parse(config.data[key], host_ops, leading=1, key=f"data.{key}")
+        ops = opstrings.parse(config.data[key], host_ops, leading=1, key=f"data.{key}")
         assert ops[0].name == "decode"
         assert key == "train_host" or not any(op.needs("rng") for op in ops)
     compose(inputs.parse_data(config.data).train_device, None, train=True)
     compose(inputs.parse_data(config.data).eval_device, None, train=False)
-    params, _ = network(config)
+    variables, _ = network(config)
     settings = optim.OptimizerSettings.from_config(config)
     optimizer = optim.make_optimizer(
-        params, settings, batch_size=config.batch_size, steps_per_epoch=100.0, total_steps=1000
+        variables["params"],
+        settings,
+        batch_size=config.batch_size,
+        steps_per_epoch=100.0,
+        total_steps=1000,
     )
     assert callable(optimizer.update)
 

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 from support.commands import exit_code
+from support.processes import TINY
 
 from cnn_papers import main
-from cnn_papers.data.sources import open_split
 from cnn_papers.runs import compile_cache, inputs, summary, workdir
 from cnn_papers.runs.rows import read_rows
 from cnn_papers.tasks.classify import MEASURES
@@ -23,6 +23,8 @@ from configs import resnet
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = "--config=configs/resnet.py"
+
+TWO_STEPS = [*TINY, "--config.total_steps=2", "--config.log_every_steps=1"]
 
 # ml_collections reads configs with load_module
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -36,15 +38,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-@pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+@pytest.fixture(scope="module")
+def digits_dir(home: pathlib.Path) -> pathlib.Path:
     """A data_dir in which `digits` lies ready."""
-    folder = tmp_path_factory.mktemp("main_data")
-    open_split("digits", "train", str(folder))
-    return folder
+    return home / "tfds"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[str, str]:
     """Environment of a process: one device, none of the user's folders, this checkout."""
     cache = tmp_path_factory.mktemp("main_cache")
@@ -57,17 +57,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory, digits_dir) -> dict[st
     return {**os.environ, **{name: str(path) for name, path in paths.items()}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, environment) -> tuple[pathlib.Path, Outcome]:
     """The folder in which a process started a run of two steps, and the outcome of the process."""
     folder = tmp_path_factory.mktemp("finished")
     code = "import sys; from cnn_papers.main import cli\ntry: cli()\nfinally: print(*sys.modules)"
-    arguments = [
-        RESNET,
-        "--config.total_steps=2",
-        "--config.log_every_steps=1",
-        "--config.mesh.data=1",
-    ]
+    arguments = [*TWO_STEPS, "--config.mesh.data=1"]
     process = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
@@ -494,17 +489,25 @@ def test_a_workdir_in_use_is_refused(command, tmp_path):
 
 
 @pytest.mark.fault(
-    "config: another learning rate", "refused with the difference, exit code 2, nothing changed"
+    "config: another learning rate, or another seed",
+    "refused with the difference, exit code 2, nothing changed",
 )
-def test_a_workdir_of_another_run_is_refused_with_the_differences(command, finished):
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("--config.optim.lr=0.7", "optim.lr: 0.05 there, 0.7 now"),
+        ("--config.seed=7", "seed: 0 there, 7 now"),
+    ],
+)
+def test_a_workdir_of_another_run_is_refused_with_the_differences(
+    command, finished, change, difference
+):
     folder = finished[0] / "runs" / "resnet-desk"
     before = contents(folder)
-    line = assert_one_line(
-        command(RESNET, f"--workdir={folder}", "--config.optim.lr=0.7", "--config.total_steps=2")
-    )
-    assert (
-        f"workdir {folder} holds a run of another configuration (optim.lr: " in line
-        and "0.7 now)" in line
+    line = assert_one_line(command(*TWO_STEPS, f"--workdir={folder}", change))
+    assert line == (
+        f"error: workdir {folder} holds a run of another configuration ({difference}); "
+        "give another with --workdir, or remove it\n"
     )
     assert contents(folder) == before
 
@@ -537,11 +540,12 @@ def test_a_run_goes_to_the_default_workdir_without_tensorflow(finished):
 def test_a_finished_run_says_so(command, finished):
     folder = finished[0] / "runs" / "resnet-desk"
     metrics = (folder / "metrics.jsonl").read_bytes()
-    outcome = command(
-        RESNET, f"--workdir={folder}", "--config.total_steps=2", "--config.log_every_steps=1"
-    )
-    assert outcome.code == 0 and f"this run is finished: 2 steps in {folder}" in outcome.out
+    steps = sorted(folder.glob("*/0*"))
+    outcome = command(*TWO_STEPS, f"--workdir={folder}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"this run is finished: 2 steps in {folder}\n" in outcome.out
     assert (folder / "metrics.jsonl").read_bytes() == metrics
+    assert sorted(folder.glob("*/0*")) == steps and len(steps) >= 2
 
 
 def test_a_finished_run_is_tested_alike_on_any_number_of_devices(command, finished, tmp_path):

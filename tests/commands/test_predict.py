@@ -383,13 +383,18 @@ def test_text_is_for_people(tiny_run, tmp_path, command):
     )
 
 
+def arrays_of(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
 def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command):
     """Both by themselves, and as the network's own endpoints say."""
     edit(run_copy, lambda run: run["config"]["data"].update(data_dir=str(tiny_run.parent / "data")))
     out = tmp_path / "deep" / "test.npz"
     code, text, _ = command(f"--workdir={run_copy}", "--layer=pool", f"--out={out}", "--split=test")
     assert (code, text) == (0, f"{out}: pool of digits[test], 360×1×1×8\n")
-    written = np.load(out)
+    written = arrays_of(out)
     split = open_split("digits", "test", str(tiny_run.parent / "data"))
     assert written["features"].dtype == np.float32 and written["features"].shape == (360, 1, 1, 8)
     assert written["label"].tolist() == [example["label"] for example in split.examples]
@@ -400,7 +405,7 @@ def test_features_of_a_split_and_of_images(run_copy, tiny_run, tmp_path, command
     arguments = [str(tmp_path / name) for name in ("0.png", "b.png", "359.png", "7.png")]
     code, _, err = command(f"--workdir={run_copy}", "--layer=pool", f"--out={out}", *arguments)
     assert code == 2 and "b.png cannot be decoded" in err
-    images = np.load(out)
+    images = arrays_of(out)
     assert images["path"].tolist() == [arguments[i] for i in (0, 2, 3)]
     np.testing.assert_allclose(
         images["features"], written["features"][[0, 359, 7]], rtol=1e-5, atol=1e-6
@@ -419,7 +424,7 @@ def test_features_are_of_the_data_set_that_the_command_names(tiny_run, tmp_path,
     overrides = ["--config=configs/resnet.py", f"--config.data.name={name}"]
     code, text, _ = command(*arguments, *overrides)
     assert (code, text) == (0, f"{out}: pool of {name}, 3×1×1×8\n")
-    assert sorted(np.load(out)["label"].tolist()) == [3, 3, 7]
+    assert sorted(arrays_of(out)["label"].tolist()) == [3, 3, 7]
 
 
 def test_features_that_cannot_be(tiny_run, tmp_path, command):

@@ -15,12 +15,16 @@ from cnn_papers.data.split import DamagedExample
 from cnn_papers.data.tfds import find_builder
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder where both configurations have been made, once."""
-    folder = tmp_path_factory.mktemp("digits")
-    for name in ("digits", "digits/scenes"):
-        find_builder(name, str(folder)).download_and_prepare()
+@pytest.fixture(scope="module")
+def data_dir(
+    tmp_path_factory: pytest.TempPathFactory,
+    digits_folder: pathlib.Path,
+    scenes_folder: pathlib.Path,
+) -> pathlib.Path:
+    """A folder with both configurations."""
+    folder = tmp_path_factory.mktemp("both")
+    for source in (digits_folder, scenes_folder):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
     return folder
 
 

@@ -25,7 +25,7 @@ from cnn_papers import prepare
 from cnn_papers.data import download, host_ops, image_files, shrink
 from cnn_papers.data.convert import write_shard
 from cnn_papers.data.sources import open_split
-from cnn_papers.data.tfds import make_digits
+from cnn_papers.data.tfds import find_builder
 from cnn_papers.errors import UserError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -41,9 +41,9 @@ def tensorflow_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tfrecord_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+def tfrecord_dir(tmp_path: pathlib.Path, digits_folder: pathlib.Path) -> pathlib.Path:
     """`digits` prepared as TFRecord: framed here from array_record, with checksums of zero."""
-    builder = make_digits("digits", str(tmp_path))
+    builder = find_builder("digits", str(shutil.copytree(digits_folder, tmp_path / "tfrecord")))
     folder = pathlib.Path(builder.data_dir)
     for split in ("train", "test"):
         source = builder.as_data_source(
@@ -55,14 +55,13 @@ def tfrecord_dir(tmp_path: pathlib.Path) -> pathlib.Path:
         (folder / f"digits-{split}.array_record-00000-of-00001").unlink()
     info = folder / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
-    return tmp_path
+    return tmp_path / "tfrecord"
 
 
 @pytest.fixture
-def digits_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+def digits_dir(tmp_path: pathlib.Path, digits_folder: pathlib.Path) -> pathlib.Path:
     """A folder in which `digits` is prepared."""
-    make_digits("digits", str(tmp_path / "data"))
-    return tmp_path / "data"
+    return shutil.copytree(digits_folder, tmp_path / "data")
 
 
 def _listing(folder: pathlib.Path) -> dict[str, bytes]:
@@ -114,7 +113,7 @@ def test_one_name_is_asked_for(names, capsys):
 # --- TFRecord → array_record ----------------------------------------------------------------------
 
 
-def test_a_tfrecord_preparation_is_converted_beside_itself(tfrecord_dir, tmp_path_factory):
+def test_a_tfrecord_preparation_is_converted_beside_itself(tfrecord_dir, digits_folder):
     with pytest.raises(
         UserError,
         match=r"only as tfrecord, not as array_record, in .*: run python -m cnn_papers.prepare",
@@ -129,10 +128,9 @@ def test_a_tfrecord_preparation_is_converted_beside_itself(tfrecord_dir, tmp_pat
         "digits-train.array_record-00000-of-00001",
         "digits-test.array_record-00000-of-00001",
     }
-    fresh = str(tmp_path_factory.mktemp("fresh"))
     for split in ("train", "test", "train[:10%]"):
         converted = open_split("digits", split, str(tfrecord_dir)).examples[:]
-        assert converted == open_split("digits", split, fresh).examples[:]
+        assert converted == open_split("digits", split, str(digits_folder)).examples[:]
 
 
 def test_a_converted_set_is_not_converted_again(tfrecord_dir, capsys):

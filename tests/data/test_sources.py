@@ -32,14 +32,6 @@ CIFAR_CLASSES = (
 )
 
 
-@pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder in which `digits` has been made by opening it."""
-    folder = tmp_path_factory.mktemp("sources")
-    open_split("digits", "train", str(folder))
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """PATH/train with 6 images of ant and 4 of bee, PATH/val with one each.
@@ -139,8 +131,8 @@ def test_many_threads_read_the_same_as_one(test_data):
 # --- digits ---------------------------------------------------------------------------------------
 
 
-def test_examples_behave_as_a_sequence(digits_dir):
-    examples = open_split("digits", "test", str(digits_dir)).examples
+def test_examples_behave_as_a_sequence(digits_folder):
+    examples = open_split("digits", "test", str(digits_folder)).examples
     assert len(examples) == 360
     assert examples[3:9:2] == [examples[3], examples[5], examples[7]]
     assert examples[-1] == examples[359] and examples[360:] == []
@@ -180,11 +172,13 @@ def test_two_processes_may_make_digits_at_once_and_neither_imports_tensorflow(tm
     assert names == ["1.0.0"]  # nothing incomplete is left
 
 
-def test_a_process_that_finishes_second_uses_what_the_first_made(digits_dir, tmp_path, monkeypatch):
+def test_a_process_that_finishes_second_uses_what_the_first_made(
+    digits_folder, tmp_path, monkeypatch
+):
     from cnn_papers.data.digits import Digits
 
     def lose_the_race(self):
-        shutil.copytree(digits_dir / "digits", tmp_path / "digits")
+        shutil.copytree(digits_folder / "digits", tmp_path / "digits")
         raise FileExistsError("Destination already exists")
 
     monkeypatch.setattr(Digits, "download_and_prepare", lose_the_race)
@@ -254,9 +248,9 @@ def test_importing_the_module_imports_neither_tfds_nor_tensorflow():
         ("folder:/no/such", "train", r"no folder '/no/such': write folder:PATH"),
     ],
 )
-def test_a_wrong_name_or_split_is_one_line(digits_dir, name, split, message):
+def test_a_wrong_name_or_split_is_one_line(digits_folder, name, split, message):
     with pytest.raises(UserError, match=message) as error:
-        open_split(name, split, str(digits_dir))
+        open_split(name, split, str(digits_folder))
     assert "\n" not in str(error.value)
 
 
@@ -282,8 +276,8 @@ def test_digits_that_cannot_be_written_say_why(tmp_path):
 
 
 @pytest.mark.fault("damage: a data set's files", "named")
-def test_damaged_and_missing_files_are_named(digits_dir, tmp_path):
-    shutil.copytree(digits_dir, tmp_path, dirs_exist_ok=True)
+def test_damaged_and_missing_files_are_named(digits_folder, tmp_path):
+    shutil.copytree(digits_folder, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "digits" / "plain" / "1.0.0" / "digits-test.array_record-00000-of-00001"
     whole = file.read_bytes()
     sound = open_split("digits", "test", str(tmp_path)).examples[:]

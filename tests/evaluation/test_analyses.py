@@ -338,7 +338,7 @@ EVERY = "|".join(name for name in opstrings.functions(analyses) if name != "feat
         ("alexnet", {"variant": "batch_norm"}, (67, 67, 3)),
         ("lenet", {}, (32, 32, 1)),
         ("nin", {"variant": "cifar10_fc"}, (32, 32, 3)),
-        ("googlenet", {"width": 0.25}, (64, 64, 3)),
+        pytest.param("googlenet", {"width": 0.25}, (64, 64, 3), marks=pytest.mark.process),
         ("resnet", {"variant": "cifar-20", "scan": True}, (32, 32, 3)),
         (
             "densenet",

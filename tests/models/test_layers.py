@@ -134,7 +134,7 @@ def test_pooling_into_bins_is_torchs_adaptive_pooling(m, h, w):
 
 def test_fully_connected_at_its_own_size_is_a_matrix_product():
     x, layer = random(3, 4, 5, 2), layers.FullyConnected(6, bias_init=jax.nn.initializers.normal())
-    params = layer.init(jax.random.key(0), x)
+    params = jax.jit(layer.init)(jax.random.key(0), x)
     kernel, bias = params["params"]["kernel"], params["params"]["bias"]
     assert kernel.shape == (4, 5, 2, 6)
     want = x.reshape(3, -1) @ np.asarray(kernel).reshape(-1, 6) + np.asarray(bias)
@@ -143,7 +143,7 @@ def test_fully_connected_at_its_own_size_is_a_matrix_product():
 
 def test_fully_connected_slides_over_a_larger_map():
     layer = layers.FullyConnected(6, bias_init=jax.nn.initializers.normal())
-    params = layer.init(jax.random.key(0), random(1, 3, 2, 4))
+    params = jax.jit(layer.init)(jax.random.key(0), random(1, 3, 2, 4))
     larger = random(2, 5, 6, 4)
     scores = layer.apply(params, larger)
     assert scores.shape == (2, 3, 5, 6)
@@ -170,7 +170,7 @@ def test_convolution_and_its_gradients_are_torchs(size, groups, stride, padding)
     layer = layers.Conv(
         12, size, stride, padding, groups=groups, bias_init=jax.nn.initializers.normal()
     )
-    params = layer.init(jax.random.key(0), x)
+    params = jax.jit(layer.init)(jax.random.key(0), x)
     gradient = random(*jax.eval_shape(layer.apply, params, x).shape)
 
     @jax.jit
@@ -212,7 +212,7 @@ def test_a_grouped_convolution_is_not_xlas_and_a_1x1_is_a_product():
 def test_the_gradient_of_a_1x1_kernel_contracts_one_axis():
     """XLA on CPU copies transposed activations where three axes are contracted."""
     x, layer = random(2, 3, 5, 4), layers.Conv(6, size=1, use_bias=False)
-    params = layer.init(jax.random.key(0), x)
+    params = jax.jit(layer.init)(jax.random.key(0), x)
     program = jax.make_jaxpr(jax.grad(lambda params: layer.apply(params, x).sum()))(params)
     assert str(program).count("dot_general") == 2
     assert str(program).count("dimension_numbers=(([0], [0]), ([], []))") == 1
@@ -250,7 +250,7 @@ def test_gradients_in_blocks_are_those_of_the_plain_convolution(
     """A block is one row, some rows that cross images, or everything."""
     x = jnp.asarray(random(*shape), dtype)
     layer = layers.Conv(6, size, stride, padding, groups=groups, dtype=dtype)
-    params = layer.init(jax.random.key(0), x)
+    params = jax.jit(layer.init)(jax.random.key(0), x)
     gradient = jnp.asarray(random(*jax.eval_shape(layer.apply, params, x).shape), dtype)
     plain = kernel_gradient(layer, params, x, gradient, blocks=False)
     if block:

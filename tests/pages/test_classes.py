@@ -283,9 +283,9 @@ def test_features_have_the_labels_of_the_network_if_it_knows_all(
 ):
     network = trained.from_run(run, {"data.name": write_images(tmp_path / "new", images)})
     features.of_split(network, "pool", "test", tmp_path / "features.npz")
-    written = np.load(tmp_path / "features.npz")
-    assert written["class_names"].tolist() == [*names]
-    assert sorted(written["label"].tolist()) == labels
+    with np.load(tmp_path / "features.npz") as written:
+        assert written["class_names"].tolist() == [*names]
+        assert sorted(written["label"].tolist()) == labels
 
 
 def with_other_head(network: trained.Trained, order: list[int], names: tuple[str, ...]):

@@ -1,6 +1,5 @@
 """The final test of runs: errors against NumPy, ensembles, rows, recomputed batch norms."""
 
-import importlib
 import json
 import pathlib
 import shutil
@@ -8,13 +7,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support.recipes import RECIPES
 
-from cnn_papers import counting, evaluate, opstrings, tasks, train, zoo
-from cnn_papers.data.augment import compose
+from cnn_papers import evaluate, train
 from cnn_papers.data.pipeline import parse_host
 from cnn_papers.data.sources import open_split
-from cnn_papers.data.statistics import Statistics
 from cnn_papers.errors import UserError
 from cnn_papers.evaluation import passes, support
 from cnn_papers.parallel.mesh import make_mesh
@@ -296,22 +292,3 @@ def test_networks_without_batch_norm_have_none_to_recompute(tiny_run):
             (32, 32, 3),
             precise_bn=1,
         )
-
-
-@pytest.mark.parametrize(("name", "recipe"), RECIPES)
-def test_every_recipes_network_can_serve_its_protocols(name, recipe):
-    config = importlib.import_module(f"configs.{name}").get_config(recipe)
-    if config.eval.protocol == "single_view" and not config.eval.precise_bn:
-        return
-    model, shape = (
-        zoo.build_model(config.model_name, **config.model),
-        inputs.configured_input(config),
-    )
-    figures = Statistics(*(np.ones(s, np.float32) for s in ((3,), (3,), shape, (3,), (3, 3))))
-    view = compose(inputs.parse_data(config.data).eval_device, figures, train=False)
-    train_shape = inputs.configured_input(config, "train_host")
-    variables = counting.abstract_variables(model, train_shape)
-    settings = {"mirror": config.eval.mirror, "precise_bn": config.eval.precise_bn}
-    task = tasks.task_module(config.task)
-    protocols = task.protocols(config.eval.protocol, model, variables, view, shape, **settings)
-    assert [*protocols] == opstrings.split(config.eval.protocol)

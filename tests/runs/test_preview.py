@@ -1,6 +1,7 @@
 """The picture of a recipe's first step, and statistics computed ahead of time."""
 
 import pathlib
+import shutil
 
 import cv2
 import numpy as np
@@ -55,9 +56,9 @@ def test_every_image_is_on_the_sheet_with_ink_below_it(n, side, c):
         assert text.min() < 100 and (text == 255).mean() > 0.5
 
 
-def test_the_first_step_is_drawn(tmp_path, capsys):
+def test_the_first_step_is_drawn(tmp_path, digits_folder, capsys):
     config = googlenet.get_config()
-    config.data.data_dir = str(tmp_path / "data")
+    config.data.data_dir = str(shutil.copytree(digits_folder, tmp_path / "data"))
     config.data.train_device = config.data.eval_device = "standardize"
     preview.draw_first_step(config, tmp_path / "new" / "sheet.png")
     out = capsys.readouterr().out
@@ -79,9 +80,9 @@ def test_the_first_step_is_drawn(tmp_path, capsys):
         )
 
 
-def test_whitened_images_are_drawn(tmp_path):
+def test_whitened_images_are_drawn(tmp_path, digits_folder):
     config = resnet.get_config()
-    config.data.data_dir = str(tmp_path)
+    config.data.data_dir = str(shutil.copytree(digits_folder, tmp_path / "data"))
     config.data.train_host = config.data.eval_host = "decode|resize(16)"
     config.data.train_device = "gcn(55.0)|zca|pad_crop(2)|flip"
     config.data.eval_device = "gcn(55.0)|zca"
@@ -97,9 +98,11 @@ def test_a_picture_is_a_png(tmp_path):
         preview.draw_first_step(googlenet.get_config(), pathlib.Path("sheet.jpg"))
 
 
-def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, capsys, monkeypatch):
+def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(
+    tmp_path, digits_folder, capsys, monkeypatch
+):
     config = resnet.get_config()
-    config.data.data_dir = str(tmp_path)
+    config.data.data_dir = str(shutil.copytree(digits_folder, tmp_path / "data"))
     config.data.train_host = config.data.eval_host = "decode|resize(6)"
     config.data.train_device = config.data.eval_device = "gcn|zca"
     preview.compute_statistics(config)
@@ -116,9 +119,9 @@ def test_statistics_are_computed_ahead_of_time_and_found_by_the_run(tmp_path, ca
         "kept in",
     }
     kept = pathlib.Path(lines["kept in"].strip())
-    assert kept.is_file() and kept.parent == tmp_path / "digits/plain/1.0.0/.statistics"
+    assert kept.is_file() and kept.parent == tmp_path / "data/digits/plain/1.0.0/.statistics"
     monkeypatch.setattr(inputs.Pipeline, "images", None)  # nothing goes through the images again
-    split = open_split("digits", "train", str(tmp_path))
+    split = open_split("digits", "train", config.data.data_dir)
     figures = inputs.open_statistics(
         split, config, inputs.parse_data(config.data), meshes.make_mesh(1)
     )

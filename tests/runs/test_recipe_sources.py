@@ -1,5 +1,6 @@
 """The source of a recipe's values: the comment where the config file sets them."""
 
+import functools
 import pathlib
 import re
 
@@ -154,12 +155,20 @@ def test_a_config_that_starts_elsewhere_is_refused(tmp_path):
 # --- the recipes of the papers --------------------------------------------------------------------
 
 
+@functools.cache
+def settings_of_the_papers():
+    return [
+        setting
+        for name, recipe in RECIPES
+        for setting in recipe_sources.settings(f"configs/{name}.py:{recipe}")
+    ]
+
+
 def test_every_line_that_sets_a_key_has_a_source():
     """A section of the paper, a released file, or ours and why, beside the line or above it."""
     without = {
         f"configs/{setting.place} sets {setting.key}"
-        for name, recipe in RECIPES
-        for setting in recipe_sources.settings(f"configs/{name}.py:{recipe}")
+        for setting in settings_of_the_papers()
         if not setting.source
     }
     assert sorted(without) == []
@@ -168,8 +177,7 @@ def test_every_line_that_sets_a_key_has_a_source():
 def test_a_source_names_a_place_or_says_that_the_value_is_ours():
     unclear = {
         f"configs/{setting.place} sets {setting.key}: {setting.source}"
-        for name, recipe in RECIPES
-        for setting in recipe_sources.settings(f"configs/{name}.py:{recipe}")
+        for setting in settings_of_the_papers()
         if setting.source and not setting.from_base and not NAMED.search(setting.source)
     }
     assert sorted(unclear) == []

@@ -36,7 +36,7 @@ def task() -> Iterator[Any]:
     del tasks.digit_size
 
 
-def configured(folder: pathlib.Path) -> Any:
+def configured(home: pathlib.Path) -> Any:
     config = lenet.get_config()
     config.task = "digit_size"
     config.batch_size, config.total_steps, config.log_every_steps = 32, STEPS, 3
@@ -44,7 +44,7 @@ def configured(folder: pathlib.Path) -> Any:
     config.optim.lr, config.optim.lr_batch = RATE, 32
     config.optim.schedule = "plateau(0.5, patience=2)"
     config.optim.accumulate = 2
-    config.mesh.data, config.data.data_dir = 1, str(folder / "tfds")
+    config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
     return config
 
 
@@ -66,8 +66,8 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, task) -> Run:
-    run, home = Run(), tmp_path_factory.mktemp("task")
+def run(home, task) -> Run:
+    run = Run()
     run.folder = home / "run"
     save = Figure.savefig
 
@@ -200,8 +200,8 @@ def test_runs_of_a_task_without_a_mean_are_tested_one_at_a_time(run):
         evaluate.evaluate_runs([run.folder, run.folder], config, {})
 
 
-def test_a_folder_holds_runs_of_one_task(run):
-    config = configured(run.folder.parent)
+def test_a_folder_holds_runs_of_one_task(run, home):
+    config = configured(home)
     config.task = "classify"
     with pytest.raises(UserError, match=r"another configuration \(task: digit_size there, classi"):
         train.train_and_evaluate(config, run.folder)

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -255,9 +256,10 @@ def shortened(config: Any, home: pathlib.Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> pathlib.Path:
+def home(tmp_path_factory, scenes_folder) -> pathlib.Path:
     """A folder with a run that classifies cut-out objects."""
     home = tmp_path_factory.mktemp("overfeat")
+    shutil.copytree(scenes_folder, home / "tfds")
     config = shortened(recipes.get_config("scenes_classify"), home)
     assert train.train_and_evaluate(config, home / "classify") == train.DONE
     return home

@@ -18,6 +18,7 @@ from cnn_papers.models import alexnet, densenet, googlenet, lenet, maxout, nin, 
 from cnn_papers.weights import convert, torch_names, weight_files
 
 SMALL = {"width": 0.05, "num_classes": 4}
+SHORT = {"blocks": (3, 3, 2, 1), **SMALL}  # two loops, and blocks outside them
 NETWORKS: dict[str, tuple[str, Any, tuple[int, int, int]]] = {
     "alexnet": ("alexnet", alexnet.Model("paper", **SMALL | {"width": 0.0625}), (67, 67, 3)),
     "alexnet-bn": (
@@ -26,8 +27,8 @@ NETWORKS: dict[str, tuple[str, Any, tuple[int, int, int]]] = {
         (67, 67, 3),
     ),
     "vgg": ("vgg", vgg.Model("A-BN", **SMALL), (64, 64, 3)),
-    "resnet": ("resnet", resnet.Model("50-v1.5", **SMALL), (64, 64, 3)),
-    "resnet-scan": ("resnet", resnet.Model("50", scan=True, **SMALL), (64, 64, 3)),
+    "resnet": ("resnet", resnet.Model("50-v1.5", **SHORT), (64, 64, 3)),
+    "resnet-scan": ("resnet", resnet.Model("50", scan=True, **SHORT), (64, 64, 3)),
     "resnet-cifar": ("resnet", resnet.Model("cifar-20-C", width=0.5), (32, 32, 3)),
     "densenet": ("densenet", densenet.Model("121", blocks=(2, 2), **SMALL), (64, 64, 3)),
     "googlenet": ("googlenet", googlenet.Model("paper", **SMALL), (64, 64, 3)),
