@@ -165,25 +165,18 @@ def make_train_step(
             trained, kept, state.batch_stats, examples, dropout_key
         )
         norm = optax.tree.norm(grads)
-        rate = optimizer.learning_rate(state.opt_state)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        trained = optax.apply_updates(trained, updates)
-        ema = state.ema
-        if ema:
-            average, kept_average = freezing.split(ema, frozen)
-            average = _moved_average(average, trained, settings.ema_decay)
-            ema = freezing.join(average, kept_average)
+        one = task.Totals(steps=jnp.int32(1), loss=loss, grad_norm=norm, **task.scalars(means))
+
+        def updated() -> State:
+            totals = jax.tree.map(jnp.add, state.totals, one)
+            new = _optimized(state, grads, optimizer, settings.ema_decay)
+            return new._replace(batch_stats=batch_stats, totals=totals)
+
+        trained = freezing.split(updated().params, frozen)[0]
         good = _all_finite((loss, norm, trained, batch_stats))
         if settings.max_loss:
             good &= loss <= settings.max_loss
-        one = task.Totals(steps=jnp.int32(1), loss=loss, grad_norm=norm, **task.scalars(means))
-        updated = state._replace(
-            params=freezing.join(trained, kept),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            ema=ema,
-            totals=jax.tree.map(jnp.add, state.totals, one),
-        )
+        rate = optimizer.learning_rate(state.opt_state)
         state = _updated_if(good, updated, state)
         scalars = {"loss": loss, **task.scalars(means), "grad_norm": norm, "lr": rate}
         return state, scalars | {"skipped_in_a_row": state.skipped_in_a_row}
@@ -289,6 +282,18 @@ def _in_parts(gradient: Callable[..., Any], parts: int, names: Sequence[str]) ->
     return accumulated
 
 
+def _optimized(state: State, grads: Any, optimizer: Optimizer, ema_decay: float) -> State:
+    """Returns `state` with parameters, optimiser and average one update further."""
+    trained, kept = freezing.split(state.params, optimizer.frozen)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    trained = optax.apply_updates(trained, updates)
+    ema = state.ema
+    if ema:
+        average, kept_average = freezing.split(ema, optimizer.frozen)
+        ema = freezing.join(_moved_average(average, trained, ema_decay), kept_average)
+    return state._replace(params=freezing.join(trained, kept), opt_state=opt_state, ema=ema)
+
+
 def _moved_average(average: Any, params: Any, decay: float) -> Any:
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
 
@@ -305,9 +310,21 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.sqrt(zeros.sum()) == 0
 
 
-def _updated_if(good: jax.Array, updated: State, state: State) -> State:
-    """Returns `updated` if the step was good, else `state`, with the step counted."""
-    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, state)
+def _updated_if(good: jax.Array, updated: Callable[[], State], state: State) -> State:
+    """Returns `updated()` if the step was good, else `state`, with the step counted.
+
+    On CPU the update is computed once more, in a branch, which writes it over the old state: to
+    select, XLA would keep the new parameters, and pass over all arrays again. The optimiser's part
+    of AlexNet's step took 2.4 times as long. An accelerator selects, and waits for no branch.
+    """
+
+    def branch() -> State:
+        return jax.lax.cond(good, updated, lambda: state)
+
+    def select() -> State:
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), updated(), state)
+
+    kept = jax.lax.platform_dependent(cpu=branch, default=select)
     return kept._replace(
         step=state.step + 1,
         skipped=state.skipped + ~good,
