@@ -25,6 +25,8 @@ from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
 
+IMAGES_PER_SECOND = "images/s: tested images, each with all its views; compiling does not count"
+
 
 class Member(NamedTuple):
     """A network of the ensemble that is tested, or the only one.
@@ -167,6 +169,7 @@ def evaluate(
             _print_result(widths, result, task.MEASURES)
             _keep(result, None, members[0], ensemble=[member.name for member in members])
         by_class[results[-1].protocol] = results[-1].by_class
+    print(IMAGES_PER_SECOND)
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
     # 5. Print the values by class, of several networks those of their mean.
@@ -288,7 +291,7 @@ def _column_widths(members: Sequence[Member]) -> Widths:
 
 def _print_header(widths: Widths, measures: Sequence[Measure]) -> None:
     words = [measure.words for measure in measures]
-    _print_line(widths, "", "protocol", [*words, "images/s", "programs"])
+    _print_line(widths, "", "protocol", [*words, "images/s"])
 
 
 def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -> None:
@@ -302,7 +305,6 @@ def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -
     cells = [
         *(m.number(result.values[m.name]).rjust(len(m.words)) for m in measures),
         f"{result.images_per_second:,.0f}",
-        str(result.programs),
     ]
     _print_line(widths, result.who, result.protocol, cells)
 
