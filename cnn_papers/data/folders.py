@@ -272,6 +272,13 @@ def _is_data(name: str) -> bool:
 
 
 def subfolders(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the folders in a folder, in their order; hidden ones are left out.
+
+    So are those that programs put beside people's own.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
     return [entry.name for entry in entries(folder) if entry.is_dir() and _is_data(entry.name)]
 
 
