@@ -10,6 +10,7 @@ import numpy as np
 from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import parse_host
+from cnn_papers.data.progress import reported
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
@@ -265,11 +266,12 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     optim = config.optim  # a run may be older than a key
     frozen = "" if optim.get("move_frozen_statistics", False) else optim.get("frozen", "")
     batch_size = config.batch_size // optim.accumulate
+    train_batches = pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches))
     return precise_bn.recompute(
         network.model,
         network.variables,
         augment.compose(train_device, pixel_statistics, train=True),
-        pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
+        reported(train_batches, batches, "statistics of batches", unit="batches"),
         config.seed,
         as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
     )

@@ -88,7 +88,8 @@ def main(argv: list[str]) -> int:
     predictor = make_predictor(network, values.layer)
     class_maps = make_class_maps(network) if values.cam else None
     if values.layer:
-        rows = list(_readable(predict_images(predictor, [image.path for image in images])))
+        outputs = _readable(predict_images(predictor, [image.path for image in images]))
+        rows = list(progress.reported(outputs, len(images), values.layer))
         features.of_images(values.layer, rows, pathlib.Path(values.out))
         return 0 if len(rows) == len(images) else 2
     predicted = _classify(network, predictor, images)

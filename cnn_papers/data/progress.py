@@ -64,8 +64,11 @@ def _text(what: str, done: int, total: int, unit: str, seconds: float) -> str:
 
 
 def _rewrite(text: str) -> None:
-    """Writes `text` over the last line of the terminal; "" clears it."""
-    width = shutil.get_terminal_size().columns - 1
+    """Writes `text` over the last line of the terminal; "" clears it.
+
+    The line is filled, so that what others print begins on the next one.
+    """
+    width = shutil.get_terminal_size().columns
     with contextlib.suppress(OSError):  # the terminal may close
         sys.stderr.write(f"\r{text[:width]:<{width}}" + ("" if text else "\r"))
         sys.stderr.flush()

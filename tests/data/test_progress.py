@@ -61,7 +61,7 @@ def test_on_a_terminal_one_line_changes_every_second_and_is_cleared(clock, monke
         "looking: 4 of 5 images, 2 images/s, about 0 s left",
         "",
     ]
-    assert written == "".join(f"\r{line:<59}" for line in lines) + "\r"
+    assert written == "".join(f"\r{line:<60}" for line in lines) + "\r"
     assert caplog.messages == []
 
 
@@ -70,6 +70,6 @@ def test_a_line_is_no_longer_than_the_terminal_is_wide_and_goes_with_an_error(cl
     monkeypatch.setenv("COLUMNS", "12")
     passing = progress.reported(range(5), 5, "looking")
     next(passing)
-    assert sys.stderr.getvalue() == "\rlooking: 0 "
+    assert sys.stderr.getvalue() == "\rlooking: 0 o"
     passing.close()  # as where the loop is left
-    assert sys.stderr.getvalue() == "\rlooking: 0 " + "\r" + " " * 11 + "\r"
+    assert sys.stderr.getvalue() == "\rlooking: 0 o" + "\r" + " " * 12 + "\r"
