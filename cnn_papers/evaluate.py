@@ -10,6 +10,7 @@ import numpy as np
 from cnn_papers import tasks
 from cnn_papers.data import augment, statistics
 from cnn_papers.data.pipeline import parse_host
+from cnn_papers.data.progress import reported
 from cnn_papers.data.split import Split, with_classes_of
 from cnn_papers.detection import detections
 from cnn_papers.errors import UserError
@@ -24,6 +25,8 @@ from cnn_papers.runs.rows import METRICS, read_rows
 from cnn_papers.training import freezing
 from cnn_papers.weights import trained
 from cnn_papers.weights.trained import Trained
+
+IMAGES_PER_SECOND = "images/s: tested images, each with all its views; compiling does not count"
 
 
 class Member(NamedTuple):
@@ -167,6 +170,7 @@ def evaluate(
             _print_result(widths, result, task.MEASURES)
             _keep(result, None, members[0], ensemble=[member.name for member in members])
         by_class[results[-1].protocol] = results[-1].by_class
+    print(IMAGES_PER_SECOND)
     if enlarged:
         print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
     # 5. Print the values by class, of several networks those of their mean.
@@ -262,11 +266,12 @@ def _with_precise_bn(network: Trained, folder: pathlib.Path | None, batches: int
     optim = config.optim  # a run may be older than a key
     frozen = "" if optim.get("move_frozen_statistics", False) else optim.get("frozen", "")
     batch_size = config.batch_size // optim.accumulate
+    train_batches = pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches))
     return precise_bn.recompute(
         network.model,
         network.variables,
         augment.compose(train_device, pixel_statistics, train=True),
-        pipeline.train_batches(batch_size, seed=config.seed, steps=range(batches)),
+        reported(train_batches, batches, "statistics of batches", unit="batches"),
         config.seed,
         as_in_evaluation=freezing.frozen_layers(network.variables["params"], frozen),
     )
@@ -288,7 +293,7 @@ def _column_widths(members: Sequence[Member]) -> Widths:
 
 def _print_header(widths: Widths, measures: Sequence[Measure]) -> None:
     words = [measure.words for measure in measures]
-    _print_line(widths, "", "protocol", [*words, "images/s", "programs"])
+    _print_line(widths, "", "protocol", [*words, "images/s"])
 
 
 def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -> None:
@@ -302,7 +307,6 @@ def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -
     cells = [
         *(m.number(result.values[m.name]).rjust(len(m.words)) for m in measures),
         f"{result.images_per_second:,.0f}",
-        str(result.programs),
     ]
     _print_line(widths, result.who, result.protocol, cells)
 

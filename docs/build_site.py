@@ -2,7 +2,8 @@
 
 Needs the extra `docs`. The site has the pages of docs/, those that are generated (a page for each
 paper, the API reference), the notebooks, WORKSPACE.md, and every source file that a page links to.
-They are put together beside FOLDER, in `FOLDER.pages`. A warning of Sphinx is an error, and so is a
+A comment of a page that is in INSERTED makes room for another text. All are put together beside
+FOLDER, in `FOLDER.pages`. A warning of Sphinx is an error, and so is a
 link to a file that does not exist.
 """
 
@@ -19,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()([^)\s#]*)(?=[)#])")  # the address in [text](address#part)
 PICTURE_ELSEWHERE = re.compile(r"!\[([^]]*)\]\(https?:[^)]*\)")  # ![text](address)
 ELSEWHERE = {"README.md": "index.md", "WORKSPACE.md": "design.md"}  # pages outside docs/
+INTRODUCTION = re.compile(r"^# cnn_papers\n\n(.*?)\n\n(?=To run the tests:)", re.DOTALL)
 LANGUAGES = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".yaml": "yaml", ".json": "json"}
 
 
@@ -31,7 +33,7 @@ def pages(notebooks: pathlib.Path) -> dict[str, tuple[str, str]]:
     texts = {}
     for path in sorted((ROOT / "docs").rglob("*.md")):
         file = path.relative_to(ROOT)
-        texts[str(file.relative_to("docs"))] = (str(file), path.read_text())
+        texts[str(file.relative_to("docs"))] = (str(file), with_insertions(path.read_text()))
     for path in sorted(notebooks.glob("*.ipynb")):
         texts[f"notebooks/{path.name}"] = (f"notebooks/{path.name}", path.read_text())
     design = (ROOT / "WORKSPACE.md").read_text().replace("# WORKSPACE", "# Design", 1)
@@ -39,6 +41,27 @@ def pages(notebooks: pathlib.Path) -> dict[str, tuple[str, str]]:
     for place, text in {**paper_pages.pages(), **api_pages.pages()}.items():
         texts[place] = (f"docs/{place}", text)
     return texts
+
+
+def introduction() -> str:
+    """Returns the beginning of README.md, up to its tests, with links as seen from docs/."""
+    found = INTRODUCTION.match((ROOT / "README.md").read_text())
+    assert found, "README.md does not begin as INTRODUCTION says"
+    return found[1].replace("](docs/", "](")
+
+
+INSERTED = {
+    "<!-- the introduction of README.md -->": introduction,
+    "<!-- verdicts by paper -->": paper_pages.verdicts_by_paper,
+}
+
+
+def with_insertions(text: str) -> str:
+    """Returns a page with what is in INSERTED for its comments."""
+    for comment, write in INSERTED.items():
+        if comment in text:
+            text = text.replace(comment, write())
+    return text
 
 
 def with_sources(texts: dict[str, tuple[str, str]]) -> dict[str, str]:
@@ -57,6 +80,8 @@ def with_sources(texts: dict[str, tuple[str, str]]) -> dict[str, str]:
         if not link[0] or ":" in link[0]:  # a part of this page, or another host
             return link[0]
         linked = os.path.normpath(os.path.join(os.path.dirname(file), link[0]))
+        if linked.startswith("docs/_static/"):
+            return os.path.relpath(linked.removeprefix("docs/"), os.path.dirname(place))
         if linked not in on_site:
             if not (ROOT / linked).is_file():
                 raise FileNotFoundError(f"{file} links to {link[0]}, which is no file")
@@ -92,6 +117,7 @@ def main(folder: pathlib.Path) -> int:
         path = together / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    shutil.copytree(ROOT / "docs" / "_static", together / "_static")  # the pictures of the pages
     return sphinx_build(
         ["-W", "--keep-going", "-q", "-c", str(ROOT / "docs"), str(together), str(folder)]
     )

@@ -1,6 +1,13 @@
 """Settings of the documentation site, which docs/build_site.py builds."""
 
 import importlib.metadata
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pygments.filter import Filter
+from pygments.lexers.shell import BashLexer
+from pygments.token import Name, Text
 
 project = "cnn_papers"
 author = "the authors of cnn_papers"
@@ -56,6 +63,27 @@ def _leave_out_field_numbers(
         lines.clear()
 
 
-def setup(app: object) -> None:
+class _Words(Filter):
+    """Makes each word of a command line one element, which a style keeps whole: `--config`."""
+
+    def filter(self, lexer: Any, stream: Any) -> Iterator[tuple[Any, str]]:
+        for kind, text in stream:
+            if kind is not Text:
+                yield kind, text
+                continue
+            for part in re.findall(r"\s+|\S+", text):
+                yield Text if part.isspace() else Name, part
+
+
+class _CommandLines(BashLexer):
+    """Bash for command lines that wrap between words."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.add_filter(_Words())
+
+
+def setup(app: Any) -> None:
     """Connects to Sphinx."""
-    app.connect("autodoc-process-docstring", _leave_out_field_numbers)  # type: ignore[attr-defined]
+    app.add_lexer("bash", _CommandLines)
+    app.connect("autodoc-process-docstring", _leave_out_field_numbers)

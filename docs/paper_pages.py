@@ -3,6 +3,7 @@
 A page is of a paper; the config files of one paper share it. So a new paper needs no line here.
 """
 
+import collections
 import importlib
 import inspect
 import pathlib
@@ -18,7 +19,7 @@ from cnn_papers.claims import catalogue, plan
 from cnn_papers.facts import Claim
 from cnn_papers.reporting import gather, results_file, wording
 from cnn_papers.reporting.markdown import table
-from cnn_papers.reporting.results import WORDS, ClaimResult
+from cnn_papers.reporting.results import ASK_AGAIN, NOT_RUN, WORDS, ClaimResult
 from cnn_papers.runs import config_files, recipe_sources, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,21 +32,53 @@ ARXIV = re.compile(r"arXiv:(\d+\.\d+)")
 
 def pages() -> dict[str, str]:
     """Returns the pages by their place on the site, and their index, in the order of the years."""
-    names = [pathlib.PurePath(file).stem for file in config_files.all_files()]
-    by_page: dict[str, list[str]] = {}
-    for name in names:
-        by_page.setdefault(SAME_PAPER.get(name, name), []).append(name)
-    earlier, later = gather.of_today(results_file.read(RESULTS)), gather.of_ledger(LEDGER)
-    asked_since = [claim for claim in later.claims if claim.word in WORDS]
-    verdicts = {claim.name: claim for claim in (*earlier.claims, *asked_since)}
-    texts = {}
-    for page, files in by_page.items():
-        files.sort(key=lambda name: name != page)  # the file that gives the page its name first
-        texts[f"papers/{page}.md"] = _page(files, verdicts)
-    order = sorted(by_page, key=lambda page: (_year(page), page))
-    entries = [f"{_short_title(page)} ({_year(page)}) <{page}>" for page in order]
+    verdicts = _verdicts()
+    by_page = _files_by_page()
+    texts = {f"papers/{page}.md": _page(files, verdicts) for page, files in by_page.items()}
+    entries = [f"{_titled(page)} <{page}>" for page in by_page]
     index = ["# The papers", INDEX, "\n".join(["```{toctree}", *entries, "```"])]
     return texts | {"papers/index.md": "\n\n".join(index) + "\n"}
+
+
+def verdicts_by_paper() -> str:
+    """Returns a table of the number of claims of each paper by verdict, for `docs/results.md`."""
+    verdicts = _verdicts()
+    counts = {
+        page: collections.Counter(
+            verdicts[claim].word for name in files for claim in catalogue.claims_of().get(name, ())
+        )
+        for page, files in _files_by_page().items()
+    }
+    words = [*WORDS, ASK_AGAIN, NOT_RUN]
+    rows = [
+        (f"[{_titled(page)}](papers/{page}.md)", *(str(count[word] or "") for word in words))
+        for page, count in counts.items()
+        if count
+    ]
+    totals = [sum(count[word] for count in counts.values()) for word in words]
+    return table(("paper", *words), [*rows, ("all", *map(str, totals))])
+
+
+def _files_by_page() -> dict[str, list[str]]:
+    """Returns the config files of every page, in the order of the papers' years."""
+    by_page: dict[str, list[str]] = {}
+    for file in config_files.all_files():
+        name = pathlib.PurePath(file).stem
+        by_page.setdefault(SAME_PAPER.get(name, name), []).append(name)
+    for page, files in by_page.items():
+        files.sort(key=lambda name: name != page)  # the file that gives the page its name first
+    return {page: by_page[page] for page in sorted(by_page, key=lambda page: (_year(page), page))}
+
+
+def _verdicts() -> dict[str, ClaimResult]:
+    """Returns the verdicts on all claims by name: of the ledger, else of the desk sweep."""
+    earlier, later = gather.of_today(results_file.read(RESULTS)), gather.of_ledger(LEDGER)
+    asked_since = [claim for claim in later.claims if claim.word in WORDS]
+    return {claim.name: claim for claim in (*earlier.claims, *asked_since)}
+
+
+def _titled(page: str) -> str:
+    return f"{_short_title(page)} ({_year(page)})"
 
 
 def _config(name: str) -> ModuleType:
@@ -206,7 +239,7 @@ def _claims(name: str, of_file: str, verdicts: dict[str, ClaimResult]) -> list[s
         return []
     file = f"configs/claims/{name}.py"
     parts = [f"## Claims{of_file}", f"The file: [`{file}`](../../{file})."]
-    parts.append("[Results](../results.md) has all verdicts and the runs that they rest on.")
+    parts.append("[Results](../results.md) says how they were asked, and counts the verdicts.")
     for claim_name, claim in catalogue.claims_of()[name].items():
         parts += [f"### `{claim_name}`", _claim(claim_name, claim, verdicts[claim_name])]
     return parts

@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import tomllib
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Outputs of each that a run from top to bottom gives, beside its pictures.
 SHOWS = {
@@ -39,9 +41,12 @@ def test_outputs_are_stripped(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_opens_in_colab_installs_over_no_jax_and_shows_the_devices(path):
-    address = f"colab.research.google.com/github/OWNER/cnn_papers/blob/main/notebooks/{path.name}"
-    assert f"(https://{address})" in cells(path, "markdown")[0]
+    repository = PROJECT["urls"]["Repository"]
+    place = f"{repository.removeprefix('https://github.com/')}/blob/main/notebooks/{path.name}"
+    address = f"https://colab.research.google.com/github/{place}"
+    assert f"({address})" in cells(path, "markdown")[0]
     install, devices, *_ = cells(path, "code")
+    assert f'"cnn_papers[hub] @ git+{repository}"' in install
     assert install == cells(NOTEBOOKS[0], "code")[0]
     assert "-c keep.txt" in install and '("jax", "jaxlib")' in install
     assert devices.endswith("jax.devices()")

@@ -65,11 +65,11 @@ def folder_splits(path: str) -> dict[str, pathlib.Path]:
         raise UserError(
             f"no folder {path!r}: write folder:PATH with one sub-folder of images for each class"
         )
-    names = _subfolders(root)
+    names = subfolders(root)
     if set(names) >= _VOC:
         raise UserError(f"{path} is a folder in VOC's format: write voc_folder:{path}")
     splits = [name for name in names if _kind_of_split(name)]
-    has_train = any(_kind_of_split(name) == "train" and _subfolders(root / name) for name in splits)
+    has_train = any(_kind_of_split(name) == "train" and subfolders(root / name) for name in splits)
     if not splits or not (splits == names or has_train):
         return {"train": root}
     if others := [name for name in names if name not in splits]:
@@ -130,7 +130,7 @@ def class_folders(folder: pathlib.Path) -> list[str]:
     Raises:
       UserError: there are none, or they are not classes but splits, or a folder around the classes.
     """
-    names = _subfolders(folder)
+    names = subfolders(folder)
     if not names:
         raise UserError(
             f"{folder} has no class sub-folders: "
@@ -145,7 +145,7 @@ def class_folders(folder: pathlib.Path) -> list[str]:
             advice = f"write folder:{inner[names[0]]}"
         raise UserError(f"{folder} holds one folder, {names[0]}, in place of classes: {advice}")
     if len(without_images) > max(1, len(names) / 2):
-        shared = set.intersection(*(set(_subfolders(inner[name])) for name in without_images))
+        shared = set.intersection(*(set(subfolders(inner[name])) for name in without_images))
         if len(shared) > 1:
             likeliest = max(without_images, key=lambda name: "train" in name.lower())
             raise UserError(
@@ -182,7 +182,7 @@ def split_images(
     others: list[str] = []
     empty = set(class_names) - set(names)
     for class_name in names:
-        images_of_class, others_of_class = _files_of_class(folder, class_name)
+        images_of_class, others_of_class = files_of_class(folder, class_name)
         if not images_of_class and folder == train:
             found = f", but {_by_suffix(others_of_class)}" if others_of_class else ""
             raise UserError(
@@ -201,7 +201,7 @@ def split_images(
     return class_names, sorted(images, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
-def _files_of_class(folder: pathlib.Path, class_name: str) -> tuple[list[str], list[str]]:
+def files_of_class(folder: pathlib.Path, class_name: str) -> tuple[list[str], list[str]]:
     """Returns the images and the other files of a class, relative to `folder`."""
     images: list[str] = []
     others: list[str] = []
@@ -271,7 +271,14 @@ def _is_data(name: str) -> bool:
     return not name.startswith(".") and name not in _NOT_DATA
 
 
-def _subfolders(folder: pathlib.Path) -> list[str]:
+def subfolders(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the folders in a folder, in their order; hidden ones are left out.
+
+    So are those that programs put beside people's own.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
     return [entry.name for entry in entries(folder) if entry.is_dir() and _is_data(entry.name)]
 
 
@@ -291,6 +298,6 @@ def _holds_folders(folder: pathlib.Path) -> bool:
 
 def _unwrapped(folder: pathlib.Path) -> pathlib.Path:
     """Returns the first folder, from `folder` inwards, that is not only around one other."""
-    while _holds_folders(folder) and len(names := _subfolders(folder)) == 1:
+    while _holds_folders(folder) and len(names := subfolders(folder)) == 1:
         folder = folder / names[0]
     return folder

@@ -60,7 +60,7 @@ def fit(
     codes = boxes.encode(matched.objects, matched.windows)
     weights = np.zeros((len(class_names), features.shape[1], 4), np.float32)
     bias = np.zeros((len(class_names), 4), np.float32)
-    for i in reported(range(len(class_names)), len(class_names), "box regression"):
+    for i in reported(range(len(class_names)), len(class_names), "box regression", unit="classes"):
         rows = np.flatnonzero(matched.classes == i)
         if not len(rows):
             logging.getLogger(__name__).warning(

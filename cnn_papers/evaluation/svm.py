@@ -72,7 +72,7 @@ def fit_one_vs_rest(
     weights = np.zeros((fitted_to.shape[1], classes), np.float32)
     bias = np.full(classes, -np.inf, np.float32)
     log, unfinished = logging.getLogger(__name__), []
-    for i in reported(range(classes), classes, "linear SVMs"):
+    for i in reported(range(classes), classes, "linear SVMs", unit="classes"):
         label = labels[:, i]
         if not ((label > 0).any() and (label < 0).any()):
             kind = "negative" if (label > 0).any() else "positive"

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn_papers import files
 from cnn_papers.data.pipeline import parse_host
+from cnn_papers.data.progress import reported
 from cnn_papers.data.split import with_classes_of
 from cnn_papers.errors import UserError
 from cnn_papers.runs import inputs, splits
@@ -59,7 +60,8 @@ def of_split(network: Trained, layer: str, split: str, path: pathlib.Path) -> No
                 yield name, np.concatenate(parts)
         yield "class_names", np.array(opened.class_names)
 
-    _write(path, shape, chunks(), others())
+    rows = reported(chunks(), len(pipeline), f"{layer} of {opened.name}", size=len)
+    _write(path, shape, rows, others())
     print(f"{path}: {layer} of {opened.name}, {'×'.join(map(str, shape))}")
 
 

@@ -11,10 +11,11 @@ from cnn_papers import files
 from cnn_papers.data import contact_sheet
 
 MOST = 64  # images of a sheet
+FRAME = (213, 0, 0)  # RGB around images that are predicted wrong
 SIDE = 192  # smaller images are enlarged by a whole factor to at most this many pixels
 
 
-class Prediction(NamedTuple):
+class Tile(NamedTuple):
     """An image of a sheet.
 
     Attributes:
@@ -22,20 +23,22 @@ class Prediction(NamedTuple):
       image: uint8 [h, w, c], as the network sees it but for its normalisation.
       label: number of the best class.
       lines: what is written below it.
+      is_wrong: whether it is marked by a frame.
     """
 
     path: pathlib.Path
     image: np.ndarray
     label: int
     lines: Sequence[str]
+    is_wrong: bool = False
 
 
 def write(
     path: pathlib.Path,
-    predictions: Sequence[Prediction],
+    tiles: Sequence[Tile],
     class_maps: Callable[[np.ndarray], np.ndarray] | None,
 ) -> None:
-    """Writes the first MOST predictions to a PNG file.
+    """Writes the first MOST tiles to a PNG file.
 
     With `class_maps`, see `class_maps.make_class_maps`, each image has itself beside it under the
     map of its best class, bright where the network sees that.
@@ -43,20 +46,28 @@ def write(
     Raises:
       UserError: the file cannot be written.
     """
-    tiles = []
-    for prediction in predictions[:MOST]:
-        zoom = max(1, SIDE // max(prediction.image.shape[:2]))
-        enlarged = prediction.image.repeat(zoom, 0).repeat(zoom, 1)
+    images = []
+    for tile in tiles[:MOST]:
+        zoom = max(1, SIDE // max(tile.image.shape[:2]))
+        enlarged = tile.image.repeat(zoom, 0).repeat(zoom, 1)
         image = np.broadcast_to(enlarged, (*enlarged.shape[:2], 3))
         if class_maps:
-            of_class = class_maps(prediction.image[None])[0, ..., prediction.label]
+            of_class = class_maps(tile.image[None])[0, ..., tile.label]
             image = np.concatenate([image, under_map(image, of_class)], 1)
-        tiles.append(image)
-    texts = ["\n".join([item.path.name, *item.lines]) for item in predictions[:MOST]]
+        images.append(framed(image) if tile.is_wrong else image)
+    texts = ["\n".join([tile.path.name, *tile.lines]) for tile in tiles[:MOST]]
     across = contact_sheet.COLUMNS // 2 if class_maps else contact_sheet.COLUMNS
-    sheet = contact_sheet.draw(np.stack(tiles), texts, across)
+    sheet = contact_sheet.draw(np.stack(images), texts, across)
     with files.atomic_write(path) as part:
         part.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+
+
+def framed(image: np.ndarray) -> np.ndarray:
+    """Returns a copy of an image, uint8 [h, w, 3], with a frame over its edges."""
+    width = max(2, max(image.shape[:2]) // 40)
+    frame = np.ones(image.shape[:2], bool)
+    frame[width:-width, width:-width] = False
+    return np.where(frame[..., None], np.array(FRAME, np.uint8), image)
 
 
 def under_map(image: np.ndarray, of_class: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from cnn_papers.runs.rows import read_rows
 from cnn_papers.tasks.classify import Totals
 from cnn_papers.training.optim import Optimizer
 from cnn_papers.training.step import State, init_state
-from cnn_papers.weights import trained, weight_files
+from cnn_papers.weights import named_images, trained, weight_files
 from cnn_papers.weights.predictor import Predictor, make_predictor, predict_images
 
 # ml_collections reads configs with load_module
@@ -42,6 +42,10 @@ def load(folder: pathlib.Path) -> Predictor:
 @pytest.fixture(scope="module")
 def predictor(tiny_run) -> Predictor:
     return load(tiny_run)
+
+
+def paths_of(arguments: list[str]) -> list[pathlib.Path]:
+    return [image.path for image in named_images.find_images(arguments)]
 
 
 def picture() -> np.ndarray:
@@ -133,7 +137,7 @@ def test_predictions_make_the_error_that_the_run_reports(tiny_run, predictor, tm
     for i, example in enumerate(split.examples):
         (tmp_path / f"{i:03d}.png").write_bytes(example["image"])
         labels[f"{i:03d}.png"] = example["label"]
-    results = list(predict_images(predictor, predict.find_images([str(tmp_path)])))
+    results = list(predict_images(predictor, paths_of([str(tmp_path)])))
     assert [path.name for path, _ in results] == sorted(labels)
     wrong = sum(int(np.argmax(row)) != labels[path.name] for path, row in results)
     assert 100 * wrong / 360 == pytest.approx(
@@ -204,7 +208,7 @@ def test_a_folder_means_its_images_by_name(tmp_path, caplog):
     arguments = ["x.tiff", str(tmp_path), str(tmp_path / "a.png")]
     listed = [str(tmp_path / name) for name in (*sorted(names), "i", "j.gif", "a.png")]
     with caplog.at_level("WARNING", "cnn_papers"):
-        assert [str(path) for path in predict.find_images(arguments)] == [
+        assert [*map(str, paths_of(arguments))] == [
             "x.tiff",
             *sorted(listed[:-1]),
             listed[-1],
@@ -214,7 +218,7 @@ def test_a_folder_means_its_images_by_name(tmp_path, caplog):
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no images \(JPEG, PNG, BMP or WebP\)"):
-        predict.find_images([str(tmp_path / "empty")])
+        named_images.find_images([str(tmp_path / "empty")])
 
 
 # --- runs -----------------------------------------------------------------------------------------

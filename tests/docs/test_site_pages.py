@@ -37,6 +37,8 @@ def test_no_link_of_a_page_leads_nowhere(texts):
         ("how-to/x.md", "docs/how-to/x.md", "../../WORKSPACE.md", "../design.md"),
         ("how-to/x.md", "docs/how-to/x.md", "../../README.md", "../index.md"),
         ("design.md", "WORKSPACE.md", "docs/results.md", "results.md"),
+        ("index.md", "docs/index.md", "_static/claims.svg", "_static/claims.svg"),
+        ("how-to/x.md", "docs/how-to/x.md", "../_static/claims.svg", "../_static/claims.svg"),
         ("notebooks/x.ipynb", "notebooks/x.ipynb", "../docs/results.md", "../results.md"),
     ],
 )
@@ -44,6 +46,27 @@ def test_a_link_as_on_github_leads_to_the_page_of_the_site(place, file, link, re
     results = {"results.md": ("docs/results.md", "")}
     page = {place: (file, f"See [it]({link}).")}
     assert build_site.with_sources(results | page)[place] == f"See [it]({rewritten})."
+
+
+def test_the_home_page_begins_as_the_readme_does(texts):
+    page = texts["index.md"][1]
+    introduction = build_site.introduction()
+    assert page.startswith(f"# cnn_papers\n\n{introduction}\n\n")
+    readme = (ROOT / "README.md").read_text()
+    assert introduction.splitlines()[0] in readme and "](_static/curves.png)" in introduction
+    assert "--config=configs/googlenet.py" in introduction and "pytest" not in introduction
+
+
+def test_the_results_count_the_verdicts_of_every_paper_with_claims(texts):
+    rows = [line.strip("| ").split(" | ") for line in texts["results.md"][1].splitlines()]
+    papers = {row[0]: row[1:] for row in rows if "](papers/" in row[0]}
+    claims_of = {page: text for page, (_, text) in texts.items() if "\n- Verdict: " in text}
+    assert {name.partition("(papers/")[2].rstrip(")") for name in papers} == {
+        page.removeprefix("papers/") for page in claims_of
+    }
+    (total,) = [row[1:] for row in rows if row[0] == "all"]
+    verdicts = "".join(claims_of.values()).count("\n- Verdict: ")
+    assert sum(map(int, total)) == verdicts > 90
 
 
 def test_a_source_that_a_page_links_to_is_on_the_site_and_left_out_of_the_search():

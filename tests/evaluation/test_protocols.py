@@ -238,10 +238,10 @@ def test_an_image_too_thin_to_be_scaled_is_named(monkeypatch):
 
 
 def test_a_long_pass_says_how_far_it_is(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     with caplog.at_level("INFO"):
         run(protocols.ten_crop(7, 9))
-    assert "it: 18 of 19, about " in caplog.text
+    assert "it: 18 of 19 images, " in caplog.text
 
 
 # --- OverFeat and SPP-net -------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_each_protocol_has_a_row_and_its_detections(run, capsys):
         assert result.values["map_area"] == pytest.approx(100 * np.mean(areas))
     lines = capsys.readouterr().out.splitlines()
     header = next(line for line in lines if line.startswith("protocol"))
-    assert header.split() == ["protocol", "mAP", "mAP", "by", "area", "images/s", "programs"]
+    assert header.split() == ["protocol", "mAP", "mAP", "by", "area", "images/s"]
     by_class = next(line for line in lines if line.startswith("AP by class"))
     assert by_class.split()[3:] == ["objects", "single_view", "ten_crop(32,", "36)"]
     means = [f"{result.values['map']:.2f}%" for result in results]

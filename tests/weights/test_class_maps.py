@@ -13,7 +13,7 @@ from cnn_papers.data import contact_sheet
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.weights import class_maps, prediction_sheet
-from cnn_papers.weights.prediction_sheet import Prediction
+from cnn_papers.weights.prediction_sheet import Tile
 from cnn_papers.weights.trained import Trained
 
 # ml_collections reads configs with load_module
@@ -71,14 +71,14 @@ def test_a_map_is_bright_where_the_class_is_and_dark_where_it_speaks_against_it(
 
 def test_a_sheet_has_every_image_up_to_64_and_its_map(tmp_path):
     image = np.zeros((8, 8, 1), np.uint8)
-    prediction = Prediction(tmp_path / "a.png", image, 1, ["99.00% cat", "1.00% dog"])
+    tile = Tile(tmp_path / "a.png", image, 1, ["99.00% cat", "1.00% dog"])
     asked = []
 
     def maps(images):
         asked.append(images.shape)
         return np.ones((1, 2, 2, 3), np.float32)
 
-    prediction_sheet.write(tmp_path / "sheet.png", [prediction] * 70, maps)
+    prediction_sheet.write(tmp_path / "sheet.png", [tile] * 70, maps)
     assert asked == [(1, 8, 8, 1)] * 64
     cell_height = 192 + 3 * contact_sheet.LINE + contact_sheet.MARGIN
     cell_width = 2 * 192 + contact_sheet.MARGIN
@@ -104,7 +104,7 @@ def test_predict_shows_its_images_and_says_how_many(tiny_run, tmp_path, capsys):
         (["--cam"], "--cam draws maps on the sheet of --show=FILE.png"),
         (
             ["--show=a.png", "--layer=fc", "--out=f.npz"],
-            "--show draws predictions, and --layer makes none",
+            "--show is of predictions, and --layer makes none",
         ),
     ],
 )
