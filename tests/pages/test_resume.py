@@ -142,18 +142,21 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_goes_on(home, g
     "not finite: so many steps in a row",
     "the run stops with exit code 3 and the last good state saved; `best` is a finite one",
 )
-def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_path, capsys):
-    config = resnet.get_config()
-    config.model.update(NETWORK)
-    config.batch_size, config.total_steps, config.log_every_steps = 32, 1000, 2
-    config.optim.lr, config.optim.max_skipped_in_a_row = 1e6, 5
-    config.eval.every_epochs = 0.02  # after every step
-    config.mesh.data, config.data.data_dir = 1, str(home / "tfds")
-    assert train.train_and_evaluate(config, tmp_path).code == 3
+def test_a_run_that_diverges_says_so_and_keeps_the_last_good_state(home, tmp_path):
+    flags = [
+        "--config.optim.lr=1e6",
+        "--config.optim.max_skipped_in_a_row=5",
+        "--config.total_steps=1000",
+        "--config.log_every_steps=2",
+        "--config.eval.every_epochs=0.02",  # after every step
+    ]
+    code, out, err = run(home, tmp_path, *TINY, *flags)
+    assert code == 3, err
     assert (
         "diverged: 5 steps in a row left out (loss not finite or too large); "
         "lower config.optim.lr\n"
-    ) in capsys.readouterr().out
+    ) in out
+    assert "Traceback" not in err
     rows = [
         json.loads(line, parse_constant=pytest.fail)
         for line in (tmp_path / METRICS).read_text().splitlines()
