@@ -72,9 +72,7 @@ def _files_by_page() -> dict[str, list[str]]:
 
 def _verdicts() -> dict[str, ClaimResult]:
     """Returns the verdicts on all claims by name: of the ledger, else of the desk sweep."""
-    earlier, later = gather.of_today(results_file.read(RESULTS)), gather.of_ledger(LEDGER)
-    asked_since = [claim for claim in later.claims if claim.word in WORDS]
-    return {claim.name: claim for claim in (*earlier.claims, *asked_since)}
+    return gather.latest(results_file.read(RESULTS), LEDGER)
 
 
 def _titled(page: str) -> str:

@@ -25,6 +25,16 @@ def of_ledger(path: pathlib.Path) -> Results:
     return results_file.from_json(results_file.to_json(of_sweep(load_ledger(path), ".")))
 
 
+def latest(found: Results, ledger_path: pathlib.Path) -> dict[str, ClaimResult]:
+    """Returns the claims of `found` as they stand today, by name, or of a ledger where it has them.
+
+    Raises:
+      UserError: the ledger is missing or damaged.
+    """
+    asked_since = [claim for claim in of_ledger(ledger_path).claims if claim.word in results.WORDS]
+    return {claim.name: claim for claim in (*of_today(found).claims, *asked_since)}
+
+
 def gather(folder: pathlib.Path, out: pathlib.Path) -> Results:
     """Returns the results of `folder`, for a report in the folder `out`.
 
