@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import exit_code
 from support.image_folders import write_images
 
-from cnn_papers import predict, zoo
+from cnn_papers import zoo
 from cnn_papers.data import statistics
 from cnn_papers.data.sources import open_split
 from cnn_papers.errors import UserError
@@ -359,17 +358,6 @@ def test_a_machine_with_the_run_alone(run_copy, tmp_path):
             and 0.3 < sum(chances) <= 1
         )
         assert all(each["class"] == str(each["label"]) for each in row["classes"])
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-    def run(*arguments: str) -> tuple[Any, str, str]:
-        return exit_code(predict.cli, *arguments), *capfd.readouterr()
-
-    return run
 
 
 def test_text_is_for_people(tiny_run, tmp_path, command):

@@ -9,10 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.commands import exit_code
 
 import cnn_papers
-from cnn_papers import predict, tasks
+from cnn_papers import tasks
 from cnn_papers.detection.detections import Detections
 from cnn_papers.errors import UserError
 from cnn_papers.weights import detector
@@ -55,17 +54,6 @@ def images(tmp_path, monkeypatch) -> pathlib.Path:
     assert cv2.imwrite(str(folder / "more" / "grey.bmp"), grey)
     monkeypatch.chdir(tmp_path)
     return folder
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-    def run(*arguments: object) -> tuple[Any, str, str]:
-        return exit_code(predict.cli, *map(str, arguments)), *capfd.readouterr()
-
-    return run
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:

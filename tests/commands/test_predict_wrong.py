@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.commands import exit_code
 from support.image_folders import write_images
 
 from cnn_papers import predict
@@ -157,17 +156,6 @@ def test_a_wrong_image_has_a_red_frame_on_the_sheet_and_a_right_one_has_none(tmp
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-    def run(*arguments: str) -> tuple[Any, str, str]:
-        return exit_code(predict.cli, *arguments), *capfd.readouterr()
-
-    return run
 
 
 def test_wrong_leaves_out_all_other_images_in_text_in_json_and_on_the_sheet(
