@@ -67,13 +67,14 @@ def main(argv: list[str]) -> int:
     """Prints the classes of every image, or writes features; returns the exit code."""
     values = flags.FLAGS
     _check_flags(has_images=bool(argv[1:]))
+    arguments = [files.expand(argument) for argument in argv[1:]]
     compile_cache.enable()
     if values.workdir:
         network = trained.from_run(pathlib.Path(values.workdir), doors.config_overrides())
     else:
         network = trained.from_file(values.weights, doors.config_value())
     _check_task(network)
-    images = find_images([files.expand(argument) for argument in argv[1:]], network.class_names)
+    images = find_images(arguments, network.class_names)
     if detector.finds_objects(network) and not values.layer:
         return _find(network, [image.path for image in images])
     if values.wrong and not any(image.true_class for image in images):

@@ -161,7 +161,7 @@ def test_a_long_pass_says_how_far_it_is(tmp_path, images, monkeypatch, caplog):
         load_or_compute(make_split(tmp_path, images), "decode", Batches(images))
     assert [record.getMessage() for record in caplog.records] == [
         "computing the pixel statistics of made[train] (300 images)",
-        "pixel statistics of made[train]: 192 of 300, about 7 s left",
+        "pixel statistics of made[train]: 192 of 300 images, 16 images/s, about 7 s left",
     ]
 
 
