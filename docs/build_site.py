@@ -3,8 +3,8 @@
 Needs the extra `docs`. The site has the pages of docs/, those that are generated (a page for each
 paper, the API reference), the notebooks, WORKSPACE.md, and every source file that a page links to.
 A comment of a page that is in INSERTED makes room for another text. All are put together beside
-FOLDER, in `FOLDER.pages`. A warning of Sphinx is an error, and so is a
-link to a file that does not exist.
+FOLDER, in `FOLDER.pages`. A warning of Sphinx is an error, and so is a link to a file that does not
+exist.
 """
 
 import os

@@ -1,18 +1,18 @@
 """Draws the pictures of the README in docs/_static: python docs/pictures.py runs/googlenet-desk.
 
 One is of a finished run of `python -m cnn_papers.main --config=configs/googlenet.py`, the other of
-results/desk.json.
+the latest verdicts, in results/ledger.jsonl and results/desk.json.
 """
 
 import pathlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from paper_pages import RESULTS, ROOT
+from paper_pages import LEDGER, RESULTS, ROOT
 
 from cnn_papers.claims.verdicts import AGREES, DISAGREES, UNDECIDED
 from cnn_papers.reporting import gather, results_file
@@ -25,7 +25,7 @@ ROW = 0.19  # inches
 WIDEST = 16.0  # points to either side; what lies beyond has an arrow
 
 
-def in_points(claims: Sequence[ClaimResult]) -> list[ClaimResult]:
+def in_points(claims: Iterable[ClaimResult]) -> list[ClaimResult]:
     """Returns the claims that a percentage is lower or higher, and were asked."""
     return [
         claim
@@ -76,8 +76,8 @@ def towards_the_claim(claim: ClaimResult) -> tuple[float, float, float]:
 
 def main(run: pathlib.Path) -> None:
     """Draws both pictures; `run` is the folder of a finished run."""
-    results = gather.of_today(results_file.read(RESULTS))
-    draw_claims(in_points(results.claims), STATIC / "claims.svg")
+    claims = gather.latest(results_file.read(RESULTS), LEDGER).values()
+    draw_claims(in_points(claims), STATIC / "claims.svg")
     shutil.copyfile(run / "curves.png", STATIC / "curves.png")
 
 
