@@ -102,10 +102,9 @@ def _suite() -> list[dict[str, Any]]:
         return suite.read(path)
     earlier = suite.read(path) if values.results and path.exists() else []
     _share_memory()
-    compile_cache.enable()
     results = suite.measure(
         suite.QUICK if values.quick else suite.ROWS,
-        _speeds_of(),
+        [f"--seconds={values.seconds}", f"--cpu_time={values.cpu_time}"],
         _say,
         against_compiled=values.compile,
         dtype=values.dtype if values["dtype"].present else "",
@@ -141,9 +140,14 @@ def _measure() -> dict[str, Any]:
     if "start" in values.measure:  # before this process takes the devices
         _say("starting two fresh processes that take one step")
         first = {"first_step": timing.first_step(work)}
-    results = _facts(work) | {"load_average": load} | first
+    results: dict[str, Any] = _facts(work) | {"load_average": load} | first
     hows = [EAGER, COMPILED] if values.compile else [EAGER]
     rivals = [step_speed.rival(work, torch_name, how) for how in hows if torch_name]
+    if {"step", "forward"} & set(values.measure):
+        # CPU devices share the cores
+        of_their_own = 1 if jax.default_backend() == "cpu" else results["devices"]["count"]
+        rate = of_their_own * timing.matmul_rate(work.model["dtype"])
+        results["devices"]["matmul_flops_per_second"] = rate
     if "step" in values.measure:
         _say("measuring the train step")
         results[STEP] = step_speed.measure(work, STEP, _speeds_of(), rivals)

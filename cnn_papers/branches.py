@@ -140,9 +140,10 @@ class _Flow:
             every = frozenset[Place]().union(*read)
             written = [every] * len(eqn.outvars)
             repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            operands = read[1:] if eqn.primitive.name == "cond" else read  # without its index
             for inner in counting.inner_programs(eqn):
-                if len(inner.invars) == len(read) and len(inner.outvars) == len(written):
-                    written = self.follow(inner, read, scope, times * repeats)
+                if len(inner.invars) == len(operands) and len(inner.outvars) == len(written):
+                    written = self.follow(inner, operands, scope, times * repeats)
             if cost := counting.equation_macs(eqn):
                 place = self._place(scope)
                 self.reads.setdefault(place, set()).update(every - {place})

@@ -126,7 +126,12 @@ def equation_macs(eqn: Any) -> int:
 
 
 def inner_programs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """Returns the programs that an equation calls (jit, remat, scan, custom derivatives, …)."""
+    """Returns the programs that an equation calls (jit, remat, scan, custom derivatives, …).
+
+    Of programs that stand for each other, such as those of several platforms, it is the last.
+    """
+    if eqn.primitive.name == "cond":
+        return [eqn.params["branches"][-1].jaxpr]
     programs = []
     for value in jax.tree.leaves(
         list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")

@@ -23,8 +23,8 @@ def measure(
     """Returns the speed of the STEP or FORWARD pass, as values of JSON.
 
     A step has the `peak_memory` after its first. `versus` has for each rival, by how it runs, its
-    speed and, over the windows, the median `ratio` of our speed to its, with the smallest and the
-    largest as `ratios`.
+    speed, the `peak_bytes` of its first pass where torch counts them and, over the windows, the
+    median `ratio` of our speed to its, with the smallest and the largest as `ratios`.
 
     Args:
       speeds_of: (contenders by name, images a batch) -> their speeds by name.
@@ -33,7 +33,14 @@ def measure(
     contenders = {"ours": make_ours(work)}
     contenders["ours"](1)
     memory = {"peak_memory": timing.peak_memory()._asdict()} if part == STEP else {}
-    contenders |= {rival.how: _make_rival(rival, work, part) for rival in rivals}
+    rival_memory = {}
+    for rival in rivals:
+
+        def take_one(rival: Rival = rival) -> None:
+            contenders[rival.how] = _make_rival(rival, work, part)
+            contenders[rival.how](1)
+
+        rival_memory[rival.how] = torchvision.peak_memory(take_one, rival.platform)
     speeds = speeds_of(contenders, work.batch_size)
     ours = speeds["ours"]
     macs = workload.network(work).macs
@@ -47,6 +54,7 @@ def measure(
             rival.how: {
                 **speeds[rival.how]._asdict(),
                 **timing.ratio(ours, speeds[rival.how]),
+                "peak_bytes": rival_memory[rival.how],
                 "what": torchvision.describe(rival),
             }
             for rival in rivals

@@ -1,24 +1,26 @@
 """Measures several networks in turns with torch's, and keeps the results for docs/speed.md.
 
 Each is measured training and in evaluation: against eager torch and, if asked for, against
-`torch.compile`.
+`torch.compile`. Each of these measurements is a process of its own, so that memory is counted for
+it alone, and a compiler that aborts takes nothing else with it.
 """
 
-import gc
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from cnn_papers import files
-from cnn_papers.benchmarks import step_speed, timing, torchvision, workload
+from cnn_papers.benchmarks import timing, torchvision
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
-from cnn_papers.benchmarks.timing import Contender, Speed
 from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.errors import UserError
 
@@ -41,23 +43,26 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("resnet", "50-v1.5", 8, 224, 128),
+    Row("resnet", "50-v1.5", 8, 224, 256),
     Row("resnet", "50-v1.5", 16, 96, 256),
     Row("googlenet", "torchvision", 8, 224, 256),
     Row("googlenet", "torchvision", 16, 96, 512),
     Row("densenet", "121", 8, 224, 128),
     Row("densenet", "121", 8, 96, 256),
-    Row("vgg", "A", 4, 224, 64),
-    Row("vgg", "D", 4, 224, 64),
+    Row("vgg", "A", 4, 224, 128),
+    Row("vgg", "D", 4, 224, 128),
     Row("alexnet", "one_weird_trick", 16, 224, 512),
     Row("resnet", "cifar-20", 128, 32, 1024),
 )
 QUICK = (Row("resnet", "cifar-8", 8, 16, 8), Row("resnet", "18", 2, 32, 2))
 
 
+MEASURES = {STEP: "step", FORWARD: "forward"}  # by --measure
+
+
 def measure(
     rows: Sequence[Row],
-    speeds_of: Callable[[dict[str, Contender], int], dict[str, Speed]],
+    options: Sequence[str],
     say: Callable[[str], None],
     *,
     against_compiled: bool,
@@ -68,38 +73,42 @@ def measure(
     What cannot be measured here is left out, and `skipped` says why, a line each.
 
     Args:
-      speeds_of: (contenders by name, images a batch) -> their speeds by name.
+      options: more flags of `benchmark`, such as --seconds=10.
       say: takes what is being measured, in words.
       dtype: to compute in; "" is float32 on a CPU and bfloat16 elsewhere.
     """
     load = os.getloadavg()[0]  # of others: taken before this process works
     on_cpu = jax.default_backend() == "cpu"
     dtype = dtype or ("float32" if on_cpu else "bfloat16")
-    hows, skipped = _hows(against_compiled)
+    versus, skipped = _versus(against_compiled)
     measured = []
     for row in rows:
         batch_size = row.batch_size if on_cpu else row.large_batch
-        work = workload.from_paper(row.model, row.variant, batch_size, row.pixels, dtype)
-        work = work._replace(devices=1)  # torch trains on one device
         name = f"{row.model} '{row.variant}' at {row.pixels} pixels, batch {batch_size}"
-        rivals = []
+        flags = [
+            f"--model={row.model}",
+            f"--variant={row.variant}",
+            f"--batch_size={batch_size}",
+            f"--image_size={row.pixels}",
+            f"--dtype={dtype}",
+            *options,
+        ]
         try:
-            torch_name = torchvision.torch_name(row.model, row.variant)
-            rivals = [step_speed.rival(work, torch_name, how) for how in hows]
+            torchvision.torch_name(row.model, row.variant)
+            flags += versus
         except UserError as error:
             skipped.append(f"torch's {row.model} '{row.variant}': {error}")
         results: dict[str, Any] = {**row._asdict(), "batch_size": batch_size}
-        for part in (STEP, FORWARD):
+        for part, named in MEASURES.items():
             say(f"{name}, {part.replace('_', ' ')}")
             try:
-                results[part] = step_speed.measure(work, part, speeds_of, rivals)
-            except (UserError, RuntimeError) as error:  # such as too little memory
-                skipped.append(f"{name}, {part.replace('_', ' ')}: {_first_line(error)}")
-            jax.clear_caches()
-            gc.collect()
+                results[part] = in_a_process([*flags, f"--measure={named}"])[part]
+            except UserError as error:
+                skipped.append(f"{name}, {part.replace('_', ' ')}: {error}")
         measured.append(results)
     return {
         **_machine(),
+        "matmul_flops_per_second": timing.matmul_rate(dtype),
         "dtype": dtype,
         "load_average": load,
         "rows": measured,
@@ -107,19 +116,31 @@ def measure(
     }
 
 
-def _hows(against_compiled: bool) -> tuple[list[str], list[str]]:
-    """Returns how torch runs here, and what is skipped with the reason."""
+def in_a_process(flags: Sequence[str]) -> dict[str, Any]:
+    """Returns the results of `benchmark` with `flags` in a process of its own.
+
+    Raises:
+      UserError: it failed; the message is its last line, or the signal that ended it.
+    """
+    command = [sys.executable, "-m", "cnn_papers.benchmark", *flags, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode < 0:
+        raise UserError(f"its process was ended by {signal.Signals(-done.returncode).name}")
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "))
+    return json.loads(done.stdout)
+
+
+def _versus(against_compiled: bool) -> tuple[list[str], list[str]]:
+    """Returns the flags that name torch's network, and what is skipped with the reason."""
     if not against_compiled:
-        return [EAGER], []
+        return ["--versus=torchvision"], []
     try:
         torchvision.check_compiler()
     except UserError as error:
-        return [EAGER], [str(error)]
-    return [EAGER, COMPILED], []
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return ["--versus=torchvision"], [str(error)]
+    return ["--versus=torchvision", "--compile"], []
 
 
 def _machine() -> dict[str, Any]:
@@ -162,6 +183,7 @@ def _key(machine: dict[str, Any]) -> tuple[Any, ...]:
 
 
 HEADER = ("network", "batch", "pixels")
+SHARE = "of the product's rate"  # a column
 
 
 def as_markdown(machines: Sequence[dict[str, Any]]) -> str:
@@ -177,16 +199,20 @@ def _parts(machine: dict[str, Any]) -> list[str]:
         f"{machine['dtype']}, {machine['clock']}, load {machine['load_average']:.1f} before; "
         f"{versions}:"
     )
+    rate = machine.get("matmul_flops_per_second")  # results of earlier versions lack it
+    if rate:
+        about = f"{about[:-1]}; a product of large matrices: {rate / 1e12:,.2f} TFLOP/s:"
     hows = [
         how
         for how in (EAGER, COMPILED)
         if any(how in row.get(STEP, {}).get("versus", {}) for row in machine["rows"])
     ]
-    columns = [(part, how) for part in (STEP, FORWARD) for how in ("", *hows)]
+    shares = [SHARE] if rate else []
+    columns = [(part, how) for part in (STEP, FORWARD) for how in ("", *shares, *hows)]
     header = [*HEADER, *(_column(part, how) for part, how in columns)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in machine["rows"]:
-        values = [_value(row.get(part, {}), how) for part, how in columns]
+        values = [_value(row.get(part, {}), how, rate) for part, how in columns]
         network = f"{row['model']} `{row['variant']}`"
         lines.append([network, str(row["batch_size"]), str(row["pixels"]), *values])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -196,13 +222,18 @@ def _parts(machine: dict[str, Any]) -> list[str]:
 
 def _column(part: str, how: str) -> str:
     name = "step" if part == STEP else "forward"
-    return f"{name} / {how}" if how else name
+    return {"": name, SHARE: f"{name}, {SHARE}"}.get(how, f"{name} / {how}")
 
 
-def _value(result: dict[str, Any], how: str) -> str:
-    """Returns our images a second, or how many times as fast we are as torch run like `how`."""
+def _value(result: dict[str, Any], how: str, rate: float | None) -> str:
+    """Returns our images a second, or how many times as fast we are as torch run like `how`.
+
+    For SHARE it is the share of `rate`, a matrix product's, that the network's operations reach.
+    """
     if not how:
         return f"{result['images_per_second']:,.1f}" if result else ""
+    if how == SHARE:
+        return f"{result['model_flops_per_second'] / rate:.1%}" if result and rate else ""
     rival = result.get("versus", {}).get(how)
     if rival is None:
         return ""

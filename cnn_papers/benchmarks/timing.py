@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from cnn_papers.benchmarks import workload
 from cnn_papers.benchmarks.workload import Workload
@@ -37,6 +38,30 @@ class Speed(NamedTuple):
 
     images_per_second: float
     windows: list[float]
+
+
+def matmul_rate(dtype: str) -> float:
+    """Returns the operations a second of the product of two matrices of noise on one device.
+
+    They are large enough to fill it; it is the median of WINDOWS.
+    """
+    side = 1024 if jax.default_backend() == "cpu" else 8192
+    products = 1 if jax.default_backend() == "cpu" else 20
+    x = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    multiply = jax.jit(jnp.matmul)
+
+    def run(batches: int) -> None:
+        for _ in range(batches):
+            product = multiply(x, x)
+        jax.block_until_ready(product)
+
+    run(2)  # compiles
+    rates = []
+    for _ in range(WINDOWS):
+        began = time.perf_counter()
+        run(products)
+        rates.append(products * 2 * side**3 / (time.perf_counter() - began))
+    return statistics.median(rates)
 
 
 class Memory(NamedTuple):

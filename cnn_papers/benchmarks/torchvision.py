@@ -171,6 +171,21 @@ def make_forward(rival: Rival, image: np.ndarray) -> Callable[[int], None]:
     return forward
 
 
+def peak_memory(run: Callable[[], Any], platform: str) -> int | None:
+    """Runs `run`; returns the bytes that torch took at most, beyond those it held before.
+
+    None where it does not count them: on a CPU.
+    """
+    if platform != "gpu":
+        run()
+        return None
+    cuda = _package("torch").cuda
+    before = cuda.memory_allocated()
+    cuda.reset_peak_memory_stats()
+    run()
+    return cuda.max_memory_allocated() - before
+
+
 def describe(rival: Rival) -> str:
     """Returns what runs, in words."""
     dtype = "bfloat16 autocast" if rival.bfloat16 else "float32"

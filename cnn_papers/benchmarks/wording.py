@@ -25,12 +25,13 @@ def as_text(results: dict[str, Any]) -> str:
             f"{cold.peak_bytes / 1e6:,.0f} MB of a process that compiles, "
             f"{warm.peak_bytes / 1e6:,.0f} MB of one that only runs"
         )
+    rate = devices.get("matmul_flops_per_second", 0.0)
     if step := results.get(STEP):
-        lines |= _passes("train step", step, results["batch_size"])
+        lines |= _passes("train step", step, results["batch_size"], rate)
         memory = step["peak_memory"]
         lines["peak memory"] = f"{memory['bytes'] / 1e6:,.0f} MB {memory['of']}"
     if forward := results.get(FORWARD):
-        lines |= _passes("forward", forward, results["batch_size"])
+        lines |= _passes("forward", forward, results["batch_size"], rate)
     if saving := results.get("saving"):
         lines |= _saving(saving)
     if windows := results.get("windows"):
@@ -63,15 +64,21 @@ def meshes_as_text(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _passes(name: str, speed: dict[str, Any], batch_size: int) -> dict[str, str]:
-    """Returns the lines of the train step or the forward pass, with those of torch's."""
+def _passes(name: str, speed: dict[str, Any], batch_size: int, rate: float) -> dict[str, str]:
+    """Returns the lines of the train step or the forward pass, with those of torch's.
+
+    `rate` is that of matrix products on the same devices, in operations a second.
+    """
     milliseconds = 1000 * batch_size / speed["images_per_second"]
-    billions = speed["model_flops_per_second"] / 1e9
-    text = f"{_speed(speed)}, {milliseconds:,.1f} ms, {billions:,.1f} billion model FLOP/s"
-    lines = {name: text}
+    operations = speed["model_flops_per_second"]
+    share = f"{operations / rate:.1%} of a large matrix product's"
+    text = f"{_speed(speed)}, {milliseconds:,.1f} ms, {operations / 1e9:,.1f} billion model FLOP/s"
+    lines = {name: f"{text}, {share}"}
     for how, theirs in speed.get("versus", {}).items():
         low, high = theirs["ratios"]
         ratio = f"ours {theirs['ratio']:.2f} times as fast ({low:.2f} to {high:.2f})"
+        if peak := theirs["peak_bytes"]:
+            ratio += f", its memory {peak / 1e6:,.0f} MB"
         lines[f"{name}, {how}"] = f"{_speed(theirs)}, {ratio}: {theirs['what']}"
     return lines
 

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -408,33 +409,45 @@ def test_what_to_install(monkeypatch, name, message):
     assert str(caught.value) == message
 
 
+ALEXNET = "cnn_papers.describe", "--config=configs/alexnet.py", "--config.model.width=0.1"
+CUDA = "jax_cuda12_plugin", "jax_cuda13_plugin"
+
+
 def compiled_elsewhere(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`describe` in a process of its own, since libraries for other devices say much."""
-    command = [
-        sys.executable,
-        "-m",
-        "cnn_papers.describe",
-        "--config=configs/alexnet.py",
-        "--config.model.width=0.1",
-    ]
-    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    """A command in a process of its own, since libraries for other devices say much."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def skip_without(packages: Sequence[str]) -> None:
+    """Skips unless one of `packages` is installed."""
+    if not any(importlib.util.find_spec(package) for package in packages):
+        pytest.skip(f"none of {', '.join(packages)} is installed")
 
 
 @pytest.mark.parametrize(
     ("packages", "topology", "devices"),
     [
         (("libtpu",), "v5e:2x2", "4 × TPU v5 lite"),
-        (("jax_cuda12_plugin", "jax_cuda13_plugin"), "h100:4", "4 × NVIDIA H100 80GB HBM3"),
+        (CUDA, "h100:4", "4 × NVIDIA H100 80GB HBM3"),
     ],
 )
 def test_a_step_compiles_for_accelerators(packages, topology, devices):
-    if not any(importlib.util.find_spec(package) for package in packages):
-        pytest.skip(f"none of {', '.join(packages)} is installed")
-    done = compiled_elsewhere(f"--topology={topology}", "--mesh=data:2,column:2")
+    skip_without(packages)
+    done = compiled_elsewhere(*ALEXNET, f"--topology={topology}", "--mesh=data:2,column:2")
     assert done.returncode == 0, done.stderr
     gathers = [line.split()[0] for line in done.stdout.splitlines() if "all-gather" in line]
     assert gathers[:4] == ["conv3", "fc6", "fc7", "fc8"]
     assert "\nmemory  " in done.stdout
+
+
+@pytest.mark.process
+def test_xla_compiles_resnet_50_for_a_gpu():
+    """As a step of matrix products, XLA of JAX 0.11.2 aborted on it."""
+    skip_without(CUDA)
+    network = "--model=resnet", "--variant=50-v1.5", "--batch_size=256", "--dtype=bfloat16"
+    done = compiled_elsewhere("cnn_papers.benchmark", *network, "--topology=h100:1")
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_step_too_large_for_a_device(monkeypatch):
@@ -459,7 +472,6 @@ def test_a_step_too_large_for_a_device(monkeypatch):
 
 
 def test_an_arrangement_that_is_none():
-    if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
-    done = compiled_elsewhere("--topology=v5e:3x3")
+    skip_without(["libtpu"])
+    done = compiled_elsewhere(*ALEXNET, "--topology=v5e:3x3")
     assert done.returncode == 2 and "error: --topology=v5e:3x3: INVALID_ARGUMENT" in done.stderr

@@ -2,16 +2,17 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from support.commands import exit_code
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import step_speed, suite, torchvision
+from cnn_papers.benchmarks import suite, torchvision
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.benchmarks.suite import Row
-from cnn_papers.benchmarks.timing import Speed
 from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.errors import UserError
 
@@ -20,13 +21,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def say(text: str) -> None:
     """Nobody listens."""
-
-
-def speeds_of(contenders: Any, batch_size: int) -> dict[str, Speed]:
-    """Everything runs once, and is as fast as the other."""
-    for run in contenders.values():
-        run(1)
-    return {name: Speed(8.0, [6.0, 8.0, 9.0]) for name in contenders}
 
 
 def test_every_row_is_a_network_that_both_have():
@@ -40,25 +34,47 @@ def test_every_row_is_a_network_that_both_have():
 def test_both_parts_of_a_row_are_measured_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
     rows = (Row("resnet", "cifar-8", 8, 8, 1024),)
-    results = suite.measure(rows, speeds_of, say, against_compiled=False)
+    results = suite.measure(rows, ["--seconds=0"], say, against_compiled=False)
     (row,) = results["rows"]
     assert (row["model"], row["variant"], row["batch_size"]) == ("resnet", "cifar-8", 8)
     for part in (STEP, FORWARD):
-        assert row[part]["images_per_second"] == 8 and row[part]["versus"][EAGER]["ratio"] == 1
+        speeds = row[part]["images_per_second"], row[part]["versus"][EAGER]["images_per_second"]
+        assert min(speeds) > 0
     assert results["dtype"] == "float32" and results["skipped"] == []
     assert results["cpu_threads"] > 0 and set(results["versions"]) >= {"python", "jax", "torch"}
+    assert results["matmul_flops_per_second"] > 1e6
+
+
+def test_a_measurement_that_aborts_or_fails_says_how(monkeypatch):
+    """As a compiler that aborts, a machine without memory left, and a mistake."""
+
+    for code, message in (
+        ("import os; os.abort()", "^its process was ended by SIGABRT$"),
+        ("import sys; sys.exit('more\\nerror: out of memory')", "^out of memory$"),
+        ("raise SystemExit(3)", "^exit code 3$"),
+    ):
+        with monkeypatch.context() as patched:
+            run, command = subprocess.run, [sys.executable, "-c", code]
+            patched.setattr(
+                subprocess,
+                "run",
+                lambda _, run=run, command=command, **options: run(command, **options),
+            )
+            with pytest.raises(UserError, match=message):
+                suite.in_a_process([])
 
 
 @pytest.fixture
-def measured(monkeypatch) -> list[tuple[str, str, list[str]]]:
-    """Variant, part and rivals of what is measured; nothing is."""
+def measured(monkeypatch) -> list[list[str]]:
+    """The flags of what is measured; nothing is."""
     calls = []
 
-    def measure(work: Any, part: str, speeds_of: Any, rivals: Any) -> dict[str, Any]:
-        calls.append((work.model["variant"], part, [rival.how for rival in rivals]))
-        return {"images_per_second": 1.0}
+    def in_a_process(flags: list[str]) -> dict[str, Any]:
+        calls.append(flags)
+        return {part: {"images_per_second": 1.0} for part in (STEP, FORWARD)}
 
-    monkeypatch.setattr(step_speed, "measure", measure)
+    monkeypatch.setattr(suite, "in_a_process", in_a_process)
+    monkeypatch.setattr(suite.timing, "matmul_rate", lambda dtype: 1e9)
     return calls
 
 
@@ -75,12 +91,16 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measure
     monkeypatch.setattr(
         torchvision.importlib.util, "find_spec", lambda name: name if name in there else None
     )
+    monkeypatch.setattr(torchvision, "_package", lambda name: None)
     rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "18", 2, 32, 2)
-    results = suite.measure(rows, speeds_of, say, against_compiled=True)
-    hows = [EAGER, COMPILED] if compiles else [EAGER]
+    results = suite.measure(rows, ["--seconds=1"], say, against_compiled=True)
+    versus = ["--versus=torchvision", *["--compile"] * compiles]
+    network = ["--model=resnet", "--variant=cifar-8", "--batch_size=8", "--image_size=32"]
+    other = ["--model=resnet", "--variant=18", "--batch_size=2", "--image_size=32"]
+    options = ["--dtype=float32", "--seconds=1"]
     assert measured == [
-        *[("cifar-8", part, hows) for part in (STEP, FORWARD)],
-        *[("18", part, []) for part in (STEP, FORWARD)],
+        *[[*network, *options, *versus, f"--measure={part}"] for part in ("step", "forward")],
+        *[[*other, *options, f"--measure={part}"] for part in ("step", "forward")],
     ]
     no_compiler = [] if compiles else ["torch.compile cannot compile here: no compiler"]
     assert results["skipped"] == [
@@ -91,19 +111,19 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measure
 
 
 def test_a_row_that_fails_leaves_the_others(monkeypatch, measured):
-    measure = step_speed.measure
+    measure = suite.in_a_process
 
-    def fail_once(work: Any, part: str, *others: Any) -> dict[str, Any]:
-        if (work.batch_size, part) == (8, STEP):
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
-        return measure(work, part, *others)
+    def fail_once(flags: list[str]) -> dict[str, Any]:
+        if {"--batch_size=8", "--measure=step"} <= set(flags):
+            raise UserError("its process was ended by SIGABRT")
+        return measure(flags)
 
-    monkeypatch.setattr(step_speed, "measure", fail_once)
+    monkeypatch.setattr(suite, "in_a_process", fail_once)
     rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "cifar-20", 2, 32, 2)
-    results = suite.measure(rows, speeds_of, say, against_compiled=False)
+    results = suite.measure(rows, [], say, against_compiled=False)
     assert [row.keys() & {STEP, FORWARD} for row in results["rows"]] == [{FORWARD}, {STEP, FORWARD}]
     assert results["skipped"][-1] == (
-        "resnet 'cifar-8' at 32 pixels, batch 8, train step: RESOURCE_EXHAUSTED: out of memory"
+        "resnet 'cifar-8' at 32 pixels, batch 8, train step: its process was ended by SIGABRT"
     )
 
 
@@ -156,6 +176,15 @@ def test_the_table():
     header, _, row = suite.as_markdown([compiled]).splitlines()[2:5]
     assert header.split(" | ")[3:6] == ["step", "step / eager", "step / compiled"]
     assert row.split(" | ")[5] == "**2.00** (1.50–2.50)"
+
+
+def test_the_table_of_a_machine_whose_matrix_product_was_timed():
+    machine = json.loads(json.dumps(MACHINE)) | {"matmul_flops_per_second": 2e12}
+    machine["rows"][0][STEP]["model_flops_per_second"] = 5e11
+    about, _, header, _, row = suite.as_markdown([machine]).splitlines()[:5]
+    assert about.endswith("jax 0.10.2; a product of large matrices: 2.00 TFLOP/s:")
+    assert header.split(" | ")[4:6] == ["step, of the product's rate", "step / eager"]
+    assert row.split(" | ")[4] == "25.0%"
 
 
 def test_the_page_on_speed_has_the_tables_of_the_results(capsys):

@@ -240,15 +240,17 @@ def test_the_ratio_is_of_windows_side_by_side(monkeypatch, part):
 
 def test_rivals_have_a_line_each():
     speed = {"images_per_second": 8.0, "windows": [7.0, 8.0], "model_flops_per_second": 2e9}
-    theirs = {**speed, "ratio": 0.5, "ratios": [0.25, 1.0], "what": "torch"}
+    theirs = {**speed, "ratio": 0.5, "ratios": [0.25, 1.0], "peak_bytes": None, "what": "torch"}
+    on_gpu = theirs | {"peak_bytes": 3_000_000}
     memory = {"bytes": 5e6, "of": "of the process"}
-    step = {**speed, "peak_memory": memory, "versus": {EAGER: theirs, COMPILED: theirs}}
+    step = {**speed, "peak_memory": memory, "versus": {EAGER: theirs, COMPILED: on_gpu}}
     lines = wording.as_text(FACTS | {STEP: step}).splitlines()
     own = "8.0 images/s (7.0 to 8.0 in 2 windows)"
-    ratio = "ours 0.50 times as fast (0.25 to 1.00): torch"
+    ratio = "ours 0.50 times as fast (0.25 to 1.00)"
+    share = "2.0% of a large matrix product's"
     assert lines[2:] == [
-        f"          train step  {own}, 1,000.0 ms, 2.0 billion model FLOP/s",
-        f"   train step, eager  {own}, {ratio}",
-        f"train step, compiled  {own}, {ratio}",
+        f"          train step  {own}, 1,000.0 ms, 2.0 billion model FLOP/s, {share}",
+        f"   train step, eager  {own}, {ratio}: torch",
+        f"train step, compiled  {own}, {ratio}, its memory 3 MB: torch",
         "         peak memory  5 MB of the process",
     ]

@@ -1,6 +1,7 @@
 """Layers and initialisers that several papers use, in the conventions of their time."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -123,18 +124,65 @@ class Conv(nn.Module):
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Returns the convolution of one group, without bias."""
         if self.size == 1 and self.padding == 0:
-            return _product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            return _pointwise(x, kernel, self.stride)
         return convolve(x, kernel, self.stride, self.padding)
 
 
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns `x @ kernel` of [n, h, w, c] and [c, f], as a product of two matrices.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Returns the convolution of [n, h, w, c] with [1, 1, c, f]: on CPU by `_product`.
+
+    XLA's compiler for GPUs (of JAX 0.11.2) aborts on products like those of ResNet-50.
+    """
+    return _on_platform(_product, _one_by_one, stride, x, kernel)
+
+
+def _pointwise_forward(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    output: Any = _pointwise(x, kernel, stride)
+    return output, (x, kernel)
+
+
+def _pointwise_backward(
+    stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def gradients_of(layer: Callable[..., jax.Array]) -> Callable[..., Any]:
+        return lambda stride, x, kernel, gradient: jax.vjp(
+            functools.partial(layer, stride), x, kernel
+        )[1](gradient)
+
+    on_cpu, elsewhere = gradients_of(_product), gradients_of(_one_by_one)
+    return _on_platform(on_cpu, elsewhere, stride, *saved, gradient)
+
+
+_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def _on_platform(
+    on_cpu: Callable[..., Any], elsewhere: Callable[..., Any], stride: int, *arrays: jax.Array
+) -> Any:
+    """Returns one of two functions of `stride` and `arrays`, chosen as the program is lowered."""
+    return jax.lax.platform_dependent(
+        *arrays,
+        cpu=functools.partial(on_cpu, stride),
+        default=functools.partial(elsewhere, stride),
+    )
+
+
+def _product(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the convolution of [n, h, w, c] with [1, 1, c, f] as a product of two matrices.
 
     XLA on CPU copies the output's gradient, transposed, before it contracts three axes for the
     kernel's gradient; those copies took a fifth of ResNet-50's step. It contracts one axis in
     place.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    x = x[:, ::stride, ::stride]
+    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _one_by_one(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolve(x, kernel, stride, 0)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
