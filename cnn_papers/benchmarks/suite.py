@@ -183,7 +183,7 @@ def _key(machine: dict[str, Any]) -> tuple[Any, ...]:
 
 
 HEADER = ("network", "batch", "pixels")
-SHARE = "of the product's rate"  # a column
+MATMUL = "matmul"  # a column: our operations a second, as a share of a matrix product's
 
 
 def as_markdown(machines: Sequence[dict[str, Any]]) -> str:
@@ -207,7 +207,7 @@ def _parts(machine: dict[str, Any]) -> list[str]:
         for how in (EAGER, COMPILED)
         if any(how in row.get(STEP, {}).get("versus", {}) for row in machine["rows"])
     ]
-    shares = [SHARE] if rate else []
+    shares = [MATMUL] if rate else []
     columns = [(part, how) for part in (STEP, FORWARD) for how in ("", *shares, *hows)]
     header = [*HEADER, *(_column(part, how) for part, how in columns)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
@@ -222,17 +222,17 @@ def _parts(machine: dict[str, Any]) -> list[str]:
 
 def _column(part: str, how: str) -> str:
     name = "step" if part == STEP else "forward"
-    return {"": name, SHARE: f"{name}, {SHARE}"}.get(how, f"{name} / {how}")
+    return f"{name} / {how}" if how else name
 
 
 def _value(result: dict[str, Any], how: str, rate: float | None) -> str:
     """Returns our images a second, or how many times as fast we are as torch run like `how`.
 
-    For SHARE it is the share of `rate`, a matrix product's, that the network's operations reach.
+    For MATMUL it is the share of `rate`, a matrix product's, that the network's operations reach.
     """
     if not how:
         return f"{result['images_per_second']:,.1f}" if result else ""
-    if how == SHARE:
+    if how == MATMUL:
         return f"{result['model_flops_per_second'] / rate:.1%}" if result and rate else ""
     rival = result.get("versus", {}).get(how)
     if rival is None:

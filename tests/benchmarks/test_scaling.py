@@ -409,7 +409,7 @@ def test_what_to_install(monkeypatch, name, message):
     assert str(caught.value) == message
 
 
-ALEXNET = "cnn_papers.describe", "--config=configs/alexnet.py", "--config.model.width=0.1"
+NARROW_ALEXNET = "cnn_papers.describe", "--config=configs/alexnet.py", "--config.model.width=0.1"
 CUDA = "jax_cuda12_plugin", "jax_cuda13_plugin"
 
 
@@ -434,7 +434,7 @@ def skip_without(packages: Sequence[str]) -> None:
 )
 def test_a_step_compiles_for_accelerators(packages, topology, devices):
     skip_without(packages)
-    done = compiled_elsewhere(*ALEXNET, f"--topology={topology}", "--mesh=data:2,column:2")
+    done = compiled_elsewhere(*NARROW_ALEXNET, f"--topology={topology}", "--mesh=data:2,column:2")
     assert done.returncode == 0, done.stderr
     gathers = [line.split()[0] for line in done.stdout.splitlines() if "all-gather" in line]
     assert gathers[:4] == ["conv3", "fc6", "fc7", "fc8"]
@@ -473,5 +473,5 @@ def test_a_step_too_large_for_a_device(monkeypatch):
 
 def test_an_arrangement_that_is_none():
     skip_without(["libtpu"])
-    done = compiled_elsewhere(*ALEXNET, "--topology=v5e:3x3")
+    done = compiled_elsewhere(*NARROW_ALEXNET, "--topology=v5e:3x3")
     assert done.returncode == 2 and "error: --topology=v5e:3x3: INVALID_ARGUMENT" in done.stderr

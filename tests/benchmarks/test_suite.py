@@ -183,7 +183,7 @@ def test_the_table_of_a_machine_whose_matrix_product_was_timed():
     machine["rows"][0][STEP]["model_flops_per_second"] = 5e11
     about, _, header, _, row = suite.as_markdown([machine]).splitlines()[:5]
     assert about.endswith("jax 0.10.2; a product of large matrices: 2.00 TFLOP/s:")
-    assert header.split(" | ")[4:6] == ["step, of the product's rate", "step / eager"]
+    assert header.split(" | ")[4:6] == ["step / matmul", "step / eager"]
     assert row.split(" | ")[4] == "25.0%"
 
 

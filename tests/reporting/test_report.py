@@ -402,6 +402,16 @@ def test_docs_show_the_committed_results():
     assert summary in page, "put the lines below the table in docs/results.md"
 
 
+def test_docs_show_the_committed_runs_on_cifar10():
+    report = results_file.read(ROOT / "results" / "cifar10.json")
+    page = (ROOT / "docs" / "results.md").read_text()
+    for run in report.singles:
+        errors = {test["test/split"]: test["test/top1_error"] for test in run.tests}
+        held_out, tested = errors["cifar10[train[45000:]]"], errors["cifar10[test]"]
+        steps = f"{run.steps:,} of {run.total_steps:,}"
+        assert f"| {steps} | {held_out:.2f} % | {tested:.2f} % |" in page
+
+
 def test_docs_show_the_committed_ledger():
     report = gather.of_ledger(ROOT / "results" / "ledger.jsonl")
     page = (ROOT / "docs" / "results.md").read_text()
