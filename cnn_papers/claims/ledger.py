@@ -110,6 +110,8 @@ def entry_of(
 def read(path: pathlib.Path) -> list[Entry]:
     """Returns the lines of a ledger, each reading once; none if there is no file.
 
+    A reading that several sweeps took has the looks of all of them.
+
     Raises UserError, which names the line, if one is damaged or contradicts another: the same
     question, arm, seed, code, machine and versions with another value.
     """
@@ -133,6 +135,7 @@ def read(path: pathlib.Path) -> list[Entry]:
                 f"{entry.reading.value:g} with the same code, machine and versions; "
                 "remove the wrong one"
             )
+        found[key] = first, other._replace(looks=sorted({*other.looks, *entry.looks}))
     return [entry for _, entry in found.values()]
 
 
@@ -145,8 +148,9 @@ def add(path: pathlib.Path, entries: Iterable[Entry]) -> None:
         with files.one_at_a_time(path):
             lines = [*map(_line, read(path)), *map(_line, entries)]
             with files.atomic_write(path) as part:
-                part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
-                read(part)
+                for _ in range(2):  # together they may hold a reading twice
+                    part.write_text("\n".join(sorted(set(lines))) + "\n", encoding="utf-8")
+                    lines = [*map(_line, read(part))]
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -38,6 +38,18 @@ def test_a_ledger_has_one_line_for_each_reading(written, tmp_path):
     assert entry.versions.startswith("python ") and entry.started == "2026-01-01 10:00:00"
 
 
+def test_a_reading_of_several_sweeps_has_the_looks_of_all(written, tmp_path):
+    """So that a claim that was looked at more often is judged by all its looks."""
+    fixed, path = tmp_path / "fixed.jsonl", tmp_path / "ledger.jsonl"
+    written.ask(tmp_path / "fixed", ANY, f"--ledger={fixed}")
+    written.ask(tmp_path / "looked", ANY, "--until_decided", f"--ledger={path}")
+    looked = ledger.read(path)
+    path.write_text(fixed.read_text() + path.read_text())  # as git merges them
+    assert {tuple(entry.looks) for entry in ledger.read(path)} == {(3, 6, 12)}
+    ledger.add(path, ledger.read(fixed))
+    assert ledger.read(path) == looked and len(path.read_text().splitlines()) == len(looked)
+
+
 def test_another_checkout_with_the_ledger_runs_nothing_and_gives_the_same_table(
     written, tmp_path, capsys
 ):
