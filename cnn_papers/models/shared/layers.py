@@ -93,9 +93,9 @@ class Conv(nn.Module):
     the i-th slice of both channel axes. Every side is padded by `padding` zeros, as in Caffe and
     PyTorch; Flax's "SAME" pads unevenly at stride 2.
 
-    `nn.Conv` computes the same. This layer is faster on CPU: a 1×1 convolution is a matrix product,
-    whose gradient for the kernel needs no transposed copy of the activations, and each group is a
-    convolution of its own. XLA's grouped convolution is several times slower there, and its
+    `nn.Conv` computes the same. This layer is faster on CPU: a 1×1 convolution is a matrix product
+    there, whose gradient for the kernel needs no transposed copy of the activations, and each group
+    is a convolution of its own. XLA's grouped convolution is several times slower there, and its
     partitioner replicates it over a mesh (openxla/xla#47945).
     """
 
