@@ -104,8 +104,9 @@ def _suite() -> list[dict[str, Any]]:
     _share_memory()
     results = suite.measure(
         suite.QUICK if values.quick else suite.ROWS,
-        [f"--seconds={values.seconds}", f"--cpu_time={values.cpu_time}"],
         _say,
+        seconds=values.seconds,
+        cpu_time=values.cpu_time,
         against_compiled=values.compile,
         dtype=values.dtype if values["dtype"].present else "",
     ) | {"clock": _clock()}

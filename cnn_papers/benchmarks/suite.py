@@ -5,13 +5,12 @@ Each is measured training and in evaluation: against eager torch and, if asked f
 it alone, and a compiler that aborts takes nothing else with it.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +18,11 @@ from typing import Any, NamedTuple
 import jax
 
 from cnn_papers import files
-from cnn_papers.benchmarks import timing, torchvision
+from cnn_papers.benchmarks import step_speed, timing, torchvision, workload
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.errors import UserError
+from cnn_papers.runs import compile_cache
 
 PACKAGES = ("jax", "jaxlib", "torch", "torchvision")
 
@@ -55,16 +55,19 @@ ROWS = (
     Row("resnet", "cifar-20", 128, 32, 1024),
 )
 QUICK = (Row("resnet", "cifar-8", 8, 16, 8), Row("resnet", "18", 2, 32, 2))
-
-
-MEASURES = {STEP: "step", FORWARD: "forward"}  # by --measure
+PART = """
+import sys
+from cnn_papers.benchmarks import suite
+suite.measure_part(sys.argv[1])
+"""
 
 
 def measure(
     rows: Sequence[Row],
-    options: Sequence[str],
     say: Callable[[str], None],
     *,
+    seconds: float,
+    cpu_time: bool,
     against_compiled: bool,
     dtype: str = "",
 ) -> dict[str, Any]:
@@ -73,36 +76,32 @@ def measure(
     What cannot be measured here is left out, and `skipped` says why, a line each.
 
     Args:
-      options: more flags of `benchmark`, such as --seconds=10.
       say: takes what is being measured, in words.
+      seconds, cpu_time: as in `timing.measure`.
       dtype: to compute in; "" is float32 on a CPU and bfloat16 elsewhere.
     """
     load = os.getloadavg()[0]  # of others: taken before this process works
     on_cpu = jax.default_backend() == "cpu"
     dtype = dtype or ("float32" if on_cpu else "bfloat16")
-    versus, skipped = _versus(against_compiled)
+    hows, skipped = _hows(against_compiled)
     measured = []
     for row in rows:
         batch_size = row.batch_size if on_cpu else row.large_batch
+        work = workload.from_paper(row.model, row.variant, batch_size, row.pixels, dtype)
+        work = work._replace(devices=1)  # torch trains on one device
         name = f"{row.model} '{row.variant}' at {row.pixels} pixels, batch {batch_size}"
-        flags = [
-            f"--model={row.model}",
-            f"--variant={row.variant}",
-            f"--batch_size={batch_size}",
-            f"--image_size={row.pixels}",
-            f"--dtype={dtype}",
-            *options,
-        ]
+        rivals = []
         try:
             torchvision.torch_name(row.model, row.variant)
-            flags += versus
+            rivals = hows
         except UserError as error:
             skipped.append(f"torch's {row.model} '{row.variant}': {error}")
         results: dict[str, Any] = {**row._asdict(), "batch_size": batch_size}
-        for part, named in MEASURES.items():
+        for part in (STEP, FORWARD):
             say(f"{name}, {part.replace('_', ' ')}")
             try:
-                results[part] = in_a_process([*flags, f"--measure={named}"])[part]
+                asked = json.dumps([work.as_text(), part, rivals, seconds, cpu_time])
+                results[part] = json.loads(timing.in_a_process(PART, asked).splitlines()[-1])
             except UserError as error:
                 skipped.append(f"{name}, {part.replace('_', ' ')}: {error}")
         measured.append(results)
@@ -116,31 +115,39 @@ def measure(
     }
 
 
-def in_a_process(flags: Sequence[str]) -> dict[str, Any]:
-    """Returns the results of `benchmark` with `flags` in a process of its own.
+def measure_part(asked: str) -> None:
+    """Prints what `step_speed.measure` returns, as JSON; it is the work of a process of its own.
 
-    Raises:
-      UserError: it failed; the message is its last line, or the signal that ended it.
+    The process exits with the first line of an error, such as too little memory.
+
+    Args:
+      asked: JSON of a workload as text, STEP or FORWARD, how torch runs, `seconds` and `cpu_time`.
     """
-    command = [sys.executable, "-m", "cnn_papers.benchmark", *flags, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode < 0:
-        raise UserError(f"its process was ended by {signal.Signals(-done.returncode).name}")
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "))
-    return json.loads(done.stdout)
+    text, part, hows, seconds, cpu_time = json.loads(asked)
+    compile_cache.enable()
+    work = workload.from_text(text)
+    speeds_of = functools.partial(timing.measure, seconds=seconds, cpu_time=cpu_time)
+    try:
+        rivals = [
+            step_speed.rival(
+                work, torchvision.torch_name(work.model_name, work.model["variant"]), how
+            )
+            for how in hows
+        ]
+        print(json.dumps(step_speed.measure(work, part, speeds_of, rivals)))
+    except (UserError, RuntimeError) as error:
+        sys.exit((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
-def _versus(against_compiled: bool) -> tuple[list[str], list[str]]:
-    """Returns the flags that name torch's network, and what is skipped with the reason."""
+def _hows(against_compiled: bool) -> tuple[list[str], list[str]]:
+    """Returns how torch runs here, and what is skipped with the reason."""
     if not against_compiled:
-        return ["--versus=torchvision"], []
+        return [EAGER], []
     try:
         torchvision.check_compiler()
     except UserError as error:
-        return ["--versus=torchvision"], [str(error)]
-    return ["--versus=torchvision", "--compile"], []
+        return [EAGER], [str(error)]
+    return [EAGER, COMPILED], []
 
 
 def _machine() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -144,6 +145,21 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def in_a_process(code: str, *arguments: str, **environment: str) -> str:
+    """Returns what Python code prints in a process of its own.
+
+    Raises:
+      UserError: it failed; the message is its last line, or the signal that ended it.
+    """
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    if done.returncode < 0:
+        raise UserError(f"its process was ended by {signal.Signals(-done.returncode).name}")
+    if done.returncode:
+        raise UserError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return done.stdout
+
+
 class FirstStep(NamedTuple):
     """Seconds from the start of a process to the end of its first step, and its peak memory."""
 
@@ -157,16 +173,15 @@ def first_step(work: Workload) -> dict[str, FirstStep]:
     The first has an empty compilation cache ("cold"), the second what that left ("warm"): the
     memory of the second is that of running, of the first that of compiling if it is larger.
     """
-    command, steps = [sys.executable, "-c", FIRST_STEP, work.as_text()], {}
+    steps = {}
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
         for name in ("cold", "warm"):
             began = time.time()
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise UserError(f"the process that takes one step failed: {reason}")
-            ended, peak_bytes = done.stdout.split()[-2:]
+            try:
+                output = in_a_process(FIRST_STEP, work.as_text(), JAX_COMPILATION_CACHE_DIR=cache)
+            except UserError as error:
+                raise UserError(f"the process that takes one step failed: {error}") from error
+            ended, peak_bytes = output.split()[-2:]
             steps[name] = FirstStep(float(ended) - began, int(peak_bytes))
     return steps
 

@@ -2,15 +2,13 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from support.commands import exit_code
 
 from cnn_papers import benchmark, zoo
-from cnn_papers.benchmarks import suite, torchvision
+from cnn_papers.benchmarks import step_speed, suite, timing, torchvision, workload
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.benchmarks.suite import Row
 from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
@@ -34,7 +32,7 @@ def test_every_row_is_a_network_that_both_have():
 def test_both_parts_of_a_row_are_measured_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
     rows = (Row("resnet", "cifar-8", 8, 8, 1024),)
-    results = suite.measure(rows, ["--seconds=0"], say, against_compiled=False)
+    results = suite.measure(rows, say, seconds=0, cpu_time=False, against_compiled=False)
     (row,) = results["rows"]
     assert (row["model"], row["variant"], row["batch_size"]) == ("resnet", "cifar-8", 8)
     for part in (STEP, FORWARD):
@@ -45,36 +43,54 @@ def test_both_parts_of_a_row_are_measured_against_torch():
     assert results["matmul_flops_per_second"] > 1e6
 
 
-def test_a_measurement_that_aborts_or_fails_says_how(monkeypatch):
-    """As a compiler that aborts, a machine without memory left, and a mistake."""
-
-    for code, message in (
-        ("import os; os.abort()", "^its process was ended by SIGABRT$"),
-        ("import sys; sys.exit('more\\nerror: out of memory')", "^out of memory$"),
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.abort()", "^its process was ended by SIGABRT$"),  # as a compiler does
+        ("import sys; sys.exit('more\\nout of memory')", "^out of memory$"),
         ("raise SystemExit(3)", "^exit code 3$"),
-    ):
-        with monkeypatch.context() as patched:
-            run, command = subprocess.run, [sys.executable, "-c", code]
-            patched.setattr(
-                subprocess,
-                "run",
-                lambda _, run=run, command=command, **options: run(command, **options),
-            )
-            with pytest.raises(UserError, match=message):
-                suite.in_a_process([])
+    ],
+)
+def test_a_process_that_fails_says_how(code, message):
+    with pytest.raises(UserError, match=message):
+        timing.in_a_process(code)
+
+
+@pytest.mark.parametrize(
+    ("error", "first_line"),
+    [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore"),
+            "RESOURCE_EXHAUSTED: out of memory",
+        ),
+        (UserError("--cpu_time: JAX runs on gpu"), "--cpu_time: JAX runs on gpu"),
+    ],
+)
+def test_a_part_that_fails_ends_with_the_first_line_of_its_error(monkeypatch, error, first_line):
+    def measure(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(step_speed, "measure", measure)
+    monkeypatch.setattr(suite.compile_cache, "enable", lambda: None)
+    work = workload.from_paper("resnet", "cifar-8", 8, 32, "float32")
+    with pytest.raises(SystemExit, match=f"^{first_line}$"):
+        suite.measure_part(json.dumps([work.as_text(), STEP, [], 0, False]))
 
 
 @pytest.fixture
-def measured(monkeypatch) -> list[list[str]]:
-    """The flags of what is measured; nothing is."""
+def measured(monkeypatch) -> list[list[Any]]:
+    """What the processes are asked for, the workload by its variant; nothing is measured."""
     calls = []
 
-    def in_a_process(flags: list[str]) -> dict[str, Any]:
-        calls.append(flags)
-        return {part: {"images_per_second": 1.0} for part in (STEP, FORWARD)}
+    def in_a_process(code: str, asked: str) -> str:
+        text, *others = json.loads(asked)
+        work = workload.from_text(text)
+        assert work.devices == 1  # as torch
+        calls.append([work.model["variant"], *others])
+        return json.dumps({"images_per_second": 1.0})
 
-    monkeypatch.setattr(suite, "in_a_process", in_a_process)
-    monkeypatch.setattr(suite.timing, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(timing, "in_a_process", in_a_process)
+    monkeypatch.setattr(timing, "matmul_rate", lambda dtype: 1e9)
     return calls
 
 
@@ -93,14 +109,11 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measure
     )
     monkeypatch.setattr(torchvision, "_package", lambda name: None)
     rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "18", 2, 32, 2)
-    results = suite.measure(rows, ["--seconds=1"], say, against_compiled=True)
-    versus = ["--versus=torchvision", *["--compile"] * compiles]
-    network = ["--model=resnet", "--variant=cifar-8", "--batch_size=8", "--image_size=32"]
-    other = ["--model=resnet", "--variant=18", "--batch_size=2", "--image_size=32"]
-    options = ["--dtype=float32", "--seconds=1"]
+    results = suite.measure(rows, say, seconds=1.5, cpu_time=True, against_compiled=True)
+    hows = [EAGER, COMPILED] if compiles else [EAGER]
     assert measured == [
-        *[[*network, *options, *versus, f"--measure={part}"] for part in ("step", "forward")],
-        *[[*other, *options, f"--measure={part}"] for part in ("step", "forward")],
+        *[["cifar-8", part, hows, 1.5, True] for part in (STEP, FORWARD)],
+        *[["18", part, [], 1.5, True] for part in (STEP, FORWARD)],
     ]
     no_compiler = [] if compiles else ["torch.compile cannot compile here: no compiler"]
     assert results["skipped"] == [
@@ -111,16 +124,17 @@ def test_what_cannot_be_measured_is_skipped_with_the_reason(monkeypatch, measure
 
 
 def test_a_row_that_fails_leaves_the_others(monkeypatch, measured):
-    measure = suite.in_a_process
+    measure = timing.in_a_process
 
-    def fail_once(flags: list[str]) -> dict[str, Any]:
-        if {"--batch_size=8", "--measure=step"} <= set(flags):
+    def fail_once(code: str, asked: str) -> str:
+        answer = measure(code, asked)
+        if measured[-1][:2] == ["cifar-8", STEP]:
             raise UserError("its process was ended by SIGABRT")
-        return measure(flags)
+        return answer
 
-    monkeypatch.setattr(suite, "in_a_process", fail_once)
+    monkeypatch.setattr(timing, "in_a_process", fail_once)
     rows = Row("resnet", "cifar-8", 8, 32, 8), Row("resnet", "cifar-20", 2, 32, 2)
-    results = suite.measure(rows, [], say, against_compiled=False)
+    results = suite.measure(rows, say, seconds=0, cpu_time=False, against_compiled=False)
     assert [row.keys() & {STEP, FORWARD} for row in results["rows"]] == [{FORWARD}, {STEP, FORWARD}]
     assert results["skipped"][-1] == (
         "resnet 'cifar-8' at 32 pixels, batch 8, train step: its process was ended by SIGABRT"
