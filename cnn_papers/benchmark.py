@@ -60,7 +60,7 @@ from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import mesh as meshes
-from cnn_papers.runs import compile_cache
+from cnn_papers.runs import compile_cache, host_memory
 
 MEASURES = ("start", "step", "forward", "input", "saving", "windows", "encoding", "protocols")
 EVERY_STEPS = 200  # between two saves, unless a config says otherwise
@@ -135,6 +135,7 @@ def _measure() -> dict[str, Any]:
             torchvision.check_compiler()
         work = work._replace(devices=1)  # torch trains on one device
         _share_memory()
+    host_memory.keep_freed()
     compile_cache.enable()
     load = os.getloadavg()[0]  # of others: taken before this process works
     first: dict[str, Any] = {}
@@ -239,6 +240,7 @@ def _measure_meshes() -> dict[str, Any]:
         shapes = scaling.parse_meshes(values.mesh)
         scaling.prepare(shapes)
         with doors.joined_hosts():
+            host_memory.keep_freed()
             compile_cache.enable()
             reports = scaling.measure(work, shapes, _speeds_of())
     return _network_facts(work) | {"cpu_threads": timing.cpu_threads(), "meshes": reports}

@@ -13,7 +13,7 @@ import pathlib
 from absl import flags
 
 from cnn_papers import doors, files
-from cnn_papers.runs import compile_cache
+from cnn_papers.runs import compile_cache, host_memory
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
         )
     config = doors.config_value()
     workdir = flags.FLAGS.workdir or f"runs/{config.name}-{config.recipe}"
+    host_memory.keep_freed()
     compile_cache.enable()
     with doors.joined_hosts():
         if flags.FLAGS.mode == "eval":

@@ -22,7 +22,7 @@ from cnn_papers.benchmarks import step_speed, timing, torchvision, workload
 from cnn_papers.benchmarks.step_speed import FORWARD, STEP
 from cnn_papers.benchmarks.torchvision import COMPILED, EAGER
 from cnn_papers.errors import UserError
-from cnn_papers.runs import compile_cache
+from cnn_papers.runs import compile_cache, host_memory
 
 PACKAGES = ("jax", "jaxlib", "torch", "torchvision")
 
@@ -124,6 +124,7 @@ def measure_part(asked: str) -> None:
       asked: JSON of a workload as text, STEP or FORWARD, how torch runs, `seconds` and `cpu_time`.
     """
     text, part, hows, seconds, cpu_time = json.loads(asked)
+    host_memory.keep_freed()
     compile_cache.enable()
     work = workload.from_text(text)
     speeds_of = functools.partial(timing.measure, seconds=seconds, cpu_time=cpu_time)

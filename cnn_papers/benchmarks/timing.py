@@ -23,7 +23,7 @@ from cnn_papers.benchmarks import workload
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 from cnn_papers.parallel import processes
-from cnn_papers.runs import compile_cache
+from cnn_papers.runs import compile_cache, host_memory
 
 WINDOWS = 5
 Contender = Callable[[int], None]  # works through a number of batches, returns when they are done
@@ -191,6 +191,7 @@ def take_first_step(text: str) -> None:
 
     Prints when it ended, in seconds since 1970, and the peak memory of this process in bytes.
     """
+    host_memory.keep_freed()
     compile_cache.enable()
     workload.make_trainer(workload.from_text(text))(1)
     print(time.time(), process_peak())

@@ -275,6 +275,11 @@ def check_same(path: pathlib.Path, statistics: Statistics) -> None:
 
 def load(path: pathlib.Path) -> Statistics:
     """Reads the statistics that `save` wrote; UserError for a file that is damaged or missing."""
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing, the statistics of the training images; "
+            "the command that trained the run writes it again, also when the run is finished"
+        )
     try:
         arrays = files.read_npz(path)
         names = [*PIXEL_ARRAYS]

@@ -26,7 +26,8 @@ class Request(NamedTuple):
       seeds: number of seeds, from 0.
       looks: numbers of seeds at which claims are looked at until they are decided (see
         `claims/sequential.py`), the last one `seeds`; none if all take `seeds`.
-      reached: the look that each claim has come to, a number of seeds.
+      reached: the look that each claim has come to after the first, a number of seeds; the most
+        promising claims come first.
       ledger: path of the ledger whose readings count, and which those of its runs are added to;
         "" without one.
       ledger_code: digest of the source whose lines count; "" for those of any.
@@ -51,23 +52,29 @@ def jobs_of(request: Request, folder: pathlib.Path | None = None) -> list[Job]:
 
     Left out are those whose readings its ledger has, unless `folder` holds their record.
 
-    All runs of one seed come before those of the next, so that pairs of arms are complete early; a
-    run that others start from comes before them.
-    Claims at scale `exact` need no runs.
+    All runs of one seed come before those of the next, so that pairs of arms are complete early;
+    after the first look the runs of one claim come before those of the next in `reached`. A run
+    that others start from comes before them. Claims at scale `exact` need no runs.
     """
     known: Mapping[str, Known] = {}
     if request.ledger:
         entries = ledger.read(pathlib.Path(request.ledger))
         known = ledger.known(entries, request.claims, request.ledger_code)
+    first = range(request.looks[0] if request.looks else request.seeds)
+    asked = [(seed, name) for seed in first for name in request.claims]
+    for name in request.reached:
+        if name in request.claims:  # a folder may hold another sweep, which is refused later
+            asked += [(seed, name) for seed in range(len(first), request.seeds_of(name))]
     jobs = []
-    for seed in range(request.seeds):
-        for name, scale in request.claims.items():
-            if scale != EXACT and seed < request.seeds_of(name):
-                for arm, (job,) in plan.jobs(catalogue.find(name), scale, [seed]).items():
-                    is_known = seed in known.get(name, {}).get(arm, {})
-                    if not is_known or (folder and (folder / f"{job.id}.json").exists()):
-                        jobs += job.chain
-        if request.config:
+    for seed, name in asked:
+        scale = request.claims[name]
+        if scale != EXACT:
+            for arm, (job,) in plan.jobs(catalogue.find(name), scale, [seed]).items():
+                is_known = seed in known.get(name, {}).get(arm, {})
+                if not is_known or (folder and (folder / f"{job.id}.json").exists()):
+                    jobs += job.chain
+    if request.config:
+        for seed in first:
             for values in itertools.product(*request.grid.values()):
                 overrides = dict(zip(request.grid, values, strict=True))
                 jobs.append(plan.make_job(request.config, overrides | {"seed": seed}))

@@ -40,6 +40,7 @@ def extended(folder: pathlib.Path, request: Request, budget_s: float) -> Request
             say(f"{text}, which the budget does not allow: {duration(seconds)} to {look} seeds")
             continue
         left -= seconds
+        reached.pop(name, None)  # its runs come after those of claims that were more promising
         reached[name] = look
         say(f"{text}, goes on to {look}")
     if stopped:

@@ -3,24 +3,17 @@
 import errno
 import json
 import os
-import pathlib
 
 import pytest
 from support.asked_sweeps import CLAIMS, Killed
 from support.commands import exit_code
+from support.reports import claims_table
 
 from cnn_papers import files, report
 from cnn_papers.claims import ledger
 from launch import sweep
 
 ANY = "--accept_other_code"  # the runs are of no code
-
-
-def table(path: pathlib.Path, out: pathlib.Path) -> list[str]:
-    """The rows of claims in the Markdown report of a sweep or a ledger, without links and times."""
-    assert not exit_code(report.cli, str(path), f"--out={out}")
-    lines = (out / "report.md").read_text().splitlines()
-    return ["|".join(line.split("|")[:7]) for line in lines if line.startswith("| `")]
 
 
 def test_a_ledger_has_one_line_for_each_reading(written, tmp_path):
@@ -59,8 +52,9 @@ def test_another_checkout_with_the_ledger_runs_nothing_and_gives_the_same_table(
     written.ids.clear()
     assert written.ask(tmp_path / "there", ANY, "--until_decided", f"--ledger={path}") == 0
     assert not written.ids and path.read_text() == before
-    here = table(tmp_path / "here", tmp_path / "a")
-    assert here == table(tmp_path / "there", tmp_path / "b") == table(path, tmp_path / "c")
+    here = claims_table(tmp_path / "here", tmp_path / "a")
+    there = claims_table(tmp_path / "there", tmp_path / "b")
+    assert here == there == claims_table(path, tmp_path / "c")
     assert len(here) == 3 and len(runs) == 18
     found = json.loads((tmp_path / "b" / "results.json").read_text())
     assert found["seconds"] == 18 * 30.0 and found["outcomes"] == {}
@@ -80,7 +74,7 @@ def test_a_sweep_killed_between_runs_leaves_what_it_knows(written, tmp_path):
     written.stop_after = None
     assert written.ask(tmp_path / "fresh", ANY, "--until_decided", f"--ledger={path}") == 0
     assert len(written.ids) == 18
-    assert table(path, tmp_path / "a") == table(whole, tmp_path / "b")
+    assert claims_table(path, tmp_path / "a") == claims_table(whole, tmp_path / "b")
 
 
 def test_lines_of_other_code_count_only_if_that_is_accepted(written, tmp_path):
@@ -97,10 +91,10 @@ def test_lines_of_other_code_count_only_if_that_is_accepted(written, tmp_path):
 def test_a_claim_that_asks_something_else_now_is_not_answered(written, tmp_path, monkeypatch):
     path = tmp_path / "ledger.jsonl"
     written.ask(tmp_path / "sweep", ANY, "--seeds=3", f"--ledger={path}")
-    assert len(table(path, tmp_path / "a")) == 3
+    assert len(claims_table(path, tmp_path / "a")) == 3
     changed = CLAIMS["clear"]._replace(metric="best('val/top1_error')")
     monkeypatch.setitem(CLAIMS, "clear", changed)
-    assert len(table(path, tmp_path / "b")) == 2
+    assert len(claims_table(path, tmp_path / "b")) == 2
 
 
 def test_two_ledgers_are_merged_by_concatenating_them(written, tmp_path):

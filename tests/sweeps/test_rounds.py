@@ -9,6 +9,7 @@ from support.commands import exit_code
 
 from cnn_papers.claims import plan
 from cnn_papers.sweeps import local
+from cnn_papers.sweeps.request import Request, jobs_of
 from launch import sweep
 
 ANY = "--accept_other_code"  # the runs are of no code
@@ -41,6 +42,17 @@ def test_claims_go_on_while_seeds_may_decide_them(written, tmp_path, capsys):
     written.ids.clear()
     assert written.ask(folder, ANY, "--until_decided") == 0  # everything is known
     assert not written.ids and "18 done" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("written")
+def test_the_most_promising_claim_goes_on_first():
+    reached = {"none": 6, "slight": 6}
+    asked = Request(dict.fromkeys(CLAIMS, "desk"), "", {}, 12, looks=(3, 6, 12), reached=reached)
+    found = [(job.overrides[0][1], job.overrides[1][1]) for job in jobs_of(asked)]
+    rates = (0.1, 0.2, 0.3, 0.4)  # of "before" and of "after" of each claim
+    assert found[:12] == [(rate, seed) for seed in (0, 1, 2) for rate in rates]
+    none = [(rate, seed) for seed in (3, 4, 5) for rate in (0.1, 0.4)]
+    assert found[12:] == none + [(0.3, seed) for seed in (3, 4, 5)]
 
 
 def test_the_report_says_at_which_look_a_verdict_fell(written, tmp_path, capsys):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from support.reports import claims_table
 
 from cnn_papers.claims import loading, plan
 from cnn_papers.claims.metrics import Finished
@@ -32,16 +34,20 @@ def environment(home: pathlib.Path) -> dict[str, str]:
     return {**os.environ, **folders, **settings}
 
 
-def start(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> subprocess.Popen:
+def start(
+    home: pathlib.Path, folder: pathlib.Path, *flags: str, checkout: pathlib.Path = ROOT
+) -> subprocess.Popen:
     command = [sys.executable, "-m", "launch.sweep", f"--runs={folder}", *flags]
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(home), stdout=pipe, stderr=pipe, text=True
+        command, cwd=checkout, env=environment(home), stdout=pipe, stderr=pipe, text=True
     )
 
 
-def finish(home: pathlib.Path, folder: pathlib.Path, *flags: str) -> tuple[int, str, str]:
-    child = start(home, folder, *flags)
+def finish(
+    home: pathlib.Path, folder: pathlib.Path, *flags: str, checkout: pathlib.Path = ROOT
+) -> tuple[int, str, str]:
+    child = start(home, folder, *flags, checkout=checkout)
     out, err = child.communicate()
     return child.returncode, out, err
 
@@ -222,6 +228,32 @@ def test_a_sweep_killed_three_times_at_random_leaves_the_same_metrics(home, tmp_
     )  # at once, though runs may still be saving
     assert (code, err) == (0, ""), out
     assert metrics_of(tmp_path / "runs") == golden
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_goes_on_from_its_ledger_in_another_checkout(home, tmp_path):
+    flags = ["--claim=cnn_fms_unit_length", "--seeds=3"]
+    whole, ledger = tmp_path / "whole.jsonl", tmp_path / "ledger.jsonl"
+    code, out, err = finish(home, tmp_path / "whole", *flags, f"--ledger={whole}")
+    assert (code, err) == (0, ""), out
+
+    child = start(home, tmp_path / "killed", *flags, f"--ledger={ledger}")
+    wait_for("\n", ledger, child)  # something is known
+    time.sleep(np.random.default_rng().uniform(0, 15))
+    child.kill()
+    child.communicate()
+    known = ledger.read_text().splitlines()
+    assert 0 < len(known) < len(whole.read_text().splitlines())
+
+    checkout = tmp_path / "checkout"
+    for name in ("cnn_papers", "configs", "launch"):
+        shutil.copytree(ROOT / name, checkout / name)
+    code, out, err = finish(
+        home, tmp_path / "fresh", *flags, f"--ledger={ledger}", checkout=checkout
+    )
+    assert (code, err) == (0, ""), out
+    assert set(known) < set(ledger.read_text().splitlines())
+    assert claims_table(ledger, tmp_path / "a") == claims_table(whole, tmp_path / "b")
 
 
 @pytest.mark.slow
