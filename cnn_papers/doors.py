@@ -221,7 +221,7 @@ def config_overrides() -> dict[str, Any]:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags as absl does; raises UserError for every mistake in them."""
-    argv, path = _find_config(argv)
+    argv, path = _find_config(_without_earlier_values(argv))
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -240,6 +240,22 @@ def _parse(argv: list[str]) -> list[str]:
         config_files.expand_paths(flags.FLAGS.config)
     _set_up_logging()
     return rest
+
+
+def _without_earlier_values(argv: list[str]) -> list[str]:
+    """Returns the arguments with only the last value of each `--config.KEY=VALUE`.
+
+    ml_collections joins the values of a tuple that is given twice.
+    """
+    keys = [
+        match["key"] if "=" in argument and (match := OVERRIDE.match(argument)) else None
+        for argument in argv
+    ]
+    return [
+        argument
+        for place, (argument, key) in enumerate(zip(argv, keys, strict=True))
+        if key is None or key not in keys[place + 1 :]
+    ]
 
 
 def _find_config(argv: list[str]) -> tuple[list[str], str]:

@@ -126,6 +126,19 @@ def test_keys_that_hold_a_path_take_a_tilde(monkeypatch, tmp_path, capsys):
     assert "--config.data.name=folder:/home/ann/a" in capsys.readouterr().out
 
 
+def test_the_last_value_of_a_key_counts(tmp_path, capsys):
+    """Also of a tuple, which ml_collections would make longer with every value."""
+    given = ["model.levels=(2,1)", "optim.lr=0.1", "model.levels=(3,)", "optim.lr=0.5"]
+    overrides = [f"--config.{text}" for text in given]
+    asked = ["--config=configs/spp.py", *overrides, f"--runs={tmp_path}/s", "--seeds=1"]
+    assert exit_code(sweep.cli, *asked, "--dry_run") == 0
+    (command,) = re.findall(r"python -m cnn_papers\.main.*", capsys.readouterr().out)
+    assert re.findall(r"config\.(\S*?\.(?:levels|lr))=([\d(,.)]*)", command) == [
+        ("model.levels", "(3,)"),
+        ("optim.lr", "0.5"),
+    ]
+
+
 def test_a_name_with_commas_is_one_run_if_it_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ann")
