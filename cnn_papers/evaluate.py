@@ -172,7 +172,7 @@ def evaluate(
         by_class[results[-1].protocol] = results[-1].by_class
     print(IMAGES_PER_SECOND)
     if enlarged:
-        print(f"{enlarged:,} images are smaller than the views of them: they were scaled up")
+        print(f"{enlarged:,} images are smaller than a protocol's scale: they were scaled up")
     # 5. Print the values by class, of several networks those of their mean.
     print("\n".join([*notes, *class_values.table(by_class)]), flush=True)
     return results
@@ -306,9 +306,13 @@ def _print_line(widths: Widths, who: str, protocol: str, cells: Sequence[str]) -
 def _print_result(widths: Widths, result: Result, measures: Sequence[Measure]) -> None:
     cells = [
         *(m.number(result.values[m.name]).rjust(len(m.words)) for m in measures),
-        f"{result.images_per_second:,.0f}",
+        _rate(result.images_per_second),
     ]
     _print_line(widths, result.who, result.protocol, cells)
+
+
+def _rate(images_per_second: float) -> str:
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
 
 
 def _keep(result: Result, outcome: Any, member: Member, ensemble: Sequence[str] = ()) -> None:

@@ -85,6 +85,7 @@ def train_and_evaluate(config: Any, folder: str | pathlib.Path) -> Outcome:
         ):
             # 4. Restore the newest good checkpoint, or start.
             state = _restore_or_init(run, checkpoints, best, arrays)
+            summary.print_split(state.params)
 
             # 5. Train, unless the run is finished.
             step = int(state.step)

@@ -13,7 +13,7 @@ from cnn_papers.benchmarks.least_traffic import least_bytes
 from cnn_papers.benchmarks.workload import Workload
 from cnn_papers.errors import UserError
 
-HEADER = ("layer", "parameters", "of them here", "forward", "backward", "least")
+HEADER = ("layer", "parameters", "on a device", "forward", "backward", "least")
 OUTSIDE = "loss, joint sums"  # the row of what serves no layer, or several
 
 

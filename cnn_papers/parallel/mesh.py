@@ -32,7 +32,8 @@ def make_mesh(data: int = -1, column: int = 1, devices: Sequence[Any] | None = N
     if column > available:
         raise UserError(
             f"config.mesh.column={column} needs {column} devices and {available} are available; "
-            "1 disables column parallelism"
+            "1 disables column parallelism, and JAX_NUM_CPU_DEVICES=N in the environment makes N "
+            "devices of a CPU"
         )
     if data == -1:
         data = available // column

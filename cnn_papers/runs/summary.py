@@ -84,6 +84,19 @@ def print_fine_tuning(
         print(f"{'class weights':>14}  {listed(texts, SHOWN)}", flush=True)
 
 
+def print_split(params: Any) -> None:
+    """Prints how many of the parameters a device holds, if a mesh splits them.
+
+    Args:
+      params: of the network, arrays on the mesh.
+    """
+    arrays = jax.tree.leaves(params)
+    held = sum(array.addressable_shards[0].data.size for array in arrays)
+    total = sum(array.size for array in arrays)
+    if held < total:
+        print(f"each device holds {held:,} of {total:,} parameters", flush=True)
+
+
 def _classes(data: inputs.Data, outputs: int) -> str:
     """Returns the classes in words: number, names, images of the smallest and of the largest.
 

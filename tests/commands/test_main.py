@@ -270,7 +270,8 @@ PIECES = [
     ),
     (
         "--config.mesh.column=9",
-        "config.mesh.column=9 needs 9 devices and 8 are available; 1 disables column parallelism",
+        "config.mesh.column=9 needs 9 devices and 8 are available; 1 disables column parallelism, "
+        "and JAX_NUM_CPU_DEVICES=N in the environment makes N devices of a CPU",
     ),
     (
         "--config.optim.bn_group=7",

@@ -92,7 +92,7 @@ def test_rows_are_kept_once_and_the_clock_elsewhere(run, capsys):
     before = (run / METRICS).read_text()
     results = test_folder(run, eval__protocol=CROPS)
     assert (
-        "360 images are smaller than the views of them: they were scaled up"
+        "360 images are smaller than a protocol's scale: they were scaled up"
         in capsys.readouterr().out
     )
     added = [
