@@ -24,6 +24,9 @@ _DESK: dict[str, Any] = {
     "eval.batch_size": 200,
     "checkpoint.every_steps": 2000,
 }
+# At a quarter of the rate, at which fully connected layers of these nets learn. At the rate above
+# they stayed at chance with several seeds. Seed 100, which no claim uses, shows that these learn.
+_SLOWER: dict[str, Any] = _DESK | {"optim.lr": 0.005}
 # In full width and length.
 _GPU: dict[str, Any] = {
     "config": "configs/nin.py:cifar10",
@@ -48,17 +51,27 @@ _GAP: dict[str, Any] = {"model.head": "gap", **_slowed("cccp6")}
 _FC: dict[str, Any] = {"model.head": "fc", "model.last_bias": 0.0, **_slowed("fc")}
 _FC_DROPOUT = _FC | {"model.head": "fc_dropout"}
 _PLAIN: dict[str, Any] = {"model.plain": True}  # without the 1×1 layers conv3 is the last
+# A fully connected layer on such a net stays at chance on two CPU cores: with seeds 0 to 2 at the
+# recipe's rate, and with seed 100 at a quarter of it and with eight epochs of warm-up.
 _PLAIN_GAP = _PLAIN | _slowed("conv3")
 
 
 def _lower_error(
-    statement: str, source: str, arms: Any, paper: str, delta: float | None = None
+    statement: str,
+    source: str,
+    arms: Any,
+    paper: str,
+    delta: float | None = None,
+    desk: dict[str, Any] | None = _DESK,
 ) -> Claim:
     """Returns the claim that the second arm has the lower error on held-out images.
 
-    `delta` is the paper's on CIFAR-10, the data of scale gpu.
+    `delta` is the paper's on CIFAR-10, the data of scale gpu. `desk` is None if the claim cannot be
+    asked at that scale.
     """
-    scales = _ALL | {"gpu": Scale(_GPU, paper_delta=delta)}
+    scales = {"gpu": Scale(_GPU, paper_delta=delta)}
+    if desk is not None:
+        scales = {"desk": Scale(desk)} | scales
     return Claim(statement, source, arms, "last('val/top1_error')", "lower", paper, scales)
 
 
@@ -78,6 +91,7 @@ CLAIMS = {
         {"fully connected": _FC, "average": _GAP},
         "CIFAR-10: 11.59 % and 10.41 %",
         10.41 - 11.59,
+        _SLOWER,
     ),
     "average_pooling_against_fc_dropout": _lower_error(
         "Global average pooling has a lower error than a fully connected layer with dropout.",
@@ -85,6 +99,7 @@ CLAIMS = {
         {"fully connected, dropout": _FC_DROPOUT, "average": _GAP},
         "CIFAR-10: 10.88 % and 10.41 %",
         10.41 - 10.88,
+        _SLOWER,
     ),
     "average_pooling_in_plain_nets": _lower_error(
         (
@@ -94,6 +109,7 @@ CLAIMS = {
         "Network in Network §4.6",
         {"fully connected": _PLAIN | _FC, "average": _PLAIN_GAP},
         "CIFAR-10, another plain net, of three layers: 17.56 % and 16.46 %",
+        desk=None,
     ),
     "dropout_on_fc": _lower_error(
         "Dropout on the fully connected layer lowers its error.",
@@ -101,6 +117,7 @@ CLAIMS = {
         {"fully connected": _FC, "with dropout": _FC_DROPOUT},
         "CIFAR-10: 11.59 % and 10.88 %",
         10.88 - 11.59,
+        _SLOWER,
     ),
     "dropout_in_plain_nets": _lower_error(
         (
@@ -110,6 +127,7 @@ CLAIMS = {
         "Network in Network §4.6",
         {"average": _PLAIN_GAP, "fully connected, dropout": _PLAIN | _FC_DROPOUT},
         "CIFAR-10, another plain net, of three layers: 16.46 % and 15.99 %",
+        desk=None,
     ),
     "average_pooling_is_smaller": Claim(
         "Global average pooling needs fewer parameters than a fully connected layer.",
