@@ -5,8 +5,8 @@
   several runs and the mean of their predictions.
 - `--mode=eval --weights=vgg16.safetensors --config=configs/vgg.py:torchvision`: tests published
   weights.
-- `--config.KEY=VALUE`: sets a value of the recipe, such as `--config.optim.lr=0.05`. The config file
-  has all keys; one that it has not is an error that names the nearest.
+- `--config.KEY=VALUE`: sets a value of the recipe, such as `--config.optim.lr=0.05`. The config
+  file has all keys; one that it has not is an error that names the nearest.
 """
 
 import os
