@@ -234,12 +234,14 @@ def test_a_sweep_killed_three_times_at_random_leaves_the_same_metrics(home, tmp_
 def test_a_sweep_killed_at_random_goes_on_from_its_ledger_in_another_checkout(home, tmp_path):
     flags = ["--claim=cnn_fms_unit_length", "--seeds=3"]
     whole, ledger = tmp_path / "whole.jsonl", tmp_path / "ledger.jsonl"
+    began = time.monotonic()
     code, out, err = finish(home, tmp_path / "whole", *flags, f"--ledger={whole}")
     assert (code, err) == (0, ""), out
+    took = time.monotonic() - began
 
     child = start(home, tmp_path / "killed", *flags, f"--ledger={ledger}")
     wait_for("\n", ledger, child)  # something is known
-    time.sleep(np.random.default_rng().uniform(0, 15))
+    time.sleep(np.random.default_rng().uniform(0, 0.3 * took))
     child.kill()
     child.communicate()
     known = ledger.read_text().splitlines()
