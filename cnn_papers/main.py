@@ -6,7 +6,7 @@
 - `--mode=eval --weights=vgg16.safetensors --config=configs/vgg.py:torchvision`: tests published
   weights.
 - `--config.KEY=VALUE`: sets a value of the recipe, such as `--config.optim.lr=0.05`. The config
-  file has all keys; one that it has not is an error that names the nearest.
+  file has all keys; a mistyped one is an error that names the nearest.
 """
 
 import os

@@ -263,7 +263,7 @@ def test_a_run_that_lacks_something(run_copy, tmp_path):
     with pytest.raises(UserError, match=r"there is no run in .*nothing"):
         load(tmp_path / "nothing")
     (run_copy / "statistics.npz").rename(tmp_path / "statistics.npz")
-    with pytest.raises(UserError, match=r"run/statistics.npz"):
+    with pytest.raises(UserError, match=r"run/statistics.npz is missing.*writes it again"):
         load(run_copy)
     edit(run_copy, lambda run: run.pop("eval_image"))
     with pytest.raises(UserError, match="run the training command again"):
