@@ -99,11 +99,11 @@ def make_training(
 
 
 def _on_one_cpu(train_step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `train_step`, traced with the gradients of kernels that one CPU computes fastest."""
+    """Returns `train_step`, traced with the convolutions that one CPU computes fastest."""
 
     @functools.wraps(train_step)
     def traced(*args: Any) -> Any:
-        with kernel_gradients.in_blocks():
+        with kernel_gradients.on_one_cpu():
             return train_step(*args)
 
     return traced

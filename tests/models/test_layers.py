@@ -230,17 +230,17 @@ def test_a_1x1_convolution_and_its_product_are_equal(stride):
     """On a CPU, the values of what other platforms run."""
     x, kernel = random(2, 7, 5, 4), random(1, 1, 4, 6)
     pairs = []
-    for layer in (layers._product, layers._one_by_one):
+    for layer in (layers.product, layers._one_by_one):
         output, vjp = jax.vjp(functools.partial(layer, stride), x, kernel)
         pairs.append((output, *vjp(jnp.cos(output))))
     for ours, theirs in zip(*pairs, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def kernel_gradient(layer, params, x, gradient, *, blocks):
+def gradients_of(layer, params, x, gradient, *, one_cpu):
     @jax.jit
     def vjp(params, x):
-        with kernel_gradients.in_blocks() if blocks else contextlib.nullcontext():
+        with kernel_gradients.on_one_cpu() if one_cpu else contextlib.nullcontext():
             return jax.vjp(layer.apply, params, x)[1](gradient)
 
     return vjp(params, x)
@@ -261,9 +261,16 @@ def kernel_gradient(layer, params, x, gradient, *, blocks):
         (3, 1, 1, 1, (3, 9, 10, 4), None, jnp.bfloat16),
         (7, 2, 2, 3, (2, 15, 12, 4), None, jnp.float32),
         (2, 1, 3, 0, (2, 8, 9, 2), None, jnp.float32),
+        (3, 1, 1, 1, (3, 9, 10, 4), "products", jnp.float32),
+        (3, 1, 1, 1, (3, 9, 10, 4), "products", jnp.bfloat16),
+        (7, 2, 2, 3, (2, 15, 12, 4), "products", jnp.float32),
+        (2, 1, 3, 0, (2, 8, 9, 2), "products", jnp.float32),
+        (1, 1, 1, 0, (2, 7, 5, 4), None, jnp.float32),
+        (1, 2, 2, 0, (2, 7, 5, 4), None, jnp.bfloat16),
+        (1, 1, 1, 1, (2, 7, 5, 4), None, jnp.float32),  # padded
     ],
 )
-def test_gradients_in_blocks_are_those_of_the_plain_convolution(
+def test_gradients_on_one_cpu_are_those_of_the_plain_convolution(
     size, groups, stride, padding, shape, block, dtype, monkeypatch
 ):
     """A block is one row, some rows that cross images, or everything."""
@@ -271,11 +278,13 @@ def test_gradients_in_blocks_are_those_of_the_plain_convolution(
     layer = layers.Conv(6, size, stride, padding, groups=groups, dtype=dtype)
     params = jax.jit(layer.init)(jax.random.key(0), x)
     gradient = jnp.asarray(random(*jax.eval_shape(layer.apply, params, x).shape), dtype)
-    plain = kernel_gradient(layer, params, x, gradient, blocks=False)
-    if block:
+    plain = gradients_of(layer, params, x, gradient, one_cpu=False)
+    if block == "products":
+        monkeypatch.setattr(kernel_gradients, "WIDE", 0)
+    elif block:
         monkeypatch.setattr(kernel_gradients, "BLOCK", block)
         monkeypatch.setattr(kernel_gradients, "SMALLEST", 0)
-    ours = kernel_gradient(layer, params, x, gradient, blocks=True)
+    ours = gradients_of(layer, params, x, gradient, one_cpu=True)
     tolerance = 1e-4 if dtype == jnp.float32 else 0.02
     for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         assert got.dtype == want.dtype

@@ -130,11 +130,11 @@ class Conv(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Returns the convolution of [n, h, w, c] with [1, 1, c, f]: on CPU by `_product`.
+    """Returns the convolution of [n, h, w, c] with [1, 1, c, f]: on CPU by `product`.
 
     XLA's compiler for GPUs (of JAX 0.11.2) aborts on products like those of ResNet-50.
     """
-    return _on_platform(_product, _one_by_one, stride, x, kernel)
+    return _on_platform(product, _one_by_one, stride, x, kernel)
 
 
 def _pointwise_forward(
@@ -152,7 +152,7 @@ def _pointwise_backward(
             functools.partial(layer, stride), x, kernel
         )[1](gradient)
 
-    on_cpu, elsewhere = gradients_of(_product), gradients_of(_one_by_one)
+    on_cpu, elsewhere = gradients_of(product), gradients_of(_one_by_one)
     return _on_platform(on_cpu, elsewhere, stride, *saved, gradient)
 
 
@@ -170,7 +170,7 @@ def _on_platform(
     )
 
 
-def _product(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def product(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns the convolution of [n, h, w, c] with [1, 1, c, f] as a product of two matrices.
 
     XLA on CPU copies the output's gradient, transposed, before it contracts three axes for the
