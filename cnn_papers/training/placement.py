@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from cnn_papers import counting
 from cnn_papers.data.augment import DeviceTransform
 from cnn_papers.errors import UserError
-from cnn_papers.models.shared import columns, kernel_gradients
+from cnn_papers.models.shared import columns, fusion, kernel_gradients
 from cnn_papers.parallel import mesh as meshes
 from cnn_papers.training.optim import Optimizer, OptimizerSettings, make_optimizer
 from cnn_papers.training.step import State, StepSettings, init_state, make_train_step
@@ -99,11 +99,11 @@ def make_training(
 
 
 def _on_one_cpu(train_step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `train_step`, traced with the convolutions that one CPU computes fastest."""
+    """Returns `train_step`, traced with what one CPU computes fastest."""
 
     @functools.wraps(train_step)
     def traced(*args: Any) -> Any:
-        with kernel_gradients.on_one_cpu():
+        with kernel_gradients.on_one_cpu(), fusion.on_one_cpu():
             return train_step(*args)
 
     return traced

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_papers.models.shared import kernel_gradients, layers, pooling
+from cnn_papers.models.shared import fusion, kernel_gradients, layers, pooling
 
 
 def random(*shape):
@@ -90,9 +90,12 @@ def test_max_pooling_is_torchs(window, stride, padding, ceil_mode):
         np.testing.assert_array_equal(ours(x), nhwc(pool(nchw(x))), err_msg=f"{h}×{w}")
 
 
+@pytest.mark.parametrize("one_cpu", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("window, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0)])
-def test_the_gradient_of_max_pooling_is_that_of_flax_to_the_bit(window, stride, padding, dtype):
+def test_the_gradient_of_max_pooling_is_that_of_flax_to_the_bit(
+    window, stride, padding, dtype, one_cpu
+):
     """Ties too, of which there are many among four values: the first maximum takes all."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(0, 4, (3, 2, 7, 8, 2)), dtype)
@@ -106,13 +109,27 @@ def test_the_gradient_of_max_pooling_is_that_of_flax_to_the_bit(window, stride, 
 
     shape = jax.eval_shape(jax.vmap(ours), x).shape
     gradient = jnp.asarray(rng.normal(size=shape), dtype)
-    got, expected = (
-        jax.jit(lambda x, gradient, pool=pool: jax.vjp(jax.vmap(pool), x)[1](gradient)[0])(
-            x, gradient
-        )
-        for pool in (ours, flax)
-    )
+
+    def vjp(pool, x, gradient):
+        with fusion.on_one_cpu() if one_cpu else contextlib.nullcontext():
+            return jax.vjp(jax.vmap(pool), x)[1](gradient)[0]
+
+    got, expected = (jax.jit(functools.partial(vjp, pool))(x, gradient) for pool in (ours, flax))
     np.testing.assert_array_equal(got, expected)
+
+
+def test_a_program_apart_stays_one_when_compiled():
+    def program(x):
+        doubled = fusion.apart(lambda x: jnp.where(x > 0, 2 * x, 0), x)
+        return jnp.maximum(doubled[1:], doubled[:-1])
+
+    def calls():
+        return jax.jit(functools.partial(program)).lower(x).compile().as_text().count(" call(")
+
+    x = random(9)
+    with fusion.on_one_cpu():
+        assert calls() == 1
+    assert calls() == 0
 
 
 def test_the_papers_maps_need_ceil_mode():

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_papers.models.shared import fusion
+
 
 def max_pool(
     x: jax.Array, window: int, stride: int, *, padding: int = 0, ceil_mode: bool = False
@@ -52,22 +54,36 @@ def _window_maxima_backward(
     window: int, stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array]:
     x, maxima = saved
+    places = fusion.apart(functools.partial(_places, window, stride), x, maxima)
+    spread = functools.partial(_spread, window, stride, x.shape[1:3])
+    return (fusion.apart(spread, places, gradient),)
+
+
+def _places(window: int, stride: int, x: jax.Array, maxima: jax.Array) -> jax.Array:
+    """Returns the place in each window, row by row, of the first of its maxima."""
+    places = jnp.full(maxima.shape, window**2)  # of no pixel, as where the maximum is NaN
+    for place, values in reversed(list(enumerate(_slices(x, window, stride)))):
+        places = jnp.where(values == maxima, place, places)
+    return places
+
+
+def _spread(
+    window: int, stride: int, sides: tuple[int, int], places: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """Returns the gradient of a map of `sides` from that of its windows, by their `places`."""
     zero = jnp.zeros((), gradient.dtype)
-    taken = jnp.zeros(maxima.shape, bool)
     parts = []
-    for place, values in enumerate(_slices(x, window, stride)):
-        first = (values == maxima) & ~taken
-        taken |= first
+    for place in range(window**2):
         pads = [
             (offset, size - offset - (count - 1) * stride - 1, stride - 1)
             for offset, size, count in zip(
-                divmod(place, window), x.shape[1:3], maxima.shape[1:3], strict=True
+                divmod(place, window), sides, gradient.shape[1:3], strict=True
             )
         ]
-        part = jnp.where(first, gradient, zero)
+        part = jnp.where(places == place, gradient, zero)
         parts.append(jax.lax.pad(part, zero, [(0, 0, 0), *pads, (0, 0, 0)]))
     # In this order a pixel adds up its windows as a loop over the windows would.
-    return (functools.reduce(jnp.add, reversed(parts)),)
+    return functools.reduce(jnp.add, reversed(parts))
 
 
 _window_maxima.defvjp(_window_maxima_forward, _window_maxima_backward)
