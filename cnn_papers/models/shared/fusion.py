@@ -26,7 +26,7 @@ def apart(function: Callable[..., Any], *arguments: jax.Array) -> Any:
 
     XLA computes a cheap value anew wherever a loop reads it. A loop that reads it at several
     places, as the gradient of a pooling does, repeats all that came before it at each of them.
-    XLA on CPU ignores `jax.lax.optimization_barrier`, but a call that is not inlined stays one.
+    XLA on CPU ignores `jax.lax.optimization_barrier`, but a call that it may not inline stays one.
     """
     if not _ON_ONE_CPU.get():
         return function(*arguments)

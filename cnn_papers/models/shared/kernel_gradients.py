@@ -1,4 +1,4 @@
-"""Convolutions of a train step on one CPU, whose gradients of kernels have programs by size."""
+"""Convolutions of a train step on one CPU, with programs of their own for the gradients."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def on_one_cpu() -> AbstractContextManager[None]:
     """Returns a context in which `layers.Conv` computes as is fastest on one CPU.
 
     Convolutions have the gradients of `convolve`. Those of 1×1 are products of matrices without a
-    choice by platform, which took a quarter of the time to trace GoogLeNet's step.
+    choice by platform, which took an eighth of the time to trace GoogLeNet's step.
 
     It is for tracing a step that runs on one CPU. Over a mesh, blocks would cut across devices.
     Under `jax.vmap`, as with `config.optim.bn_group`, each group would get a gradient of its own.
