@@ -68,7 +68,7 @@ def _places(window: int, stride: int, x: jax.Array, maxima: jax.Array) -> jax.Ar
 
 
 def _spread(
-    window: int, stride: int, sides: tuple[int, int], places: jax.Array, gradient: jax.Array
+    window: int, stride: int, sides: tuple[int, ...], places: jax.Array, gradient: jax.Array
 ) -> jax.Array:
     """Returns the gradient of a map of `sides` from that of its windows, by their `places`."""
     zero = jnp.zeros((), gradient.dtype)
