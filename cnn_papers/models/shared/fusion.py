@@ -13,7 +13,7 @@ _ON_ONE_CPU = contextvars.ContextVar("_ON_ONE_CPU", default=False)
 
 @contextlib.contextmanager
 def on_one_cpu() -> Iterator[None]:
-    """Makes `apart` take effect; it is for tracing a step that runs on one CPU."""
+    """Makes `is_on_one_cpu` true; it is for tracing a step that runs on one CPU."""
     token = _ON_ONE_CPU.set(True)
     try:
         yield
@@ -21,13 +21,16 @@ def on_one_cpu() -> Iterator[None]:
         _ON_ONE_CPU.reset(token)
 
 
-def apart(function: Callable[..., Any], *arguments: jax.Array) -> Any:
-    """Returns `function(*arguments)`; on one CPU its arguments and its result are kept in memory.
+def is_on_one_cpu() -> bool:
+    """Tells whether what is traced now runs on one CPU, where `apart` may pay."""
+    return _ON_ONE_CPU.get()
 
-    XLA computes a cheap value anew wherever a loop reads it. A loop that reads it at several
-    places, as the gradient of a pooling does, repeats all that came before it at each of them.
-    XLA on CPU ignores `jax.lax.optimization_barrier`, but a call that it may not inline stays one.
+
+def apart(function: Callable[..., Any], *arguments: jax.Array) -> Any:
+    """Returns `function(*arguments)`, computed from arrays in memory to arrays in memory.
+
+    XLA on CPU computes a cheap value anew wherever a loop reads it. A loop that reads it at several
+    places, as the gradient of a pooling does, repeats all that came before it at each of them. It
+    ignores `jax.lax.optimization_barrier`, but a call that it may not inline stays one.
     """
-    if not _ON_ONE_CPU.get():
-        return function(*arguments)
     return set_xla_metadata(jax.jit(function)(*arguments), inlineable="false")

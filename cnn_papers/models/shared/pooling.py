@@ -1,7 +1,7 @@
 """Max pooling, adaptive bins, spatial pyramids and pyramids over windows of a map."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -54,33 +54,53 @@ def _window_maxima_backward(
     window: int, stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array]:
     x, maxima = saved
-    places = fusion.apart(functools.partial(_places, window, stride), x, maxima)
+    find = functools.partial(_first_maxima, window, stride)
     spread = functools.partial(_spread, window, stride, x.shape[1:3])
-    return (fusion.apart(spread, places, gradient),)
+    if not fusion.is_on_one_cpu():
+        return (spread(find(x, maxima), gradient),)
+
+    def place_of_first(x: jax.Array, maxima: jax.Array) -> jax.Array:
+        places = jnp.full(maxima.shape, window**2)  # of no pixel, as where the maximum is NaN
+        for place, first in enumerate(find(x, maxima)):
+            places = jnp.where(first, place, places)
+        return places
+
+    def spread_places(places: jax.Array, gradient: jax.Array) -> jax.Array:
+        return spread([places == place for place in range(window**2)], gradient)
+
+    places = fusion.apart(place_of_first, x, maxima)
+    return (fusion.apart(spread_places, places, gradient),)
 
 
-def _places(window: int, stride: int, x: jax.Array, maxima: jax.Array) -> jax.Array:
-    """Returns the place in each window, row by row, of the first of its maxima."""
-    places = jnp.full(maxima.shape, window**2)  # of no pixel, as where the maximum is NaN
-    for place, values in reversed(list(enumerate(_slices(x, window, stride)))):
-        places = jnp.where(values == maxima, place, places)
-    return places
+def _first_maxima(window: int, stride: int, x: jax.Array, maxima: jax.Array) -> list[jax.Array]:
+    """Returns, for each place in a window, row by row, where it holds the first maximum."""
+    taken = jnp.zeros(maxima.shape, bool)
+    firsts = []
+    for values in _slices(x, window, stride):
+        first = (values == maxima) & ~taken
+        taken |= first
+        firsts.append(first)
+    return firsts
 
 
 def _spread(
-    window: int, stride: int, sides: tuple[int, ...], places: jax.Array, gradient: jax.Array
+    window: int,
+    stride: int,
+    sides: tuple[int, ...],
+    firsts: Sequence[jax.Array],
+    gradient: jax.Array,
 ) -> jax.Array:
-    """Returns the gradient of a map of `sides` from that of its windows, by their `places`."""
+    """Returns the gradient of a map of `sides` from that of its windows and `_first_maxima`."""
     zero = jnp.zeros((), gradient.dtype)
     parts = []
-    for place in range(window**2):
+    for place, first in enumerate(firsts):
         pads = [
             (offset, size - offset - (count - 1) * stride - 1, stride - 1)
             for offset, size, count in zip(
                 divmod(place, window), sides, gradient.shape[1:3], strict=True
             )
         ]
-        part = jnp.where(places == place, gradient, zero)
+        part = jnp.where(first, gradient, zero)
         parts.append(jax.lax.pad(part, zero, [(0, 0, 0), *pads, (0, 0, 0)]))
     # In this order a pixel adds up its windows as a loop over the windows would.
     return functools.reduce(jnp.add, reversed(parts))
